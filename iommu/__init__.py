@@ -1,0 +1,1 @@
+"""vtdlab: an executable VT-d."""

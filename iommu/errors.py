@@ -1,0 +1,55 @@
+"""The exceptions this project raises.
+
+    VtdError                    everything below; one readable line, for people
+    ├── MisuseError             the caller asked for something that makes no sense
+    ├── FormatError             bytes from outside are not what they should be
+    │   └── DmarError           an ACPI DMAR table is malformed
+    └── MemoryAccessError       an access beyond the memory that exists
+
+A fault that VT-d hardware would report is never an exception: it is an `Outcome` with a `FaultReason`.
+"""
+
+
+class VtdError(Exception):
+    """Root of every error this project raises. `str()` is one line that can be shown to a user."""
+
+
+class MisuseError(VtdError, ValueError):
+    """An argument is out of its range; the message names it, its value and the range."""
+
+
+class FormatError(VtdError):
+    """Input bytes are malformed.
+
+    Attributes:
+        offset: where in the input, in bytes.
+        where: the structure the offset lies in ("header", "DRHD", ...).
+        field: the offending field's name.
+        value: what stood there, or None when it was missing altogether.
+    """
+
+    def __init__(self, message: str, *, offset: int, where: str, field: str, value: int | None = None) -> None:
+        shown = "" if value is None else f" = {value:#x}"
+        super().__init__(f"offset {offset:#x}, {where}.{field}{shown}: {message}")
+        self.offset = offset
+        self.where = where
+        self.field = field
+        self.value = value
+
+
+class DmarError(FormatError):
+    """A DMAR table cannot be parsed (spec chapter 8)."""
+
+
+class MemoryAccessError(VtdError):
+    """Physical memory was read or written where there is none.
+
+    Attributes:
+        address: first byte of the access.
+        length: its size in bytes.
+    """
+
+    def __init__(self, address: int, length: int) -> None:
+        super().__init__(f"no memory at {address:#x}, {length} bytes")
+        self.address = address
+        self.length = length

@@ -1,0 +1,81 @@
+"""Physical memory, as the remapping unit and the devices behind it see it."""
+
+from __future__ import annotations
+
+import mmap
+from typing import Protocol
+
+from iommu.errors import MemoryAccessError, MisuseError
+
+
+class Memory(Protocol):
+    """What the engine needs of memory: little-endian, byte-addressed, raising MemoryAccessError where there is none.
+
+    The engine turns that error into the fault the specification names; a user never sees it.
+    """
+
+    def read(self, address: int, length: int) -> bytes:
+        """`length` bytes at `address`."""
+        ...
+
+    def write(self, address: int, data: bytes) -> None:
+        """Store `data` at `address`; nothing is written unless all of it fits."""
+        ...
+
+    def read_u64(self, address: int) -> int:
+        """The 64-bit number at `address`."""
+        ...
+
+
+class FlatMemory:
+    """One run of memory from address 0 to `size`, over a buffer of the caller's or pages that appear when touched.
+
+    Args:
+        source: a size in bytes (a multiple of 8), for zeroed memory that costs nothing until written; or a
+            bytearray, mmap or memoryview to work on in place. A read-only buffer can be read only.
+
+    Raises:
+        MisuseError: the size is not a positive multiple of 8 bytes.
+    """
+
+    def __init__(self, source: int | bytearray | mmap.mmap | memoryview) -> None:
+        if isinstance(source, int):
+            if source <= 0 or source % 8:
+                raise MisuseError(f"memory size {source:#x} is not a positive multiple of 8 bytes")
+            source = mmap.mmap(-1, source)
+        self._bytes = memoryview(source).cast("B")
+        self.size = len(self._bytes)
+        if self.size == 0 or self.size % 8:
+            raise MisuseError(f"memory size {self.size:#x} is not a positive multiple of 8 bytes")
+
+    def _check(self, address: int, length: int) -> None:
+        if address < 0 or length < 0 or address + length > self.size:
+            raise MemoryAccessError(address, length)
+
+    def read(self, address: int, length: int) -> bytes:
+        """`length` bytes at `address`. Raises MemoryAccessError beyond the end."""
+        self._check(address, length)
+        return self._bytes[address : address + length].tobytes()
+
+    def write(self, address: int, data: bytes) -> None:
+        """Store `data` at `address`. Raises MemoryAccessError, before anything is written, when it does not fit."""
+        self._check(address, len(data))
+        self._bytes[address : address + len(data)] = data
+
+    def read_u32(self, address: int) -> int:
+        """The little-endian 32-bit number at `address`."""
+        return int.from_bytes(self.read(address, 4), "little")
+
+    def write_u32(self, address: int, value: int) -> None:
+        """Store a little-endian 32-bit number."""
+        self.write(address, value.to_bytes(4, "little"))
+
+    def read_u64(self, address: int) -> int:
+        """The little-endian 64-bit number at `address`."""
+        if address < 0 or address + 8 > self.size:
+            raise MemoryAccessError(address, 8)
+        return int.from_bytes(self._bytes[address : address + 8], "little")
+
+    def write_u64(self, address: int, value: int) -> None:
+        """Store a little-endian 64-bit number."""
+        self.write(address, value.to_bytes(8, "little"))
