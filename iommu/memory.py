@@ -7,6 +7,9 @@ from typing import Protocol
 
 from iommu.errors import MemoryAccessError, MisuseError
 
+# Linux's MAP_NORESERVE, which Python names only from 3.13 on: pages appear when touched, whatever the size.
+_NO_RESERVE = 0x4000
+
 
 class Memory(Protocol):
     """What the engine needs of memory: little-endian, byte-addressed, raising MemoryAccessError where there is none.
@@ -42,7 +45,7 @@ class FlatMemory:
         if isinstance(source, int):
             if source <= 0 or source % 8:
                 raise MisuseError(f"memory size {source:#x} is not a positive multiple of 8 bytes")
-            source = mmap.mmap(-1, source)
+            source = mmap.mmap(-1, source, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
         self._bytes = memoryview(source).cast("B")
         self.size = len(self._bytes)
         if self.size == 0 or self.size % 8:
