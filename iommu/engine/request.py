@@ -1,0 +1,125 @@
+"""What a device asks for, and what becomes of it."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+from iommu.engine.reasons import FaultReason
+from iommu.errors import MisuseError
+
+PAGE_4K = 1 << 12
+
+
+class SourceId(int):
+    """A PCI requester id, 16 bits: bus 15:8, device 7:3, function 2:0. `str()` is "bus:device.function".
+
+    Raises MisuseError for a number out of its range.
+    """
+
+    def __new__(cls, bus: int, device: int, function: int) -> SourceId:
+        if not (0 <= bus < 256 and 0 <= device < 32 and 0 <= function < 8):
+            raise MisuseError(f"no source-id has bus {bus}, device {device}, function {function}")
+        return super().__new__(cls, bus << 8 | device << 3 | function)
+
+    @classmethod
+    def of(cls, number: int) -> SourceId:
+        """The source-id that a 16-bit number stands for."""
+        return cls(number >> 8, number >> 3 & 31, number & 7)
+
+    @property
+    def bus(self) -> int:
+        """Bus number, index into the root table."""
+        return self >> 8
+
+    @property
+    def devfn(self) -> int:
+        """Device and function, index into the context table."""
+        return self & 0xFF
+
+    def __str__(self) -> str:
+        return f"{self >> 8:02x}:{self >> 3 & 31:02x}.{self & 7}"
+
+    __repr__ = __str__
+
+
+class Access(IntEnum):
+    """What the request does. A zero-length read is a READ of length 0."""
+
+    READ = 1
+    WRITE = 2
+
+
+class AddressType(IntEnum):
+    """The PCIe AT field, as FRCD.AT records it."""
+
+    UNTRANSLATED = 0
+    TRANSLATION_REQUEST = 1
+    TRANSLATED = 2
+
+
+class DmaRequest(NamedTuple):
+    """One memory request as it arrives at the unit.
+
+    Attributes:
+        source_id: who asks.
+        address: first byte, 64 bits.
+        access: read or write.
+        length: bytes; 0 for a zero-length read. A request never crosses a 4 KiB boundary.
+        pasid: the PASID it carries, 20 bits, or None.
+        privileged: privileged mode requested; only with a PASID.
+        address_type: untranslated, or one of the two kinds a device with a device-TLB sends.
+    """
+
+    source_id: SourceId
+    address: int
+    access: Access
+    length: int = 1
+    pasid: int | None = None
+    privileged: bool = False
+    address_type: AddressType = AddressType.UNTRANSLATED
+
+    def check(self) -> DmaRequest:
+        """Itself. Raises MisuseError when no device could send such a request."""
+        if not 0 <= self.source_id < 1 << 16:
+            raise MisuseError(f"source-id {self.source_id:#x} is not a 16-bit number")
+        if not 0 <= self.address < 1 << 64:
+            raise MisuseError(f"address {self.address:#x} is not a 64-bit address")
+        if self.length < 0 or (self.address & 0xFFF) + self.length > PAGE_4K:
+            raise MisuseError(f"{self.length} bytes at {self.address:#x} are not within one 4 KiB page")
+        if self.length == 0 and self.access is not Access.READ:
+            raise MisuseError("only a read can have length 0")
+        if self.pasid is not None and not 0 <= self.pasid < 1 << 20:
+            raise MisuseError(f"PASID {self.pasid:#x} is not a 20-bit number")
+        if self.privileged and self.pasid is None:
+            raise MisuseError("only a request with a PASID can ask for privileged mode")
+        return self
+
+
+class Outcome(NamedTuple):
+    """What became of a request.
+
+    Attributes:
+        host_address: where it went; None when it was blocked or is not DMA at all.
+        page_size: bytes of the page that maps it; 4096 where nothing maps it (pass-through, translation off).
+        fault: why it was blocked; None when it went through, or was dropped without a fault the architecture names.
+        recorded: the fault reached a fault recording register.
+        interrupt: the address is in the interrupt range: the request is a message, not DMA (spec 3.14).
+        readable, writable: the effective permissions; what a translation request is answered with.
+    """
+
+    host_address: int | None
+    page_size: int = PAGE_4K
+    fault: FaultReason | None = None
+    recorded: bool = False
+    interrupt: bool = False
+    readable: bool = True
+    writable: bool = True
+
+
+def blocked(reason: FaultReason | None = None, *, recorded: bool = False) -> Outcome:
+    """The outcome of a request that goes nowhere."""
+    return Outcome(None, 0, reason, recorded, readable=False, writable=False)
+
+
+INTERRUPT = Outcome(None, 0, interrupt=True, readable=False, writable=False)

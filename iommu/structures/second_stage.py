@@ -1,0 +1,51 @@
+"""Second-stage paging entries (spec 9.8): one layout for entries that point to a table, one for each size of page."""
+
+from iommu.fields import Layout, address, field, flag
+
+
+class SecondStageEntry(Layout, bits=64, section="9.8"):
+    """What every second-stage entry has."""
+
+    IGN63 = flag(63, "ignored")
+    IGN61 = field(61, 52, "ignored")
+    IGN10 = flag(10, "ignored")
+    D = flag(9, "dirty; ignored where accessed and dirty are off")
+    A = flag(8, "accessed; ignored where accessed and dirty are off")
+    IGN6 = field(6, 3, "ignored; memory type in a page")
+    X = flag(2, "execute; ignored where execute is off")
+    W = flag(1, "writable")
+    R = flag(0, "readable")
+
+
+class SecondStageTable(SecondStageEntry):
+    """An entry that points to the next table: bit 7 (PS) is 0."""
+
+    ADDR = address(51, 12, "next table")
+
+
+class SecondStagePage(SecondStageEntry):
+    """What every entry that maps a page has."""
+
+    TM = flag(62, "transient mapping (withdrawn)", needs="device_tlb")
+    SNP = flag(11, "snoop", needs="snoop_control")
+
+
+class SecondStage4KPage(SecondStagePage):
+    """A 4 KiB page, level 1."""
+
+    ADDR = address(51, 12, "page")
+    IGN7 = flag(7, "ignored")
+
+
+class SecondStage2MPage(SecondStagePage):
+    """A 2 MiB page, level 2. Reserved as a whole where CAP.SSLPS does not offer it."""
+
+    ADDR = address(51, 21, "page")
+    PS = flag(7, "page size: 1", needs="page_2m")
+
+
+class SecondStage1GPage(SecondStagePage):
+    """A 1 GiB page, level 3. Reserved as a whole where CAP.SSLPS does not offer it."""
+
+    ADDR = address(51, 30, "page")
+    PS = flag(7, "page size: 1", needs="page_1g")
