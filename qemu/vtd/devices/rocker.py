@@ -1,0 +1,33 @@
+"""rocker: a switch whose test registers fill memory with a constant. In every QEMU version."""
+
+from qemu.vtd.devices.source import SynchronousSource
+from qemu.vtd.qtest import Pipeline
+
+_TEST_DMA_ADDRESS = 0x28
+_TEST_DMA_SIZE = 0x30
+_TEST_DMA_CONTROL = 0x34
+_FILL = 2
+
+
+class Rocker(SynchronousSource):
+    """Writes 0x96 anywhere in 64 bits, at once."""
+
+    model = "rocker"
+    # QEMU allocates what the size register says without looking at it.
+    longest = 0x10000
+
+    def _properties(self) -> list[str]:
+        # The switch's own name, which it refuses when it is longer than a network interface's.
+        return [f"name=r{self.slot:x}{self.function}"]
+
+    def pattern(self, length: int) -> bytes:
+        """0x96 throughout."""
+        return b"\x96" * length
+
+    def queue_write(self, pipeline: Pipeline, address: int, length: int) -> None:
+        """Three register writes; the last one starts it."""
+        self.check_length(length)
+        base = self.registers
+        pipeline.write(base + _TEST_DMA_ADDRESS, address, 8)
+        pipeline.write(base + _TEST_DMA_SIZE, length, 4)
+        pipeline.write(base + _TEST_DMA_CONTROL, _FILL, 4)

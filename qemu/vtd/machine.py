@@ -1,0 +1,265 @@
+"""One QEMU with a remapping unit, from its start to its certain end.
+
+    with Machine(iommu={"aw-bits": 48}, devices=[Rocker(4), Edu(5)]) as machine:
+        machine.memory.write(0x1000, tables)
+        machine.qtest.write(machine.register_base + 0x20, 0x1000, 8)
+        machine.reset()
+
+Inside the block the machine runs; after it nothing of it is left.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from iommu.errors import MisuseError
+from iommu.memory import FlatMemory
+from qemu.vtd import firmware, probe
+from qemu.vtd.devices.source import DmaSource
+from qemu.vtd.errors import QemuError, QemuUnsuitable
+from qemu.vtd.pci import Pci
+from qemu.vtd.process import Process
+from qemu.vtd.qmp import Qmp
+from qemu.vtd.qtest import Qtest
+
+MIB = 1 << 20
+# Beyond it q35 moves part of the RAM above 4 GiB, and an offset in it would no longer be an address.
+LARGEST_MEMORY = 2048 * MIB
+
+# No timer that ticks by itself: each tick would cost time whenever the clock skips what is idle.
+_MACHINE = "q35,memory-backend=ram,pit=off,hpet=off,sata=off,smbus=off,vmport=off"
+_QUIET = ["-nodefaults", "-no-user-config", "-display", "none", "-serial", "none"]
+
+
+class DeviceSpec(Protocol):
+    """Anything that adds arguments to QEMU's command line: a DMA source, a port, a bridge."""
+
+    def command_line(self) -> list[str]:
+        """The arguments."""
+        ...
+
+
+class Machine:
+    """A q35 machine whose processor halts at once and whose devices are driven from outside.
+
+    Use it in a with-block: on every way out the process is killed and collected, the sockets are closed and the
+    memory is given up. It also ends when the thread that entered the block ends, even by SIGKILL (where util-linux's
+    setpriv exists). Nothing is written to disk and there is no network.
+
+    Args:
+        qemu: the program; see `find_qemu`.
+        memory: RAM in bytes, a multiple of 1 MiB up to 2 GiB. From 0xa0000 to 0xfffff the machine does not see it.
+        iommu: properties of intel-iommu by their QEMU name (`build.iommu_properties` has them); None for no unit.
+        devices: what to plug in, in this order.
+        accel: QEMU's accelerator: "tcg" or "kvm".
+        skip_idle_time: let virtual time jump to the next timer whenever the processor idles, so that a device that
+            takes its time costs none of ours. Only under tcg; it slows code that the processor runs.
+        bios: the firmware, see `firmware.image`; by default it halts.
+        extra: further arguments for QEMU.
+        timeout: seconds any single answer may take.
+
+    Attributes:
+        build: the QEMU there is: version, properties, devices.
+
+    Raises:
+        MisuseError: an argument is out of its range.
+        QemuNotFound, QemuUnsuitable: no QEMU that can do what is asked.
+        QemuDied, QemuTimeout: on entering, when it does not start.
+    """
+
+    def __init__(
+        self,
+        qemu: str | os.PathLike[str] | None = None,
+        *,
+        memory: int = 32 * MIB,
+        iommu: Mapping[str, str | int | bool] | None = None,
+        devices: Sequence[DeviceSpec] = (),
+        accel: str = "tcg",
+        skip_idle_time: bool = True,
+        bios: bytes | None = None,
+        extra: Sequence[str] = (),
+        timeout: float = 10.0,
+    ) -> None:
+        if not MIB <= memory <= LARGEST_MEMORY or memory % MIB:
+            raise MisuseError(f"memory {memory:#x} is not a multiple of 1 MiB from 1 MiB to 2 GiB")
+        self.build = probe.probe(probe.find_qemu(qemu))
+        self._memory_size, self._iommu, self._devices = memory, iommu, list(devices)
+        self._accel = ["-accel", accel]
+        if accel == "tcg" and skip_idle_time:
+            self._accel += ["-icount", "shift=0,sleep=off"]
+        self._bios = firmware.halting() if bios is None else bios
+        self._extra, self._timeout = list(extra), timeout
+        self._check_abilities()
+        self._running: _Running | None = None
+        self._register_base: int | None = None
+
+    @property
+    def version(self) -> tuple[int, int, int]:
+        """QEMU's version: major, minor, micro."""
+        return self.build.version
+
+    def _check_abilities(self) -> None:
+        """Say what this QEMU lacks before it is started: its own words for that are many and version-dependent."""
+        which = f"QEMU {'.'.join(map(str, self.version))}"
+        for name in self._iommu or ():
+            if name not in self.build.iommu_properties:
+                offered = ", ".join(sorted(self.build.iommu_properties))
+                raise QemuUnsuitable(f"{which}: intel-iommu has no property {name!r}; it has {offered}")
+        known = self.build.devices
+        for device in self._devices:
+            if isinstance(device, DmaSource) and device.model in probe.MODELS and device.model not in known:
+                raise QemuUnsuitable(f"{which} has no device {device.model}")
+
+    def __enter__(self) -> Self:
+        if self._running is not None:
+            raise MisuseError("the machine is running already")
+        self._running = _Running()
+        try:
+            self._start(self._running)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process and give everything up. Does nothing when there is nothing."""
+        running, self._running = self._running, None
+        for device in self._devices:
+            if isinstance(device, DmaSource):
+                device.detach()
+        if running is not None:
+            running.resources.close()
+
+    def _start(self, running: _Running) -> None:
+        with ExitStack() as child_side:
+            ram = _sealed_memory("vtd-ram", self._memory_size, child_side)
+            bios = _sealed_memory("vtd-bios", len(self._bios), child_side)
+            os.pwrite(bios, self._bios, 0)
+            ends = [socket.socketpair() for _ in range(2)]
+            for ours, theirs in ends:
+                running.resources.enter_context(ours)
+                child_side.enter_context(theirs)
+            (qtest, their_qtest), (qmp, their_qmp) = ends
+            running.memory = FlatMemory(mmap.mmap(ram, self._memory_size))
+            command = self._command(ram, bios, their_qtest.fileno(), their_qmp.fileno())
+            running.process = Process(command, [ram, bios, their_qtest.fileno(), their_qmp.fileno()])
+            running.resources.callback(running.process.end)
+        running.qmp = Qmp(qmp, running.process, self._timeout)
+        running.resources.callback(running.qmp.close)
+        running.qmp.connect()
+        running.qtest = Qtest(qtest, running.process, self._timeout)
+        running.pci = Pci(running.qtest)
+        running.pci.set_up()
+        for device in self._devices:
+            if isinstance(device, DmaSource):
+                device.attach(self)
+                device.setup()
+
+    def _command(self, ram: int, bios: int, qtest: int, qmp: int) -> list[str]:
+        size = f"{self._memory_size // MIB}M"
+        words = [self.build.path, *_QUIET, *self.build.sandbox, *self._accel, "-m", size]
+        backend = f"memory-backend-file,id=ram,size={size},mem-path=/proc/self/fd/{ram},share=on"
+        words += ["-object", backend, "-M", _MACHINE, "-bios", f"/proc/self/fd/{bios}"]
+        words += ["-chardev", f"socket,id=qtest,fd={qtest}", "-object", "qtest,id=qtest0,chardev=qtest,log=none"]
+        words += ["-chardev", f"socket,id=qmp,fd={qmp}", "-qmp", "chardev:qmp"]
+        if self._iommu is not None:
+            properties = [f"{name}={_option(value)}" for name, value in self._iommu.items()]
+            words += ["-device", ",".join(["intel-iommu", *properties])]
+        for device in self._devices:
+            words += device.command_line()
+        return [*words, *self._extra]
+
+    def _alive(self) -> _Running:
+        if self._running is None:
+            raise QemuError("the machine is not running")
+        return self._running
+
+    @property
+    def memory(self) -> FlatMemory:
+        """The machine's RAM, shared both ways."""
+        return self._alive().memory
+
+    @property
+    def qtest(self) -> Qtest:
+        """Ports, memory-mapped registers, the clock."""
+        return self._alive().qtest
+
+    @property
+    def pci(self) -> Pci:
+        """Configuration space, and where the BARs are."""
+        return self._alive().pci
+
+    @property
+    def pid(self) -> int:
+        """The process id of QEMU."""
+        return self._alive().process.pid
+
+    def stderr(self) -> list[str]:
+        """The last lines QEMU wrote, oldest first."""
+        return self._alive().process.stderr()
+
+    def qmp(self, command: str, **arguments: object) -> Any:
+        """What a QMP command returns. An underscore in an argument's name stands for a hyphen.
+
+        Raises QmpError when the command is refused, QemuDied or QemuTimeout when QEMU is lost.
+        """
+        renamed: dict[str, object] = {name.replace("_", "-"): value for name, value in arguments.items()}
+        return self._alive().qmp.execute(command, renamed)
+
+    def hmp(self, text: str) -> str:
+        """What a command of the human monitor prints."""
+        return str(self.qmp("human-monitor-command", command_line=text))
+
+    def reset(self) -> None:
+        """Reset the machine as its button would, and set PCI and the devices up again. RAM keeps its content."""
+        running = self._alive()
+        running.qmp.reset()
+        running.pci.set_up()
+        for device in self._devices:
+            if isinstance(device, DmaSource):
+                device.setup()
+
+    def bus_number(self, bus: str) -> int:
+        """The number of the bus with that QEMU name. Raises DeviceError when there is none."""
+        raise NotImplementedError
+
+
+class _Running:
+    """What exists only while the process does."""
+
+    memory: FlatMemory
+    process: Process
+    qmp: Qmp
+    qtest: Qtest
+    pci: Pci
+
+    def __init__(self) -> None:
+        self.resources = ExitStack()
+
+
+def _sealed_memory(name: str, size: int, owner: ExitStack) -> int:
+    """A file in memory of fixed size: if QEMU could shrink it, touching our mapping would kill us."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    owner.callback(os.close, descriptor)
+    os.ftruncate(descriptor, size)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    return descriptor
+
+
+def _option(value: str | int | bool) -> str:
+    """A property's value as QEMU's command line has it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value).replace(",", ",,")

@@ -1,0 +1,135 @@
+"""Which QEMU there is and what it can do, asked of the program itself: properties are renamed between versions."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from qemu.vtd.errors import QemuDied, QemuNotFound, QemuTimeout, QemuUnsuitable, QmpError
+from qemu.vtd.process import Process
+from qemu.vtd.qmp import Qmp
+
+ENVIRONMENT = "VTD_QEMU"
+PROGRAM = "qemu-system-x86_64"
+OLDEST = (7, 0, 0)
+# Nothing a QEMU of ours does needs new privileges, other processes or scheduling.
+SANDBOX = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
+
+# The device models we have a use for. Asking for the list of all would make QEMU load every module it finds, and
+# abort on one of another build.
+MODELS = (
+    "edu",
+    "e1000",
+    "i82801b11-bridge",
+    "iommu-testdev",
+    "nvme",
+    "pcie-pci-bridge",
+    "pcie-root-port",
+    "pxb-pcie",
+    "rocker",
+    "rtl8139",
+    "vfio-pci",
+)
+
+_PROBE_SECONDS = 15.0
+_HELP = f"install the Debian package qemu-system-x86, or name one with --qemu or {ENVIRONMENT}"
+
+
+@dataclass(frozen=True)
+class Build:
+    """One QEMU program.
+
+    Attributes:
+        path: where it is.
+        version: major, minor, micro.
+        iommu_properties: what `-device intel-iommu` takes.
+        devices: those of `MODELS` it has.
+        sandbox: the arguments that confine it; none where it was built without seccomp.
+    """
+
+    path: str
+    version: tuple[int, int, int]
+    iommu_properties: frozenset[str]
+    devices: frozenset[str]
+    sandbox: tuple[str, ...]
+
+
+def find_qemu(argument: str | os.PathLike[str] | None = None) -> str:
+    """The QEMU to use: `argument`, else the environment's VTD_QEMU, else qemu-system-x86_64 on PATH.
+
+    Raises QemuNotFound when that is nothing that can be run.
+    """
+    wanted = os.fspath(argument) if argument is not None else os.environ.get(ENVIRONMENT) or PROGRAM
+    found = shutil.which(wanted)
+    if found is None:
+        raise QemuNotFound(f"no QEMU: {wanted!r} is not a program; {_HELP}")
+    return found
+
+
+def probe(path: str) -> Build:
+    """What the QEMU at `path` is. Asked once for each version of the file, with a short-lived process.
+
+    Raises:
+        QemuUnsuitable: it is no QEMU, older than 7.0, or without intel-iommu.
+        QemuNotFound: it cannot be run.
+    """
+    file = Path(path).stat()
+    return _probe(path, file.st_mtime_ns, file.st_size)
+
+
+@cache
+def _probe(path: str, changed: int, size: int) -> Build:
+    try:
+        build = _ask(path, SANDBOX)
+    except QemuDied as error:
+        if not any("sandbox" in line or "seccomp" in line for line in error.stderr):
+            raise QemuUnsuitable(f"{path} does not behave like a QEMU: {error}") from None
+        build = _ask(path, ())
+    except QemuTimeout as error:
+        raise QemuUnsuitable(f"{path} does not behave like a QEMU: {error}") from None
+    return build
+
+
+def _ask(path: str, sandbox: tuple[str, ...]) -> Build:
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            monitor = ["-chardev", f"socket,id=qmp,fd={theirs.fileno()}", "-qmp", "chardev:qmp"]
+            options = ["-M", "none", "-nodefaults", "-no-user-config", "-display", "none", *monitor, *sandbox]
+            process = Process([path, *options], [theirs.fileno()])
+        try:
+            qmp = Qmp(ours, process, _PROBE_SECONDS)
+            try:
+                qmp.connect()
+                return _describe(path, sandbox, qmp)
+            finally:
+                qmp.close()
+        finally:
+            process.end()
+
+
+def _describe(path: str, sandbox: tuple[str, ...], qmp: Qmp) -> Build:
+    number = qmp.execute("query-version")["qemu"]
+    version = (number["major"], number["minor"], number["micro"])
+    shown = ".".join(map(str, version))
+    if version < OLDEST:
+        raise QemuUnsuitable(f"{path} is QEMU {shown}; 7.0 or later is needed")
+    iommu = _properties(qmp, "intel-iommu")
+    if iommu is None:
+        raise QemuUnsuitable(f"{path} (QEMU {shown}) has no intel-iommu; {_HELP}")
+    devices = frozenset(model for model in MODELS if _properties(qmp, model) is not None)
+    return Build(path, version, iommu, devices, sandbox)
+
+
+def _properties(qmp: Qmp, model: str) -> frozenset[str] | None:
+    """The properties of a device model, None when there is no such model."""
+    try:
+        return frozenset(one["name"] for one in qmp.execute("device-list-properties", {"typename": model}))
+    except QmpError as error:
+        if error.error_class != "DeviceNotFound":
+            raise
+        return None

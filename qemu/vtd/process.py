@@ -1,0 +1,107 @@
+"""One QEMU process: started so that it cannot outlive us, and ended on every path out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+
+from qemu.vtd.errors import QemuDied, QemuNotFound, QemuTimeout
+
+# How long a killed process may take to be gone. SIGKILL cannot be refused, so this is about a loaded machine.
+_REAP_SECONDS = 10.0
+# A process that closes its sockets is on its way out; this is how long it may take before it is pushed.
+_EXIT_SECONDS = 2.0
+_STDERR_TAIL = 16384
+# QEMU says this of every idle machine whose clock runs ahead, which is how all of ours run.
+_NOISE = "icount sleep disabled and no active timers"
+
+
+@cache
+def _guard() -> tuple[str, ...]:
+    """The words before a command that have the kernel kill it when we die, or none where setpriv cannot do that."""
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        return ()
+    words = (setpriv, "--pdeathsig", "KILL", "--")
+    tried = subprocess.run([*words, "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return words if tried.returncode == 0 else ()
+
+
+class Process:
+    """A running program in a session of its own, its output kept in memory.
+
+    In a session of its own it does not receive the terminal's Ctrl-C, so that we decide when it ends. Where
+    util-linux's setpriv exists the kernel ends it when the thread that started it ends, however that comes about.
+
+    Args:
+        command: the program and its arguments.
+        descriptors: the files it inherits, under the same numbers.
+
+    Raises:
+        QemuNotFound: the program cannot be started.
+    """
+
+    def __init__(self, command: Sequence[str], descriptors: Sequence[int]) -> None:
+        self._output = os.memfd_create("vtd-stderr")
+        try:
+            self._popen = subprocess.Popen(
+                [*_guard(), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._output,
+                pass_fds=descriptors,
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(self._output)
+            raise QemuNotFound(f"cannot run {command[0]}: {error.strerror}") from error
+        self._last_words: list[str] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._popen.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it is still there."""
+        return self._popen.poll() is None
+
+    def stderr(self) -> list[str]:
+        """The last lines it wrote, oldest first, without those that every machine of ours provokes."""
+        if self._last_words is not None:
+            return self._last_words
+        size = os.fstat(self._output).st_size
+        text = os.pread(self._output, _STDERR_TAIL, max(0, size - _STDERR_TAIL)).decode(errors="replace")
+        return [line for line in text.splitlines() if line.strip() and _NOISE not in line]
+
+    def died(self) -> QemuDied:
+        """The error to raise when a conversation with the process broke off. It is gone afterwards."""
+        deadline = time.monotonic() + _EXIT_SECONDS
+        with suppress(subprocess.TimeoutExpired):
+            self._popen.wait(max(0.0, deadline - time.monotonic()))
+        status = self._popen.poll()
+        self.end()
+        return QemuDied(status, self.stderr())
+
+    def hung(self, waited_for: str, seconds: float) -> QemuTimeout:
+        """The error to raise when the process did not answer within `seconds`. It is gone afterwards."""
+        self.end()
+        return QemuTimeout(waited_for, seconds, self.stderr())
+
+    def end(self) -> None:
+        """Kill it and whatever it started, and collect it. Does nothing the second time."""
+        if self._last_words is not None:
+            return
+        if self._popen.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._popen.pid, signal.SIGKILL)
+            self._popen.wait(_REAP_SECONDS)
+        self._last_words = self.stderr()
+        os.close(self._output)
