@@ -1,0 +1,1 @@
+"""The `vtd` command."""

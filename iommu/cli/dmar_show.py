@@ -1,0 +1,133 @@
+"""`vtd dmar show`, for people: one block for the header, one for each structure."""
+
+from collections.abc import Iterator
+
+from rich.text import Text
+
+from iommu.cli.output import bytes_size, console, line, safe
+from iommu.dmar import Andd, Atsr, DeviceScope, Dmar, Drhd, Rhsa, Rmrr, Satc, Sidp, Structure, Unknown
+from iommu.dmar.layouts import AtsrFlags, DrhdFlags, HeaderFlags, SatcFlags, ScopeFlags, ScopeType
+from iommu.fields import Layout
+
+_SCOPES = {
+    ScopeType.ENDPOINT: "endpoint",
+    ScopeType.BRIDGE: "bridge",
+    ScopeType.IOAPIC: "I/O APIC",
+    ScopeType.HPET: "HPET",
+    ScopeType.NAMESPACE: "ACPI device",
+}
+
+
+def print_table(table: Dmar) -> None:
+    """Print a table, every field that says something."""
+    out = console()
+    for text in describe_table(table):
+        out.print(text)
+
+
+def describe_table(table: Dmar) -> Iterator[Text]:
+    """The lines."""
+    header = table.header
+    maker = f"{safe(header.oem_id.strip())} {safe(header.oem_table_id.strip())}".strip()
+    compiler = safe(header.compiler_id.strip())
+    length = table.nbytes if header.length is None else header.length
+    checksum = 0 if header.checksum is None else header.checksum
+    right = "right" if not sum(table.build()) & 0xFF else "wrong"
+    yield line(("DMAR", "bold"), f"  {maker}  revision {header.revision}, {length} bytes")
+    yield line(f"  checksum            {checksum:#04x}, {right}")
+    yield line(f"  OEM revision        {header.oem_revision:#x}")
+    yield line(f"  made by             {compiler or 'a nameless tool'}, revision {header.compiler_revision:#x}")
+    yield line(f"  host address width  {header.width} bits")
+    yield line("  flags               ", (flag_names(HeaderFlags, header.flags), "cyan"))
+    if any(header.reserved):
+        yield line(("  reserved            ", "red"), header.reserved.hex())
+    for offset, structure in table.placed():
+        yield Text()
+        yield from describe_structure(offset, structure)
+    if table.trailing:
+        yield Text()
+        yield line(("bytes after the last structure  ", "red"), table.trailing.hex())
+
+
+def describe_structure(offset: int, structure: Structure) -> Iterator[Text]:
+    """A structure and its scopes."""
+    yield line((f"{offset:#05x}  ", "dim"), (f"{structure.kind:<7}", "bold"), *_summary(structure))
+    if getattr(structure, "reserved", 0):
+        yield line(("         reserved     ", "red"), f"{getattr(structure, 'reserved', 0):#x}")
+    for scope in structure.offered_scopes:
+        yield line(f"         {scope_name(scope):<14}", (str(scope), "green"), *_scope_extras(scope))
+    if structure.rest:
+        yield line(("         unread bytes  ", "red"), structure.rest.hex())
+    if structure.declared_length is not None:
+        yield line(("         length field  ", "red"), f"{structure.declared_length}, but {structure.nbytes} bytes")
+
+
+def _summary(structure: Structure) -> list[str | tuple[str, str]]:
+    match structure:
+        case Drhd():
+            size = bytes_size(structure.register_bytes)
+            flags = flag_names(DrhdFlags, structure.flags)
+            reserved = structure.size & ~0xF
+            odd = f"  size byte {structure.size:#04x}" if reserved else ""
+            return [
+                f"segment {structure.segment}  registers ",
+                (f"{structure.base:#x}", "yellow"),
+                f" ({size})",
+                odd,
+                ("" if flags == "none" else f"  {flags}", "cyan"),
+            ]
+        case Rmrr():
+            count = structure.limit - structure.base + 1
+            shown = bytes_size(count) if count > 0 else "reversed"
+            return [
+                f"segment {structure.segment}  memory ",
+                (f"{structure.base:#x} to {structure.limit:#x}", "yellow"),
+                f" ({shown})",
+            ]
+        case Atsr():
+            return [f"segment {structure.segment}  ", (flag_names(AtsrFlags, structure.flags), "cyan")]
+        case Rhsa():
+            return [
+                "registers ",
+                (f"{structure.base:#x}", "yellow"),
+                f" are in proximity domain {structure.proximity_domain}",
+            ]
+        case Andd():
+            return [f"ACPI device {structure.device_number} is ", (safe(structure.object_name), "green")]
+        case Satc():
+            return [f"segment {structure.segment}  ", (flag_names(SatcFlags, structure.flags), "cyan")]
+        case Sidp():
+            return [f"segment {structure.segment}"]
+        case Unknown():
+            return [f"type {structure.type}, {structure.length} bytes  ", structure.data.hex()]
+    return []
+
+
+def scope_name(scope: DeviceScope) -> str:
+    """What a scope is, with its number where it has one."""
+    name = _SCOPES.get(ScopeType(scope.type)) if scope.type in set(ScopeType) else None
+    if name is None:
+        return f"scope type {scope.type}"
+    numbered = scope.type in {ScopeType.IOAPIC, ScopeType.HPET, ScopeType.NAMESPACE}
+    return f"{name} {scope.enumeration_id}" if numbered else name
+
+
+def _scope_extras(scope: DeviceScope) -> list[str | tuple[str, str]]:
+    extras: list[str | tuple[str, str]] = []
+    if scope.flags:
+        extras.append((f"  {flag_names(ScopeFlags, scope.flags)}", "cyan"))
+    if scope.enumeration_id and scope.type in {ScopeType.ENDPOINT, ScopeType.BRIDGE}:
+        extras.append((f"  enumeration id {scope.enumeration_id}", "red"))
+    if scope.reserved:
+        extras.append((f"  reserved {scope.reserved:#x}", "red"))
+    if scope.padding:
+        extras.append((f"  half a hop {scope.padding.hex()}", "red"))
+    return extras
+
+
+def flag_names(layout: type[Layout], value: int) -> str:
+    """The names of the flags that are set, and what is set without a name."""
+    names = [part.name for part in reversed(layout.fields.values()) if value & part.mask]
+    if unnamed := value & layout.reserved_mask():
+        names.append(f"reserved {unnamed:#x}")
+    return ", ".join(names) or "none"

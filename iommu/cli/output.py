@@ -1,0 +1,37 @@
+"""What commands print: colour only on a terminal, lines never wrapped, and no file can drive the terminal."""
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+
+def console() -> Console:
+    """For people: styles vanish where output is no terminal, and long lines stay whole there."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """For programs: one JSON document."""
+    json.dump(value, sys.stdout, indent=1, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def safe(text: str) -> str:
+    """A text from a file, with everything unprintable written as an escape."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def line(*parts: str | tuple[str, str]) -> Text:
+    """A line of plain and (text, style) parts."""
+    return Text.assemble(*parts)
+
+
+def bytes_size(count: int) -> str:
+    """A number of bytes in the largest unit that divides it: 128 KiB, 64 MiB, 4097 bytes."""
+    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if count >> shift and not count & ((1 << shift) - 1):
+            return f"{count >> shift} {unit}"
+    return f"{count} bytes"

@@ -1,0 +1,176 @@
+"""Tables as plain data (dictionaries, lists, numbers, strings), which is what JSON holds.
+
+Every key is a field; a few keys appear only in damaged tables: `rest`, `padding` and `trailing`, bytes in hex that
+belong to no field. Offsets are for readers; building ignores them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from iommu.dmar.header import Header
+from iommu.dmar.layouts import HeaderLayout
+from iommu.dmar.model import KINDS, Andd, DeviceScope, Scoped, Structure, Unknown, encode_text
+from iommu.errors import MisuseError
+
+Plain = dict[str, Any]
+_NAMED = {cls.kind: cls for cls in KINDS.values()}
+_SCOPE_KEYS = {"offset", "type", "length", "flags", "reserved", "enumeration_id", "bus", "path", "padding"}
+
+
+def header_to_dict(header: Header) -> Plain:
+    """The header, every field."""
+    result: Plain = {name.lower(): getattr(header, name.lower()) for name in reversed(HeaderLayout.fields)}
+    result["reserved"] = header.reserved.hex()
+    return result
+
+
+def structure_to_dict(offset: int, structure: Structure) -> Plain:
+    """One structure that stands at `offset` in its table."""
+    plain: Plain = {
+        "kind": structure.kind,
+        "type": structure.type,
+        "offset": offset,
+        "length": structure.length,
+        **{name.lower(): getattr(structure, name.lower()) for name in structure.own_fields()},
+    }
+    if isinstance(structure, Scoped):
+        plain["scopes"] = []
+        at = offset + structure.fixed_size
+        for scope in structure.scopes:
+            plain["scopes"].append(_scope(at, scope))
+            at += scope.nbytes
+    elif isinstance(structure, Andd):
+        plain["object_name"] = structure.object_name
+        if any(structure.padding) or structure.declared_length is not None:
+            plain["padding"] = structure.padding.hex()
+    elif isinstance(structure, Unknown):
+        plain["data"] = structure.data.hex()
+    if structure.rest:
+        plain["rest"] = structure.rest.hex()
+    return plain
+
+
+def _scope(offset: int, scope: DeviceScope) -> Plain:
+    plain: Plain = {
+        "offset": offset,
+        "type": scope.type,
+        "length": scope.nbytes,
+        "flags": scope.flags,
+        "reserved": scope.reserved,
+        "enumeration_id": scope.enumeration_id,
+        "bus": scope.bus,
+        "path": [list(hop) for hop in scope.path],
+    }
+    if scope.padding:
+        plain["padding"] = scope.padding.hex()
+    return plain
+
+
+def read_header(plain: Any) -> Header:
+    """The inverse of `header_to_dict`; fields left out take their defaults. Raises MisuseError."""
+    reader = Reader(plain, "header", {name.lower() for name in HeaderLayout.fields})
+    header = Header()
+    for name, part in HeaderLayout.fields.items():
+        key = name.lower()
+        if key not in reader.plain:
+            continue
+        if key == "reserved":
+            header.reserved = reader.hex(key)
+        else:
+            setattr(header, key, reader.text(key) if part.octets else reader.number(key))
+    return header
+
+
+def read_structure(plain: Any, where: str) -> Structure:
+    """The inverse of `structure_to_dict`; `where` is how errors call the place. Raises MisuseError."""
+    kind = Reader(plain, where).text("kind")
+    if kind != Unknown.kind and kind not in _NAMED:
+        raise MisuseError(f"{where}.kind: {kind!r} is none of {', '.join([*_NAMED, Unknown.kind])}")
+    cls = _NAMED.get(kind, Unknown)
+    own = [name.lower() for name in cls.own_fields()]
+    extra = {"scopes"} if issubclass(cls, Scoped) else {"object_name", "padding"} if cls is Andd else set()
+    extra |= {"data"} if cls is Unknown else set()
+    reader = Reader(plain, where, {"kind", "type", "offset", "length", "rest", *own, *extra})
+    structure = cls(*(reader.number(name) for name in own)) if cls is not Unknown else Unknown()
+    structure.rest = reader.hex("rest")
+    if isinstance(structure, Scoped):
+        items = reader.list("scopes")
+        structure.scopes = [_read_scope(item, f"{where}.scopes[{n}]") for n, item in enumerate(items)]
+    elif isinstance(structure, Andd):
+        _read_name(structure, reader)
+    elif isinstance(structure, Unknown):
+        structure.code, structure.data = reader.number("type"), reader.hex("data")
+    elif reader.number("type", structure.type) != structure.type:
+        raise MisuseError(f"{where}.type: a {kind} has type {structure.type}")
+    length = reader.number("length", structure.nbytes)
+    structure.declared_length = None if length == structure.nbytes else length
+    return structure
+
+
+def _read_name(structure: Andd, reader: Reader) -> None:
+    structure.object_name = reader.text("object_name")
+    if "padding" in reader.plain:
+        structure.padding = reader.hex("padding")
+    elif "length" in reader.plain:
+        room = reader.number("length") - structure.fixed_size
+        structure.padding = bytes(max(0, room - len(encode_text(structure.object_name, reader.where))))
+
+
+def _read_scope(plain: Any, where: str) -> DeviceScope:
+    reader = Reader(plain, where, _SCOPE_KEYS)
+    path = []
+    for hop in reader.list("path"):
+        if not (isinstance(hop, list) and len(hop) == 2 and all(type(part) is int for part in hop)):
+            raise MisuseError(f"{where}.path: {hop!r} is not [device, function]")
+        path.append((hop[0], hop[1]))
+    return DeviceScope(
+        type=reader.number("type"),
+        bus=reader.number("bus", 0),
+        path=tuple(path),
+        enumeration_id=reader.number("enumeration_id", 0),
+        flags=reader.number("flags", 0),
+        reserved=reader.number("reserved", 0),
+        padding=reader.hex("padding"),
+    )
+
+
+class Reader:
+    """A dictionary somebody else wrote; every access checks its type and says where it failed."""
+
+    def __init__(self, plain: Any, where: str, known: set[str] | None = None) -> None:
+        if not isinstance(plain, dict):
+            raise MisuseError(f"{where}: an object is needed, not {type(plain).__name__}")
+        if known is not None and (unknown := sorted(map(str, set(plain) - known))):
+            raise MisuseError(f"{where}: unknown key {unknown[0]!r}")
+        self.plain, self.where = plain, where
+
+    def take(self, key: str) -> Any:
+        if key not in self.plain:
+            raise MisuseError(f"{self.where}: {key!r} is missing")
+        return self.plain[key]
+
+    def number(self, key: str, default: int | None = None) -> int:
+        value = self.take(key) if default is None else self.plain.get(key, default)
+        if type(value) is not int:
+            raise MisuseError(f"{self.where}.{key}: {value!r} is not a whole number")
+        return value
+
+    def text(self, key: str) -> str:
+        value = self.take(key)
+        if not isinstance(value, str):
+            raise MisuseError(f"{self.where}.{key}: {value!r} is not a text")
+        return value
+
+    def list(self, key: str) -> list[Any]:
+        value = self.plain.get(key, [])
+        if not isinstance(value, list):
+            raise MisuseError(f"{self.where}.{key}: {value!r} is not a list")
+        return value
+
+    def hex(self, key: str) -> bytes:
+        value = self.plain.get(key, "")
+        try:
+            return bytes.fromhex(value)
+        except (TypeError, ValueError):
+            raise MisuseError(f"{self.where}.{key}: {value!r} is not bytes in hex") from None

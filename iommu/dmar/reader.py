@@ -1,0 +1,163 @@
+"""Bytes to typed objects: one explicit loop over structures and one over scopes, whatever decodes the fixed parts.
+
+The loop decides what is damaged. A `report` function is told of each damage as a DmarError: a strict reader raises
+it, a lenient one collects it and goes on. Either way no byte is lost: what cannot be understood stays as `rest` of
+its structure or as the table's trailing bytes.
+
+Two decoders exist for the fixed parts, and a test holds them equal: `FAST` is generated from the layouts as
+struct.Struct formats, `CONSTRUCT` is the layouts' own Construct.
+"""
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from iommu.dmar import layouts
+from iommu.dmar.layouts import HEAD_SIZE, HEADER_SIZE, SCOPE_SIZE
+from iommu.dmar.model import KINDS, Andd, DeviceScope, Scoped, Structure, Unknown
+from iommu.errors import DmarError
+from iommu.fields import Layout
+
+Decode = Callable[[bytes, int], tuple[Any, ...]]
+Decoders = dict[type[Layout], Decode]
+Report = Callable[[DmarError], None]
+
+_LAYOUTS: list[type[Layout]] = [
+    layouts.HeaderLayout,
+    layouts.StructureHead,
+    layouts.ScopeLayout,
+    *(cls.layout for cls in KINDS.values()),
+]
+_CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+
+def fast_decoder(layout: type[Layout]) -> Decode:
+    """A function from bytes and offset to the layout's values in memory order.
+
+    Raises TypeError for a layout with fields that are not whole bytes, or with gaps: a bug of ours.
+    """
+    codes, odd, end = "<", [], 0
+    for position, part in enumerate(reversed(layout.fields.values())):
+        if part.lsb != end or part.width % 8:
+            raise TypeError(f"{layout.__name__}.{part.name} is not whole bytes right after its predecessor")
+        end = part.msb + 1
+        length = part.width // 8
+        codes += f"{length}s" if part.octets or length not in _CODES else _CODES[length]
+        if not part.octets and length not in _CODES:
+            odd.append(position)
+    if end != layout.bits:
+        raise TypeError(f"{layout.__name__} has unnamed bytes at its end")
+    unpack: Decode = struct.Struct(codes).unpack_from
+    if not odd:
+        return unpack
+
+    def with_odd_sizes(data: bytes, offset: int) -> tuple[Any, ...]:
+        values = list(unpack(data, offset))
+        for position in odd:
+            values[position] = int.from_bytes(values[position], "little")
+        return tuple(values)
+
+    return with_odd_sizes
+
+
+def construct_decoder(layout: type[Layout]) -> Decode:
+    """The same function, made of the layout's Construct: slow, and the declaration itself."""
+    whole, size, names = layout.construct(), layout.bits // 8, list(reversed(layout.fields))
+
+    def decode(data: bytes, offset: int) -> tuple[Any, ...]:
+        parsed: Any = whole.parse(data[offset : offset + size])
+        return tuple(parsed[name] for name in names)
+
+    return decode
+
+
+FAST: Decoders = {layout: fast_decoder(layout) for layout in _LAYOUTS}
+
+
+def construct_decoders() -> Decoders:
+    """The Construct decoders; made on demand, since compiling them takes longer than reading a table."""
+    return {layout: construct_decoder(layout) for layout in _LAYOUTS}
+
+
+def read_structures(data: bytes, end: int, report: Report, decoders: Decoders = FAST) -> tuple[list[Structure], int]:
+    """All structures of a table whose last byte is before `end`, and the offset where understanding stopped."""
+    head = decoders[layouts.StructureHead]
+    structures: list[Structure] = []
+    offset = HEADER_SIZE
+    while offset < end:
+        if end - offset < HEAD_SIZE:
+            report(_error(f"{end - offset} bytes left, too few for a structure", offset, "table", "TYPE"))
+            break
+        code, length = head(data, offset)
+        if length < HEAD_SIZE:
+            report(_error(f"a structure takes at least {HEAD_SIZE} bytes", offset + 2, _name(code), "LENGTH", length))
+            break
+        stop = offset + length
+        if stop > end:
+            message = f"the structure would end at {stop:#x}, the table ends at {end:#x}"
+            report(_error(message, offset + 2, _name(code), "LENGTH", length))
+            stop = end
+        structure = _read_structure(data, offset, stop, code, report, decoders)
+        if length != stop - offset:
+            structure.declared_length = length
+        structures.append(structure)
+        offset = stop
+    return structures, offset
+
+
+def _read_structure(data: bytes, offset: int, stop: int, code: int, report: Report, decoders: Decoders) -> Structure:
+    """The structure whose bytes are data[offset:stop], at least its type and length."""
+    kind = KINDS.get(code)
+    if kind is None:
+        return Unknown(code, data[offset + HEAD_SIZE : stop])
+    body = offset + kind.layout.bits // 8
+    if body > stop:
+        message = f"a {kind.kind} takes at least {body - offset} bytes"
+        report(_error(message, offset + 2, kind.kind, "LENGTH", stop - offset))
+        return Unknown(code, data[offset + HEAD_SIZE : stop])
+    structure = kind(*decoders[kind.layout](data, offset)[2:])
+    if isinstance(structure, Scoped):
+        structure.scopes, body = _read_scopes(data, body, stop, kind.kind, report, decoders)
+    elif isinstance(structure, Andd):
+        name, nul, padding = data[body:stop].partition(b"\0")
+        structure.object_name, structure.padding = name.decode("latin-1"), nul + padding
+        body = stop
+    elif body < stop:
+        report(_error(f"a {kind.kind} takes {body - offset} bytes", offset + 2, kind.kind, "LENGTH", stop - offset))
+    structure.rest = data[body:stop]
+    return structure
+
+
+def _read_scopes(
+    data: bytes, offset: int, stop: int, where: str, report: Report, decoders: Decoders
+) -> tuple[list[DeviceScope], int]:
+    """The device scopes in data[offset:stop], and the offset where understanding stopped."""
+    decode = decoders[layouts.ScopeLayout]
+    scopes = []
+    while offset < stop:
+        if stop - offset < SCOPE_SIZE:
+            report(_error(f"{stop - offset} bytes left, too few for a device scope", offset, where, "SCOPE"))
+            break
+        kind, length, flags, reserved, enumeration_id, bus = decode(data, offset)
+        if length < SCOPE_SIZE or offset + length > stop:
+            message = f"a device scope here takes {SCOPE_SIZE} to {stop - offset} bytes"
+            report(_error(message, offset + 1, f"{where}.SCOPE", "LENGTH", length))
+            break
+        hops = data[offset + SCOPE_SIZE : offset + length]
+        scope = DeviceScope(
+            kind, bus, tuple(zip(hops[::2], hops[1::2], strict=False)), enumeration_id, flags, reserved
+        )
+        if length & 1:
+            report(_error("an odd length leaves half a hop", offset + 1, f"{where}.SCOPE", "LENGTH", length))
+            scope.padding = hops[-1:]
+        scopes.append(scope)
+        offset += length
+    return scopes, offset
+
+
+def _name(code: int) -> str:
+    return KINDS[code].kind if code in KINDS else f"structure type {code:#x}"
+
+
+def _error(message: str, offset: int, where: str, name: str, value: int | None = None) -> DmarError:
+    return DmarError(message, offset=offset, where=where, field=name, value=value)

@@ -1,0 +1,128 @@
+"""The command itself: what it says, where, and with which exit status."""
+
+import json
+import subprocess
+import sys
+import time
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import typer
+
+from iommu.cli import main
+from tests.dmar import hand
+
+
+def vtd(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "iommu.cli.main", *arguments], input=stdin, capture_output=True, check=False
+    )
+
+
+def test_help_comes_quickly() -> None:
+    best = 9.0
+    for _ in range(5):
+        start = time.perf_counter()
+        done = vtd("--help")
+        best = min(best, time.perf_counter() - start)
+        assert done.returncode == 0
+    assert b"dmar" in done.stdout
+    assert best < 0.3
+
+
+def test_input_that_cannot_be_read_is_one_line_and_status_2(tmp_path: Path) -> None:
+    good = hand.table(hand.drhd(0xFED90000, hand.scope(1, 0, (2, 0))))
+    for data, said in [
+        (b"no table", "vtd: offset 0x0, header.SIGNATURE: not a DMAR: it begins with b'no t'"),
+        (good[:60], "vtd: offset 0x4, header.LENGTH = 0x48: the file ends after 60 bytes"),
+        (good[:50] + b"\x03" + good[51:], "vtd: offset 0x32, DRHD.LENGTH = 0x3: a structure takes at least 4 bytes"),
+    ]:
+        path = tmp_path / "table"
+        path.write_bytes(data)
+        done = vtd("dmar", "show", str(path))
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert done.stderr.decode() == said + "\n"
+
+
+def test_a_missing_file_and_a_directory() -> None:
+    done = vtd("dmar", "show", "/nowhere/table")
+    assert (done.returncode, done.stderr) == (2, b"vtd: /nowhere/table: No such file or directory\n")
+
+
+def test_wrong_use_is_status_2() -> None:
+    assert vtd("dmar", "shwo").returncode == 2
+    assert vtd("dmar", "show", "--jsno").returncode == 2
+
+
+def test_show_from_standard_input_for_people_and_programs() -> None:
+    data = hand.table(
+        hand.drhd(0xFED90000, hand.scope(2, 0, (0x1F, 7), (0, 0)), size=4, flags=1),
+        hand.rmrr(0x7B000000, 0x7F7FFFFF, hand.scope(1, 0, (2, 0))),
+        hand.andd(1, b"\\_SB.\x1b[31mX\0"),
+        flags=1,
+        width=46,
+    )
+    done = vtd("dmar", "show", "-", stdin=data)
+    assert (done.returncode, done.stderr) == (0, b"")
+    for said in (
+        "46 bits",
+        "INTR_REMAP",
+        "(64 KiB)",
+        "INCLUDE_PCI_ALL",
+        "00:1f.7/00.0",
+        "(72 MiB)",
+        "\\_SB.\\x1b[31mX",
+    ):
+        assert said in done.stdout.decode()
+    assert b"\x1b" not in done.stdout
+    assert json.loads(vtd("dmar", "show", "-", "--json", stdin=data).stdout)["structures"][0]["base"] == 0xFED90000
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    data = hand.table(*[hand.drhd(0x1000 * n, hand.scope(1, 0, (2, 0))) for n in range(2000)])
+    with subprocess.Popen(
+        [sys.executable, "-m", "iommu.cli.main", "dmar", "show", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdin.write(data)
+        process.stdin.close()
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1  # as any command that could not write all it had to say
+
+
+def test_other_packages_add_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    points = [
+        EntryPoint("extra", f"{__name__}:register_extra", main.GROUP),
+        EntryPoint("broken", "no_such_module_here:register", main.GROUP),
+    ]
+
+    def found(group: str) -> list[EntryPoint]:
+        return [point for point in points if point.group == group]
+
+    monkeypatch.setattr(main, "entry_points", found)
+    app = main.make_app()
+    with pytest.raises(SystemExit) as left:
+        app(["extra", "--number", "5"])
+    assert left.value.code == 0
+    output = capsys.readouterr()
+    assert output.out == "extra 5\n"
+    assert output.err.startswith("vtd: broken (no_such_module_here:register) is not available: No module named")
+    assert output.err.count("\n") == 1
+
+
+def register_extra(app: typer.Typer) -> None:
+    @app.command("extra")
+    def extra(number: int = 0) -> None:
+        print("extra", number)
+
+
+def test_commands_do_not_import_what_they_do_not_need() -> None:
+    code = "import sys, iommu.cli.main as m; m.make_app(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert not {"rich", "numpy", "iommu.dmar", "qemu.vtd.machine"} & set(done.stdout.split())
