@@ -1,0 +1,197 @@
+"""What a scenario works with: tables to build, a driver, devices to set off, and a log of what was seen."""
+
+from __future__ import annotations
+
+from iommu import Access, AddressType, FaultReason
+from iommu.registers import FSTS, Granularity, TableMode
+from iommu.structures import (
+    ContextEntry,
+    RootEntry,
+    SecondStage1GPage,
+    SecondStage2MPage,
+    SecondStage4KPage,
+    SecondStageTable,
+    TranslationType,
+)
+from qemu.vtd.driver import Driver, RecordedFault
+from qemu.vtd.platform import DEVICES, Platform, Transfer, stamp
+
+PAGE = 0x1000
+TABLES = range(0x100000, 0x200000, PAGE)
+"""Where scenarios build their tables, one page after the other; the first is the root table."""
+
+DATA = range(0x800000, 0x808000, PAGE)
+"""The pages DMA may reach, each filled with its own stamp."""
+P0, P1, P2, P3 = DATA[:4]
+
+NOWHERE = 0x40_0000_0000
+"""A host address with neither memory nor a device."""
+
+_NAMES = {int(source_id): name for name, source_id in DEVICES.items()}
+
+
+class Bench:
+    """One scenario's machine, freshly reset, with empty tables. What it sees is in `log`, one line each."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+        self.memory = platform.memory
+        self.driver = Driver(platform)
+        self._lines: list[str | Transfer] = []
+        platform.reset()
+        self.memory.write(TABLES.start, bytes(len(TABLES) * PAGE))
+        for page in DATA:
+            self.memory.write(page, stamp(page) * (PAGE // 4))
+        self._free = iter(TABLES)
+        self.root = self.new_table()
+        self._context_tables: dict[int, int] = {}
+
+    # Tables.
+
+    def new_table(self) -> int:
+        """The address of a page of zeros."""
+        return next(self._free)
+
+    def write_root(self, bus: int, entry: int) -> None:
+        """Write a whole root entry."""
+        self.memory.write(self.root + 16 * bus, entry.to_bytes(16, "little"))
+
+    def write_context(self, device: str, entry: int) -> None:
+        """Write a whole context entry, with a good root entry above it."""
+        source_id = DEVICES[device]
+        if source_id.bus not in self._context_tables:
+            self._context_tables[source_id.bus] = self.new_table()
+            self.write_root(source_id.bus, RootEntry.make(P=1, CTP=self._context_tables[source_id.bus]))
+        self.memory.write(self._context_tables[source_id.bus] + 16 * source_id.devfn, entry.to_bytes(16, "little"))
+
+    def context(
+        self,
+        device: str,
+        table: int = 0,
+        *,
+        levels: int = 4,
+        domain: int = 1,
+        type_: int = TranslationType.UNTRANSLATED_ONLY,
+        fpd: int = 0,
+        also: int = 0,
+    ) -> None:
+        """Write a good context entry; `also` are further bits to set in it."""
+        entry = ContextEntry.make(P=1, FPD=fpd, TT=type_, AW=levels - 2, DID=domain, SSPTPTR=table)
+        self.write_context(device, entry | also)
+
+    def map(
+        self, table: int, address: int, page: int, *, r: int = 1, w: int = 1, levels: int = 4, size: int = 1
+    ) -> int:
+        """Map a page in the tables at `table`, making the tables between; returns where the entry stands.
+
+        `size` is the level of the entry: 1 for 4 KiB, 2 for 2 MiB, 3 for 1 GiB.
+        """
+        for level in range(levels, size, -1):
+            where = entry_address(table, address, level)
+            if not self.memory.read_u64(where):
+                self.memory.write_u64(where, SecondStageTable.make(R=1, W=1, ADDR=self.new_table()))
+            table = SecondStageTable.ADDR.get(self.memory.read_u64(where))
+        where = entry_address(table, address, size)
+        match size:
+            case 1:
+                entry = SecondStage4KPage.make(R=r, W=w, ADDR=page)
+            case 2:
+                entry = SecondStage2MPage.make(R=r, W=w, ADDR=page, PS=1)
+            case _:
+                entry = SecondStage1GPage.make(R=r, W=w, ADDR=page, PS=1)
+        self.memory.write_u64(where, entry)
+        return where
+
+    def entry(self, table: int, address: int, level: int, *, levels: int = 4) -> int:
+        """Where the entry of one level stands on the way to `address`."""
+        for above in range(levels, level, -1):
+            table = SecondStageTable.ADDR.get(self.memory.read_u64(entry_address(table, address, above)))
+        return entry_address(table, address, level)
+
+    def change(self, where: int, *, set_: int = 0, clear: int = 0) -> None:
+        """Change bits of a 64-bit entry in memory."""
+        self.memory.write_u64(where, self.memory.read_u64(where) & ~clear | set_)
+
+    # What software does.
+
+    def turn_on(self, mode: int = TableMode.LEGACY) -> None:
+        """Set the root table, invalidate everything, enable: the order every driver keeps."""
+        self.driver.set_root_table(self.root, mode)
+        self.driver.invalidate_everything()
+        self.driver.enable()
+
+    # What devices do.
+
+    def read(self, device: str, address: int) -> None:
+        """A device reads 4 bytes."""
+        self._lines.append(self.platform.dma(device, Access.READ, address))
+
+    def write(self, device: str, address: int) -> None:
+        """A device writes 4 bytes."""
+        self._lines.append(self.platform.dma(device, Access.WRITE, address))
+
+    def ask(self, device: str, address: int, kind: AddressType) -> None:
+        """A device sends a translation or a translated request."""
+        self._lines.append(self.platform.translation_request(device, address, kind))
+
+    # What is seen.
+
+    def note(self, line: str) -> None:
+        """Log a line of the scenario's own."""
+        self._lines.append(line)
+
+    def note_faults(self) -> None:
+        """Log the pending fault records and FSTS."""
+        for fault in self.driver.faults():
+            self._lines.append(show_fault(fault))
+        self._lines.append(show_status(self.driver.status()))
+
+    def note_record(self, raw: int) -> None:
+        """Log a fault record, whether or not its F is set."""
+        self._lines.append(show_fault(RecordedFault.decode(raw)))
+
+    def note_granularity(self, performed: Granularity) -> None:
+        """Log what an invalidation command said it did."""
+        self._lines.append(f"performed {performed.name}")
+
+    def log(self) -> tuple[str, ...]:
+        """All that was seen, in order; settles the transfers."""
+        self.platform.settle()
+        return tuple(line if isinstance(line, str) else show_transfer(line) for line in self._lines)
+
+
+def entry_address(table: int, address: int, level: int) -> int:
+    """Where a table's entry for `address` stands."""
+    return table + (address >> 3 + 9 * level & 0x1FF) * 8
+
+
+def show_transfer(transfer: Transfer) -> str:
+    """ "A write 0x5000 -> 0x800000", or "-> blocked"."""
+    where = "blocked" if transfer.host is None else f"{transfer.host:#x}"
+    return f"{transfer.device} {transfer.access.name.lower()} {transfer.address:#x} -> {where}"
+
+
+def show_fault(fault: RecordedFault) -> str:
+    """ "fault 0x05 A 0x5000 write"."""
+    kind = "read" if fault.is_read else "write"
+    if fault.address_type:
+        kind = fault.address_type.name.lower().replace("_", " ")
+    pasid = "" if fault.pasid is None else f" PASID {fault.pasid:#x}"
+    name = _NAMES.get(fault.source_id, str(fault.source_id))
+    return f"fault {fault.reason:#04x} {name} {fault.page:#x} {kind}{pasid}"
+
+
+def show_status(status: int) -> str:
+    """ "FSTS PPF", all status bits by name, "FSTS 0" when there are none."""
+    names = [part.name for part in FSTS.fields.values() if part.width == 1 and part.get(status)]
+    return f"FSTS {' '.join(names) or '0'}"
+
+
+def explain(line: str) -> str:
+    """The line with a fault's reason in words, for people."""
+    words = line.split()
+    if words[0] != "fault":
+        return line
+    code = int(words[1], 16)
+    known = {reason.value: reason for reason in FaultReason}
+    return f"{line} ({known[code].condition})" if code in known else line

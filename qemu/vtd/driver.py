@@ -1,0 +1,133 @@
+"""A tiny VT-d driver, written once against `Platform`: what every operating system's driver has to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from iommu import AddressType, Capabilities, MisuseError, SourceId, VtdError
+from iommu.registers import CCMD, FRCD, FSTS, GCMD, GSTS, IOTLB, IVA, RTADDR, Granularity, TableMode
+from qemu.vtd.platform import Platform
+
+# One-shot commands: they are not part of the state that GCMD carries from one write to the next (spec 11.4.4.1).
+_ONE_SHOT = GCMD.make(SRTP=1, WBF=1, SIRTP=1)
+# Commands complete at once on every platform here; a unit that needs more polls than this has hung.
+_POLLS = 1000
+
+
+@dataclass(frozen=True)
+class RecordedFault:
+    """A fault recording register as software reads it (spec 11.4.7.6)."""
+
+    reason: int
+    source_id: SourceId
+    page: int
+    is_read: bool
+    address_type: AddressType
+    pasid: int | None
+    raw: int
+
+    @classmethod
+    def decode(cls, raw: int) -> RecordedFault:
+        """From the 128 bits of the register."""
+        record = FRCD(raw)
+        return cls(
+            reason=record.FR,
+            source_id=SourceId.of(record.SID),
+            page=record.FI,
+            is_read=bool(record.T1),
+            address_type=AddressType(record.AT),
+            pasid=record.PV if record.PP else None,
+            raw=raw,
+        )
+
+
+class Driver:
+    """Programs one remapping unit through its registers. Raises VtdError when the unit does not answer."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+        self.capabilities: Capabilities = platform.capabilities
+
+    def set_root_table(self, table: int, mode: int = TableMode.LEGACY) -> None:
+        """Program RTADDR and have the unit latch it (spec 6.6)."""
+        self.platform.write_register(RTADDR.offset, RTADDR.make(RTA=table, TTM=mode), 8)
+        self._command(GCMD.SRTP.mask, GSTS.RTPS.mask, GSTS.RTPS.mask)
+
+    def enable(self) -> None:
+        """Turn DMA remapping on."""
+        self._command(GCMD.TE.mask, GSTS.TES.mask, GSTS.TES.mask)
+
+    def disable(self) -> None:
+        """Turn DMA remapping off."""
+        self._command(0, GSTS.TES.mask, 0, drop=GCMD.TE.mask)
+
+    def _command(self, command: int, mask: int, wanted: int, *, drop: int = 0) -> None:
+        """GCMD: the present state, less one-shot bits, with one change; then wait for GSTS."""
+        state = self.platform.read_register(GSTS.offset, 4) & ~_ONE_SHOT & ~drop
+        self.platform.write_register(GCMD.offset, state | command, 4)
+        for _ in range(_POLLS):
+            if self.platform.read_register(GSTS.offset, 4) & mask == wanted:
+                return
+        raise VtdError(f"{self.platform.name}: GSTS never showed {wanted:#x} in {mask:#x} after GCMD {command:#x}")
+
+    def invalidate_contexts(
+        self, granularity: Granularity = Granularity.GLOBAL, *, domain_id: int = 0, source_id: int = 0, mask: int = 0
+    ) -> Granularity:
+        """Invalidate the context cache through CCMD; returns the granularity performed."""
+        command = CCMD.make(ICC=1, CIRG=granularity, DID=domain_id, SID=source_id, FM=mask)
+        self.platform.write_register(CCMD.offset, command, 8)
+        return Granularity(CCMD.CAIG.get(self._wait(CCMD.offset, CCMD.ICC.mask)))
+
+    def invalidate_translations(
+        self, granularity: Granularity = Granularity.GLOBAL, *, domain_id: int = 0, address: int = 0, mask: int = 0
+    ) -> Granularity:
+        """Invalidate the IOTLB through IVA and IOTLB, draining; returns the granularity performed."""
+        base = self.capabilities.iotlb_offset
+        if granularity is Granularity.SELECTIVE:
+            self.platform.write_register(base, IVA.make(ADDR=address, AM=mask), 8)
+        command = IOTLB.make(IVT=1, IIRG=granularity, DID=domain_id, DR=1, DW=1)
+        self.platform.write_register(base + 8, command, 8)
+        return Granularity(IOTLB.IAIG.get(self._wait(base + 8, IOTLB.IVT.mask)))
+
+    def invalidate_everything(self) -> None:
+        """Context cache first, then IOTLB: the other order could refill the IOTLB from stale contexts."""
+        self.invalidate_contexts()
+        self.invalidate_translations()
+
+    def _wait(self, offset: int, busy: int) -> int:
+        for _ in range(_POLLS):
+            value = self.platform.read_register(offset, 8)
+            if not value & busy:
+                return value
+        raise VtdError(f"{self.platform.name}: register {offset:#x} stayed busy")
+
+    def status(self) -> int:
+        """FSTS."""
+        return self.platform.read_register(FSTS.offset, 4)
+
+    def faults(self) -> list[RecordedFault]:
+        """The pending fault records, oldest first: from FSTS.FRI on, round the ring."""
+        if not FSTS.PPF.get(self.status()):
+            return []
+        count, first = self.capabilities.fault_records, FSTS.FRI.get(self.status())
+        raws = [self._record((first + n) % count) for n in range(count)]
+        return [RecordedFault.decode(raw) for raw in raws if FRCD.F.get(raw)]
+
+    def _record(self, index: int) -> int:
+        offset = self._record_offset(index)
+        return self.platform.read_register(offset, 8) | self.platform.read_register(offset + 8, 8) << 64
+
+    def _record_offset(self, index: int) -> int:
+        if not 0 <= index < self.capabilities.fault_records:
+            raise MisuseError(f"there is no fault recording register {index}")
+        return self.capabilities.fault_record_offset + 16 * index
+
+    def clear_faults(self) -> None:
+        """Clear every F, then the overflow: in the other order a fault could be lost unseen (spec 7.2.1)."""
+        for index in range(self.capabilities.fault_records):
+            self.clear_record(index)
+        self.platform.write_register(FSTS.offset, FSTS.PFO.mask, 4)
+
+    def clear_record(self, index: int) -> None:
+        """Clear one record's F with a 32-bit write of its top quarter."""
+        self.platform.write_register(self._record_offset(index) + 12, FRCD.F.mask >> 96, 4)
