@@ -19,11 +19,12 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from iommu.dmar import Dmar
 from iommu.errors import MisuseError
 from iommu.memory import FlatMemory
-from qemu.vtd import firmware, probe
+from qemu.vtd import acpi, firmware, probe
 from qemu.vtd.devices.source import DmaSource
-from qemu.vtd.errors import QemuError, QemuUnsuitable
+from qemu.vtd.errors import DeviceError, QemuError, QemuUnsuitable
 from qemu.vtd.pci import Pci
 from qemu.vtd.process import Process
 from qemu.vtd.qmp import Qmp
@@ -98,7 +99,6 @@ class Machine:
         self._extra, self._timeout = list(extra), timeout
         self._check_abilities()
         self._running: _Running | None = None
-        self._register_base: int | None = None
 
     @property
     def version(self) -> tuple[int, int, int]:
@@ -140,7 +140,7 @@ class Machine:
             if isinstance(device, DmaSource):
                 device.detach()
         if running is not None:
-            running.resources.close()
+            running.close()
 
     def _start(self, running: _Running) -> None:
         with ExitStack() as child_side:
@@ -154,12 +154,11 @@ class Machine:
             (qtest, their_qtest), (qmp, their_qmp) = ends
             running.memory = FlatMemory(mmap.mmap(ram, self._memory_size))
             command = self._command(ram, bios, their_qtest.fileno(), their_qmp.fileno())
-            running.process = Process(command, [ram, bios, their_qtest.fileno(), their_qmp.fileno()])
-            running.resources.callback(running.process.end)
-        running.qmp = Qmp(qmp, running.process, self._timeout)
+            process = running.process = Process(command, [ram, bios, their_qtest.fileno(), their_qmp.fileno()])
+        running.qmp = Qmp(qmp, process, self._timeout)
         running.resources.callback(running.qmp.close)
         running.qmp.connect()
-        running.qtest = Qtest(qtest, running.process, self._timeout)
+        running.qtest = Qtest(qtest, process, self._timeout)
         running.pci = Pci(running.qtest)
         running.pci.set_up()
         for device in self._devices:
@@ -186,6 +185,11 @@ class Machine:
             raise QemuError("the machine is not running")
         return self._running
 
+    def _process(self) -> Process:
+        process = self._alive().process
+        assert process is not None, "a machine that has been entered has a process"
+        return process
+
     @property
     def memory(self) -> FlatMemory:
         """The machine's RAM, shared both ways."""
@@ -204,11 +208,11 @@ class Machine:
     @property
     def pid(self) -> int:
         """The process id of QEMU."""
-        return self._alive().process.pid
+        return self._process().pid
 
     def stderr(self) -> list[str]:
         """The last lines QEMU wrote, oldest first."""
-        return self._alive().process.stderr()
+        return self._process().stderr()
 
     def qmp(self, command: str, **arguments: object) -> Any:
         """What a QMP command returns. An underscore in an argument's name stands for a hyphen.
@@ -232,21 +236,65 @@ class Machine:
                 device.setup()
 
     def bus_number(self, bus: str) -> int:
-        """The number of the bus with that QEMU name. Raises DeviceError when there is none."""
-        raise NotImplementedError
+        """The number of the bus behind the port or bridge with that QEMU id.
+
+        Raises DeviceError when there is no such port or bridge.
+        """
+        buses = self._alive().buses
+        if not buses:
+            buses |= _secondary_buses([device for root in self.qmp("query-pci") for device in root["devices"]])
+        if bus not in buses:
+            raise DeviceError(f"there is no port or bridge {bus!r}; there are: {', '.join(buses) or 'none'}")
+        return buses[bus]
+
+    def acpi_tables(self) -> dict[str, list[bytes]]:
+        """The ACPI tables QEMU built, by signature; see `acpi.tables`."""
+        return acpi.tables(self.qtest, self.memory)
+
+    def dmar(self) -> bytes:
+        """The DMAR table QEMU built, its checksum blank. Raises DeviceError when there is no remapping unit."""
+        return acpi.dmar(self.qtest, self.memory)
+
+    @property
+    def register_base(self) -> int:
+        """Where the remapping unit's registers are, from the DMAR. Raises DeviceError when there is no unit."""
+        running = self._alive()
+        if running.register_base is None:
+            running.register_base = Dmar.parse(self.dmar(), strict=False).units[0].base
+        return running.register_base
 
 
 class _Running:
     """What exists only while the process does."""
 
     memory: FlatMemory
-    process: Process
     qmp: Qmp
     qtest: Qtest
     pci: Pci
 
     def __init__(self) -> None:
+        self.process: Process | None = None
         self.resources = ExitStack()
+        self.buses: dict[str, int] = {}
+        self.register_base: int | None = None
+
+    def close(self) -> None:
+        """End the process first: once it is gone, nothing else can block."""
+        try:
+            if self.process is not None:
+                self.process.end()
+        finally:
+            self.resources.close()
+
+
+def _secondary_buses(devices: list[dict[str, Any]]) -> dict[str, int]:
+    """Bus numbers by the id of the port or bridge they are behind, from what `query-pci` says of a bus's devices."""
+    found: dict[str, int] = {}
+    for device in devices:
+        if "pci_bridge" in device:
+            found[device["qdev_id"]] = device["pci_bridge"]["bus"]["secondary"]
+            found |= _secondary_buses(device["pci_bridge"].get("devices", []))
+    return found
 
 
 def _sealed_memory(name: str, size: int, owner: ExitStack) -> int:

@@ -23,12 +23,16 @@ _NOISE = "icount sleep disabled and no active timers"
 
 
 @cache
-def _guard() -> tuple[str, ...]:
-    """The words before a command that have the kernel kill it when we die, or none where setpriv cannot do that."""
+def _guard(us: int) -> tuple[str, ...]:
+    """The words before a command that have the kernel kill it when process `us`, its parent, dies.
+
+    None where setpriv cannot do that.
+    """
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         return ()
-    words = (setpriv, "--pdeathsig", "KILL", "--")
+    # If we died before the kernel was told, it will not notice: hence the question who the parent is now.
+    words = (setpriv, "--pdeathsig", "KILL", "--", "sh", "-c", 'test "$PPID" = "$0" && exec "$@"', str(us))
     tried = subprocess.run([*words, "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     return words if tried.returncode == 0 else ()
 
@@ -51,7 +55,7 @@ class Process:
         self._output = os.memfd_create("vtd-stderr")
         try:
             self._popen = subprocess.Popen(
-                [*_guard(), *command],
+                [*_guard(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,
