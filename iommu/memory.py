@@ -65,6 +65,10 @@ class FlatMemory:
         self._check(address, len(data))
         self._bytes[address : address + len(data)] = data
 
+    def copy_to(self, buffer: bytearray) -> None:
+        """Copy all of it into a buffer of the same size: for taking snapshots without making new objects."""
+        buffer[:] = self._bytes
+
     def read_u32(self, address: int) -> int:
         """The little-endian 32-bit number at `address`."""
         return int.from_bytes(self.read(address, 4), "little")

@@ -9,8 +9,10 @@ A platform is a small machine: memory, one remapping unit, and devices that do D
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from types import MappingProxyType
+from typing import Protocol, Self
 
 from iommu import (
     Access,
@@ -23,9 +25,17 @@ from iommu import (
     SourceId,
     VtdError,
 )
+from iommu.dmar import Dmar
+from iommu.engine.request import PAGE_4K
+from iommu.registers import CAP, ECAP, GCMD
+from qemu.vtd.devices import DmaSource, Edu, Rocker
+from qemu.vtd.machine import Machine
 
-MEMORY_SIZE = 16 << 20
+MEMORY_SIZE = 10 << 20
 """Bytes of memory a platform has."""
+
+# Where the reader writes out what it has read, away from everything scenarios use.
+_SCRATCH = 0x9F0000
 
 DEVICES = {"A": SourceId(0, 4, 0), "B": SourceId(0, 5, 0), "C": SourceId(0, 5, 1)}
 """The devices by name; A and B stand apart, B and C are two functions of one device."""
@@ -79,6 +89,8 @@ class Platform(Protocol):
 
     def dma(self, device: str, access: Access, address: int, length: int = 4) -> Transfer:
         """Let a device move data. `Transfer.host` may stay open until `settle`.
+
+        What a write has changed is put back once it has been seen, so that the same write is seen again.
 
         Raises Unreachable when the platform's device cannot do that.
         """
@@ -155,7 +167,9 @@ class ModelPlatform:
         if host + length > self.memory.size:
             return None
         if access is Access.WRITE:
+            before = self.memory.read(host, length)
             self.memory.write(host, b"\x96" * length)
+            self.memory.write(host, before)
             return host
         page = page_of_stamp(self.memory.read(host & ~3, 4))
         return None if page is None else page | host & 0xFFF
@@ -167,3 +181,118 @@ class ModelPlatform:
 
     def settle(self) -> None:
         """See Platform. Nothing is ever open here."""
+
+
+class QemuPlatform:
+    """The machine inside a QEMU: edu is A, two functions of rocker are B and C.
+
+    Use it in a with-block; the QEMU ends with it.
+
+    Args:
+        qemu: the program; see `qemu.vtd.probe.find_qemu`.
+        properties: of intel-iommu, by their QEMU name.
+
+    Attributes:
+        machine: the QEMU itself.
+    """
+
+    def __init__(
+        self, qemu: str | None = None, properties: Mapping[str, str | int | bool] = MappingProxyType({})
+    ) -> None:
+        self._reader = Edu(4)
+        self._devices: dict[str, DmaSource] = {
+            "A": self._reader,
+            "B": Rocker(5, options="multifunction=on"),
+            "C": Rocker(5, 1),
+        }
+        self.machine = Machine(qemu, memory=MEMORY_SIZE, iommu=properties, devices=list(self._devices.values()))
+        self.name = f"QEMU {'.'.join(map(str, self.machine.version))}"
+        self._open: list[Transfer] = []
+        self._slots_used = 0
+        # All of memory, before and after a write. Kept, for the cost of a snapshot is that of fresh pages for it.
+        self._before, self._after = bytearray(MEMORY_SIZE), bytearray(MEMORY_SIZE)
+
+    def __enter__(self) -> Self:
+        self.machine.__enter__()
+        try:
+            self._base = self.machine.register_base
+            self.memory = self.machine.memory
+            host_width = Dmar.parse(self.machine.dmar(), strict=False).header.host_address_width + 1
+            cap, ecap = self.read_register(CAP.offset, 8), self.read_register(ECAP.offset, 8)
+            self.capabilities = Capabilities.from_registers(cap, ecap, host_width)
+        except BaseException:
+            self.machine.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.machine.close()
+
+    def reset(self) -> None:
+        """See Platform. The reader's slots are emptied, so that an old read cannot be taken for a new one."""
+        self.machine.reset()
+        self._open.clear()
+        if self._slots_used:
+            self.memory.write(_SCRATCH, bytes(PAGE_4K))
+            for slot in range(self._slots_used):
+                self._reader.dma_read(_SCRATCH, 4, slot)
+            self._slots_used = 0
+
+    def read_register(self, offset: int, size: int) -> int:
+        """See Platform."""
+        return self.machine.qtest.read(self._base + offset, size)
+
+    def write_register(self, offset: int, value: int, size: int) -> None:
+        """See Platform."""
+        self.machine.qtest.write(self._base + offset, value, size)
+
+    def dma(self, device: str, access: Access, address: int, length: int = 4) -> Transfer:
+        """See Platform. Where a write went is seen at once, where a read came from only in `settle`."""
+        transfer = Transfer(device, access, address, length)
+        source = self._devices[device]
+        if access is Access.WRITE:
+            self.memory.copy_to(self._before)
+            source.dma_write(address, length)
+            self.memory.copy_to(self._after)
+            transfer.host = _where_written(self._before, self._after, source.pattern(length))
+            if transfer.host is not None:
+                self.memory.write(transfer.host, bytes(self._before[transfer.host : transfer.host + length]))
+            return transfer
+        if source is not self._reader:
+            raise Unreachable(f"device {device} ({source.model}) cannot read")
+        self._reader.dma_read(address, length, self._slots_used)
+        self._slots_used += 1
+        self._open.append(transfer)
+        return transfer
+
+    def translation_request(self, device: str, address: int, kind: AddressType) -> Transfer:
+        """See Platform."""
+        raise Unreachable("no device that QEMU emulates sends translation requests or translated requests")
+
+    def settle(self) -> None:
+        """See Platform. Translation is turned off to let the reader write out what it has read."""
+        if not self._open:
+            return
+        self.write_register(GCMD.offset, 0, 4)
+        self._reader.dump_buffer(_SCRATCH)
+        for slot, transfer in enumerate(self._open):
+            seen = self.memory.read(_SCRATCH + self._reader.slot_offset(slot), 4)
+            page = page_of_stamp(seen)
+            transfer.host = None if page is None else page | transfer.address & 0xFFF
+        self._open.clear()
+
+
+def _where_written(before: bytearray, after: bytearray, pattern: bytes) -> int | None:
+    """The first byte of the one place where memory became `pattern`; None when nothing changed.
+
+    Raises VtdError when anything else changed: a DMA that writes what it should not is never to be overlooked.
+    """
+    if before == after:
+        return None
+    page = next(at for at in range(0, len(before), PAGE_4K) if before[at : at + PAGE_4K] != after[at : at + PAGE_4K])
+    first = next(at for at in range(page, page + PAGE_4K) if before[at] != after[at])
+    expected = before.copy()
+    expected[first : first + len(pattern)] = pattern
+    if expected != after:
+        raise VtdError(f"a DMA of {len(pattern)} bytes changed memory at {first:#x} and not just as it should")
+    return first

@@ -41,10 +41,11 @@ def off_again(bench: Bench) -> None:
 )
 def gsts_follows_gcmd(bench: Bench) -> None:
     """GSTS shows the latched root table and whether translation is on; RTPS stays."""
-    show = lambda: bench.note(  # noqa: E731 - one line, used four times
-        f"GSTS {' '.join(name for name, part in GSTS.fields.items() if part.get(status())) or '0'}"
-    )
-    status = lambda: bench.platform.read_register(GSTS.offset, 4)  # noqa: E731
+
+    def show() -> None:
+        status = bench.platform.read_register(GSTS.offset, 4)
+        bench.note(f"GSTS {' '.join(name for name, part in GSTS.fields.items() if part.get(status)) or '0'}")
+
     show()
     bench.driver.set_root_table(bench.root)
     show()
