@@ -36,6 +36,7 @@ MEMORY_SIZE = 10 << 20
 
 # Where the reader writes out what it has read, away from everything scenarios use.
 _SCRATCH = 0x9F0000
+_CHUNK = 0x4000
 
 DEVICES = {"A": SourceId(0, 4, 0), "B": SourceId(0, 5, 0), "C": SourceId(0, 5, 1)}
 """The devices by name; A and B stand apart, B and C are two functions of one device."""
@@ -254,9 +255,10 @@ class QemuPlatform:
             self.memory.copy_to(self._before)
             source.dma_write(address, length)
             self.memory.copy_to(self._after)
-            transfer.host = _where_written(self._before, self._after, source.pattern(length))
-            if transfer.host is not None:
-                self.memory.write(transfer.host, bytes(self._before[transfer.host : transfer.host + length]))
+            written = _find_write(self._before, self._after, source.pattern(length))
+            if written is not None:
+                transfer.host, overwritten = written
+                self.memory.write(transfer.host, overwritten)
             return transfer
         if source is not self._reader:
             raise Unreachable(f"device {device} ({source.model}) cannot read")
@@ -282,17 +284,17 @@ class QemuPlatform:
         self._open.clear()
 
 
-def _where_written(before: bytearray, after: bytearray, pattern: bytes) -> int | None:
-    """The first byte of the one place where memory became `pattern`; None when nothing changed.
+def _find_write(before: bytearray, after: bytearray, pattern: bytes) -> tuple[int, bytes] | None:
+    """Where memory became `pattern`, and what stood there; None when nothing changed. Spoils `before`.
 
     Raises VtdError when anything else changed: a DMA that writes what it should not is never to be overlooked.
     """
     if before == after:
         return None
-    page = next(at for at in range(0, len(before), PAGE_4K) if before[at : at + PAGE_4K] != after[at : at + PAGE_4K])
-    first = next(at for at in range(page, page + PAGE_4K) if before[at] != after[at])
-    expected = before.copy()
-    expected[first : first + len(pattern)] = pattern
-    if expected != after:
+    chunk = next(at for at in range(0, len(before), _CHUNK) if before[at : at + _CHUNK] != after[at : at + _CHUNK])
+    first = next(at for at in range(chunk, chunk + _CHUNK) if before[at] != after[at])
+    overwritten = bytes(before[first : first + len(pattern)])
+    before[first : first + len(pattern)] = pattern
+    if before != after:
         raise VtdError(f"a DMA of {len(pattern)} bytes changed memory at {first:#x} and not just as it should")
-    return first
+    return first, overwritten

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from iommu.registers import Granularity
 from iommu.structures import SecondStageEntry
 from qemu.vtd.conformance.bench import DATA, P0, P1, P2, P3, Bench
-from qemu.vtd.conformance.scenario import Allowed, scenario
+from qemu.vtd.conformance.scenario import SELF_INVALIDATING, Allowed, scenario
 
 R, W = SecondStageEntry.R.mask, SecondStageEntry.W.mask
 DOMAIN, SELECTIVE = Granularity.DOMAIN, Granularity.SELECTIVE
@@ -476,6 +476,17 @@ def iotlb_outlives_context_invalidation(bench: Bench) -> None:
 )
 def caches_outlive_srtp(bench: Bench) -> None:
     """Setting a new root table without ESRTPS invalidates nothing: what is cached stays in use."""
+    new_tables_and_srtp(bench)
+
+
+@scenario("cache.root.srtp-invalidates", "6.6", *FRESH, setup=SELF_INVALIDATING)
+def srtp_invalidates(bench: Bench) -> None:
+    """With CAP.ESRTPS, setting the root table invalidates both caches by itself."""
+    new_tables_and_srtp(bench)
+
+
+def new_tables_and_srtp(bench: Bench) -> None:
+    """A's context entry is used, pointed at another table, and used again after SRTP alone."""
     first, second = bench.new_table(), bench.new_table()
     bench.map(first, 0x5000, P0)
     bench.map(second, 0x5000, P1)

@@ -14,16 +14,29 @@ from qemu.vtd.platform import Platform
 
 @dataclass(frozen=True)
 class Setup:
-    """The unit a scenario is written for. `capabilities` is what it must offer, `properties` how QEMU is told."""
+    """The unit a scenario is written for.
+
+    Attributes:
+        name: for people.
+        capabilities: the unit's, as far as the outcomes depend on them.
+        properties: of QEMU's intel-iommu that make it so.
+        needs: flags of Capabilities that no property can turn on: a unit without them cannot show the scenario.
+    """
 
     name: str
     capabilities: Capabilities
     properties: tuple[tuple[str, str], ...]
+    needs: tuple[str, ...] = ()
 
 
-WIDE = Setup("48-bit", Capabilities(address_width=48, host_address_width=48), (("aw-bits", "48"),))
+WIDE = Setup("48-bit", Capabilities(), (("aw-bits", "48"),))
 NARROW = Setup("39-bit", Capabilities(address_width=39, host_address_width=39), (("aw-bits", "39"),))
-SETUPS = (WIDE, NARROW)
+SELF_INVALIDATING = Setup(
+    "48-bit, ESRTPS",
+    Capabilities(invalidate_on_root_pointer=True),
+    WIDE.properties,
+    ("invalidate_on_root_pointer",),
+)
 
 
 @dataclass(frozen=True)

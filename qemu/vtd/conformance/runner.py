@@ -1,0 +1,160 @@
+"""Runs the catalogue on the model and on a QEMU, and judges each scenario."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
+from itertools import groupby
+
+from iommu import Capabilities
+from qemu.vtd.conformance.scenario import Scenario, Setup
+from qemu.vtd.errors import QemuError, QemuUnsuitable
+from qemu.vtd.platform import ModelPlatform, QemuPlatform, Unreachable
+from qemu.vtd.quirks import POLICY, QUIRKS, Quirk, Version, profile, quirks_of
+
+
+class Verdict(Enum):
+    """What the comparison came to. Only DIFFERS counts against the QEMU, the model or the list of quirks."""
+
+    AGREES = "agrees"
+    ALLOWED = "agrees (allowed)"
+    QUIRK = "known quirk"
+    MODEL_ONLY = "model only"
+    DIFFERS = "DIFFERS"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One scenario, judged.
+
+    Attributes:
+        model: what the model showed.
+        qemu: what the QEMU showed; None where it cannot show it.
+        verdict: the judgement.
+        why: quirk ids, the freedom used, or what is wrong.
+    """
+
+    scenario: Scenario
+    model: tuple[str, ...]
+    qemu: tuple[str, ...] | None
+    verdict: Verdict
+    why: str = ""
+
+
+@dataclass
+class Report:
+    """All scenarios on one QEMU. `seconds` is the time the scenarios took, QEMU's start included."""
+
+    path: str
+    version: Version
+    results: list[Result] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def count(self, verdict: Verdict) -> int:
+        """How many scenarios came to that verdict."""
+        return sum(result.verdict is verdict for result in self.results)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing differs unexplained."""
+        return self.count(Verdict.DIFFERS) == 0
+
+
+def conform(
+    scenarios: Sequence[Scenario], qemu: str | None, each: Callable[[Result], None] = lambda _: None
+) -> Report:
+    """Run scenarios against one QEMU; `each` is called with every result as it comes.
+
+    Raises QemuError when there is no suitable QEMU, or when it dies; nothing is left running then.
+    """
+    started = time.monotonic()
+    report: Report | None = None
+    by_properties = sorted(scenarios, key=lambda scenario: scenario.setup.properties, reverse=True)
+    for properties, group in groupby(by_properties, key=lambda scenario: scenario.setup.properties):
+        with QemuPlatform(qemu, dict(properties)) as platform:
+            report = report or Report(platform.machine.build.path, platform.machine.version)
+            for result in _run(list(group), platform):
+                report.results.append(result)
+                each(result)
+    if report is None:
+        raise QemuUnsuitable("no scenario to run")
+    order = {scenario.id: n for n, scenario in enumerate(scenarios)}
+    report.results.sort(key=lambda result: order[result.scenario.id])
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def _run(scenarios: list[Scenario], platform: QemuPlatform) -> Iterator[Result]:
+    for scenario in scenarios:
+        try:
+            yield run_one(scenario, platform)
+        except QemuError as error:
+            raise QemuError(f"{error} (in scenario {scenario.id}, {platform.name})") from error
+
+
+def run_one(scenario: Scenario, platform: QemuPlatform) -> Result:
+    """One scenario on the model and on a running QEMU, judged."""
+    model = on_model(scenario)
+    lacking = what_is_lacking(scenario.setup, platform.capabilities)
+    if lacking:
+        return Result(scenario, model, None, _alone(scenario, model), f"this QEMU does not offer {lacking}")
+    try:
+        seen = scenario.run(platform)
+    except Unreachable as reason:
+        return Result(scenario, model, None, _alone(scenario, model), str(reason))
+    verdict, why = judge(scenario, model, seen, platform.machine.version)
+    return Result(scenario, model, seen, verdict, why)
+
+
+def on_model(scenario: Scenario) -> tuple[str, ...]:
+    """What the engine, as the specification has it, shows."""
+    return scenario.run(ModelPlatform(scenario.setup.capabilities))
+
+
+def on_profile(scenario: Scenario, version: Version) -> tuple[str, ...]:
+    """What the engine with that QEMU's quirks shows."""
+    return scenario.run(ModelPlatform(scenario.setup.capabilities, POLICY, profile(version)))
+
+
+def _alone(scenario: Scenario, model: tuple[str, ...]) -> Verdict:
+    return Verdict.MODEL_ONLY if model == scenario.expect else Verdict.DIFFERS
+
+
+def judge(scenario: Scenario, model: tuple[str, ...], seen: tuple[str, ...], version: Version) -> tuple[Verdict, str]:
+    """The verdict on what a QEMU of that version showed, and the reason for it."""
+    if model != scenario.expect:
+        return Verdict.DIFFERS, "the model does not do what the specification says"
+    claimed = [quirk for quirk in quirks_of(version) if scenario.id in quirk.scenarios]
+    names = ", ".join(quirk.id for quirk in claimed)
+    right = {scenario.expect: ""} | {allowed.lines: allowed.because for allowed in scenario.allowed}
+    if seen in right:
+        if claimed:
+            return Verdict.DIFFERS, f"{names} no longer shows"
+        return (Verdict.ALLOWED, right[seen]) if right[seen] else (Verdict.AGREES, "")
+    if claimed and seen == on_profile(scenario, version):
+        return Verdict.QUIRK, names
+    return Verdict.DIFFERS, f"and not as {names} says" if claimed else ""
+
+
+def what_is_lacking(setup: Setup, offered: Capabilities) -> str:
+    """The capabilities that a setup needs and this unit does not offer; empty when there are none.
+
+    Raises QemuUnsuitable when the unit differs in anything else that the catalogue's outcomes depend on.
+    """
+    lacking = [name for name in setup.needs if not getattr(offered, name)]
+    if lacking:
+        return ", ".join(lacking)
+    # Whether a root-table pointer invalidates by itself shows in the one scenario that needs it.
+    wanted = replace(setup.capabilities, invalidate_on_root_pointer=offered.invalidate_on_root_pointer)
+    for part in fields(Capabilities):
+        have, want = getattr(offered, part.name), getattr(wanted, part.name)
+        if part.name != "zero_length_read" and have != want:
+            raise QemuUnsuitable(f"the {setup.name} catalogue is for {part.name}={want}, this QEMU has {have}")
+    return ""
+
+
+def quirk_table(version: Version | None = None) -> list[type[Quirk]]:
+    """All quirks, or those of one version."""
+    return list(QUIRKS) if version is None else quirks_of(version)

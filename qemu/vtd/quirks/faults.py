@@ -1,0 +1,55 @@
+"""Departures in what is recorded of a fault (spec 7)."""
+
+from __future__ import annotations
+
+from iommu import DmaRequest, FaultReason
+from iommu.engine.faults import FaultLog
+from iommu.registers import FRCD
+from qemu.vtd.quirks.quirk import Quirk
+
+
+class FaultAddressUnmasked(Quirk, FaultLog):
+    """The fault address is recorded whole, with its bits at and above the guest address width.
+
+    The specification has those bits of FI read as 0.
+    """
+
+    id = "Q06"
+    section = "11.4.7.6"
+    scenarios = ("legacy.width.beyond-guest-width", "legacy.width.beyond-39-bits")
+
+    def compose(self, reason: FaultReason, request: DmaRequest) -> int:
+        """All 52 bits of the page number."""
+        return FRCD.FI.put(super().compose(reason, request), request.address & ~0xFFF)
+
+
+class ReservedContextAlwaysRecorded(Quirk, FaultLog):
+    """FPD does not silence the fault for reserved bits in a context entry.
+
+    The table of qualified faults in intel_iommu.c leaves this reason out.
+    """
+
+    id = "Q07"
+    section = "7.1.3 LCT.3"
+    scenarios = ("legacy.fpd.0b",)
+
+    def is_qualified(self, reason: FaultReason) -> bool:
+        """LCT.3 never is."""
+        return reason is not FaultReason.LCT_3 and super().is_qualified(reason)
+
+
+class PasidWithoutPasid(Quirk, FaultLog):
+    """A fault of a request without PASID is recorded with PASID 0xffff, PP being 0.
+
+    Seen up to 10.0; 11.1 writes 0.
+    """
+
+    id = "Q08"
+    section = "11.4.7.6"
+    scenarios = ("legacy.record.all-bits",)
+    gone = (11, 0, 0)
+
+    def compose(self, reason: FaultReason, request: DmaRequest) -> int:
+        """PV holds QEMU's internal mark for "no PASID", as far as its 16 bits go."""
+        record = super().compose(reason, request)
+        return record if request.pasid is not None else FRCD.PV.put(record, 0xFFFF)

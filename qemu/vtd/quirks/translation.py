@@ -1,0 +1,95 @@
+"""Departures in the walk and in what comes after it (spec 3)."""
+
+from __future__ import annotations
+
+from iommu import DmaRequest, MemoryAccessError, Outcome
+from iommu.engine.caches import CachedContext, Page
+from iommu.engine.reasons import Blocked
+from iommu.engine.second_stage import SecondStage, no_permission
+from iommu.engine.translation import INTERRUPT_RANGE, Translation
+from qemu.vtd.quirks.quirk import Quirk
+
+_ALL_ONES = (1 << 64) - 1
+
+
+class SilentOnHit(Quirk, Translation):
+    """A missing permission found in the IOTLB blocks the request and records no fault.
+
+    An IOTLB hit in `vtd_do_iommu_translate` skips the permission check; QEMU's memory core refuses the access later,
+    where no fault can be recorded any more.
+    """
+
+    id = "Q01"
+    section = "7.1.3 LGN.2, LGN.3"
+    scenarios = ("cache.iotlb.write-after-read",)
+
+    def page_of(self, context: CachedContext, request: DmaRequest) -> Page:
+        """A cached page without the permission ends the request as if FPD were set."""
+        page = self.iotlb.find(context.domain_id, request.address)
+        if page is not None and not self.permits(page, request):
+            raise Blocked(no_permission(request.access), fpd=1)
+        return super().page_of(context, request)
+
+
+class AllOnesUnreadable(Quirk, SecondStage):
+    """A paging entry of all ones counts as one that could not be read.
+
+    `vtd_get_pte` returns all ones for a failed read, and its caller cannot tell the two apart.
+    """
+
+    id = "Q02"
+    section = "7.1.3 LSL.2"
+    scenarios = ("legacy.reserved.all-ones",)
+
+    def read_entry(self, where: int) -> int:
+        """All ones are an error."""
+        entry = super().read_entry(where)
+        if entry == _ALL_ONES:
+            raise MemoryAccessError(where, 8)
+        return entry
+
+
+class InterruptRangeByPage(Quirk, Translation):
+    """A large page that overlaps the interrupt address range blocks accesses anywhere in it.
+
+    The check at the end of the walk takes the whole page's first and last byte instead of the address.
+    """
+
+    id = "Q03"
+    section = "3.14"
+    scenarios = ("legacy.interrupt-range.same-superpage",)
+
+    def reaches_interrupt_range(self, page: Page, host: int) -> bool:
+        """By overlap of the page with the range."""
+        last = page.host + (1 << page.shift) - 1
+        return page.host >> 20 <= INTERRUPT_RANGE <= last >> 20
+
+
+class PassThroughUnlimited(Quirk, Translation):
+    """Pass-through does not check the address against the host address width.
+
+    A device in pass-through is switched to the system address space, where nothing knows of widths.
+    """
+
+    id = "Q04"
+    section = "7.1.3 LGN.1"
+    scenarios = ("legacy.pass-through.beyond-host-width",)
+
+    def pass_through(self, request: DmaRequest) -> Outcome:
+        """Any address goes."""
+        return Outcome(request.address)
+
+
+class PassThroughPointerChecked(Quirk, Translation):
+    """Pass-through checks the reserved bits of a table pointer that it does not use.
+
+    `vtd_context_entry_rsvd_bits_check` does not look at the translation type.
+    """
+
+    id = "Q05"
+    section = "9.3"
+    scenarios = ("legacy.pass-through.table-ignored",)
+
+    def reserved_in_context(self, entry: int) -> int:
+        """The same bits for every type."""
+        return self._context_reserved
