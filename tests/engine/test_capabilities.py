@@ -1,0 +1,107 @@
+"""capabilities.py: CAP and ECAP bit by bit, and what no unit can be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iommu import Capabilities, MisuseError
+
+FLAGS = {
+    "write_buffer_flush": ("cap", 4), "caching_mode": ("cap", 7), "zero_length_read": ("cap", 22),
+    "page_selective": ("cap", 39), "drain_writes": ("cap", 54), "drain_reads": ("cap", 55),
+    "invalidate_on_root_pointer": ("cap", 63), "device_tlb": ("ecap", 2), "pass_through": ("ecap", 6),
+    "snoop_control": ("ecap", 7),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_flag_is_one_bit(name: str) -> None:
+    register, bit = FLAGS[name]
+    off, on = Capabilities(**{name: False}), Capabilities(**{name: True})  # type: ignore[arg-type]
+    assert getattr(off, register) ^ getattr(on, register) == 1 << bit
+    assert getattr(on, register) >> bit & 1
+
+
+@pytest.mark.parametrize(("given", "msb", "lsb", "value"), [
+    *(({"domain_id_bits": 4 + 2 * nd}, 2, 0, nd) for nd in range(7)),
+    *(({"levels": levels}, 12, 8, sagaw) for levels, sagaw in {
+        (3,): 2, (4,): 4, (5,): 8, (3, 4): 6, (4, 5): 12, (3, 5): 10, (3, 4, 5): 14}.items()),
+    *(({"address_width": width}, 21, 16, width - 1) for width in (36, 39, 48, 52, 57)),
+    *(({"fault_record_offset": at}, 33, 24, at // 16) for at in (0x200, 0x220, 0x400, 0x3FF0)),
+    *(({"page_2m": big, "page_1g": huge}, 37, 34, code) for big, huge, code in (
+        (False, False, 0), (True, False, 1), (True, True, 3))),
+    *(({"fault_records": count}, 47, 40, count - 1) for count in (1, 2, 8, 256)),
+    *(({"max_address_mask": mask}, 53, 48, mask) for mask in (0, 9, 18, 63)),
+])  # fmt: skip
+def test_field_of_cap(given: dict[str, Any], msb: int, lsb: int, value: int) -> None:
+    assert Capabilities(**given).cap >> lsb & (1 << msb - lsb + 1) - 1 == value
+
+
+@pytest.mark.parametrize("at", [0x100, 0x500, 0xEF0, 0x3FF0])
+def test_iotlb_offset_in_ecap(at: int) -> None:
+    assert Capabilities(iotlb_offset=at).ecap >> 8 & 0x3FF == at // 16
+
+
+def test_reserved_bits_of_cap_and_ecap_are_0() -> None:
+    everything = Capabilities(
+        **dict.fromkeys(FLAGS, True),
+        levels=(3, 4, 5),
+        fault_records=256,
+        max_address_mask=63,
+        iotlb_offset=0x3F00,
+    )
+    reserved = [8, 12, 13, 14, 15, 23, 36, 37, 38, 57, 58]
+    assert [bit for bit in reserved if everything.cap >> bit & 1] == []
+    reserved = [5, 18, 19, 24, 27, 28, 32, 54, *range(59, 64)]
+    assert [bit for bit in reserved if everything.ecap >> bit & 1] == []
+
+
+@pytest.mark.parametrize(("width", "levels"), [
+    (36, (3,)), (39, (3,)), (40, (3, 4)), (48, (3, 4)), (49, (3, 4, 5)), (57, (3, 4, 5)),
+])  # fmt: skip
+def test_default_depths_reach_the_whole_width(width: int, levels: tuple[int, ...]) -> None:
+    assert Capabilities(address_width=width).levels == levels
+
+
+@pytest.mark.parametrize("wrong", [
+    {"address_width": 0}, {"address_width": 58}, {"address_width": 65}, {"host_address_width": 0},
+    {"host_address_width": 53}, {"host_address_width": 64}, {"levels": (2,)}, {"levels": (6,)}, {"levels": (3, 6)},
+    {"domain_id_bits": 3}, {"domain_id_bits": 5}, {"domain_id_bits": 17}, {"domain_id_bits": 18},
+    {"max_address_mask": -1}, {"max_address_mask": 64}, {"fault_records": 0}, {"fault_records": 257},
+    {"fault_records": -1}, {"fault_record_offset": 0x221}, {"iotlb_offset": 0xF8}, {"fault_record_offset": 0},
+    {"fault_record_offset": 0x40}, {"iotlb_offset": 0x40}, {"iotlb_offset": 0}, {"iotlb_offset": -16},
+    {"fault_record_offset": 0xF0}, {"fault_record_offset": 0x200, "fault_records": 16, "iotlb_offset": 0x2F0},
+])  # fmt: skip
+def test_impossible_capabilities_are_misuse(wrong: dict[str, Any]) -> None:
+    with pytest.raises(MisuseError):
+        Capabilities(**wrong)
+
+
+@given(
+    flags=st.fixed_dictionaries({name: st.booleans() for name in FLAGS}),
+    address_width=st.integers(36, 57),
+    levels=st.sampled_from(((3,), (4,), (5,), (3, 4), (4, 5), (3, 5), (3, 4, 5))),
+    domain_id_bits=st.sampled_from(range(4, 17, 2)),
+    max_address_mask=st.integers(0, 63),
+    fault_records=st.integers(1, 256),
+    sizes=st.sampled_from(((False, False), (True, False), (True, True))),
+    host_address_width=st.integers(36, 52),
+)
+def test_registers_say_all_there_is_to_say(flags: dict[str, Any], sizes: tuple[bool, bool], **numbers: Any) -> None:
+    one = Capabilities(page_2m=sizes[0], page_1g=sizes[1], **flags, **numbers)
+    assert Capabilities.from_registers(one.cap, one.ecap, one.host_address_width) == one
+
+
+def test_domain_id_width_code_7_is_reserved() -> None:
+    plain = Capabilities()
+    with pytest.raises(MisuseError):
+        Capabilities.from_registers(plain.cap | 7, plain.ecap, 48)
+
+
+def test_capabilities_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        Capabilities().address_width = 39  # type: ignore[misc]

@@ -1,0 +1,88 @@
+"""structures: every field of the tables at its bits, and the reserved masks bit for bit."""
+
+from __future__ import annotations
+
+import pytest
+
+from iommu import structures
+from iommu.fields import Layout
+from iommu.structures import TranslationType
+
+HAWS = (39, 46, 52)
+ALWAYS = {
+    "RootEntry": {*range(1, 12), *range(64, 128)},
+    "ContextEntry": {*range(4, 12), 71, *range(88, 128)},
+    "SecondStageTable": {7, 11, 62},
+    "SecondStage4KPage": set(),
+    "SecondStage2MPage": set(range(12, 21)),
+    "SecondStage1GPage": set(range(12, 30)),
+}
+"""Reserved bits that depend on nothing."""
+TOP = {name: 64 if name in ("RootEntry", "ContextEntry") else 52 for name in ALWAYS}
+"""The bit above the address field."""
+NEEDS = {
+    "SecondStage4KPage": {"snoop_control": 11, "device_tlb": 62},
+    "SecondStage2MPage": {"snoop_control": 11, "device_tlb": 62, "page_2m": 7},
+    "SecondStage1GPage": {"snoop_control": 11, "device_tlb": 62, "page_1g": 7},
+}
+"""Bits that are reserved without a capability."""
+FIELDS = {
+    "RootEntry": {"CTP": (63, 12), "P": (0, 0)},
+    "ContextEntry": {
+        "DID": (87, 72), "AVAIL": (70, 67), "AW": (66, 64), "SSPTPTR": (63, 12), "TT": (3, 2), "FPD": (1, 1),
+        "P": (0, 0),
+    },
+    "SecondStageTable": {"ADDR": (51, 12), "X": (2, 2), "W": (1, 1), "R": (0, 0), "A": (8, 8)},
+    "SecondStage4KPage": {"ADDR": (51, 12), "SNP": (11, 11), "TM": (62, 62), "D": (9, 9), "A": (8, 8), "R": (0, 0)},
+    "SecondStage2MPage": {"ADDR": (51, 21), "SNP": (11, 11), "TM": (62, 62), "PS": (7, 7), "W": (1, 1)},
+    "SecondStage1GPage": {"ADDR": (51, 30), "SNP": (11, 11), "TM": (62, 62), "PS": (7, 7), "W": (1, 1)},
+}  # fmt: skip
+OFFERS = ("snoop_control", "device_tlb", "page_2m", "page_1g")
+
+
+def layout(name: str) -> type[Layout]:
+    """The declaration of that name."""
+    found: type[Layout] = getattr(structures, name)
+    assert issubclass(found, Layout)
+    return found
+
+
+def bits_of(mask: int) -> set[int]:
+    """The positions of the ones."""
+    return {bit for bit in range(mask.bit_length()) if mask >> bit & 1}
+
+
+@pytest.mark.parametrize(("name", "field"), [(name, field) for name, fields in FIELDS.items() for field in fields])
+def test_field_position(name: str, field: str) -> None:
+    part = layout(name).fields[field]
+    assert (part.msb, part.lsb) == FIELDS[name][field]
+
+
+@pytest.mark.parametrize("name", ALWAYS)
+def test_width(name: str) -> None:
+    assert layout(name).bits == (128 if TOP[name] == 64 else 64)
+
+
+@pytest.mark.parametrize("offered", [
+    frozenset(name for n, name in enumerate(OFFERS) if chosen >> n & 1) for chosen in range(16)
+], ids=lambda offered: "+".join(sorted(offered)) or "nothing")  # fmt: skip
+@pytest.mark.parametrize("haw", HAWS)
+@pytest.mark.parametrize("name", ALWAYS)
+def test_reserved_bits(name: str, haw: int, offered: frozenset[str]) -> None:
+    missing = {bit for need, bit in NEEDS.get(name, {}).items() if need not in offered}
+    expected = ALWAYS[name] | set(range(haw, TOP[name])) | missing
+    assert bits_of(layout(name).reserved_mask(haw, offered)) == expected
+
+
+@pytest.mark.parametrize("name", ALWAYS)
+def test_address_fields_hold_addresses(name: str) -> None:
+    field = {"RootEntry": "CTP", "ContextEntry": "SSPTPTR"}.get(name, "ADDR")
+    part = layout(name).fields[field]
+    for bit in range(part.lsb, part.msb + 1):
+        assert part.get(1 << bit) == 1 << bit
+        assert layout(name).make(**{field: 1 << bit}) == 1 << bit
+    assert part.get(~part.mask & (1 << layout(name).bits) - 1) == 0
+
+
+def test_translation_types() -> None:
+    assert [kind.value for kind in TranslationType] == [0, 1, 2]
