@@ -1,6 +1,19 @@
-"""VT-d as QEMU emulates it."""
+"""Everything of vtdlab that needs a QEMU: machines, DMA sources, platforms, the conformance catalogue, quirks.
 
-from qemu.vtd.machine import Machine
-from qemu.vtd.probe import find_qemu
+There is no `qemu/__init__.py`: `qemu` is a namespace package that belongs to nobody, with `qemu.qmp` in it too.
+"""
 
-__all__ = ["Machine", "find_qemu"]
+from typing import TYPE_CHECKING
+
+from iommu.lazy import attributes
+
+if TYPE_CHECKING:
+    from qemu.vtd.machine import Machine
+    from qemu.vtd.platform import ModelPlatform, Platform, QemuPlatform
+
+__all__ = ["Machine", "ModelPlatform", "Platform", "QemuPlatform"]
+
+__getattr__ = attributes(
+    "qemu.vtd",
+    {"Machine": "machine", "ModelPlatform": "platform", "Platform": "platform", "QemuPlatform": "platform"},
+)

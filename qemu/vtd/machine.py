@@ -68,6 +68,7 @@ class Machine:
 
     Attributes:
         build: the QEMU there is: version, properties, devices.
+        devices: what is plugged in.
 
     Raises:
         MisuseError: an argument is out of its range.
@@ -91,7 +92,7 @@ class Machine:
         if not MIB <= memory <= LARGEST_MEMORY or memory % MIB:
             raise MisuseError(f"memory {memory:#x} is not a multiple of 1 MiB from 1 MiB to 2 GiB")
         self.build = probe.probe(probe.find_qemu(qemu))
-        self._memory_size, self._iommu, self._devices = memory, iommu, list(devices)
+        self._memory_size, self._iommu, self.devices = memory, iommu, list(devices)
         self._accel = ["-accel", accel]
         if accel == "tcg" and skip_idle_time:
             self._accel += ["-icount", "shift=0,sleep=off"]
@@ -113,7 +114,7 @@ class Machine:
                 offered = ", ".join(sorted(self.build.iommu_properties))
                 raise QemuUnsuitable(f"{which}: intel-iommu has no property {name!r}; it has {offered}")
         known = self.build.devices
-        for device in self._devices:
+        for device in self.devices:
             if isinstance(device, DmaSource) and device.model in probe.MODELS and device.model not in known:
                 raise QemuUnsuitable(f"{which} has no device {device.model}")
 
@@ -136,7 +137,7 @@ class Machine:
     def close(self) -> None:
         """End the process and give everything up. Does nothing when there is nothing."""
         running, self._running = self._running, None
-        for device in self._devices:
+        for device in self.devices:
             if isinstance(device, DmaSource):
                 device.detach()
         if running is not None:
@@ -161,7 +162,7 @@ class Machine:
         running.qtest = Qtest(qtest, process, self._timeout)
         running.pci = Pci(running.qtest)
         running.pci.set_up()
-        for device in self._devices:
+        for device in self.devices:
             if isinstance(device, DmaSource):
                 device.attach(self)
                 device.setup()
@@ -176,7 +177,7 @@ class Machine:
         if self._iommu is not None:
             properties = [f"{name}={_option(value)}" for name, value in self._iommu.items()]
             words += ["-device", ",".join(["intel-iommu", *properties])]
-        for device in self._devices:
+        for device in self.devices:
             words += device.command_line()
         return [*words, *self._extra]
 
@@ -231,7 +232,7 @@ class Machine:
         running = self._alive()
         running.qmp.reset()
         running.pci.set_up()
-        for device in self._devices:
+        for device in self.devices:
             if isinstance(device, DmaSource):
                 device.setup()
 
@@ -284,6 +285,8 @@ class _Running:
             if self.process is not None:
                 self.process.end()
         finally:
+            # An exception that is still being looked at refers to us; the memory need not wait for that.
+            vars(self).pop("memory", None)
             self.resources.close()
 
 

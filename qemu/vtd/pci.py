@@ -166,11 +166,14 @@ class Pci:
         first = self._next_mmio = self._allocate(_WINDOW)
         with self._qtest.pipeline() as pipeline:
             pipeline.write(_address(source, _BUS_NUMBERS, 4), bus | secondary << 8 | 0xFF << 16, 4)
+        before_those_behind = len(self._script)
         self._enumerate(secondary)
         limit = self._next_mmio = max(self._allocate(_WINDOW), first + _WINDOW)
         with self._qtest.pipeline() as pipeline:
             numbers = bus | secondary << 8 | self._next_bus - 1 << 16
-            self._decide(pipeline, source, _BUS_NUMBERS, numbers, 4)
+            pipeline.write(_address(source, _BUS_NUMBERS, 4), numbers, 4)
+            # In a repetition the numbers must stand before what is behind the bridge can be reached.
+            self._script.insert(before_those_behind, (_address(source, _BUS_NUMBERS, 4), numbers, 4))
             self._decide(pipeline, source, _MEMORY_WINDOW, first >> 16 & 0xFFF0 | limit - 1 & 0xFFF00000, 4)
             self._decide(pipeline, source, _PREFETCHABLE_WINDOW, 0x0000FFF0, 4)
 

@@ -76,31 +76,32 @@ class Pipeline:
 
     def port_in(self, port: int, size: int) -> Answer[int]:
         """Read 1, 2 or 4 bytes from an I/O port."""
-        return self._add(f"in{_suffix(size, 4)} {port:#x}", _number)
+        return self._add(f"in{_suffix(size, 4)} {_port(port):#x}", _number)
 
     def port_out(self, port: int, value: int, size: int) -> Answer[None]:
         """Write 1, 2 or 4 bytes to an I/O port."""
-        return self._add(f"out{_suffix(size, 4)} {port:#x} {value:#x}", _nothing)
+        return self._add(f"out{_suffix(size, 4)} {_port(port):#x} {_fitting(value, size):#x}", _nothing)
 
     def read(self, address: int, size: int) -> Answer[int]:
         """Read 1, 2, 4 or 8 bytes at a physical address, as the processor would."""
-        return self._add(f"read{_suffix(size, 8)} {address:#x}", _number)
+        return self._add(f"read{_suffix(size, 8)} {_fitting(address, 8):#x}", _number)
 
     def write(self, address: int, value: int, size: int) -> Answer[None]:
         """Write 1, 2, 4 or 8 bytes at a physical address, as the processor would."""
-        return self._add(f"write{_suffix(size, 8)} {address:#x} {value:#x}", _nothing)
+        line = f"write{_suffix(size, 8)} {_fitting(address, 8):#x} {_fitting(value, size):#x}"
+        return self._add(line, _nothing)
 
     def read_bytes(self, address: int, length: int) -> Answer[bytes]:
         """Read a run of bytes; at least one."""
         if length <= 0:
             raise MisuseError(f"cannot read {length} bytes")
-        return self._add(f"read {address:#x} {length:#x}", _octets)
+        return self._add(f"read {_fitting(address, 8):#x} {length:#x}", _octets)
 
     def write_bytes(self, address: int, data: bytes) -> Answer[None]:
         """Write a run of bytes; at least one."""
         if not data:
             raise MisuseError("cannot write 0 bytes")
-        return self._add(f"write {address:#x} {len(data):#x} 0x{data.hex()}", _nothing)
+        return self._add(f"write {_fitting(address, 8):#x} {len(data):#x} 0x{data.hex()}", _nothing)
 
     def clock_step(self, nanoseconds: int) -> Answer[int]:
         """Move the virtual clock on; its new value in nanoseconds. Only under the qtest accelerator."""
@@ -123,6 +124,19 @@ def _suffix(size: int, largest: int) -> str:
     if size not in _SUFFIX or size > largest:
         raise MisuseError(f"access size {size} is not one of 1, 2, 4{', 8' if largest == 8 else ''} bytes")
     return _SUFFIX[size]
+
+
+def _port(port: int) -> int:
+    """QEMU gives up the ghost over a port beyond 16 bits, as over any number beyond 64."""
+    if port >> 16:
+        raise MisuseError(f"no I/O port {port:#x}")
+    return port
+
+
+def _fitting(number: int, size: int) -> int:
+    if number >> 8 * size:
+        raise MisuseError(f"{number:#x} does not fit in {size} bytes")
+    return number
 
 
 class Qtest:

@@ -79,7 +79,7 @@ class Edu(DmaSource):
         self._transfer(_BUFFER, address, self.BUFFER_SIZE, _RUN | _TO_MEMORY)
 
     def _transfer(self, source: int, destination: int, count: int, command: int) -> None:
-        """Start a transfer and wait for the end of it. QEMU does not check the buffer's bounds: callers do."""
+        """Start a transfer and wait for its end. One outside the buffer ends or overruns QEMU: callers check."""
         qtest, base = self.host.qtest, self.registers
         with qtest.pipeline() as pipeline:
             pipeline.write(base + _SOURCE, source, 8)

@@ -13,8 +13,8 @@ class Rocker(SynchronousSource):
     """Writes 0x96 anywhere in 64 bits, at once."""
 
     model = "rocker"
-    # QEMU allocates what the size register says without looking at it.
-    longest = 0x10000
+    # The device ignores a size that does not fit in 16 bits.
+    longest = 0xFFFF
 
     def _properties(self) -> list[str]:
         # The switch's own name, which it refuses when it is longer than a network interface's.

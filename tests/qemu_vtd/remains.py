@@ -1,0 +1,55 @@
+"""What a machine could leave behind in this process: open files, child processes."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+def open_files() -> dict[str, str]:
+    """Open file descriptors and what they refer to."""
+    found = {}
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found[entry.name] = str(entry.readlink())
+    # The directory itself was open while it was read.
+    return {name: target for name, target in found.items() if not target.endswith("/fd")}
+
+
+def _state(pid: int) -> tuple[str, int] | None:
+    """State letter and parent of a process, None when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    words = stat.rpartition(")")[2].split()
+    return words[0], int(words[1])
+
+
+def children() -> set[int]:
+    """Our child processes, also those that have ended and not been collected."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    states = {pid: _state(pid) for pid in pids}
+    return {pid for pid, state in states.items() if state is not None and state[1] == os.getpid()}
+
+
+def is_gone(pid: int, within: float = 5.0) -> bool:
+    """Whether a process has ended; one that is ended on its own account is given some time."""
+    deadline = time.monotonic() + within
+    while (state := _state(pid)) is not None and state[0] != "Z":
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            return False
+        time.sleep(0.005)
+    return True
+
+
+@contextmanager
+def nothing_remains() -> Iterator[None]:
+    """Fails when the with-block leaves a process or an open file."""
+    files, processes = open_files(), children()
+    yield
+    assert children() == processes
+    assert open_files() == files
