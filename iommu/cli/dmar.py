@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="ACPI DMAR tables: show them.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="ACPI DMAR tables: show, judge, draw, compare, count, build.", no_args_is_help=True, rich_markup_mode=None
+)
 
 SYSFS_TABLE = Path("/sys/firmware/acpi/tables/DMAR")
 
@@ -32,3 +34,26 @@ def show(file: File = SYSFS_TABLE, as_json: Json = False) -> None:
         output.print_json(table.to_dict())
     else:
         dmar_show.print_table(table)
+
+
+@app.command()
+def lint(
+    file: File = SYSFS_TABLE,
+    as_json: Json = False,
+    rules: Annotated[bool, typer.Option("--rules", help="List the rules instead of reading a table.")] = False,
+) -> None:
+    """Judge a table: findings with advice, and what Linux and Xen would do. Exit status 1 if a warning or error."""
+    from iommu.cli import dmar_lint
+
+    if rules:
+        dmar_lint.print_rules(as_json)
+        return
+    from iommu.dmar import Dmar, Severity
+    from iommu.dmar.inputs import read_file
+
+    data = read_file(file)
+    table = Dmar.parse(data, strict=False)
+    found = table.lint()
+    dmar_lint.print_report(found, data, as_json)
+    if any(finding.severity >= Severity.WARNING for finding in found):
+        raise typer.Exit(1)

@@ -8,6 +8,7 @@ table.build() == data             # always, also for damaged tables read with st
 """
 
 from iommu.dmar.header import Header
+from iommu.dmar.lint import Finding, Severity
 from iommu.dmar.model import Andd, Atsr, DeviceScope, Drhd, Rhsa, Rmrr, Satc, Sidp, Structure, Unknown
 from iommu.dmar.table import Dmar
 from iommu.errors import DmarError
@@ -19,10 +20,12 @@ __all__ = [
     "Dmar",
     "DmarError",
     "Drhd",
+    "Finding",
     "Header",
     "Rhsa",
     "Rmrr",
     "Satc",
+    "Severity",
     "Sidp",
     "Structure",
     "Unknown",

@@ -8,6 +8,7 @@ from typing import Any
 from iommu.dmar import plain
 from iommu.dmar.header import TEXTS, Header
 from iommu.dmar.layouts import HEADER_SIZE, HeaderLayout
+from iommu.dmar.lint import Finding, lint
 from iommu.dmar.model import Drhd, Structure
 from iommu.dmar.reader import FAST, Decoders, Report, read_structures
 from iommu.errors import DmarError
@@ -90,6 +91,10 @@ class Dmar:
             result.append((offset, structure))
             offset += structure.nbytes
         return result
+
+    def lint(self) -> list[Finding]:
+        """What is wrong or odd about the table, by offset; see iommu.dmar.lint."""
+        return lint(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON: lossless, and the inverse of `from_dict`. docs/dmar.schema.json describes it."""

@@ -1,0 +1,76 @@
+"""Rules about reserved memory (RMRR)."""
+
+from itertools import combinations
+
+from iommu.dmar.lint.rules import Found, Severity, View, rule
+from iommu.dmar.model import Drhd, Rmrr
+
+BASE, LIMIT = 8, 16  # offsets in an RMRR
+PAGE = 4096
+
+
+@rule("rmrr.misaligned", Severity.ERROR, "8.4", "Begin the region on a 4 KiB page and end it on a page's last byte.")
+def misaligned(view: View) -> Found:
+    """Regions are whole pages, since pages are what can be mapped."""
+    for offset, region in view.of(Rmrr):
+        if region.base % PAGE:
+            yield offset + BASE, f"the region begins at {region.base:#x}, within a page"
+        if (region.limit + 1) % PAGE:
+            yield offset + LIMIT, f"the region ends at {region.limit:#x}, within a page"
+
+
+@rule("rmrr.reversed", Severity.ERROR, "8.4", "The limit is the address of the region's last byte.")
+def reversed_region(view: View) -> Found:
+    """Regions end after they begin."""
+    for offset, region in view.of(Rmrr):
+        if region.limit < region.base:
+            yield offset + LIMIT, f"the region ends at {region.limit:#x}, before its base {region.base:#x}"
+
+
+@rule("rmrr.overlap", Severity.ERROR, "8.4", "List shared memory once, with all its devices as scopes.")
+def overlap(view: View) -> Found:
+    """Regions do not overlap: Xen gives up VT-d when they do."""
+    for (first, one), (second, other) in combinations(view.of(Rmrr), 2):
+        if one.base <= other.limit and other.base <= one.limit:
+            yield second + BASE, f"{other.base:#x} to {other.limit:#x} overlaps the RMRR at {first:#x}"
+
+
+@rule(
+    "rmrr.low-memory", Severity.NOTE, "8.4", "See that nothing the firmware still needs there conflicts with the OS."
+)
+def low_memory(view: View) -> Found:
+    """The first MiB is where operating systems put things of their own."""
+    for offset, region in view.of(Rmrr):
+        if region.base < 1 << 20:
+            yield offset + BASE, f"the region at {region.base:#x} lies in the first MiB"
+
+
+@rule("rmrr.beyond-width", Severity.ERROR, "8.4", "Correct the limit or the host address width.")
+def beyond_width(view: View) -> Found:
+    """Regions are within the host address width."""
+    for offset, region in view.of(Rmrr):
+        if max(region.base, region.limit) >> view.table.header.width:
+            yield offset + LIMIT, f"the region ends at {region.limit:#x}, beyond {view.table.header.width} bits"
+
+
+@rule("rmrr.no-scope", Severity.ERROR, "8.4", "Name the devices that use the region, or leave it out.")
+def no_scope(view: View) -> Found:
+    """A region is some device's."""
+    for offset, region in view.of(Rmrr):
+        if not region.scopes:
+            yield offset, f"the region at {region.base:#x} has no device"
+
+
+@rule(
+    "rmrr.start-bus",
+    Severity.WARNING,
+    "8.3.1; Linux dmar_match_pci_path",
+    "Start the path at the root bus and list the bridges on the way: bus numbers behind bridges change.",
+)
+def start_bus(view: View) -> Found:
+    """A path starts at a root bus. From the table alone, buses that no unit knows and that are not 0 are suspects."""
+    roots = {(placed.segment, placed.scope.bus) for placed in view.scopes_of(Drhd)}
+    for placed in view.scopes_of(Rmrr):
+        bus = placed.scope.bus
+        if placed.is_pci and bus and (placed.segment, bus) not in roots:
+            yield placed.offset + 5, f"{placed.scope} starts at bus {bus:#04x}, which no unit's scopes start at"
