@@ -3,14 +3,19 @@
 RemappingUnit(memory, Capabilities(...)) is one remapping unit; iommu.dmar reads the ACPI table that describes them.
 """
 
-from iommu.engine.capabilities import Capabilities
-from iommu.engine.faults import Message
-from iommu.engine.policy import Policy
-from iommu.engine.reasons import FaultReason
-from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId
-from iommu.engine.unit import RemappingUnit
-from iommu.errors import DmarError, FormatError, MemoryAccessError, MisuseError, VtdError
-from iommu.memory import FlatMemory, Memory
+from typing import TYPE_CHECKING
+
+from iommu.lazy import attributes
+
+if TYPE_CHECKING:
+    from iommu.engine.capabilities import Capabilities
+    from iommu.engine.faults import Message
+    from iommu.engine.policy import Policy
+    from iommu.engine.reasons import FaultReason
+    from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId
+    from iommu.engine.unit import RemappingUnit
+    from iommu.errors import DmarError, FormatError, MemoryAccessError, MisuseError, VtdError
+    from iommu.memory import FlatMemory, Memory
 
 __all__ = [
     "Access",
@@ -31,3 +36,28 @@ __all__ = [
     "SourceId",
     "VtdError",
 ]
+
+if not TYPE_CHECKING:  # a type checker must not take any name for a public one
+    # The command line starts without the engine (and Construct with it); whoever uses a name gets it then.
+    __getattr__ = attributes(
+        "iommu",
+        {
+            "Access": "engine.request",
+            "AddressType": "engine.request",
+            "Capabilities": "engine.capabilities",
+            "DmaRequest": "engine.request",
+            "DmarError": "errors",
+            "FaultReason": "engine.reasons",
+            "FlatMemory": "memory",
+            "FormatError": "errors",
+            "Memory": "memory",
+            "MemoryAccessError": "errors",
+            "Message": "engine.faults",
+            "MisuseError": "errors",
+            "Outcome": "engine.request",
+            "Policy": "engine.policy",
+            "RemappingUnit": "engine.unit",
+            "SourceId": "engine.request",
+            "VtdError": "errors",
+        },
+    )

@@ -10,10 +10,18 @@ from iommu.lazy import attributes
 if TYPE_CHECKING:
     from qemu.vtd.machine import Machine
     from qemu.vtd.platform import ModelPlatform, Platform, QemuPlatform
+    from qemu.vtd.probe import find_qemu
 
-__all__ = ["Machine", "ModelPlatform", "Platform", "QemuPlatform"]
+__all__ = ["Machine", "ModelPlatform", "Platform", "QemuPlatform", "find_qemu"]
 
-__getattr__ = attributes(
-    "qemu.vtd",
-    {"Machine": "machine", "ModelPlatform": "platform", "Platform": "platform", "QemuPlatform": "platform"},
-)
+if not TYPE_CHECKING:  # a type checker must not take any name for a public one
+    __getattr__ = attributes(
+        "qemu.vtd",
+        {
+            "Machine": "machine",
+            "ModelPlatform": "platform",
+            "Platform": "platform",
+            "QemuPlatform": "platform",
+            "find_qemu": "probe",
+        },
+    )

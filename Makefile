@@ -1,0 +1,35 @@
+# make run     the main job: check the model and this machine's QEMU against the specification
+# make test    ruff, mypy --strict, pytest
+#
+# Each does all its own set-up on a machine with Python 3.11, git and make; a second call starts at once.
+
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/ready
+
+.PHONY: run test test-slow packages clean
+
+run: packages $(READY)
+	@$(VENV)/bin/vtd conform
+
+test: packages $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/pytest
+
+test-slow: packages $(READY)
+	$(VENV)/bin/pytest -m slow
+
+packages:
+	@sh tools/debian-packages.sh $(PYTHON)
+
+$(READY): pyproject.toml | packages
+	@echo "setting up $(VENV) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,67 @@
+"""The commands that need a QEMU. `vtd` finds them through the entry-point group "vtdlab.commands"."""
+
+# ruff: noqa: PLC0415 - a command imports what it needs when it runs, so that `vtd --help` is quick
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Qemu = Annotated[
+    list[str] | None,
+    typer.Option("--qemu", metavar="PATH", help="The QEMU to run; may be repeated. Else VTD_QEMU, else from PATH."),
+]
+Only = Annotated[str, typer.Option("--only", metavar="PATTERN", help="Scenarios whose id contains or matches it.")]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML too.", dir_okay=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this part's commands to `vtd`."""
+    app.command()(conform)
+
+
+def conform(qemu: Qemu = None, only: Only = "*", as_json: Json = False, junit: Junit = None) -> None:
+    """Check the model and a QEMU against the specification, scenario by scenario.
+
+    Exit status 0 when nothing differs unexplained, 1 when something does, 2 when it could not be run.
+    """
+    from iommu.cli.output import console, print_json
+    from iommu.errors import MisuseError
+    from qemu.vtd.conformance import report as reporting
+    from qemu.vtd.conformance.progress import run_with_bar
+    from qemu.vtd.conformance.scenario import catalogue
+
+    scenarios = catalogue(only)
+    if not scenarios:
+        raise MisuseError(f"no scenario's id contains or matches {only!r}")
+    if junit is not None and not junit.absolute().parent.is_dir():
+        raise MisuseError(f"--junit {junit}: there is no directory {junit.absolute().parent}")
+    reports = []
+    wanted: list[str | None] = [*qemu] if qemu else [None]
+    for each in wanted:
+        report = run_with_bar(scenarios, each)
+        reports.append(report)
+        if not as_json:
+            reporting.print_report(report, console())
+    if as_json:
+        print_json(
+            {"passed": all(report.passed for report in reports), "runs": list(map(reporting.as_dict, reports))}
+        )
+    if junit is not None:
+        _write_whole(junit, reporting.as_junit(reports))
+    if not all(report.passed for report in reports):
+        raise typer.Exit(1)
+
+
+def _write_whole(file: Path, data: bytes) -> None:
+    """Write a file so that it is never there by half: under another name first."""
+    from iommu.errors import VtdError
+
+    part = file.with_name(f".{file.name}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise VtdError(f"{file}: {error.strerror}") from error

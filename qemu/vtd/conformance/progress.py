@@ -1,0 +1,24 @@
+"""A bar for the eyes while the catalogue runs; nothing where there is no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from qemu.vtd.conformance.runner import Report, conform
+from qemu.vtd.conformance.scenario import Scenario
+
+
+def run_with_bar(scenarios: Sequence[Scenario], qemu: str | None) -> Report:
+    """`conform` with a bar on stderr."""
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("conformance", total=len(scenarios))
+
+        def show(result: object) -> None:
+            progress.advance(task)
+
+        return conform(scenarios, qemu, show)

@@ -1,0 +1,39 @@
+#!/bin/sh
+# Installs the Debian packages the project needs and this machine lacks; says nothing when there are none.
+# Usage: debian-packages.sh PYTHON
+set -eu
+
+python=${1:-python3}
+missing=
+
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    echo "$python is not Python 3.11 or newer; name one with: make PYTHON=python3.11 ..." >&2
+    exit 2
+fi
+"$python" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+[ -n "${VTD_QEMU:-}" ] || command -v qemu-system-x86_64 >/dev/null || missing="$missing qemu-system-x86"
+[ -n "$missing" ] || exit 0
+
+if ! command -v apt-get >/dev/null; then
+    echo "this is no Debian; install what corresponds to:$missing" >&2
+    exit 2
+fi
+if [ "$(id -u)" = 0 ]; then
+    as_root=
+elif command -v sudo >/dev/null; then
+    as_root=sudo
+else
+    echo "missing Debian packages, and neither root nor sudo to install them; as root: apt-get install$missing" >&2
+    exit 2
+fi
+
+echo "installing Debian packages:$missing"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# The lists may never have been fetched, or be too old for what the mirror holds now.
+if ! { $as_root apt-get update && $as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install --yes --no-install-recommends $missing; } >"$log" 2>&1; then
+    cat "$log" >&2
+    echo "apt-get could not install:$missing" >&2
+    exit 2
+fi
