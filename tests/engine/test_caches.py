@@ -243,7 +243,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(steps, min_size=10, max_size=60))
 def test_no_result_is_older_than_the_last_covering_invalidation(wanted: list[tuple[Any, ...]]) -> None:
     world = Tracked()

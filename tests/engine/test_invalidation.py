@@ -135,10 +135,10 @@ def test_reserved_iotlb_granularity_does_nothing() -> None:
 @pytest.mark.parametrize("am", range(6))
 def test_address_mask_covers_exactly_its_pages(am: int) -> None:
     """The address's bits below the mask do not matter."""
-    for within in {0, 1, (1 << am) - 1}:
+    for within in sorted({0, (1 << am) // 2, (1 << am) - 1}):
         world = stale_page(count=40)
         block = 8 >> am << am
-        assert world.invalidate_pages(SELECTIVE, did=1, address=A + (block + within % (1 << am) << 12), am=am) == 3
+        assert world.invalidate_pages(SELECTIVE, did=1, address=A + (block + within << 12), am=am) == SELECTIVE
         dropped = {n for n in range(40) if not cached(world, A + (n << 12))}
         assert dropped == set(range(block, block + (1 << am)))
 
