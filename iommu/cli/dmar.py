@@ -57,3 +57,37 @@ def lint(
     dmar_lint.print_report(found, data, as_json)
     if any(finding.severity >= Severity.WARNING for finding in found):
         raise typer.Exit(1)
+
+
+@app.command()
+def topology(
+    file: File = SYSFS_TABLE,
+    pci: Annotated[
+        Path | None,
+        typer.Option(help="PCI tree: a (copied) sysfs folder, a file from --save, or QEMU's answer to query-pci."),
+    ] = None,
+    as_json: Json = False,
+    svg: Annotated[Path | None, typer.Option(help="Draw a picture into this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page into this file.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Save the PCI tree for later, or for another machine.")] = None,
+) -> None:
+    """Which unit remaps which device, its IOMMU group and RMRRs, and whether a guest can have it."""
+    import json
+
+    from iommu.cli import dmar_topology
+    from iommu.dmar import Dmar
+    from iommu.dmar.inputs import read_file, read_pci, write_file
+    from iommu.errors import MisuseError
+
+    table = Dmar.parse(read_file(file))
+    if pci is None and file == SYSFS_TABLE:
+        pci = Path("/sys")
+    if pci is None:
+        if as_json or svg or html or save:
+            raise MisuseError("--json, --svg, --html and --save need the machine's PCI tree: give --pci")
+        dmar_topology.print_scopes(table)
+        return
+    tree = read_pci(pci)
+    if save is not None:
+        write_file(save, json.dumps(tree.to_plain(), indent=1).encode())
+    dmar_topology.print_topology(table, tree, as_json, svg, html)

@@ -10,7 +10,9 @@ from iommu.dmar.header import TEXTS, Header
 from iommu.dmar.layouts import HEADER_SIZE, HeaderLayout
 from iommu.dmar.lint import Finding, lint
 from iommu.dmar.model import Drhd, Structure
+from iommu.dmar.pci import PciAddress, PciTree
 from iommu.dmar.reader import FAST, Decoders, Report, read_structures
+from iommu.dmar.topology import unit_for
 from iommu.errors import DmarError
 
 
@@ -91,6 +93,16 @@ class Dmar:
             result.append((offset, structure))
             offset += structure.nbytes
         return result
+
+    def unit_for(
+        self, segment: int, bus: int, device: int, function: int, tree: PciTree | None = None
+    ) -> Drhd | None:
+        """The unit that remaps a PCI function's DMA, or None (spec 8.3, 8.3.1).
+
+        Bridge scopes and paths of several hops need the machine's PCI tree: without one, a function below a bridge
+        that a scope names is taken for INCLUDE_PCI_ALL's.
+        """
+        return unit_for(self, PciAddress(segment, bus, device, function), tree)[0]
 
     def lint(self) -> list[Finding]:
         """What is wrong or odd about the table, by offset; see iommu.dmar.lint."""

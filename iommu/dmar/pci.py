@@ -1,0 +1,221 @@
+"""The PCI functions of a machine: from its sysfs, from a saved copy, or from a QEMU's `query-pci`.
+
+    tree = PciTree.from_sysfs()                     this machine; or PciTree.from_sysfs(Path("copy/sys"))
+    tree = PciTree.from_plain(json.load(file))      what to_plain() gave, or QEMU's answer to query-pci
+
+A function's place is what the bridges above it say with their secondary bus numbers, not what any path spells.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from iommu.errors import MisuseError
+
+# ACS control bits: source validation 0, request redirect 2, completion redirect 3, upstream forwarding 4.
+_ACS_NEEDED = 0b11101
+_ADDRESS = re.compile(r"(?:([0-9a-fA-F]{1,8}):)?([0-9a-fA-F]{1,2}):([0-9a-fA-F]{1,2})\.([0-7])")
+
+
+class PciAddress(NamedTuple):
+    """Segment, bus, device, function."""
+
+    segment: int
+    bus: int
+    device: int
+    function: int
+
+    @classmethod
+    def parse(cls, text: str) -> PciAddress:
+        """`0000:00:1f.0`, or `00:1f.0` in segment 0. Raises MisuseError."""
+        match = _ADDRESS.fullmatch(text)
+        if match is None or int(match[3], 16) > 31:
+            raise MisuseError(f"{text!r} is no PCI address such as 0000:00:1f.0")
+        return cls(int(match[1] or "0", 16), int(match[2], 16), int(match[3], 16), int(match[4], 16))
+
+    def __str__(self) -> str:
+        return f"{self.segment:04x}:{self.bus:02x}:{self.device:02x}.{self.function:x}"
+
+
+@dataclass(frozen=True, slots=True)
+class PciFunction:
+    """One function.
+
+    Attributes:
+        class_code: base class, subclass, interface, as in configuration space: 0x0c0330 is an xHCI controller.
+        secondary, subordinate: the buses below a bridge; None for anything else.
+        group: the IOMMU group the kernel put it in; None where there is none.
+        physical: of a virtual function, the physical one.
+        pcie_type: the PCI Express port type; None for conventional PCI, or when it could not be read.
+        isolated: whether ACS keeps its peer-to-peer traffic going through the IOMMU; None when not known.
+    """
+
+    address: PciAddress
+    vendor: int = 0
+    device: int = 0
+    class_code: int = 0
+    secondary: int | None = None
+    subordinate: int | None = None
+    group: int | None = None
+    physical: PciAddress | None = None
+    pcie_type: int | None = None
+    isolated: bool | None = None
+
+    @property
+    def is_bridge(self) -> bool:
+        """Whether buses lie below it."""
+        return self.secondary is not None
+
+
+class PciTree:
+    """The functions of a machine, and which bridge each lies below."""
+
+    def __init__(self, functions: list[PciFunction]) -> None:
+        """Raises MisuseError when two functions have one address."""
+        self.functions = {function.address: function for function in sorted(functions, key=lambda f: f.address)}
+        if len(self.functions) != len(functions):
+            raise MisuseError("two PCI functions have the same address")
+        self._above = {
+            (function.address.segment, function.secondary): function
+            for function in self.functions.values()
+            if function.secondary
+        }
+
+    def parent(self, address: PciAddress) -> PciFunction | None:
+        """The bridge a function's bus lies below; None on a root bus."""
+        above = self._above.get((address.segment, address.bus))
+        return None if above is None or above.address == address else above
+
+    def ancestors(self, address: PciAddress) -> list[PciFunction]:
+        """The bridges above, nearest first; a loop of secondary buses is cut."""
+        chain: list[PciFunction] = []
+        bridge = self.parent(address)
+        while bridge is not None and bridge not in chain:
+            chain.append(bridge)
+            bridge = self.parent(bridge.address)
+        return chain
+
+    def children(self, bridge: PciFunction) -> list[PciFunction]:
+        """The functions on the bus right below a bridge."""
+        bus = (bridge.address.segment, bridge.secondary)
+        return [function for function in self.functions.values() if function.address[:2] == bus]
+
+    def resolve(self, segment: int, bus: int, path: tuple[tuple[int, int], ...]) -> PciFunction | None:
+        """The function at the end of a device scope's path (spec 8.3.1): each hop but the last is a bridge.
+
+        None when a hop is missing, or is no bridge though more hops follow.
+        """
+        found: PciFunction | None = None
+        for step, (device, function) in enumerate(path):
+            if step:
+                if found is None or found.secondary is None:
+                    return None
+                bus = found.secondary
+            found = self.functions.get(PciAddress(segment, bus, device, function))
+        return found
+
+    def to_plain(self) -> list[dict[str, Any]]:
+        """Plain data for a saved copy."""
+        return [
+            {
+                **asdict(function),
+                "address": str(function.address),
+                "physical": None if function.physical is None else str(function.physical),
+            }
+            for function in self.functions.values()
+        ]
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> PciTree:
+        """A saved copy, or QEMU's answer to `query-pci` (with or without its "return"). Raises MisuseError."""
+        plain = plain.get("return", plain) if isinstance(plain, dict) else plain
+        try:
+            if plain and "devices" in plain[0]:
+                return cls([function for bus in plain for function in _of_qemu_bus(bus["devices"])])
+            return cls([_of_plain(item) for item in plain])
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            if isinstance(error, MisuseError):
+                raise
+            raise MisuseError(f"this is no saved PCI tree: {error!r}") from None
+
+    @classmethod
+    def from_sysfs(cls, sysfs: Path = Path("/sys")) -> PciTree:
+        """The tree of a sysfs, live or copied. Raises MisuseError when there is none."""
+        folder = sysfs / "bus" / "pci" / "devices"
+        if not folder.is_dir():
+            raise MisuseError(f"{folder}: no such folder, so no PCI functions can be read")
+        return cls([_of_folder(entry) for entry in sorted(folder.iterdir())])
+
+
+def _of_plain(item: dict[str, Any]) -> PciFunction:
+    function = PciFunction(**{**item, "address": PciAddress.parse(item["address"])})
+    return replace(function, physical=PciAddress.parse(item["physical"])) if item.get("physical") else function
+
+
+def _of_qemu_bus(devices: list[dict[str, Any]]) -> list[PciFunction]:
+    found = []
+    for item in devices:
+        bridge = item.get("pci_bridge")
+        found.append(
+            PciFunction(
+                PciAddress(0, item["bus"], item["slot"], item["function"]),
+                vendor=item["id"]["vendor"],
+                device=item["id"]["device"],
+                class_code=item["class_info"]["class"] << 8,
+                secondary=bridge["bus"]["secondary"] if bridge else None,
+                subordinate=bridge["bus"]["subordinate"] if bridge else None,
+            )
+        )
+        if bridge:
+            found += _of_qemu_bus(bridge.get("devices", []))
+    return found
+
+
+def _of_folder(folder: Path) -> PciFunction:
+    """One function of a sysfs: its configuration space, and two links."""
+    try:
+        config = (folder / "config").read_bytes()
+    except OSError as error:
+        raise MisuseError(f"{folder / 'config'}: {error.strerror}") from None
+    if len(config) < 64:
+        raise MisuseError(f"{folder / 'config'}: {len(config)} bytes are too few for a configuration space")
+    bridge = config[14] & 0x7F == 1
+    express = _express(config)
+    group, physical = folder / "iommu_group", folder / "physfn"
+    return PciFunction(
+        PciAddress.parse(folder.name),
+        vendor=int.from_bytes(config[0:2], "little"),
+        device=int.from_bytes(config[2:4], "little"),
+        class_code=int.from_bytes(config[9:12], "little"),
+        secondary=config[0x19] if bridge else None,
+        subordinate=config[0x1A] if bridge else None,
+        group=int(group.resolve().name) if group.exists() and group.resolve().name.isdigit() else None,
+        physical=PciAddress.parse(physical.resolve().name) if physical.exists() else None,
+        pcie_type=express,
+        isolated=_isolated(config),
+    )
+
+
+def _express(config: bytes) -> int | None:
+    """The port type from the PCI Express capability, where the whole first 256 bytes could be read."""
+    where, seen = config[0x34] & 0xFC, 0
+    while 0x40 <= where < len(config) - 3 and seen < 48:
+        if config[where] == 0x10:
+            return config[where + 2] >> 4
+        where, seen = config[where + 1] & 0xFC, seen + 1
+    return None
+
+
+def _isolated(config: bytes) -> bool | None:
+    """Whether ACS has source validation, request and completion redirect and upstream forwarding switched on."""
+    where, seen = 0x100, 0
+    while 0x100 <= where < len(config) - 7 and seen < 960:
+        head = int.from_bytes(config[where : where + 4], "little")
+        if head & 0xFFFF == 0x000D:
+            control = int.from_bytes(config[where + 6 : where + 8], "little")
+            return control & _ACS_NEEDED == _ACS_NEEDED
+        where, seen = head >> 20, seen + 1
+    return False if len(config) >= 4096 else None

@@ -1,0 +1,169 @@
+"""Which unit remaps a device, and whether the device can be given to a guest.
+
+Matching follows the specification (8.3, 8.3.1): an explicit scope first, a bridge's scope for all that lies below it
+(the nearest bridge wins), multi-hop paths through the bridges' secondary buses, and INCLUDE_PCI_ALL for the rest of
+its segment. Virtual functions follow their physical one.
+
+Assignment follows Linux: a device that is in an RMRR's scope, or below a bridge that is, cannot leave the one-to-one
+mapping, but for USB controllers and graphics (device_rmrr_is_relaxable); and a group is assigned as a whole.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from iommu.dmar.layouts import ScopeType
+from iommu.dmar.model import DeviceScope, Drhd, Rmrr
+from iommu.dmar.pci import PciAddress, PciFunction, PciTree
+
+if TYPE_CHECKING:
+    from iommu.dmar.table import Dmar
+
+_PCI = {ScopeType.ENDPOINT, ScopeType.BRIDGE}
+_USB, _DISPLAY = 0x0C03, 0x03
+_ROOT_PORT, _DOWNSTREAM = 4, 6
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a function stands.
+
+    Attributes:
+        unit: what remaps its DMA; None when nothing does.
+        scope: the device scope that says so; None under INCLUDE_PCI_ALL.
+        group: its IOMMU group: the kernel's number, or one of our own where `estimated`.
+        regions: the RMRRs it is in.
+        obstacles: why it cannot be assigned to a guest; empty when it can.
+        together: the functions that must be assigned along with it.
+    """
+
+    function: PciFunction
+    unit: Drhd | None
+    scope: DeviceScope | None
+    group: int | None
+    estimated: bool
+    regions: tuple[Rmrr, ...]
+    obstacles: tuple[str, ...]
+    together: tuple[PciAddress, ...]
+
+
+def unit_for(table: Dmar, address: PciAddress, tree: PciTree | None = None) -> tuple[Drhd | None, DeviceScope | None]:
+    """The unit that remaps a function's DMA, and the scope that says so.
+
+    Without a tree, only scopes of one hop can be compared: a function below a bridge that a scope names is then
+    taken for INCLUDE_PCI_ALL's.
+    """
+    if tree is not None and (function := tree.functions.get(address)) and function.physical is not None:
+        address = function.physical
+    best: tuple[int, Drhd, DeviceScope] | None = None
+    for unit in table.units:
+        if unit.segment != address.segment:
+            continue
+        for distance, scope in _matches(unit.scopes, address, tree):
+            if best is None or distance < best[0]:
+                best = (distance, unit, scope)
+    if best is not None:
+        return best[1], best[2]
+    for unit in table.units:
+        if unit.segment == address.segment and unit.include_all:
+            return unit, None
+    return None, None
+
+
+def _matches(
+    scopes: list[DeviceScope], address: PciAddress, tree: PciTree | None
+) -> Iterator[tuple[int, DeviceScope]]:
+    """The scopes that cover a function, each with how many bridges lie between: 0 for the function itself."""
+    chain = [address, *(bridge.address for bridge in tree.ancestors(address))] if tree else [address]
+    for scope in scopes:
+        if scope.type not in _PCI:
+            continue
+        target = _target(address.segment, scope, tree)
+        if target in chain and (target == address or scope.type == ScopeType.BRIDGE):
+            yield chain.index(target), scope
+
+
+def _target(segment: int, scope: DeviceScope, tree: PciTree | None) -> PciAddress | None:
+    """The function a scope names."""
+    if len(scope.path) == 1:
+        return PciAddress(segment, scope.bus, *scope.path[0])
+    found = tree.resolve(segment, scope.bus, scope.path) if tree else None
+    return found.address if found else None
+
+
+def place(table: Dmar, tree: PciTree) -> dict[PciAddress, Placement]:
+    """Where each function of a machine stands."""
+    groups, estimated = _groups(tree)
+    members: defaultdict[int, list[PciFunction]] = defaultdict(list)
+    for address, group in groups.items():
+        members[group].append(tree.functions[address])
+    blocked = {address: _obstacles(table, tree, function) for address, function in tree.functions.items()}
+    result = {}
+    for address, function in tree.functions.items():
+        unit, scope = unit_for(table, address, tree)
+        mates = [m for m in members.get(groups.get(address, -1), []) if m.address != address and not m.is_bridge]
+        obstacles = list(blocked[address])
+        for mate in mates:
+            obstacles += [f"{mate.address} of its group: {why}" for why in blocked[mate.address]]
+        result[address] = Placement(
+            function,
+            unit,
+            scope,
+            groups.get(address),
+            estimated,
+            tuple(_regions(table, tree, function)),
+            tuple(obstacles),
+            tuple(mate.address for mate in mates),
+        )
+    return result
+
+
+def _regions(table: Dmar, tree: PciTree, function: PciFunction) -> Iterator[Rmrr]:
+    address = function.physical or function.address
+    for region in (structure for structure in table.structures if isinstance(structure, Rmrr)):
+        if region.segment == address.segment and any(True for _ in _matches(region.scopes, address, tree)):
+            yield region
+
+
+def _obstacles(table: Dmar, tree: PciTree, function: PciFunction) -> list[str]:
+    """Why a function itself cannot be assigned."""
+    found = []
+    if function.is_bridge:
+        found.append("it is a bridge")
+    if unit_for(table, function.address, tree)[0] is None:
+        found.append("no unit remaps its DMA")
+    relaxable = function.class_code >> 8 == _USB or function.class_code >> 16 == _DISPLAY
+    for region in () if relaxable else _regions(table, tree, function):
+        found.append(f"firmware needs {region.base:#x} to {region.limit:#x} mapped one to one for it (RMRR)")
+    return found
+
+
+def _groups(tree: PciTree) -> tuple[dict[PciAddress, int], bool]:
+    """Each function's IOMMU group; the kernel's where it has any, else estimated as Linux would form them.
+
+    The estimate is pessimistic: where ACS could not be read, there is none.
+    """
+    known = {address: function.group for address, function in tree.functions.items() if function.group is not None}
+    if known:
+        return known, False
+    numbers: dict[PciAddress, int] = {}
+    leaders: dict[PciAddress, PciAddress] = {address: _leader(tree, f) for address, f in tree.functions.items()}
+    for address in tree.functions:
+        numbers[address] = numbers.setdefault(leaders[address], len(set(numbers.values())))
+    return numbers, True
+
+
+def _leader(tree: PciTree, function: PciFunction) -> PciAddress:
+    """The function a group is named for: the topmost one that isolation does not separate from this."""
+    top = function
+    for bridge in tree.ancestors(function.address):
+        port = bridge.pcie_type in {_ROOT_PORT, _DOWNSTREAM}
+        if port and bridge.isolated:
+            break
+        top = bridge
+    slot = [f for f in tree.functions.values() if f.address[:3] == top.address[:3]]
+    joined = [f for f in slot if not f.isolated] if not top.isolated else [top]
+    return min((f.address for f in joined), default=top.address)
