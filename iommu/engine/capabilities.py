@@ -8,6 +8,8 @@ from iommu.errors import MisuseError
 from iommu.registers import CAP, ECAP
 
 _WIDTHS = {3: 39, 4: 48, 5: 57}
+# What CAP.FRO and ECAP.IRO can say: 10 bits, in units of 16 bytes.
+_OFFSETS = range(0, 0x4000, 16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +60,11 @@ class Capabilities:
             (not 31 <= self.address_width <= 57, "address_width is 31 to 57"),
             (not 32 <= self.host_address_width <= 52, "host_address_width is 32 to 52"),
             (not set(self.levels) <= set(_WIDTHS), "levels are out of 3, 4, 5"),
-            (not self.levels, "some depth of page table must be supported"),
             (self.domain_id_bits not in range(4, 17, 2), "domain_id_bits is 4, 6, ... 16"),
             (not 0 <= self.max_address_mask < 64, "max_address_mask is 0 to 63"),
             (not 1 <= self.fault_records <= 256, "fault_records is 1 to 256"),
-            (self.fault_record_offset % 16 or self.iotlb_offset % 16, "register offsets are multiples of 16"),
+            (self.fault_record_offset not in _OFFSETS, "fault_record_offset is a multiple of 16 below 0x4000"),
+            (self.iotlb_offset not in _OFFSETS, "iotlb_offset is a multiple of 16 below 0x4000"),
             (self.page_1g and not self.page_2m, "1 GiB pages come with 2 MiB pages"),
         ):
             if wrong:
@@ -112,12 +114,17 @@ class Capabilities:
         Args:
             cap, ecap: the registers.
             host_address_width: bits of a host address, from the DMAR header.
+
+        Raises MisuseError where they contradict themselves, or offer no depth of page table this model knows.
         """
         low, high = CAP(cap), ECAP(ecap)
+        levels = tuple(level for level in _WIDTHS if low.SAGAW >> level - 2 & 1)
+        if not levels:
+            raise MisuseError(f"CAP.SAGAW = {low.SAGAW:#x} offers none of 3, 4 and 5 levels")
         return cls(
             address_width=low.MGAW + 1,
             host_address_width=host_address_width,
-            levels=tuple(level for level in _WIDTHS if low.SAGAW >> level - 2 & 1),
+            levels=levels,
             domain_id_bits=4 + 2 * low.ND,
             page_2m=bool(low.SSLPS & 1),
             page_1g=bool(low.SSLPS & 2),

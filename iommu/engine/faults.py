@@ -33,6 +33,7 @@ class FaultLog:
         self.policy = policy
         self._send = send
         self._records = [slots[f"FRCD{n}"] for n in range(registers.capabilities.fault_records)]
+        self._has_device_tlb = registers.capabilities.device_tlb
         self._address_mask = (1 << registers.capabilities.address_width) - 1
         self._status, self._control = slots["FSTS"], slots["FECTL"]
         self._data, self._address, self._upper = slots["FEDATA"], slots["FEADDR"], slots["FEUADDR"]
@@ -62,7 +63,7 @@ class FaultLog:
         return FRCD.make(
             F=1,
             T1=request.access is Access.READ,
-            AT=request.address_type,
+            AT=request.address_type if self._has_device_tlb else 0,
             FR=reason,
             PP=with_pasid,
             PV=request.pasid or 0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iommu.engine.caches import ContextCache, Iotlb
 from iommu.engine.register_file import RegisterFile
-from iommu.registers import CCMD, IOTLB, IVA, Granularity
+from iommu.registers import CCMD, IOTLB, IVA, Granularity, TableMode
 
 # CCMD.FM: which function bits of the source-id need not match.
 _IGNORED_FUNCTION_BITS = (0b000, 0b100, 0b110, 0b111)
@@ -14,11 +14,14 @@ class Invalidation:
     """Carries out the commands at once and answers with the granularity performed; NONE means a bad request.
 
     The start bit is seen in what was written, so writing the lower half first and the upper half last works.
+    `mode` is the table mode the last SRTP latched.
     """
 
     def __init__(self, registers: RegisterFile, contexts: ContextCache, iotlb: Iotlb) -> None:
         self.capabilities = registers.capabilities
         self.contexts, self.iotlb = contexts, iotlb
+        self.mode: int = TableMode.LEGACY
+        self._address_mask = (1 << registers.capabilities.address_width) - 1
         slots = registers.slots
         self._ccmd, self._iotlb, self._iva = slots["CCMD"], slots["IOTLB"], slots["IVA"]
         self._ccmd.effect = self._on_ccmd
@@ -34,7 +37,12 @@ class Invalidation:
             self._iotlb.value = IOTLB.IAIG.put(self._iotlb.value, done)
 
     def invalidate_contexts(self, command: CCMD) -> Granularity:
-        """Spec 6.5.1.1. A device-selective command goes by source-id alone, whatever domain-id it names."""
+        """Spec 6.5.1.1. A device-selective command goes by source-id alone, whatever domain-id it names.
+
+        The register serves legacy mode only: in any other, nothing is done.
+        """
+        if self.mode != TableMode.LEGACY:
+            return Granularity.NONE
         match command.CIRG:
             case Granularity.GLOBAL:
                 self.contexts.drop_all()
@@ -47,7 +55,10 @@ class Invalidation:
         return Granularity(command.CIRG)
 
     def invalidate_translations(self, command: IOTLB, where: IVA) -> Granularity:
-        """Spec 6.5.1.2. A page-selective command the unit does not offer is not carried out."""
+        """Spec 6.5.1.2. A page-selective command the unit does not offer is not carried out.
+
+        Address bits at and above the guest address width are ignored.
+        """
         match command.IIRG:
             case Granularity.GLOBAL:
                 self.iotlb.drop_all()
@@ -56,7 +67,7 @@ class Invalidation:
             case Granularity.SELECTIVE:
                 if not self.capabilities.page_selective or where.AM > self.capabilities.max_address_mask:
                     return Granularity.NONE
-                self.iotlb.drop_pages(command.DID, where.ADDR, where.AM)
+                self.iotlb.drop_pages(command.DID, where.ADDR & self._address_mask, where.AM)
             case _:
                 return Granularity.NONE
         return Granularity(command.IIRG)

@@ -81,8 +81,10 @@ class DmaRequest(NamedTuple):
 
     def check(self) -> DmaRequest:
         """Itself. Raises MisuseError when no device could send such a request."""
-        if not 0 <= self.source_id < 1 << 16:
-            raise MisuseError(f"source-id {self.source_id:#x} is not a 16-bit number")
+        if not isinstance(self.source_id, SourceId):
+            raise MisuseError(f"source_id is a SourceId, not {self.source_id!r}")
+        if not isinstance(self.access, Access):
+            raise MisuseError(f"access is an Access, not {self.access!r}")
         if not 0 <= self.address < 1 << 64:
             raise MisuseError(f"address {self.address:#x} is not a 64-bit address")
         if self.length < 0 or (self.address & 0xFFF) + self.length > PAGE_4K:

@@ -6,7 +6,7 @@ from iommu.engine.caches import Page
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
-from iommu.engine.request import Access
+from iommu.engine.request import Access, AddressType, DmaRequest
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory
 from iommu.structures import (
@@ -23,6 +23,9 @@ _PAGES: dict[int, type[SecondStage4KPage] | type[SecondStage2MPage] | type[Secon
     3: SecondStage1GPage,
 }
 
+# An entry with neither R nor W is not present, and all its other bits are ignored.
+_PRESENT = SecondStageEntry.R.mask | SecondStageEntry.W.mask
+
 read_permission = SecondStageEntry.R.get
 write_permission = SecondStageEntry.W.get
 page_size_bit = SecondStage2MPage.PS.get
@@ -35,18 +38,18 @@ class SecondStage:
     def __init__(self, memory: Memory, capabilities: Capabilities, policy: Policy) -> None:
         self.memory = memory
         self.policy = policy
+        self._zero_length_read = capabilities.zero_length_read
         width, offered = capabilities.host_address_width, capabilities.offered
         self._table_reserved = SecondStageTable.reserved_mask(width, offered)
         self._page_reserved = {level: layout.reserved_mask(width, offered) for level, layout in _PAGES.items()}
 
-    def walk(self, table: int, levels: int, address: int, access: Access) -> Page:
-        """The page that maps `address`, with the permissions of all levels combined.
+    def walk(self, table: int, levels: int, request: DmaRequest) -> Page:
+        """The page that maps the request's address, with the permissions of all levels combined.
 
         Args:
             table: the top table's host address (SSPTPTR).
             levels: 3, 4 or 5.
-            address: the input address, already known to be within the width.
-            access: decides which fault stands for "no permission at all".
+            request: its address is known to be within the width.
 
         Raises:
             Blocked: LCT.4, LSL.1, LSL.2, LGN.2, LGN.3.
@@ -55,20 +58,24 @@ class SecondStage:
         for level in range(levels, 0, -1):
             shift = 3 + 9 * level
             try:
-                entry = self.read_entry(table + (address >> shift & 0x1FF) * 8)
+                entry = self.read_entry(table + (request.address >> shift & 0x1FF) * 8)
             except MemoryAccessError:
                 # The top table's address comes from the context entry, so that entry is to blame.
                 raise Blocked(FaultReason.LCT_4 if level == levels else FaultReason.LSL_1) from None
+            if not entry & _PRESENT:
+                raise Blocked(no_permission(request))
             readable &= read_permission(entry)
             writable &= write_permission(entry)
-            if self.stops_here(entry, readable, writable, access):
-                raise Blocked(no_permission(access))
-            if level == 1 or (level <= 3 and page_size_bit(entry)):
-                if entry & self._page_reserved[level]:
-                    raise Blocked(FaultReason.LSL_2)
-                return Page(_PAGES[level].ADDR.get(entry), shift, readable, writable)
-            if entry & self._table_reserved:
+            if self.policy.permission_per_level and not self.permits(readable, writable, request):
+                raise Blocked(no_permission(request))
+            is_page = level == 1 or (level <= 3 and page_size_bit(entry))
+            if entry & (self._page_reserved[level] if is_page else self._table_reserved):
                 raise Blocked(FaultReason.LSL_2)
+            if not (readable or writable):
+                # Nothing further down can give back what the levels so far have taken.
+                raise Blocked(no_permission(request))
+            if is_page:
+                return Page(_PAGES[level].ADDR.get(entry), shift, readable, writable)
             table = next_table(entry)
         raise AssertionError("level 1 always returns or raises")
 
@@ -76,17 +83,18 @@ class SecondStage:
         """One 64-bit entry. Raises MemoryAccessError."""
         return self.memory.read_u64(where)
 
-    def stops_here(self, entry: int, readable: int, writable: int, access: Access) -> bool:
-        """Whether permissions alone end the walk at this entry, before its other bits are looked at.
+    def permits(self, readable: int, writable: int, request: DmaRequest) -> bool:
+        """Whether these permissions cover the request (spec 3.7.1).
 
-        An entry with neither R nor W is not present: all its other bits are ignored. Nor can anything further down
-        give back what every level so far has taken.
+        A zero-length read may make do with W (CAP.ZLR); a translation request takes what there is.
         """
-        if not (readable or writable):
-            return True
-        return self.policy.permission_per_level and not (readable if access is Access.READ else writable)
+        if request.address_type is AddressType.TRANSLATION_REQUEST:
+            return bool(readable or writable)
+        if request.access is Access.WRITE:
+            return bool(writable)
+        return bool(readable or (writable and request.length == 0 and self._zero_length_read))
 
 
-def no_permission(access: Access) -> FaultReason:
+def no_permission(request: DmaRequest) -> FaultReason:
     """LGN.2 for writes, LGN.3 for reads."""
-    return FaultReason.LGN_2 if access is Access.WRITE else FaultReason.LGN_3
+    return FaultReason.LGN_2 if request.access is Access.WRITE else FaultReason.LGN_3

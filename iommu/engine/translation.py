@@ -6,7 +6,7 @@ from iommu.engine.caches import CachedContext, ContextCache, Iotlb, Page
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.faults import FaultLog
 from iommu.engine.reasons import Blocked, FaultReason
-from iommu.engine.request import INTERRUPT, Access, AddressType, DmaRequest, Outcome, SourceId, blocked
+from iommu.engine.request import INTERRUPT, AddressType, DmaRequest, Outcome, SourceId, blocked
 from iommu.engine.second_stage import SecondStage, no_permission
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory
@@ -60,6 +60,9 @@ class Translation:
             fpd = context.fpd
             return self.through(context, request)
         except Blocked as condition:
+            if condition.reason is FaultReason.LCT_4:
+                # An unreadable top table is the context entry's error, and erroneous entries are not cached.
+                self.contexts.drop_device(request.source_id, 0)
             recorded = self.faults.report(condition.reason, request, fpd or condition.fpd)
             return blocked(condition.reason, recorded=recorded)
 
@@ -103,10 +106,10 @@ class Translation:
             raise Blocked(unreadable) from None
 
     def reserved_in_context(self, entry: int) -> int:
-        """The bits that must be 0 in this entry: pass-through ignores the table pointer altogether."""
-        if ContextEntry.TT.get(entry) == TranslationType.PASS_THROUGH:
-            return self._context_reserved & ~ContextEntry.SSPTPTR.mask
-        return self._context_reserved
+        """The bits that must be 0 in this entry; only a type that walks has a table pointer."""
+        if ContextEntry.TT.get(entry) in (TranslationType.UNTRANSLATED_ONLY, TranslationType.WITH_DEVICE_TLB):
+            return self._context_reserved
+        return self._context_reserved & ~ContextEntry.SSPTPTR.mask
 
     def translation_type(self, entry: ContextEntry) -> TranslationType:
         """ContextEntry.TT, if this unit supports it."""
@@ -139,10 +142,7 @@ class Translation:
             return Outcome(request.address)
         if request.address_type is AddressType.TRANSLATION_REQUEST:
             return self.answer(context, request)
-        page = self.page_of(context, request)
-        if not self.permits(page, request):
-            raise Blocked(no_permission(request.access))
-        return self.outcome(page, request)
+        return self.through_pages(context, request)
 
     def pass_through(self, request: DmaRequest) -> Outcome:
         """The host address is the address; only the host's width limits it."""
@@ -153,31 +153,28 @@ class Translation:
     def answer(self, context: CachedContext, request: DmaRequest) -> Outcome:
         """A translation request (ATS): what is merely not mapped is a successful answer without permissions."""
         try:
-            return self.outcome(self.page_of(context, request), request)
+            return self.through_pages(context, request)
         except Blocked as condition:
             if condition.reason in (FaultReason.LGN_1, FaultReason.LGN_2, FaultReason.LGN_3):
                 return blocked()
             raise
 
-    def page_of(self, context: CachedContext, request: DmaRequest) -> Page:
-        """The page that maps the address, from the IOTLB or the walk; remembered if it permits the request."""
-        limit = min(self.capabilities.address_width, 12 + 9 * context.levels)
-        if request.address >> limit:
+    def through_pages(self, context: CachedContext, request: DmaRequest) -> Outcome:
+        """By the IOTLB or the walk; what the walk found is remembered only if the request goes through by it."""
+        if request.address >> min(self.capabilities.address_width, 12 + 9 * context.levels):
             raise Blocked(FaultReason.LGN_1)
-        page = self.iotlb.find(context.domain_id, request.address)
-        if page is None:
-            page = self.second_stage.walk(context.table, context.levels, request.address, request.access)
-            if self.permits(page, request):
-                self.iotlb.fill(context.domain_id, request.address, page)
-        return page
+        cached = self.iotlb.find(context.domain_id, request.address)
+        page = cached or self.second_stage.walk(context.table, context.levels, request)
+        if not self.permits(page, request):
+            raise Blocked(no_permission(request))
+        outcome = self.outcome(page, request)
+        if cached is None:
+            self.iotlb.fill(context.domain_id, request.address, page)
+        return outcome
 
-    def permits(self, page: Page, request: DmaRequest) -> int:
-        """Whether the page's permissions cover the request. A zero-length read may make do with W (CAP.ZLR)."""
-        if request.access is Access.WRITE:
-            return page.writable
-        if request.length == 0 and self.capabilities.zero_length_read:
-            return page.readable | page.writable
-        return page.readable
+    def permits(self, page: Page, request: DmaRequest) -> bool:
+        """Whether the page's permissions cover the request."""
+        return self.second_stage.permits(page.readable, page.writable, request)
 
     def outcome(self, page: Page, request: DmaRequest) -> Outcome:
         """The host address within the page. No DMA may reach the interrupt range through a translation."""

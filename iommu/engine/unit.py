@@ -93,7 +93,8 @@ class RemappingUnit:
     def _set_root_table(self) -> None:
         """Latch RTADDR. What is cached stays, unless the unit says that it invalidates by itself (CAP.ESRTPS)."""
         latched = RTADDR(self.registers.slots["RTADDR"].value)
-        self.translation.root_table, self.translation.mode = latched.RTA, latched.TTM
+        self.translation.root_table = latched.RTA
+        self.translation.mode = self.invalidation.mode = latched.TTM
         if self.capabilities.invalidate_on_root_pointer:
             self.contexts.drop_all()
             self.iotlb.drop_all()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from iommu import SourceId
 from tests.engine import naive
-from tests.engine.world import DISK, NIC, PS, READ, RW, WRITE, R, W, World
+from tests.engine.world import ABSENT, DISK, NIC, PS, READ, RW, WRITE, R, W, World
 
 A = 0x4000_0000
 
@@ -255,3 +255,26 @@ def test_no_result_is_older_than_the_last_covering_invalidation(wanted: list[tup
     world.forget_pages(1, 0, 0, 0)
     for device, page, access in itertools.product(DEVICES, PAGES, (READ, WRITE)):
         world.request(device, page, access)
+
+
+def test_context_entry_with_an_unreadable_table_is_not_cached() -> None:
+    """4.2, CM=0: erroneous entries are cached nowhere: 0x03 LCT.4.3 is the context entry's error."""
+    world = World()
+    world.context(table=ABSENT)
+    world.start()
+    assert world.fault(0x4000_0000) == 0x03
+    top = world.page()
+    world.map(top, 4, 0x4000_0000, 0x9000 | RW)
+    world.context(table=top)
+    assert world.dma(0x4000_0000).host_address == 0x9000
+
+
+def test_page_in_the_interrupt_range_is_not_cached() -> None:
+    """4.2, CM=0: faulting entries are cached nowhere."""
+    world = World()
+    top = world.device()
+    world.map(top, 4, 0x4000_0000, 0xFEE0_0000 | RW)
+    world.start()
+    assert world.fault(0x4000_0000) == 0x0E
+    world.map(top, 4, 0x4000_0000, 0x9000 | RW)
+    assert world.dma(0x4000_0000).host_address == 0x9000

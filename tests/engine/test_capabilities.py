@@ -105,3 +105,17 @@ def test_domain_id_width_code_7_is_reserved() -> None:
 def test_capabilities_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Capabilities().address_width = 39  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("offset", [8, 0x4000, -16])
+def test_register_offset_that_no_field_can_hold_is_misuse(offset: int) -> None:
+    with pytest.raises(MisuseError, match="fault_record_offset"):
+        Capabilities(fault_record_offset=offset)
+    with pytest.raises(MisuseError, match="iotlb_offset"):
+        Capabilities(iotlb_offset=offset)
+
+
+def test_unit_that_walks_no_depth_is_misuse() -> None:
+    plain = Capabilities()
+    with pytest.raises(MisuseError, match="SAGAW"):
+        Capabilities.from_registers(plain.cap & ~(0x1F << 8), plain.ecap, 48)

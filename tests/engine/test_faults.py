@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from iommu import Message, Policy, SourceId
+from iommu import AddressType, Message, Policy, SourceId
 from tests.engine.world import (
     ABSENT,
     DISK,
@@ -19,6 +19,7 @@ from tests.engine.world import (
     READ,
     RW,
     TM,
+    TRANSLATED,
     TRANSLATION_REQUEST,
     WRITE,
     R,
@@ -480,3 +481,11 @@ def test_event_data_and_address_registers_keep_their_fields_only() -> None:
     assert world.read(FEADDR) == 0xFFFF_FFFC
     world.write(FECTL, 0x3FFF_FFFF)
     assert world.read(FECTL) & (IM | IP) == 0
+
+
+@pytest.mark.parametrize("kind", [TRANSLATION_REQUEST, TRANSLATED])
+def test_record_has_no_address_type_without_device_tlbs(kind: AddressType) -> None:
+    """3.1: AT is zero without ECAP.DT."""
+    world = mapped(device_tlb=False)
+    assert world.fault(0x5000, kind=kind) == 0x0D
+    assert world.record().address_type == 0

@@ -324,3 +324,24 @@ def test_added_permission_needs_an_invalidation_only_where_something_was_cached(
     world.map(top, 4, A, 0x9000 | RW)
     world.invalidate_pages(SELECTIVE, did=1, address=A)
     assert world.dma(A, WRITE).host_address == 0x9000
+
+
+@pytest.mark.parametrize("bit", [48, 57, 63])
+def test_invalidate_address_bits_above_the_guest_width_are_ignored(bit: int) -> None:
+    """Layouts 1.18: hardware ignores IVA address bits at or above MGAW."""
+    world = mapped(address_width=48)
+    top = world.device()
+    world.map(top, 4, 0x4000_0000, 0x9000 | RW)
+    world.invalidate_contexts(1)
+    assert world.dma(0x4000_0000).host_address == 0x9000
+    world.map(top, 4, 0x4000_0000, 0)
+    world.invalidate_pages(3, did=1, address=0x4000_0000 | 1 << bit)
+    assert world.fault(0x4000_0000) == 0x05
+
+
+@pytest.mark.parametrize("ttm", [1, 2, 3])
+def test_context_command_outside_legacy_mode_answers_nothing_done(ttm: int) -> None:
+    """6.4: TTM not legacy: ignored, CAIG 00 (M)."""
+    world = mapped()
+    world.latch(world.root | ttm << 10)
+    assert world.invalidate_contexts(1) == 0

@@ -62,3 +62,10 @@ def test_request_at_the_edge_is_accepted(right: dict[str, Any]) -> None:
 
 def test_accesses_are_read_and_write() -> None:
     assert {Access.READ, Access.WRITE} <= set(Access)
+
+
+@pytest.mark.parametrize("wrong", [{"source_id": 0x20}, {"access": 2}])
+def test_plain_numbers_are_no_source_id_and_no_access(wrong: dict[str, Any]) -> None:
+    request = DmaRequest(SourceId(0, 4, 0), 0x5000, Access.WRITE)
+    with pytest.raises(MisuseError):
+        request._replace(**wrong).check()

@@ -336,3 +336,17 @@ def test_table_at_the_very_end_of_memory() -> None:
     world.invalidate_contexts(1)
     world.invalidate_pages(1)
     assert world.fault(0) == 0x03
+
+
+def test_zero_length_read_when_permissions_are_checked_per_level() -> None:
+    world = World(zero_length_read=True, policy=Policy(permission_per_level=True))
+    world.map(world.device(), 4, 0, 0x9000 | W)
+    assert world.start().dma(0, READ, length=0).host_address == 0x9000
+
+
+def test_reserved_bit_and_nothing_permitted_in_the_same_entry() -> None:
+    """1.6 step 4: present, then reserved, then whether anything is left."""
+    world = World()
+    places = world.map(world.device(), 4, 0, 0x9000 | W | TM)
+    world.put(places[2], world.memory.read_u64(places[2]) & ~W)
+    assert world.start().fault(0) == 0x0C

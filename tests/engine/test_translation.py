@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from iommu import AddressType, Capabilities, FlatMemory, RemappingUnit, SourceId
+from iommu import AddressType, Capabilities, FlatMemory, Policy, RemappingUnit, SourceId
 from tests.engine.world import (
     ABSENT,
     GCMD,
@@ -462,3 +462,18 @@ def test_everything_in_one_page() -> None:
     for access in (READ, WRITE):
         for devfn in (0, 1, 0xFF):
             assert world.fault(0, access, SourceId.of(devfn)) == 0x03
+
+
+def test_translation_request_when_permissions_are_checked_per_level() -> None:
+    world = World(device_tlb=True, policy=Policy(permission_per_level=True))
+    world.map(world.device(tt=1), 4, 0x5000, 0x9000 | R)
+    answer = world.start().dma(0x5000, WRITE, kind=TRANSLATION_REQUEST)
+    assert (answer.readable, answer.writable) == (True, False)
+
+
+@pytest.mark.parametrize("haw", [39, 46, 51])
+def test_reserved_translation_type_does_not_make_the_pointer_reserved(haw: int) -> None:
+    """1.3: pointer bits beyond the host width are reserved for types 00 and 01."""
+    world = World(host_address_width=haw)
+    world.context(tt=3, table=1 << 60)
+    assert world.start().fault() == 0x03

@@ -268,11 +268,11 @@ def pass_through_beyond_host_width(bench: Bench) -> None:
     "legacy.requests.translation-request-blocked",
     "7.1.3 LCT.5",
     "A read 0x5010 -> blocked",
-    "fault 0x0d A 0x5000 translation request",
+    "fault 0x0d A 0x5000 read",
     "FSTS PPF",
 )
 def translation_request_blocked(bench: Bench) -> None:
-    """Type 00 takes untranslated requests only."""
+    """Type 00 takes untranslated requests only. A unit without device-TLBs records no address type."""
     bench.context("A", mapped(bench))
     bench.turn_on()
     bench.ask("A", 0x5010, AddressType.TRANSLATION_REQUEST)
@@ -282,7 +282,7 @@ def translation_request_blocked(bench: Bench) -> None:
     "legacy.requests.translated-blocked",
     "7.1.3 LCT.5",
     "A read 0x800010 -> blocked",
-    "fault 0x0d A 0x800000 translated",
+    "fault 0x0d A 0x800000 read",
     "FSTS PPF",
 )
 def translated_request_blocked(bench: Bench) -> None:

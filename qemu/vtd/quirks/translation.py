@@ -23,12 +23,12 @@ class SilentOnHit(Quirk, Translation):
     section = "7.1.3 LGN.2, LGN.3"
     scenarios = ("cache.iotlb.write-after-read",)
 
-    def page_of(self, context: CachedContext, request: DmaRequest) -> Page:
+    def through_pages(self, context: CachedContext, request: DmaRequest) -> Outcome:
         """A cached page without the permission ends the request as if FPD were set."""
         page = self.iotlb.find(context.domain_id, request.address)
         if page is not None and not self.permits(page, request):
-            raise Blocked(no_permission(request.access), fpd=1)
-        return super().page_of(context, request)
+            raise Blocked(no_permission(request), fpd=1)
+        return super().through_pages(context, request)
 
 
 class AllOnesUnreadable(Quirk, SecondStage):

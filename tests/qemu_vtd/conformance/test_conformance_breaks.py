@@ -1,0 +1,153 @@
+"""The catalogue on engines broken on purpose: a conformance run that cannot fail would prove nothing."""
+
+from typing import Any
+
+import pytest
+
+from iommu import DmaRequest, FaultReason, Outcome, RemappingUnit
+from iommu.engine.caches import CachedContext, Page
+from iommu.engine.faults import FaultLog
+from iommu.engine.invalidation import Invalidation
+from iommu.engine.second_stage import SecondStage
+from iommu.engine.translation import Translation
+from iommu.registers import CCMD, FRCD, IOTLB, IVA, Granularity
+from iommu.structures import ContextEntry
+from qemu.vtd.conformance.scenario import catalogue
+from qemu.vtd.platform import ModelPlatform
+
+
+class WritePermissionSkipped(Translation):
+    def permits(self, page: Page, request: DmaRequest) -> bool:
+        return True
+
+
+class NeighbouringPage(Translation):
+    def outcome(self, page: Page, request: DmaRequest) -> Outcome:
+        right = super().outcome(page, request)
+        return right if right.host_address is None else right._replace(host_address=right.host_address ^ 0x1000)
+
+
+class OffsetLost(Translation):
+    def outcome(self, page: Page, request: DmaRequest) -> Outcome:
+        return super().outcome(page, request._replace(address=request.address & ~0xFFF))
+
+
+class WidthUnchecked(Translation):
+    def through_pages(self, context: CachedContext, request: DmaRequest) -> Outcome:
+        narrow = request.address & (1 << 12 + 9 * context.levels) - 1
+        return super().through_pages(context, request._replace(address=narrow))
+
+
+class InterruptRangeOpen(Translation):
+    def reaches_interrupt_range(self, page: Page, host: int) -> bool:
+        return False
+
+
+class AnyDepth(Translation):
+    def levels(self, entry: ContextEntry) -> int:
+        return entry.AW + 2
+
+
+class ReservedContextBitsUnchecked(Translation):
+    def reserved_in_context(self, entry: int) -> int:
+        return 0
+
+
+class OneContextForAll(Translation):
+    def context_of(self, request: DmaRequest) -> CachedContext:
+        return super().context_of(request._replace(source_id=type(request.source_id)(0, 4, 0)))
+
+
+class ReservedTableBitsUnchecked(SecondStage):
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._table_reserved = 0
+
+
+class ReservedPageBitsUnchecked(SecondStage):
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._page_reserved = dict.fromkeys(self._page_reserved, 0)
+
+
+class FpdDropped(FaultLog):
+    def is_qualified(self, reason: FaultReason) -> bool:
+        return False
+
+
+class FpdAlways(FaultLog):
+    def report(self, reason: FaultReason, request: DmaRequest, fpd: int) -> bool:
+        return super().report(reason, request, 1)
+
+
+class TypeInverted(FaultLog):
+    def compose(self, reason: FaultReason, request: DmaRequest) -> int:
+        return super().compose(reason, request) ^ FRCD.T1.mask
+
+
+class WrongSourceId(FaultLog):
+    def compose(self, reason: FaultReason, request: DmaRequest) -> int:
+        return super().compose(reason, request) ^ FRCD.SID.mask & 1 << 64
+
+
+class NeverOverflows(FaultLog):
+    def _record(self, record: int) -> bool:
+        self._records[0].value &= ~FRCD.F.mask
+        return super()._record(record)
+
+
+class ContextInvalidationIgnored(Invalidation):
+    def invalidate_contexts(self, command: CCMD) -> Granularity:
+        return Granularity(command.CIRG)
+
+
+class PageInvalidationIgnored(Invalidation):
+    def invalidate_translations(self, command: IOTLB, where: IVA) -> Granularity:
+        if command.IIRG == Granularity.SELECTIVE:
+            return Granularity.SELECTIVE
+        return super().invalidate_translations(command, where)
+
+
+class AddressMaskIgnored(Invalidation):
+    def invalidate_translations(self, command: IOTLB, where: IVA) -> Granularity:
+        return super().invalidate_translations(command, IVA(IVA.AM.put(where.raw, 0)))
+
+
+BREAKS = [
+    WritePermissionSkipped,
+    NeighbouringPage,
+    OffsetLost,
+    WidthUnchecked,
+    InterruptRangeOpen,
+    AnyDepth,
+    ReservedContextBitsUnchecked,
+    OneContextForAll,
+    ReservedTableBitsUnchecked,
+    ReservedPageBitsUnchecked,
+    FpdDropped,
+    FpdAlways,
+    TypeInverted,
+    WrongSourceId,
+    NeverOverflows,
+    ContextInvalidationIgnored,
+    PageInvalidationIgnored,
+    AddressMaskIgnored,
+]
+
+
+@pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.__name__)
+def test_a_broken_engine_is_caught(broken: type) -> None:
+    part = next(name for name in ("FaultLog", "SecondStage", "Translation", "Invalidation") if _is(broken, name))
+    unit = type("Broken", (RemappingUnit,), {part: broken})
+    failing = []
+    for scenario in catalogue():
+        platform = ModelPlatform(scenario.setup.capabilities, unit=unit)
+        seen = scenario.run(platform)
+        if seen != scenario.expect and all(seen != allowed.lines for allowed in scenario.allowed):
+            failing.append(scenario.id)
+    print(f"{broken.__name__}: {len(failing)} scenarios fail, the first {failing[:1]}")
+    assert failing
+
+
+def _is(broken: type, part: str) -> bool:
+    return issubclass(broken, getattr(RemappingUnit, part))

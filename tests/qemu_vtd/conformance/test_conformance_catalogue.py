@@ -1,0 +1,83 @@
+"""The catalogue itself: one test per scenario and platform, and what every scenario must state."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from iommu import FaultReason
+from qemu.vtd.conformance.runner import Verdict, on_model, run_one
+from qemu.vtd.conformance.scenario import Allowed, Scenario, catalogue
+from qemu.vtd.platform import ModelPlatform, QemuPlatform
+from qemu.vtd.probe import Build
+
+CATALOGUE = catalogue()
+WITH_POLICY = [(each, allowed) for each in CATALOGUE for allowed in each.allowed if allowed.policy is not None]
+
+
+@pytest.mark.parametrize("scenario", CATALOGUE, ids=lambda scenario: scenario.id)
+def test_model(scenario: Scenario) -> None:
+    assert on_model(scenario) == scenario.expect
+
+
+@pytest.mark.parametrize(("scenario", "allowed"), WITH_POLICY, ids=lambda part: getattr(part, "id", ""))
+def test_model_with_a_freedom_used(scenario: Scenario, allowed: Allowed) -> None:
+    platform = ModelPlatform(scenario.setup.capabilities, allowed.policy)
+    assert scenario.run(platform) == allowed.lines
+
+
+class Platforms:
+    """The QEMU at hand, started once for each set of properties."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._running: dict[tuple[tuple[str, str], ...], QemuPlatform] = {}
+
+    def get(self, scenario: Scenario) -> QemuPlatform:
+        properties = scenario.setup.properties
+        if properties not in self._running:
+            self._running[properties] = QemuPlatform(self._path, dict(properties)).__enter__()
+        return self._running[properties]
+
+    def close(self) -> None:
+        for platform in self._running.values():
+            platform.__exit__()
+
+
+@pytest.fixture(scope="module")
+def platforms(build: Build) -> Iterator[Platforms]:
+    running = Platforms(build.path)
+    yield running
+    running.close()
+
+
+@pytest.mark.parametrize("scenario", CATALOGUE, ids=lambda scenario: scenario.id)
+def test_qemu(scenario: Scenario, platforms: Platforms) -> None:
+    result = run_one(scenario, platforms.get(scenario))
+    assert result.verdict is not Verdict.DIFFERS, f"{result.why}\nQEMU: {result.qemu}\nexpected: {scenario.expect}"
+
+
+def test_every_legacy_reason_has_a_scenario() -> None:
+    seen = {line.split()[1] for scenario in CATALOGUE for line in scenario.expect if line.startswith("fault")}
+    assert seen == {f"{code:#04x}" for code in range(1, 0x0F)}
+
+
+def test_every_qualified_reason_is_silenced_by_fpd() -> None:
+    """But LCT.5: its scenarios need a device with a device-TLB, and FPD works on it as on the others."""
+    silenced = {scenario.id.rpartition(".")[2] for scenario in CATALOGUE if scenario.id.startswith("legacy.fpd.")}
+    qualified = {f"{reason:02x}" for reason in FaultReason if reason.qualified}
+    assert qualified - silenced == {"0d"}
+
+
+@pytest.mark.parametrize("scenario", CATALOGUE, ids=lambda scenario: scenario.id)
+def test_a_scenario_says_what_it_is_about(scenario: Scenario) -> None:
+    assert scenario.title.endswith(".")
+    assert scenario.section[0].isdigit()
+    assert scenario.expect[-1].startswith("FSTS")
+    assert all(allowed.lines != scenario.expect and allowed.because for allowed in scenario.allowed)
+
+
+def test_patterns_pick_by_shell_rules_or_by_part() -> None:
+    assert [each.id for each in catalogue("legacy.root.unreadable")] == ["legacy.root.unreadable"]
+    assert {each.id.split(".")[1] for each in catalogue("legacy.r*t.*")} == {"root"}
+    assert {each.id.split(".")[1] for each in catalogue("root")} == {"root"}
+    assert catalogue("nothing like this") == []

@@ -1,0 +1,89 @@
+"""The judge: what it lets pass and what it does not."""
+
+from collections.abc import Callable
+
+import pytest
+
+from iommu import Capabilities
+from qemu.vtd.conformance.runner import Verdict, judge, on_model, on_profile, what_is_lacking
+from qemu.vtd.conformance.scenario import NARROW, SELF_INVALIDATING, WIDE, Scenario, catalogue
+from qemu.vtd.errors import QemuUnsuitable
+from qemu.vtd.quirks import QUIRKS, Quirk
+
+OLD, NEW = (7, 2, 22), (11, 1, 3)
+
+
+def by_id(id_: str) -> Scenario:
+    return next(scenario for scenario in catalogue() if scenario.id == id_)
+
+
+PLAIN = by_id("legacy.context.not-present")
+FREE = by_id("legacy.compression.same-device")
+QUIRKY = by_id("legacy.record.all-bits")
+
+
+def test_what_was_expected_agrees() -> None:
+    assert judge(PLAIN, PLAIN.expect, PLAIN.expect, NEW) == (Verdict.AGREES, "")
+
+
+def test_an_allowed_outcome_agrees_and_says_why() -> None:
+    verdict, why = judge(FREE, FREE.expect, FREE.allowed[0].lines, NEW)
+    assert verdict is Verdict.ALLOWED
+    assert why == FREE.allowed[0].because
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: (lines[0].replace("blocked", "0x800010"), *lines[1:]),
+        lambda lines: tuple(line.replace("0x02", "0x01") for line in lines),
+        lambda lines: tuple(line.replace("A 0x5000", "B 0x5000") for line in lines),
+        lambda lines: tuple(line.replace("0x5000", "0x6000") for line in lines),
+        lambda lines: (*lines[:-1], "FSTS PPF PFO"),
+        lambda lines: lines[:-2] + lines[-1:],
+    ],
+    ids=["data moved", "reason", "source-id", "address", "status", "no record"],
+)
+def test_any_other_outcome_differs(change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> None:
+    assert judge(PLAIN, PLAIN.expect, change(PLAIN.expect), NEW)[0] is Verdict.DIFFERS
+
+
+def test_a_model_that_is_wrong_is_found_even_where_qemu_is_right() -> None:
+    verdict, why = judge(PLAIN, ("something else",), PLAIN.expect, NEW)
+    assert verdict is Verdict.DIFFERS
+    assert "model" in why
+
+
+def test_a_quirk_explains_only_what_it_predicts() -> None:
+    predicted = on_profile(QUIRKY, OLD)
+    assert judge(QUIRKY, QUIRKY.expect, predicted, OLD) == (Verdict.QUIRK, "Q08")
+    other = tuple(line.replace("0x80ffff05", "0x80fffe05") for line in predicted)
+    assert judge(QUIRKY, QUIRKY.expect, other, OLD)[0] is Verdict.DIFFERS
+
+
+def test_a_quirk_that_no_longer_shows_differs() -> None:
+    verdict, why = judge(QUIRKY, QUIRKY.expect, QUIRKY.expect, OLD)
+    assert verdict is Verdict.DIFFERS
+    assert "Q08" in why
+
+
+def test_a_quirk_explains_nothing_in_a_version_without_it() -> None:
+    assert judge(QUIRKY, QUIRKY.expect, on_profile(QUIRKY, OLD), NEW)[0] is Verdict.DIFFERS
+
+
+def test_a_unit_with_other_capabilities_is_refused() -> None:
+    with pytest.raises(QemuUnsuitable, match="address_width=48, this QEMU has 39"):
+        what_is_lacking(WIDE, NARROW.capabilities)
+
+
+def test_a_capability_that_is_not_offered_is_named() -> None:
+    assert what_is_lacking(SELF_INVALIDATING, Capabilities()) == "invalidate_on_root_pointer"
+    assert what_is_lacking(SELF_INVALIDATING, SELF_INVALIDATING.capabilities) == ""
+    assert what_is_lacking(WIDE, SELF_INVALIDATING.capabilities) == ""
+
+
+@pytest.mark.parametrize("quirk", QUIRKS, ids=lambda quirk: quirk.id)
+def test_a_quirk_shows_in_its_scenarios_and_the_specification_does_not_have_it(quirk: type[Quirk]) -> None:
+    for id_ in quirk.scenarios:
+        scenario = by_id(id_)
+        assert on_profile(scenario, OLD) != scenario.expect == on_model(scenario)
