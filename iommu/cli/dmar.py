@@ -13,7 +13,7 @@ app = typer.Typer(
 
 SYSFS_TABLE = Path("/sys/firmware/acpi/tables/DMAR")
 
-File = Annotated[Path, typer.Argument(help="A DMAR table.", show_default=True)]
+File = Annotated[Path, typer.Argument(help="A table, dump, folder or image; - is standard input.", show_default=True)]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
@@ -27,9 +27,9 @@ def show(file: File = SYSFS_TABLE, as_json: Json = False) -> None:
     """Print a table, every field of it."""
     from iommu.cli import dmar_show, output
     from iommu.dmar import Dmar
-    from iommu.dmar.inputs import read_file
+    from iommu.dmar.inputs import read_table
 
-    table = Dmar.parse(read_file(file))
+    table = Dmar.parse(read_table(file))
     if as_json:
         output.print_json(table.to_dict())
     else:
@@ -49,9 +49,9 @@ def lint(
         dmar_lint.print_rules(as_json)
         return
     from iommu.dmar import Dmar, Severity
-    from iommu.dmar.inputs import read_file
+    from iommu.dmar.inputs import read_table
 
-    data = read_file(file)
+    data = read_table(file)
     table = Dmar.parse(data, strict=False)
     found = table.lint()
     dmar_lint.print_report(found, data, as_json)
@@ -76,10 +76,10 @@ def topology(
 
     from iommu.cli import dmar_topology
     from iommu.dmar import Dmar
-    from iommu.dmar.inputs import read_file, read_pci, write_file
+    from iommu.dmar.inputs import read_pci, read_table, write_file
     from iommu.errors import MisuseError
 
-    table = Dmar.parse(read_file(file))
+    table = Dmar.parse(read_table(file))
     if pci is None and file == SYSFS_TABLE:
         pci = Path("/sys")
     if pci is None:
