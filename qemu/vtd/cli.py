@@ -19,6 +19,7 @@ Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Wri
 def register(app: typer.Typer) -> None:
     """Add this part's commands to `vtd`."""
     app.command()(conform)
+    app.command()(quirks)
 
 
 def conform(qemu: Qemu = None, only: Only = "*", as_json: Json = False, junit: Junit = None) -> None:
@@ -52,6 +53,33 @@ def conform(qemu: Qemu = None, only: Only = "*", as_json: Json = False, junit: J
         _write_whole(junit, reporting.as_junit(reports))
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
+
+
+def quirks(as_json: Json = False) -> None:
+    """List where QEMU is known to depart from the specification, and the scenarios that show it."""
+    from iommu.cli.output import console, print_json
+    from qemu.vtd.conformance.report import version_text
+    from qemu.vtd.quirks import QUIRKS
+
+    if as_json:
+        rows = [
+            {
+                "id": quirk.id,
+                "title": quirk.title(),
+                "section": quirk.section,
+                "first": version_text(quirk.first),
+                "gone": quirk.gone and version_text(quirk.gone),
+                "scenarios": list(quirk.scenarios),
+            }
+            for quirk in QUIRKS
+        ]
+        print_json(rows)
+        return
+    for quirk in QUIRKS:
+        until = f", gone in {version_text(quirk.gone)}" if quirk.gone else ""
+        console().print(f"{quirk.id}  {quirk.title()}")
+        console().print(f"     spec {quirk.section}; QEMU {version_text(quirk.first)} and later{until}")
+        console().print(f"     shown by {', '.join(quirk.scenarios)}")
 
 
 def _write_whole(file: Path, data: bytes) -> None:
