@@ -10,14 +10,13 @@ Inside the block the machine runs; after it nothing of it is left.
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from iommu.dmar import Dmar
 from iommu.errors import MisuseError
@@ -25,26 +24,14 @@ from iommu.memory import FlatMemory
 from qemu.vtd import acpi, firmware, probe
 from qemu.vtd.devices.source import DmaSource
 from qemu.vtd.errors import DeviceError, QemuError, QemuUnsuitable
+from qemu.vtd.launch import MIB, DeviceSpec, Inherited, Shape, sealed_memory
 from qemu.vtd.pci import Pci
 from qemu.vtd.process import Process
 from qemu.vtd.qmp import Qmp
 from qemu.vtd.qtest import Qtest
 
-MIB = 1 << 20
 # Beyond it q35 moves part of the RAM above 4 GiB, and an offset in it would no longer be an address.
 LARGEST_MEMORY = 2048 * MIB
-
-# No timer that ticks by itself: each tick would cost time whenever the clock skips what is idle.
-_MACHINE = "q35,memory-backend=ram,pit=off,hpet=off,sata=off,smbus=off,vmport=off"
-_QUIET = ["-nodefaults", "-no-user-config", "-display", "none", "-serial", "none"]
-
-
-class DeviceSpec(Protocol):
-    """Anything that adds arguments to QEMU's command line: a DMA source, a port, a bridge."""
-
-    def command_line(self) -> list[str]:
-        """The arguments."""
-        ...
 
 
 class Machine:
@@ -92,12 +79,10 @@ class Machine:
         if not MIB <= memory <= LARGEST_MEMORY or memory % MIB:
             raise MisuseError(f"memory {memory:#x} is not a multiple of 1 MiB from 1 MiB to 2 GiB")
         self.build = probe.probe(probe.find_qemu(qemu))
-        self._memory_size, self._iommu, self.devices = memory, iommu, list(devices)
-        self._accel = ["-accel", accel]
-        if accel == "tcg" and skip_idle_time:
-            self._accel += ["-icount", "shift=0,sleep=off"]
+        self.devices = list(devices)
+        self._shape = Shape(memory, iommu, self.devices, accel, skip_idle_time, list(extra))
         self._bios = firmware.halting() if bios is None else bios
-        self._extra, self._timeout = list(extra), timeout
+        self._timeout = timeout
         self._check_abilities()
         self._running: _Running | None = None
 
@@ -109,7 +94,7 @@ class Machine:
     def _check_abilities(self) -> None:
         """Say what this QEMU lacks before it is started: its own words for that are many and version-dependent."""
         which = f"QEMU {'.'.join(map(str, self.version))}"
-        for name in self._iommu or ():
+        for name in self._shape.iommu or ():
             if name not in self.build.iommu_properties:
                 offered = ", ".join(sorted(self.build.iommu_properties))
                 raise QemuUnsuitable(f"{which}: intel-iommu has no property {name!r}; it has {offered}")
@@ -145,17 +130,17 @@ class Machine:
 
     def _start(self, running: _Running) -> None:
         with ExitStack() as child_side:
-            ram = _sealed_memory("vtd-ram", self._memory_size, child_side)
-            bios = _sealed_memory("vtd-bios", len(self._bios), child_side)
+            ram = sealed_memory("vtd-ram", self._shape.memory, child_side)
+            bios = sealed_memory("vtd-bios", len(self._bios), child_side)
             os.pwrite(bios, self._bios, 0)
             ends = [socket.socketpair() for _ in range(2)]
             for ours, theirs in ends:
                 running.resources.enter_context(ours)
                 child_side.enter_context(theirs)
             (qtest, their_qtest), (qmp, their_qmp) = ends
-            running.memory = FlatMemory(mmap.mmap(ram, self._memory_size))
-            command = self._command(ram, bios, their_qtest.fileno(), their_qmp.fileno())
-            process = running.process = Process(command, [ram, bios, their_qtest.fileno(), their_qmp.fileno()])
+            running.memory = FlatMemory(mmap.mmap(ram, self._shape.memory))
+            inherited = Inherited(ram, bios, their_qtest.fileno(), their_qmp.fileno())
+            process = running.process = Process(self._shape.command_line(self.build, inherited), inherited.all())
         running.qmp = Qmp(qmp, process, self._timeout)
         running.resources.callback(running.qmp.close)
         running.qmp.connect()
@@ -166,20 +151,6 @@ class Machine:
             if isinstance(device, DmaSource):
                 device.attach(self)
                 device.setup()
-
-    def _command(self, ram: int, bios: int, qtest: int, qmp: int) -> list[str]:
-        size = f"{self._memory_size // MIB}M"
-        words = [self.build.path, *_QUIET, *self.build.sandbox, *self._accel, "-m", size]
-        backend = f"memory-backend-file,id=ram,size={size},mem-path=/proc/self/fd/{ram},share=on"
-        words += ["-object", backend, "-M", _MACHINE, "-bios", f"/proc/self/fd/{bios}"]
-        words += ["-chardev", f"socket,id=qtest,fd={qtest}", "-object", "qtest,id=qtest0,chardev=qtest,log=none"]
-        words += ["-chardev", f"socket,id=qmp,fd={qmp}", "-qmp", "chardev:qmp"]
-        if self._iommu is not None:
-            properties = [f"{name}={_option(value)}" for name, value in self._iommu.items()]
-            words += ["-device", ",".join(["intel-iommu", *properties])]
-        for device in self.devices:
-            words += device.command_line()
-        return [*words, *self._extra]
 
     def _alive(self) -> _Running:
         if self._running is None:
@@ -215,13 +186,17 @@ class Machine:
         """The last lines QEMU wrote, oldest first."""
         return self._process().stderr()
 
-    def qmp(self, command: str, **arguments: object) -> Any:
-        """What a QMP command returns. An underscore in an argument's name stands for a hyphen.
+    def qmp(self, command: str, exact: Mapping[str, object] | None = None, /, **arguments: object) -> Any:
+        """What a QMP command returns.
+
+        Args:
+            exact: arguments under the very names QEMU gives them.
+            arguments: more of them; an underscore in a name stands for a hyphen.
 
         Raises QmpError when the command is refused, QemuDied or QemuTimeout when QEMU is lost.
         """
-        renamed: dict[str, object] = {name.replace("_", "-"): value for name, value in arguments.items()}
-        return self._alive().qmp.execute(command, renamed)
+        renamed = {name.replace("_", "-"): value for name, value in arguments.items()}
+        return self._alive().qmp.execute(command, {**(exact or {}), **renamed})
 
     def hmp(self, text: str) -> str:
         """What a command of the human monitor prints."""
@@ -298,19 +273,3 @@ def _secondary_buses(devices: list[dict[str, Any]]) -> dict[str, int]:
             found[device["qdev_id"]] = device["pci_bridge"]["bus"]["secondary"]
             found |= _secondary_buses(device["pci_bridge"].get("devices", []))
     return found
-
-
-def _sealed_memory(name: str, size: int, owner: ExitStack) -> int:
-    """A file in memory of fixed size: if QEMU could shrink it, touching our mapping would kill us."""
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    owner.callback(os.close, descriptor)
-    os.ftruncate(descriptor, size)
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-    return descriptor
-
-
-def _option(value: str | int | bool) -> str:
-    """A property's value as QEMU's command line has it."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return str(value).replace(",", ",,")

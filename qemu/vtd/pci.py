@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from iommu.errors import MisuseError
 from qemu.vtd.errors import DeviceError
-from qemu.vtd.qtest import Pipeline, Qtest
+from qemu.vtd.pipeline import Pipeline
+from qemu.vtd.qtest import Qtest
 
 ECAM = 0xB0000000
 # BARs go here: above anything a test is likely to use as an address, below IOAPIC, VT-d and interrupts.

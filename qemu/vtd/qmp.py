@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
-from collections.abc import Coroutine
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError, Runstate
@@ -17,6 +19,33 @@ from qemu.vtd.process import Process
 T = TypeVar("T")
 
 _DISCONNECT_SECONDS = 1.0
+
+
+@contextmanager
+def _interrupting(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> Iterator[None]:
+    """Have Ctrl-C cancel the task, and raise KeyboardInterrupt afterwards instead of whatever came of the task.
+
+    Left alone it is raised between any two instructions; in the middle of an event loop it leaves tasks that
+    cannot be tidied up any more. A handler of the program's own is left alone, and so are other threads, which never
+    see the signal.
+    """
+    arrived = threading.Event()
+
+    def cancel(*_: object) -> None:
+        arrived.set()
+        loop.call_soon_threadsafe(task.cancel)
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, cancel)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if arrived.is_set():
+            raise KeyboardInterrupt from None
 
 
 class Qmp:
@@ -39,15 +68,15 @@ class Qmp:
 
     def connect(self) -> None:
         """Wait for QEMU's greeting. Raises QemuDied or QemuTimeout when none comes."""
-        self._run(self._client.connect(self._connection), "QMP greeting")
+        self._run(lambda: self._client.connect(self._connection), "QMP greeting")
 
     def execute(self, command: str, arguments: dict[str, object] | None = None) -> Any:
         """What `command` returns. Raises QmpError when it is refused, QemuDied or QemuTimeout when QEMU is lost."""
-        return self._run(self._client.execute(command, arguments), f"QMP {command}")
+        return self._run(lambda: self._client.execute(command, arguments), f"QMP {command}")
 
     def reset(self) -> None:
         """Reset the machine and wait until every device has been reset."""
-        self._run(self._reset(), "reset")
+        self._run(self._reset, "reset")
 
     async def _reset(self) -> None:
         self._client.events.clear()
@@ -56,9 +85,9 @@ class Qmp:
         while (await self._client.events.get())["event"] != "RESET":
             pass
 
-    def _run(self, conversation: Coroutine[Any, Any, T], what: str) -> T:
+    def _run(self, conversation: Callable[[], Coroutine[Any, Any, T]], what: str) -> T:
         try:
-            return self._runner.run(self._bounded(conversation))
+            return self._complete(self._bounded(conversation))
         except TimeoutError:
             raise self._process.hung(what, self._timeout) from None
         except ExecuteError as error:
@@ -66,9 +95,16 @@ class Qmp:
         except (QMPError, EOFError, OSError):
             raise self._process.died() from None
 
-    async def _bounded(self, conversation: Coroutine[Any, Any, T]) -> T:
+    def _complete(self, conversation: Coroutine[Any, Any, T]) -> T:
+        """Run the event loop until the conversation is over; Ctrl-C ends it early, in good order."""
+        loop = self._runner.get_loop()
+        task = loop.create_task(conversation)
+        with _interrupting(loop, task):
+            return loop.run_until_complete(task)
+
+    async def _bounded(self, conversation: Callable[[], Coroutine[Any, Any, T]]) -> T:
         async with asyncio.timeout(self._timeout):
-            return await conversation
+            return await conversation()
 
     async def _disconnect(self) -> None:
         # Whatever is wrong with a connection that is being given up has been reported already, or no longer matters.
@@ -78,9 +114,11 @@ class Qmp:
 
     def close(self) -> None:
         """Give up the connection and the event loop."""
+        # After a Ctrl-C there may be tasks whose end nobody waits for any more.
+        self._runner.get_loop().set_exception_handler(lambda _, __: None)
         try:
             if self._client.runstate is not Runstate.IDLE:
-                self._runner.run(self._disconnect())
+                self._complete(self._disconnect())
         finally:
             self._runner.close()
             self._connection.close()

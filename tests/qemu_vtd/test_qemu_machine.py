@@ -3,6 +3,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,13 @@ def test_qmp_and_hmp(machine: Machine) -> None:
     assert machine.qmp("query-status")["running"] is True
     assert machine.qmp("qom-get", path="/machine", property="type") == "pc-q35-{}.{}-machine".format(*machine.version)
     assert machine.hmp("info version").startswith(".".join(map(str, machine.version)))
+
+
+def test_qmp_arguments_with_an_underscore_of_their_own(machine: Machine) -> None:
+    machine.qmp("object-add", {"qom-type": "rng-random", "id": "with_underscore"})
+    machine.qmp("object-del", id="with_underscore")
+    with pytest.raises(QmpError, match="no_such_name"):
+        machine.qmp("query-status", {"no_such_name": 1})
 
 
 def test_a_refused_qmp_command(machine: Machine) -> None:
@@ -183,6 +191,19 @@ def test_a_hung_qemu_does_not_delay_the_end(build: Build) -> None:
             os.kill(machine.pid, signal.SIGSTOP)
             begin = time.monotonic()
         assert time.monotonic() - begin < 1
+
+
+def test_an_idle_machine_takes_no_processor_time(machine: Machine) -> None:
+    """Virtual time skips what is idle: a timer that ticks by itself would make that an endless race."""
+
+    def ticks() -> int:
+        words = Path(f"/proc/{machine.pid}/stat").read_text().rpartition(")")[2].split()
+        return int(words[11]) + int(words[12])
+
+    time.sleep(0.05)
+    before = ticks()
+    time.sleep(0.3)
+    assert ticks() - before <= 0.05 * os.sysconf("SC_CLK_TCK")
 
 
 def test_two_machines_at_once(build: Build) -> None:

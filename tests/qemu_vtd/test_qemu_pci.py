@@ -7,7 +7,7 @@ from qemu.vtd import Machine
 from qemu.vtd.devices import Edu, Rocker
 from qemu.vtd.devices.source import DmaSource
 from qemu.vtd.errors import DeviceError
-from qemu.vtd.machine import DeviceSpec
+from qemu.vtd.launch import DeviceSpec
 from qemu.vtd.pci import MMIO_FIRST, MMIO_LIMIT, source_id
 
 EDU, ROCKER, SECOND_ROCKER = source_id(0, 4), source_id(0, 5), source_id(0, 5, 1)

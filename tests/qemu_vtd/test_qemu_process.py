@@ -13,7 +13,7 @@ import pytest
 from qemu.vtd import Machine
 from qemu.vtd.errors import QemuNotFound
 from qemu.vtd.probe import Build
-from qemu.vtd.process import Process
+from qemu.vtd.process import Process, _guard
 from tests.qemu_vtd.remains import is_gone, nothing_remains
 
 OWNER = """
@@ -86,6 +86,17 @@ def test_what_a_process_started_ends_with_it() -> None:
         pass
     process.end()
     assert is_gone(int(lines[0]))
+
+
+def test_a_process_whose_parent_is_already_gone_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were we dead before the kernel heard whom to watch, init would be the parent."""
+    words = _guard(1)
+    if not words:
+        pytest.skip("this system's setpriv, if any, knows no parent-death signal")
+    monkeypatch.setattr("qemu.vtd.process._guard", lambda us: words)
+    with nothing_remains():
+        died = Process(["sh", "-c", "echo begun"], []).died()
+        assert (died.status, died.stderr) == (1, [])
 
 
 def test_without_setpriv(monkeypatch: pytest.MonkeyPatch) -> None:

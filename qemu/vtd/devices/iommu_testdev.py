@@ -1,7 +1,7 @@
 """iommu-testdev: made for testing remapping; from QEMU 11 on."""
 
 from qemu.vtd.devices.source import SynchronousSource
-from qemu.vtd.qtest import Pipeline
+from qemu.vtd.pipeline import Pipeline
 
 _TRIGGER = 0x00
 _ADDRESS_LOW = 0x04

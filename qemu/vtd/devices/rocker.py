@@ -1,7 +1,7 @@
 """rocker: a switch whose test registers fill memory with a constant. In every QEMU version."""
 
 from qemu.vtd.devices.source import SynchronousSource
-from qemu.vtd.qtest import Pipeline
+from qemu.vtd.pipeline import Pipeline
 
 _TEST_DMA_ADDRESS = 0x28
 _TEST_DMA_SIZE = 0x30

@@ -9,7 +9,8 @@ from iommu.errors import MisuseError
 from iommu.memory import FlatMemory
 from qemu.vtd.errors import DeviceError
 from qemu.vtd.pci import Pci, source_id
-from qemu.vtd.qtest import Pipeline, Qtest
+from qemu.vtd.pipeline import Pipeline
+from qemu.vtd.qtest import Qtest
 
 
 class Host(Protocol):

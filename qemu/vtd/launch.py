@@ -1,0 +1,93 @@
+"""QEMU's command line, and the memory it inherits."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Protocol
+
+from qemu.vtd.probe import Build
+
+MIB = 1 << 20
+
+# No timer that ticks by itself: each tick would cost time whenever the clock skips what is idle.
+_MACHINE = "q35,memory-backend=ram,pit=off,hpet=off,sata=off,smbus=off,vmport=off"
+_QUIET = ["-nodefaults", "-no-user-config", "-display", "none", "-serial", "none"]
+
+
+class DeviceSpec(Protocol):
+    """Anything that adds arguments to QEMU's command line: a DMA source, a port, a bridge."""
+
+    def command_line(self) -> list[str]:
+        """The arguments."""
+        ...
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """The file descriptors a machine is started with.
+
+    Attributes:
+        ram: the guest's memory.
+        bios: its firmware.
+        qtest: QEMU's end of the qtest connection.
+        qmp: QEMU's end of the monitor connection.
+    """
+
+    ram: int
+    bios: int
+    qtest: int
+    qmp: int
+
+    def all(self) -> list[int]:
+        """Every one of them."""
+        return [self.ram, self.bios, self.qtest, self.qmp]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a machine is made of; see `Machine` for the meaning."""
+
+    memory: int
+    iommu: Mapping[str, str | int | bool] | None
+    devices: Sequence[DeviceSpec]
+    accel: str
+    skip_idle_time: bool
+    extra: Sequence[str]
+
+    def command_line(self, build: Build, inherited: Inherited) -> list[str]:
+        """The program and all its arguments."""
+        size = f"{self.memory // MIB}M"
+        words = [build.path, *_QUIET, *build.sandbox, "-accel", self.accel]
+        if self.accel == "tcg" and self.skip_idle_time:
+            words += ["-icount", "shift=0,sleep=off"]
+        backend = f"memory-backend-file,id=ram,size={size},mem-path=/proc/self/fd/{inherited.ram},share=on"
+        words += ["-m", size, "-object", backend, "-M", _MACHINE, "-bios", f"/proc/self/fd/{inherited.bios}"]
+        words += ["-chardev", f"socket,id=qtest,fd={inherited.qtest}"]
+        words += ["-object", "qtest,id=qtest0,chardev=qtest,log=none"]
+        words += ["-chardev", f"socket,id=qmp,fd={inherited.qmp}", "-qmp", "chardev:qmp"]
+        if self.iommu is not None:
+            properties = [f"{name}={_option(value)}" for name, value in self.iommu.items()]
+            words += ["-device", ",".join(["intel-iommu", *properties])]
+        for device in self.devices:
+            words += device.command_line()
+        return [*words, *self.extra]
+
+
+def sealed_memory(name: str, size: int, owner: ExitStack) -> int:
+    """A file in memory of fixed size: if QEMU could shrink it, touching our mapping would kill us."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    owner.callback(os.close, descriptor)
+    os.ftruncate(descriptor, size)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    return descriptor
+
+
+def _option(value: str | int | bool) -> str:
+    """A property's value as QEMU's command line has it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value).replace(",", ",,")
