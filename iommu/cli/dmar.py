@@ -91,3 +91,58 @@ def topology(
     if save is not None:
         write_file(save, json.dumps(tree.to_plain(), indent=1).encode())
     dmar_topology.print_topology(table, tree, as_json, svg, html)
+
+
+@app.command()
+def survey(
+    paths: Annotated[list[Path], typer.Argument(help="Files and folders; folders with all that is below them.")],
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="One line for each table.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page with charts into this file.")] = None,
+) -> None:
+    """Count structures, flags, widths, findings and vendors over many tables. Exit status 1 if one is unreadable."""
+    from iommu.cli import dmar_survey
+
+    if any(row.error for row in dmar_survey.run(paths, as_json, as_csv, html)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def diff(
+    old: Annotated[Path, typer.Argument(help="The table before.")],
+    new: Annotated[Path, typer.Argument(help="The table after.")],
+    as_json: Json = False,
+) -> None:
+    """What changed from one table to another, by meaning. Exit status 1 if anything did."""
+    from dataclasses import asdict
+
+    from iommu.cli import output
+    from iommu.dmar import Dmar
+    from iommu.dmar.difference import difference
+    from iommu.dmar.inputs import read_table
+
+    before, after = (Dmar.parse(read_table(path), strict=False) for path in (old, new))
+    changes = difference(before, after)
+    if as_json:
+        output.print_json([asdict(change) for change in changes])
+    else:
+        for change in changes:
+            print(output.safe(str(change)))
+    if changes:
+        raise typer.Exit(1)
+
+
+@app.command()
+def build(
+    file: Annotated[Path, typer.Argument(help="JSON as show --json prints it; - is standard input.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where the table goes; - is standard output.")],
+    exact: Annotated[bool, typer.Option(help="Keep lengths and checksum as the JSON states them.")] = False,
+) -> None:
+    """Make a table from JSON, with lengths and checksum filled in."""
+    from iommu.dmar import Dmar
+    from iommu.dmar.inputs import read_json, write_file
+
+    table = Dmar.from_dict(read_json(file))
+    if not exact:
+        table.seal()
+    write_file(output, table.build())

@@ -13,6 +13,11 @@ def console() -> Console:
     return Console(highlight=False, soft_wrap=True)
 
 
+def error_console() -> Console:
+    """For progress, which goes where errors go."""
+    return Console(stderr=True, highlight=False)
+
+
 def print_json(value: Any) -> None:
     """For programs: one JSON document."""
     json.dump(value, sys.stdout, indent=1, ensure_ascii=False)

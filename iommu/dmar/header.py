@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from iommu.dmar.layouts import HEADER_SIZE, HeaderFlags, HeaderLayout
+from iommu.dmar.layouts import HeaderFlags, HeaderLayout
 from iommu.dmar.model import encode_text
+from iommu.dmar.wire import encode
 
 # Identifiers and their sizes in bytes; shorter ones are filled up with NULs.
 TEXTS = {name: part.width // 8 for name, part in HeaderLayout.fields.items() if part.octets and name != "RESERVED"}
@@ -55,9 +56,9 @@ class Header:
 
     def build(self, length: int) -> bytes:
         """The header's bytes, its length and checksum as stated, or `length` and 0. Raises MisuseError."""
-        values: dict[str, Any] = {name: getattr(self, name.lower()) for name in HeaderLayout.fields}
+        values: dict[str, Any] = {name: getattr(self, name.lower()) for name in reversed(HeaderLayout.fields)}
         for name, size in TEXTS.items():
             values[name] = encode_text(values[name], name.lower()).ljust(size, b"\0")
         values["LENGTH"] = length if self.length is None else self.length
         values["CHECKSUM"] = self.checksum or 0
-        return HeaderLayout.make(**values).to_bytes(HEADER_SIZE, "little")
+        return encode(HeaderLayout, list(values.values()))

@@ -34,6 +34,11 @@ class ScopeType(IntEnum):
     NAMESPACE = 5
 
 
+# The codes that have a name: a frozenset of them is quick to look into.
+STRUCTURE_TYPES = frozenset(StructureType)
+SCOPE_TYPES = frozenset(ScopeType)
+
+
 class HeaderLayout(Layout, bits=48 * 8, section="8.1"):
     """The standard ACPI table header, and the DMAR's own fields after it."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from iommu.dmar import layouts
+from iommu.dmar.wire import encode
 from iommu.errors import MisuseError
 from iommu.fields import Layout
 
@@ -46,16 +47,9 @@ class DeviceScope:
 
     def build(self) -> bytes:
         """The entry's bytes. Raises MisuseError for a value that does not fit its field."""
-        fixed = layouts.ScopeLayout.make(
-            TYPE=self.type,
-            LENGTH=self.nbytes,
-            FLAGS=self.flags,
-            RESERVED=self.reserved,
-            ENUMERATION_ID=self.enumeration_id,
-            BUS=self.bus,
-        )
-        hops = b"".join(layouts.HopLayout.make(DEVICE=d, FUNCTION=f).to_bytes(2, "little") for d, f in self.path)
-        return fixed.to_bytes(layouts.SCOPE_SIZE, "little") + hops + self.padding
+        values = (self.type, self.nbytes, self.flags, self.reserved, self.enumeration_id, self.bus)
+        hops = b"".join(encode(layouts.HopLayout, hop) for hop in self.path)
+        return encode(layouts.ScopeLayout, values) + hops + self.padding
 
     def __str__(self) -> str:
         """Bus and hops, as PCI addresses are written: `00:1c.0/00.0` is function 00.0 behind bridge 00:1c.0."""
@@ -110,10 +104,9 @@ class Structure:
     def build(self) -> bytes:
         """The structure's bytes. Raises MisuseError for a value that does not fit its field."""
         tail = self.tail()
-        values = {name: getattr(self, name.lower()) for name in self.own_fields()}
+        values = [getattr(self, name.lower()) for name in self.own_fields()]
         length = self.fixed_size + len(tail) if self.declared_length is None else self.declared_length
-        raw = self.layout.make(TYPE=self.type, LENGTH=length, **values)
-        return raw.to_bytes(self.fixed_size, "little") + tail
+        return encode(self.layout, [self.type, length, *values]) + tail
 
     @classmethod
     def own_fields(cls) -> list[str]:

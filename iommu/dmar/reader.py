@@ -4,21 +4,20 @@ The loop decides what is damaged. A `report` function is told of each damage as 
 it, a lenient one collects it and goes on. Either way no byte is lost: what cannot be understood stays as `rest` of
 its structure or as the table's trailing bytes.
 
-Two decoders exist for the fixed parts, and a test holds them equal: `FAST` is generated from the layouts as
-struct.Struct formats, `CONSTRUCT` is the layouts' own Construct.
+Two decoders exist for the fixed parts, and a test holds them equal: FAST is generated from the layouts (wire.py),
+construct_decoders() are the layouts' own Construct.
 """
 
-import struct
 from collections.abc import Callable
 from typing import Any
 
 from iommu.dmar import layouts
 from iommu.dmar.layouts import HEAD_SIZE, HEADER_SIZE, SCOPE_SIZE
 from iommu.dmar.model import KINDS, Andd, DeviceScope, Scoped, Structure, Unknown
+from iommu.dmar.wire import Decode, decoder
 from iommu.errors import DmarError
 from iommu.fields import Layout
 
-Decode = Callable[[bytes, int], tuple[Any, ...]]
 Decoders = dict[type[Layout], Decode]
 Report = Callable[[DmarError], None]
 
@@ -28,36 +27,6 @@ _LAYOUTS: list[type[Layout]] = [
     layouts.ScopeLayout,
     *(cls.layout for cls in KINDS.values()),
 ]
-_CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
-
-
-def fast_decoder(layout: type[Layout]) -> Decode:
-    """A function from bytes and offset to the layout's values in memory order.
-
-    Raises TypeError for a layout with fields that are not whole bytes, or with gaps: a bug of ours.
-    """
-    codes, odd, end = "<", [], 0
-    for position, part in enumerate(reversed(layout.fields.values())):
-        if part.lsb != end or part.width % 8:
-            raise TypeError(f"{layout.__name__}.{part.name} is not whole bytes right after its predecessor")
-        end = part.msb + 1
-        length = part.width // 8
-        codes += f"{length}s" if part.octets or length not in _CODES else _CODES[length]
-        if not part.octets and length not in _CODES:
-            odd.append(position)
-    if end != layout.bits:
-        raise TypeError(f"{layout.__name__} has unnamed bytes at its end")
-    unpack: Decode = struct.Struct(codes).unpack_from
-    if not odd:
-        return unpack
-
-    def with_odd_sizes(data: bytes, offset: int) -> tuple[Any, ...]:
-        values = list(unpack(data, offset))
-        for position in odd:
-            values[position] = int.from_bytes(values[position], "little")
-        return tuple(values)
-
-    return with_odd_sizes
 
 
 def construct_decoder(layout: type[Layout]) -> Decode:
@@ -71,7 +40,7 @@ def construct_decoder(layout: type[Layout]) -> Decode:
     return decode
 
 
-FAST: Decoders = {layout: fast_decoder(layout) for layout in _LAYOUTS}
+FAST: Decoders = {layout: decoder(layout) for layout in _LAYOUTS}
 
 
 def construct_decoders() -> Decoders:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import struct
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,27 @@ def satc(*scopes: bytes, flags: int = 0, segment: int = 0, reserved: int = 0) ->
 
 def sidp(*scopes: bytes, segment: int = 0, reserved: int = 0) -> bytes:
     return structure(6, struct.pack("<HH", reserved, segment) + b"".join(scopes))
+
+
+def mutate(data: bytes, numbers: random.Random) -> bytes:
+    """`data` with up to eight changes of the kinds that break parsers: bits, bytes, lengths, cuts, copies."""
+    changed = bytearray(data)
+    for _ in range(numbers.randint(1, 8)):
+        at = numbers.randrange(len(changed)) if changed else 0
+        kind = numbers.randrange(7)
+        if not changed or kind == 0:
+            changed[at:at] = numbers.randbytes(numbers.randint(1, 20))
+        elif kind == 1:
+            changed[at] ^= 1 << numbers.randrange(8)
+        elif kind == 2:
+            changed[at] = numbers.choice([0, 1, 2, 3, 4, 5, 6, 7, 8, 0x7F, 0x80, 0xFE, 0xFF])
+        elif kind == 3:
+            del changed[at : at + numbers.randint(1, 20)]
+        elif kind == 4:
+            other = numbers.randrange(len(changed))
+            changed[at:at] = changed[other : other + numbers.randint(1, 40)]
+        elif kind == 5:
+            changed[at : at + 2] = numbers.choice([0, 3, 4, 8, len(changed), 0xFFFF]).to_bytes(2, "little")
+        else:
+            changed[4:8] = len(changed).to_bytes(4, "little")
+    return bytes(changed)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from iommu.dmar.layouts import ScopeType
 from iommu.dmar.model import DeviceScope, Structure
@@ -112,6 +112,9 @@ class View:
     def __init__(self, table: Dmar) -> None:
         self.table = table
         self.placed = table.placed()
+        self._kinds: dict[type[Structure], list[tuple[int, Any]]] = {}
+        for where, structure in self.placed:
+            self._kinds.setdefault(type(structure), []).append((where, structure))
         self.scopes: list[Placed] = []
         for start, structure in self.placed:
             offset = start + structure.fixed_size
@@ -121,7 +124,7 @@ class View:
 
     def of(self, kind: type[S]) -> list[tuple[int, S]]:
         """The structures of one kind with their offsets."""
-        return [(offset, structure) for offset, structure in self.placed if isinstance(structure, kind)]
+        return self._kinds.get(kind, [])
 
     def scopes_of(self, *kinds: type[Structure]) -> list[Placed]:
         """The scopes of structures of these kinds."""

@@ -1,15 +1,16 @@
 """Rules about device scopes, wherever they stand."""
 
 from collections import defaultdict
+from collections.abc import Set
 
-from iommu.dmar.layouts import ScopeFlags, ScopeType
+from iommu.dmar.layouts import SCOPE_TYPES, ScopeFlags, ScopeType
 from iommu.dmar.lint.rules import Found, Placed, Severity, View, rule
 from iommu.dmar.model import Andd, Atsr, Drhd, Rmrr, Satc, Sidp, Structure
 
 _PCI = {ScopeType.ENDPOINT, ScopeType.BRIDGE}
 # What each kind of structure may list. An RMRR may name a namespace device since revision 2.2.
-_ALLOWED: dict[type[Structure], set[ScopeType]] = {
-    Drhd: set(ScopeType),
+_ALLOWED: dict[type[Structure], Set[ScopeType]] = {
+    Drhd: SCOPE_TYPES,
     Rmrr: {*_PCI, ScopeType.NAMESPACE},
     Atsr: {ScopeType.BRIDGE},
     Satc: {ScopeType.ENDPOINT},
@@ -21,7 +22,7 @@ _ALLOWED: dict[type[Structure], set[ScopeType]] = {
 def type_unknown(view: View) -> Found:
     """Scope types are 1 to 5."""
     for placed in view.scopes:
-        if placed.scope.type not in set(ScopeType):
+        if placed.scope.type not in SCOPE_TYPES:
             yield placed.offset, f"scope type {placed.scope.type} is not known"
 
 
@@ -32,7 +33,7 @@ def type_misplaced(view: View) -> Found:
     """RMRRs name PCI and namespace devices, ATSRs root ports, SATCs endpoints, SIDPs PCI devices."""
     for placed in view.scopes:
         kind = placed.scope.type
-        if kind in set(ScopeType) and kind not in _ALLOWED[type(placed.owner)]:
+        if kind in SCOPE_TYPES and kind not in _ALLOWED[type(placed.owner)]:
             yield placed.offset, f"a {placed.owner.kind} has a scope of type {kind} ({ScopeType(kind).name})"
 
 

@@ -1,6 +1,6 @@
 """Rules about structures of every kind: their types, their order, their reserved bits."""
 
-from iommu.dmar.layouts import AtsrFlags, DrhdFlags, DrhdSize, SatcFlags, StructureType
+from iommu.dmar.layouts import STRUCTURE_TYPES, AtsrFlags, DrhdFlags, DrhdSize, SatcFlags
 from iommu.dmar.lint.rules import Found, Severity, View, rule
 from iommu.dmar.model import Andd, Atsr, Drhd, Satc, Unknown
 
@@ -11,7 +11,7 @@ _FLAGS = {Drhd: DrhdFlags, Atsr: AtsrFlags, Satc: SatcFlags}
 def unknown_type(view: View) -> Found:
     """A type from after this was written, or a mistake."""
     for offset, structure in view.of(Unknown):
-        if structure.type not in set(StructureType):
+        if structure.type not in STRUCTURE_TYPES:
             yield offset, f"structure type {structure.type} is not known"
 
 

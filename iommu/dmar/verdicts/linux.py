@@ -6,6 +6,7 @@ Only what the table alone decides: register contents, the memory map and the PCI
 from collections.abc import Callable, Iterator
 
 from iommu.dmar.layouts import (
+    SCOPE_TYPES,
     AnddLayout,
     DrhdLayout,
     HeaderFlags,
@@ -81,7 +82,7 @@ def _parse(raw: Raw) -> Iterator[Reason]:
 
 def _scopes(raw: Raw, start: int, stop: int) -> Iterator[Reason]:
     for offset, kind, length in raw.scopes(start, stop):
-        if kind not in set(ScopeType):
+        if kind not in SCOPE_TYPES:
             what = f'warns of scope type {kind} ("Unsupported device scope") and skips it'
             yield Reason(Effect.WORKS_AROUND, offset, what, "dmar_alloc_dev_scope")
         if length == 0:

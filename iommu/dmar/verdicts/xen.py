@@ -6,7 +6,16 @@ in any structure makes Xen do without VT-d ("Failed to parse ACPI DMAR.  Disabli
 
 from collections.abc import Callable, Iterator
 
-from iommu.dmar.layouts import AtsrFlags, AtsrLayout, DrhdFlags, DrhdLayout, HeaderLayout, RmrrLayout, StructureType
+from iommu.dmar.layouts import (
+    STRUCTURE_TYPES,
+    AtsrFlags,
+    AtsrLayout,
+    DrhdFlags,
+    DrhdLayout,
+    HeaderLayout,
+    RmrrLayout,
+    StructureType,
+)
 from iommu.dmar.verdicts.verdict import Effect, Raw, Reason
 
 SOURCE = "Xen xen/drivers/passthrough/vtd/dmar.c at commit c447b7308b13 (August 2026), and intremap.c"
@@ -40,7 +49,7 @@ def _structures(raw: Raw) -> Iterator[Reason]:
     offset = raw.start
     while offset < raw.end:
         code, length = raw.head(offset)
-        known = StructureType(code) if code in set(StructureType) else None
+        known = StructureType(code) if code in STRUCTURE_TYPES else None
         if length < (4 if known is None else _SHORTEST.get(known, 4)):
             what = f'"Invalid ACPI DMAR entry length: {length:#x}"'
             yield Reason(Effect.IGNORES_VTD, offset + 2, what, "acpi_dmar_check_length")

@@ -1,0 +1,117 @@
+"""Mutated tables: nothing but DmarError, no byte lost, both decoders alike, and never slow."""
+
+import json
+import random
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iommu.dmar import Dmar, DmarError
+from iommu.dmar.reader import construct_decoders
+from iommu.dmar.verdicts import verdicts
+from tests.dmar import hand
+from tests.dmar.hand import TABLES, mutate, needs_corpus
+from tests.dmar.test_dmar_format import DAMAGED, EVERYTHING
+
+CONSTRUCT = construct_decoders()
+SEEDS = [EVERYTHING, *(case[0] for case in DAMAGED.values()), *(path.read_bytes() for path in TABLES[::12])]
+
+
+def check(data: bytes) -> None:
+    """Everything that must hold of any bytes at all."""
+    try:
+        strict: Dmar | DmarError = Dmar.parse(data)
+    except DmarError as error:
+        strict = error
+    try:
+        table = Dmar.parse(data, strict=False)
+    except DmarError as error:
+        assert isinstance(strict, DmarError)
+        assert str(error) == str(strict)
+        return
+    assert table.build() == data
+    assert Dmar.from_dict(json.loads(json.dumps(table.to_dict()))).build() == data
+    assert table.nbytes == len(data)
+    if isinstance(strict, DmarError):
+        assert str(table.problems[0]) == str(strict)
+        assert 0 <= strict.offset <= len(data)
+    else:
+        assert strict == table and not table.problems
+    assert len(table.structures) <= len(data) // 4
+    table.lint()
+    verdicts(data)
+
+
+mutations = st.builds(
+    lambda seed, numbers: mutate(seed, random.Random(numbers)), st.sampled_from(SEEDS), st.integers(0, 2**32)
+)
+
+
+@given(st.one_of(st.binary(max_size=200).map(lambda data: EVERYTHING[:48] + data), st.binary(max_size=60), mutations))
+@settings(deadline=None, max_examples=300)
+def test_any_bytes_at_all(data: bytes) -> None:
+    check(data)
+
+
+@given(mutations)
+@settings(deadline=None, max_examples=150)
+def test_construct_reads_what_the_generated_decoder_reads(data: bytes) -> None:
+    try:
+        table = Dmar.parse(data, strict=False)
+    except DmarError as error:
+        with pytest.raises(DmarError) as caught:
+            Dmar.parse(data, strict=False, decoders=CONSTRUCT)
+        assert str(caught.value) == str(error)
+        return
+    slow = Dmar.parse(data, strict=False, decoders=CONSTRUCT)
+    assert slow == table
+    assert [str(problem) for problem in slow.problems] == [str(problem) for problem in table.problems]
+
+
+@needs_corpus
+@pytest.mark.parametrize("path", TABLES[::4], ids=[path.stem for path in TABLES[::4]])
+def test_both_decoders_read_real_tables_alike(path: Path) -> None:
+    data = path.read_bytes()
+    assert Dmar.parse(data, decoders=CONSTRUCT) == Dmar.parse(data)
+
+
+def test_construct_builds_what_the_encoder_builds() -> None:
+    table = Dmar.parse(EVERYTHING)
+    for offset, structure in table.placed():
+        construct = structure.layout.construct()
+        fixed = EVERYTHING[offset : offset + structure.fixed_size]
+        assert construct.build(construct.parse(fixed)) == fixed == structure.build()[: structure.fixed_size]
+
+
+def test_the_largest_table_of_the_smallest_parts_is_read_in_bounded_time() -> None:
+    many = hand.table(*[hand.structure(9, b"")] * 16000)
+    start = time.perf_counter()
+    table = Dmar.parse(many)
+    assert len(table.structures) == 16000
+    assert time.perf_counter() - start < 1
+
+
+def run(count: int, seed: int) -> float:
+    """`count` mutations of every seed in turn; the longest parse in seconds."""
+    numbers, slowest = random.Random(seed), 0.0
+    for turn in range(count):
+        data = mutate(SEEDS[turn % len(SEEDS)], numbers)
+        start = time.thread_time()
+        with suppress(DmarError):
+            Dmar.parse(data, strict=False)
+        slowest = max(slowest, time.thread_time() - start)
+        check(data)
+    return slowest
+
+
+def test_two_thousand_mutations() -> None:
+    assert run(2_000, seed=1) < 0.01
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_mutations() -> None:
+    assert run(100_000, seed=20261122) < 0.01
