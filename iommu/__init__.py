@@ -9,7 +9,7 @@ from iommu.lazy import attributes
 
 if TYPE_CHECKING:
     from iommu.engine.capabilities import Capabilities
-    from iommu.engine.faults import Message
+    from iommu.engine.events import Message
     from iommu.engine.policy import Policy
     from iommu.engine.reasons import FaultReason
     from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId
@@ -52,7 +52,7 @@ if not TYPE_CHECKING:  # a type checker must not take any name for a public one
             "FormatError": "errors",
             "Memory": "memory",
             "MemoryAccessError": "errors",
-            "Message": "engine.faults",
+            "Message": "engine.events",
             "MisuseError": "errors",
             "Outcome": "engine.request",
             "Policy": "engine.policy",

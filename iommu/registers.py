@@ -12,14 +12,18 @@ RW, RW1C, WO = Rule.RW, Rule.RW1C, Rule.WO
 
 
 class Register(Layout):
-    """A register: a layout with an `offset` from the register base, in bytes, and a `reset` value."""
+    """A register: a layout with an `offset` from the register base, in bytes, and a `reset` value.
+
+    `needs` names the capability without which there is no such register: it reads as 0 and writes are ignored.
+    """
 
     offset: ClassVar[int] = -1
     reset: ClassVar[int] = 0
+    needs: ClassVar[str] = ""
 
-    def __init_subclass__(cls, *, offset: int = -1, reset: int = 0, **rest: Any) -> None:
+    def __init_subclass__(cls, *, offset: int = -1, reset: int = 0, needs: str = "", **rest: Any) -> None:
         super().__init_subclass__(**rest)
-        cls.offset, cls.reset = offset, reset
+        cls.offset, cls.reset, cls.needs = offset, reset, needs or cls.needs
 
     @classmethod
     def mask_of(cls, rule: Rule) -> int:
@@ -167,29 +171,180 @@ class FSTS(Register, bits=32, offset=0x34, section="11.4.7.1"):
     PFO = flag(0, "a fault was lost", rule=RW1C)
 
 
-class FECTL(Register, bits=32, offset=0x38, section="11.4.7.2", reset=1 << 31):
-    """Fault event control."""
+class EventControl(Register, bits=32):
+    """One event's mask: the fault, invalidation and page request events have one each."""
 
-    IM = flag(31, "hold fault events back", rule=RW)
-    IP = flag(30, "a fault event is held back")
+    IM = flag(31, "hold the event back", rule=RW)
+    IP = flag(30, "an event is held back")
 
 
-class FEDATA(Register, bits=32, offset=0x3C, section="11.4.7.3"):
-    """Fault event data."""
+class EventData(Register, bits=32):
+    """One event's message data."""
 
     IMD = field(15, 0, "message data", rule=RW)
 
 
-class FEADDR(Register, bits=32, offset=0x40, section="11.4.7.4"):
-    """Fault event address, low half."""
+class EventAddress(Register, bits=32):
+    """One event's message address, low half."""
 
     MA = address(31, 2, "message address", rule=RW)
 
 
-class FEUADDR(Register, bits=32, offset=0x44, section="11.4.7.5"):
-    """Fault event address, high half."""
+class EventUpperAddress(Register, bits=32):
+    """One event's message address, high half."""
 
     MUA = field(31, 0, "message address 63:32", rule=RW)
+
+
+class FECTL(EventControl, offset=0x38, section="11.4.7.2", reset=1 << 31):
+    """Fault event control."""
+
+
+class FEDATA(EventData, offset=0x3C, section="11.4.7.3"):
+    """Fault event data."""
+
+
+class FEADDR(EventAddress, offset=0x40, section="11.4.7.4"):
+    """Fault event address, low half."""
+
+
+class FEUADDR(EventUpperAddress, offset=0x44, section="11.4.7.5"):
+    """Fault event address, high half."""
+
+
+class IECTL(EventControl, offset=0xA0, section="11.4.9.5", needs="queued_invalidation", reset=1 << 31):
+    """Invalidation event control."""
+
+
+class IEDATA(EventData, offset=0xA4, section="11.4.9.6", needs="queued_invalidation"):
+    """Invalidation event data."""
+
+
+class IEADDR(EventAddress, offset=0xA8, section="11.4.9.7", needs="queued_invalidation"):
+    """Invalidation event address, low half."""
+
+
+class IEUADDR(EventUpperAddress, offset=0xAC, section="11.4.9.8", needs="queued_invalidation"):
+    """Invalidation event address, high half."""
+
+
+class PECTL(EventControl, offset=0xE0, section="11.4.11.5", needs="page_requests", reset=1 << 31):
+    """Page request event control."""
+
+
+class PEDATA(EventData, offset=0xE4, section="11.4.11.6", needs="page_requests"):
+    """Page request event data."""
+
+
+class PEADDR(EventAddress, offset=0xE8, section="11.4.11.7", needs="page_requests"):
+    """Page request event address, low half."""
+
+
+class PEUADDR(EventUpperAddress, offset=0xEC, section="11.4.11.8", needs="page_requests"):
+    """Page request event address, high half."""
+
+
+class AFLOG(Register, bits=64, offset=0x58, section="11.4.7.7", needs="advanced_fault_log"):
+    """Advanced fault log; withdrawn, and reads as 0 without CAP.AFL, which nothing here offers."""
+
+
+class PMEN(Register, bits=32, offset=0x64, section="11.4.8.1", needs="protected_memory"):
+    """Protected memory: on or off."""
+
+    EPM = flag(31, "protected regions on", rule=RW)
+    PRS = flag(0, "protected regions are on")
+
+
+class PLMBASE(Register, bits=32, offset=0x68, section="11.4.8.2", needs="protected_low"):
+    """Protected low memory: first byte; 1 MiB granules."""
+
+    PLMB = address(31, 20, "base", rule=RW)
+
+
+class PLMLIMIT(Register, bits=32, offset=0x6C, section="11.4.8.3", needs="protected_low"):
+    """Protected low memory: last granule."""
+
+    PLML = address(31, 20, "limit; the bits below count as ones", rule=RW)
+
+
+class PHMBASE(Register, bits=64, offset=0x70, section="11.4.8.4", needs="protected_high"):
+    """Protected high memory: first byte; 1 MiB granules."""
+
+    PHMB = address(63, 20, "base", rule=RW)
+
+
+class PHMLIMIT(Register, bits=64, offset=0x78, section="11.4.8.5", needs="protected_high"):
+    """Protected high memory: last granule."""
+
+    PHML = address(63, 20, "limit; the bits below count as ones", rule=RW)
+
+
+class IQH(Register, bits=64, offset=0x80, section="11.4.9.1", needs="queued_invalidation"):
+    """Invalidation queue head: byte offset of the descriptor hardware takes next."""
+
+    QH = address(18, 4, "head")
+
+
+class IQT(Register, bits=64, offset=0x88, section="11.4.9.2", needs="queued_invalidation"):
+    """Invalidation queue tail: byte offset of the first descriptor software has not written."""
+
+    QT = address(18, 4, "tail", rule=RW)
+
+
+class IQA(Register, bits=64, offset=0x90, section="11.4.9.3", needs="queued_invalidation"):
+    """Invalidation queue address."""
+
+    IQA = address(63, 12, "queue", rule=RW)
+    DW = flag(11, "descriptors of 256 bits", rule=RW)
+    QS = field(2, 0, "2**QS pages of 4 KiB", rule=RW)
+
+
+class ICS(Register, bits=32, offset=0x9C, section="11.4.9.4", needs="queued_invalidation"):
+    """Invalidation completion status."""
+
+    IWC = flag(0, "a wait descriptor with IF has completed", rule=RW1C)
+
+
+class IQERCD(Register, bits=64, offset=0xB0, section="11.4.9.9", needs="queued_invalidation"):
+    """What went wrong with the queue."""
+
+    ICESID = field(63, 48, "source-id of the wrong completion, while FSTS.ICE")
+    ITESID = field(47, 32, "source-id of the device that timed out, while FSTS.ITE")
+    IQEI = field(3, 0, "error of the queue, while FSTS.IQE")
+
+
+class IRTA(Register, bits=64, offset=0xB8, section="11.4.10.1", needs="interrupt_remapping"):
+    """Interrupt remapping table address; takes effect with GCMD.SIRTP."""
+
+    IRTA = address(63, 12, "table", rule=RW)
+    EIME = flag(11, "32-bit destinations", rule=RW)
+    S = field(3, 0, "2**(S+1) entries", rule=RW)
+
+
+class PQH(Register, bits=64, offset=0xC0, section="11.4.11.1", needs="page_requests"):
+    """Page request queue head: byte offset of the request software handles next."""
+
+    PQH = address(18, 5, "head", rule=RW)
+
+
+class PQT(Register, bits=64, offset=0xC8, section="11.4.11.2", needs="page_requests"):
+    """Page request queue tail: byte offset where hardware writes next."""
+
+    PQT = address(18, 5, "tail", rule=RW)
+
+
+class PQA(Register, bits=64, offset=0xD0, section="11.4.11.3", needs="page_requests"):
+    """Page request queue address."""
+
+    PQA = address(63, 12, "queue", rule=RW)
+    PQS = field(2, 0, "2**PQS pages of 4 KiB", rule=RW)
+
+
+class PRS(Register, bits=32, offset=0xDC, section="11.4.11.4", needs="page_requests"):
+    """Page request status."""
+
+    PRO = flag(1, "a page request was lost", rule=RW1C)
+    PPR = flag(0, "a page request is pending", rule=RW1C)
 
 
 class IVA(Register, bits=64, section="11.4.6.2"):
@@ -227,7 +382,176 @@ class FRCD(Register, bits=128, section="11.4.7.6"):
     FI = address(63, 12, "page address")
 
 
-FIXED_REGISTERS: tuple[type[Register], ...] = (
-    VER, CAP, ECAP, GCMD, GSTS, RTADDR, CCMD, FSTS, FECTL, FEDATA, FEADDR, FEUADDR,
-)  # fmt: skip
-"""The registers whose offset does not depend on the capabilities."""
+# Registers of features that no unit here offers: declared, so that their place is known; they read as 0.
+
+
+class MTRRCAP(Register, bits=64, offset=0x100, section="11.4", needs="memory_types"):
+    """Memory type ranges: what there are."""
+
+    WC = flag(10, "write combining")
+    FIX = flag(8, "fixed ranges")
+    VCNT = field(7, 0, "variable ranges")
+
+
+class MTRRDEF(Register, bits=64, offset=0x108, section="11.4", needs="memory_types"):
+    """Memory type ranges: the default type."""
+
+    E = flag(11, "on", rule=RW)
+    FE = flag(10, "fixed ranges on", rule=RW)
+    TYPE = field(7, 0, "default type", rule=RW)
+
+
+class MTRRFIX(Register, bits=64, section="11.4", needs="memory_types"):
+    """Eight sub-ranges of a fixed memory type range."""
+
+    TYPES = field(63, 0, "a type each", rule=RW)
+
+
+class MTRRBASE(Register, bits=64, section="11.4", needs="memory_types"):
+    """A variable memory type range: base."""
+
+    BASE = address(63, 12, "base", rule=RW)
+    TYPE = field(7, 0, "type", rule=RW)
+
+
+class MTRRMASK(Register, bits=64, section="11.4", needs="memory_types"):
+    """A variable memory type range: mask."""
+
+    MASK = address(63, 12, "mask", rule=RW)
+    V = flag(11, "valid", rule=RW)
+
+
+class PERFCAP(Register, bits=64, offset=0x300, section="11.4", needs="performance_monitoring"):
+    """Performance counters: what there are."""
+
+    CS = field(54, 52, "counter stride is 2**(CS+10) bytes")
+    PCCS = flag(51, "per-counter capabilities")
+    IOS = flag(50, "interrupt on overflow")
+    GFS = flag(49, "freeze on overflow")
+    FILTERS = field(36, 32, "filters")
+    NEG = field(28, 24, "event groups")
+    CW = field(22, 16, "counter width")
+    NC = field(15, 0, "counters")
+
+
+class PERFCFGOFF(Register, bits=32, offset=0x310, section="11.4", needs="performance_monitoring"):
+    """Offset of the counters' configuration."""
+
+    OFFSET = field(31, 0, "bytes")
+
+
+class PERFFRZOFF(Register, bits=32, offset=0x314, section="11.4", needs="performance_monitoring"):
+    """Offset of the freeze status."""
+
+    OFFSET = field(31, 0, "bytes")
+
+
+class PERFOVFOFF(Register, bits=32, offset=0x318, section="11.4", needs="performance_monitoring"):
+    """Offset of the overflow status."""
+
+    OFFSET = field(31, 0, "bytes")
+
+
+class PERFCNTROFF(Register, bits=32, offset=0x31C, section="11.4", needs="performance_monitoring"):
+    """Offset of the counters."""
+
+    OFFSET = field(31, 0, "bytes")
+
+
+class PERFINTRSTS(Register, bits=32, offset=0x324, section="11.4", needs="performance_monitoring"):
+    """Performance event status."""
+
+    PIS = flag(0, "a counter has overflowed", rule=RW1C)
+
+
+class PERFINTRCTL(EventControl, offset=0x328, section="11.4", reset=1 << 31, needs="performance_monitoring"):
+    """Performance event control."""
+
+
+class PERFINTRDATA(EventData, offset=0x32C, section="11.4", needs="performance_monitoring"):
+    """Performance event data."""
+
+
+class PERFINTRADDR(EventAddress, offset=0x330, section="11.4", needs="performance_monitoring"):
+    """Performance event address, low half."""
+
+
+class PERFINTRUADDR(EventUpperAddress, offset=0x334, section="11.4", needs="performance_monitoring"):
+    """Performance event address, high half."""
+
+
+class PERFEVNTCAP(Register, bits=64, section="11.4", needs="performance_monitoring"):
+    """The events of one group."""
+
+    ES = field(27, 0, "events")
+
+
+class ECMD(Register, bits=64, offset=0x400, section="11.4", needs="enhanced_commands"):
+    """Enhanced command: writing starts it."""
+
+    OA = field(63, 16, "operand A", rule=RW)
+    CMD = field(7, 0, "command", rule=RW)
+
+
+class ECEO(Register, bits=64, offset=0x408, section="11.4", needs="enhanced_commands"):
+    """Enhanced command: operand B."""
+
+    OB = field(63, 0, "operand B", rule=RW)
+
+
+class ECRSP(Register, bits=64, offset=0x410, section="11.4", needs="enhanced_commands"):
+    """Enhanced command: response."""
+
+    SC = field(7, 1, "status, 0 success")
+    IP = flag(0, "in progress")
+
+
+class ECSTS(Register, bits=64, offset=0x420, section="11.4", needs="enhanced_commands"):
+    """Enhanced command: status."""
+
+
+class ECCAP(Register, bits=64, section="11.4", needs="enhanced_commands"):
+    """Enhanced commands there are, a bit each."""
+
+    COMMANDS = field(63, 0, "commands")
+
+
+class VCMD(Register, bits=64, offset=0xE00, section="11.4", needs="virtual_commands"):
+    """Virtual command: writing starts it."""
+
+    OP = field(63, 16, "operand", rule=RW)
+    CMD = field(7, 0, "command", rule=RW)
+
+
+class VCMD_EO(Register, bits=64, offset=0xE08, section="11.4", needs="virtual_commands"):
+    """Virtual command: operand B."""
+
+    OB = field(63, 0, "operand B", rule=RW)
+
+
+class VCRSP(Register, bits=64, offset=0xE10, section="11.4", needs="virtual_commands"):
+    """Virtual command: response."""
+
+    RSLT = field(63, 16, "result")
+    SC = field(7, 1, "status, 0 success")
+    IP = flag(0, "in progress")
+
+
+class VCCAP(Register, bits=64, offset=0xE30, section="11.4", needs="virtual_commands"):
+    """Virtual commands there are."""
+
+    PAS = flag(0, "PASID allocation")
+
+
+FIXED_REGISTERS: tuple[tuple[str, type[Register], int], ...] = (
+    *(
+        (layout.__name__, layout, layout.offset)
+        for layout in vars().copy().values()
+        if isinstance(layout, type) and issubclass(layout, Register) and layout.offset >= 0
+    ),
+    *((f"MTRRFIX{n}", MTRRFIX, offset) for n, offset in enumerate((0x120, 0x128, 0x130, *range(0x138, 0x178, 8)))),
+    *((f"MTRRBASE{n}", MTRRBASE, 0x180 + 16 * n) for n in range(10)),
+    *((f"MTRRMASK{n}", MTRRMASK, 0x188 + 16 * n) for n in range(10)),
+    *((f"ECCAP{n}", ECCAP, 0x430 + 8 * n) for n in range(4)),
+)
+"""Name, layout and offset of every register whose place does not depend on the capabilities."""

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
+from iommu.engine.events import Event, Message
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import FaultReason
 from iommu.engine.register_file import RegisterFile
 from iommu.engine.request import Access, DmaRequest
-from iommu.registers import FECTL, FRCD, FSTS
-
-
-class Message(NamedTuple):
-    """A message the unit itself sends: a 32-bit write of `data` to `address`. It is not remapped."""
-
-    address: int
-    data: int
+from iommu.registers import FRCD, FSTS
 
 
 class FaultLog:
     """The fault recording registers, FSTS, and the event they raise.
 
     Args:
-        registers: the unit's registers; this class gives FSTS, FECTL and FRCD their behaviour.
+        registers: the unit's registers; this class gives FSTS and FRCD their behaviour.
         policy: `compress_faults` matters here.
         send: called with each fault event message.
     """
@@ -31,17 +24,15 @@ class FaultLog:
     def __init__(self, registers: RegisterFile, policy: Policy, send: Callable[[Message], None]) -> None:
         slots = registers.slots
         self.policy = policy
-        self._send = send
         self._records = [slots[f"FRCD{n}"] for n in range(registers.capabilities.fault_records)]
         self._has_device_tlb = registers.capabilities.device_tlb
         self._address_mask = (1 << registers.capabilities.address_width) - 1
-        self._status, self._control = slots["FSTS"], slots["FECTL"]
-        self._data, self._address, self._upper = slots["FEDATA"], slots["FEADDR"], slots["FEUADDR"]
+        self._status = slots["FSTS"]
+        self._event = Event(registers, "FE", send)
         self._next = 0
         for slot in self._records:
             slot.effect = self._on_clear
         self._status.effect = self._on_clear
-        self._control.effect = self._on_mask
 
     def report(self, reason: FaultReason, request: DmaRequest, fpd: int) -> bool:
         """Record a fault, if it is to be recorded. Returns whether a record now holds it.
@@ -86,40 +77,26 @@ class FaultLog:
         index, self._next = self._next, (self._next + 1) % len(self._records)
         if not FSTS.PPF.get(self._status.value):
             self._status.value = FSTS.FRI.put(self._status.value, index)
-            self._raise_event(FSTS.PPF.mask)
+            self.set_status(FSTS.PPF.mask)
         return True
 
     def _is_pending(self, source_id: int) -> bool:
         return any(FRCD.F.get(slot.value) and FRCD.SID.get(slot.value) == source_id for slot in self._records)
 
-    def _raise_event(self, condition: int) -> None:
-        """Set a status bit; a message goes out only if no other condition was pending already (spec 7.3)."""
+    def set_status(self, condition: int) -> None:
+        """Set a bit of FSTS; a message goes out only if no other condition was pending already (spec 7.3)."""
         already = self._conditions()
         self._status.value |= condition
-        if already:
-            return
-        if FECTL.IM.get(self._control.value):
-            self._control.value |= FECTL.IP.mask
-        else:
-            self._send_event()
+        if not already:
+            self._event.signal()
 
     def _conditions(self) -> int:
         """The status bits that raise the event. PFO is not among them."""
         return self._status.value & (FSTS.PPF.mask | FSTS.IQE.mask | FSTS.ICE.mask | FSTS.ITE.mask)
-
-    def _send_event(self) -> None:
-        self._send(Message(self._upper.value << 32 | self._address.value, self._data.value))
 
     def _on_clear(self, _written: int) -> None:
         """Software cleared some F or status bits: PPF follows F, and a held event goes when nothing is pending."""
         if not any(FRCD.F.get(slot.value) for slot in self._records):
             self._status.value &= ~FSTS.PPF.mask
         if not self._conditions():
-            self._control.value &= ~FECTL.IP.mask
-
-    def _on_mask(self, _written: int) -> None:
-        """Software unmasked the event: one that was held back goes out now."""
-        control = self._control.value
-        if FECTL.IP.get(control) and not FECTL.IM.get(control):
-            self._control.value &= ~FECTL.IP.mask
-            self._send_event()
+            self._event.withdraw()

@@ -51,8 +51,9 @@ class RegisterFile:
     def __init__(self, capabilities: Capabilities) -> None:
         self.capabilities = capabilities
         self.slots: dict[str, Slot] = {}
-        for layout in FIXED_REGISTERS:
-            self._place(layout.__name__, layout, layout.offset)
+        for name, layout, offset in FIXED_REGISTERS:
+            if not layout.needs or layout.needs in capabilities.offered:
+                self._place(name, layout, offset)
         self._place("IVA", IVA, capabilities.iotlb_offset)
         self._place("IOTLB", IOTLB, capabilities.iotlb_offset + 8)
         for n in range(capabilities.fault_records):

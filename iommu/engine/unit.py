@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from iommu.engine.caches import ContextCache, Iotlb
 from iommu.engine.capabilities import Capabilities
-from iommu.engine.faults import FaultLog, Message
+from iommu.engine.events import Message
+from iommu.engine.faults import FaultLog
 from iommu.engine.invalidation import Invalidation
 from iommu.engine.policy import Policy
 from iommu.engine.register_file import RegisterFile

@@ -133,7 +133,7 @@ def test_writing_one_register_leaves_all_others_alone() -> None:
     {"fault_record_offset": 0x200, "iotlb_offset": 0x100, "fault_records": 8},
     {"fault_record_offset": 0x1000, "iotlb_offset": 0xEF0, "fault_records": 256},
     {"fault_record_offset": 0x3FF0, "iotlb_offset": 0x3FE0},
-    {"fault_record_offset": 0x50, "iotlb_offset": 0x60},
+    {"fault_record_offset": 0xC0, "iotlb_offset": 0xD0},
 ])  # fmt: skip
 def test_records_and_iotlb_stand_where_the_capabilities_say(placing: dict[str, Any]) -> None:
     world = World(**placing)

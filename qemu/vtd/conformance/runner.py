@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import groupby
 
@@ -138,6 +138,24 @@ def judge(scenario: Scenario, model: tuple[str, ...], seen: tuple[str, ...], ver
     return Verdict.DIFFERS, f"and not as {names} says" if claimed else ""
 
 
+# The capabilities that the catalogue's outcomes depend on.
+_SEEN = (
+    "address_width",
+    "host_address_width",
+    "levels",
+    "domain_id_bits",
+    "page_2m",
+    "page_1g",
+    "pass_through",
+    "device_tlb",
+    "snoop_control",
+    "caching_mode",
+    "page_selective",
+    "max_address_mask",
+    "fault_records",
+)
+
+
 def what_is_lacking(setup: Setup, offered: Capabilities) -> str:
     """The capabilities that a setup needs and this unit does not offer; empty when there are none.
 
@@ -146,12 +164,10 @@ def what_is_lacking(setup: Setup, offered: Capabilities) -> str:
     lacking = [name for name in setup.needs if not getattr(offered, name)]
     if lacking:
         return ", ".join(lacking)
-    # Whether a root-table pointer invalidates by itself shows in the one scenario that needs it.
-    wanted = replace(setup.capabilities, invalidate_on_root_pointer=offered.invalidate_on_root_pointer)
-    for part in fields(Capabilities):
-        have, want = getattr(offered, part.name), getattr(wanted, part.name)
-        if part.name != "zero_length_read" and have != want:
-            raise QemuUnsuitable(f"the {setup.name} catalogue is for {part.name}={want}, this QEMU has {have}")
+    for name in _SEEN:
+        have, want = getattr(offered, name), getattr(setup.capabilities, name)
+        if have != want:
+            raise QemuUnsuitable(f"the {setup.name} catalogue is for {name}={want}, this QEMU has {have}")
     return ""
 
 

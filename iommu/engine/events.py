@@ -1,0 +1,54 @@
+"""The three events a unit can raise, fault, invalidation and page request, each with mask and pending (spec 7.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from iommu.engine.register_file import RegisterFile
+from iommu.registers import EventControl
+
+
+class Message(NamedTuple):
+    """A message the unit itself sends: a 32-bit write of `data` to `address`. It is neither remapped nor posted."""
+
+    address: int
+    data: int
+
+
+class Event:
+    """One event: xCTL, xDATA, xADDR and xUADDR, where x is FE, IE or PE.
+
+    Args:
+        registers: the unit's registers; this class gives xCTL its behaviour.
+        prefix: "FE", "IE" or "PE".
+        send: called with each message that goes out.
+    """
+
+    def __init__(self, registers: RegisterFile, prefix: str, send: Callable[[Message], None]) -> None:
+        slots = registers.slots
+        self._control, self._data = slots[f"{prefix}CTL"], slots[f"{prefix}DATA"]
+        self._address, self._upper = slots[f"{prefix}ADDR"], slots[f"{prefix}UADDR"]
+        self._send = send
+        self._control.effect = self._on_control
+
+    def signal(self) -> None:
+        """A condition has arisen: send the message now, or hold it while masked."""
+        if EventControl.IM.get(self._control.value):
+            self._control.value |= EventControl.IP.mask
+        else:
+            self._send_message()
+
+    def withdraw(self) -> None:
+        """Software has serviced every condition: a message still held back is not sent any more."""
+        self._control.value &= ~EventControl.IP.mask
+
+    def _on_control(self, _written: int) -> None:
+        """Software unmasked the event: one that was held back goes out now."""
+        control = self._control.value
+        if EventControl.IP.get(control) and not EventControl.IM.get(control):
+            self.withdraw()
+            self._send_message()
+
+    def _send_message(self) -> None:
+        self._send(Message(self._upper.value << 32 | self._address.value, self._data.value))
