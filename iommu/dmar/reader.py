@@ -13,7 +13,7 @@ from typing import Any
 
 from iommu.dmar import layouts
 from iommu.dmar.layouts import HEAD_SIZE, HEADER_SIZE, SCOPE_SIZE
-from iommu.dmar.model import KINDS, Andd, DeviceScope, Scoped, Structure, Unknown
+from iommu.dmar.model import KINDS, Andd, DeviceScope, Path, Scoped, Structure, Unknown
 from iommu.dmar.wire import Decode, decoder
 from iommu.errors import DmarError
 from iommu.fields import Layout
@@ -84,10 +84,14 @@ def _read_structure(data: bytes, offset: int, stop: int, code: int, report: Repo
         message = f"a {kind.kind} takes at least {body - offset} bytes"
         report(_error(message, offset + 2, kind.kind, "LENGTH", stop - offset))
         return Unknown(code, data[offset + HEAD_SIZE : stop])
-    structure = kind(*decoders[kind.layout](data, offset)[2:])
-    if isinstance(structure, Scoped):
-        structure.scopes, body = _read_scopes(data, body, stop, kind.kind, report, decoders)
-    elif isinstance(structure, Andd):
+    values = decoders[kind.layout](data, offset)[2:]
+    if issubclass(kind, Scoped):
+        scopes, body = _read_scopes(data, body, stop, kind.kind, report, decoders)
+        scoped = kind(*values, scopes=scopes)
+        scoped.rest = data[body:stop]
+        return scoped
+    structure = kind(*values)
+    if isinstance(structure, Andd):
         name, nul, padding = data[body:stop].partition(b"\0")
         structure.object_name, structure.padding = name.decode("latin-1"), nul + padding
         body = stop
@@ -112,13 +116,15 @@ def _read_scopes(
             message = f"a device scope here takes {SCOPE_SIZE} to {stop - offset} bytes"
             report(_error(message, offset + 1, f"{where}.SCOPE", "LENGTH", length))
             break
-        hops = data[offset + SCOPE_SIZE : offset + length]
-        scope = DeviceScope(
-            kind, bus, tuple(zip(hops[::2], hops[1::2], strict=False)), enumeration_id, flags, reserved
-        )
+        at = offset + SCOPE_SIZE
+        if length == SCOPE_SIZE + 2:  # nearly all have one hop
+            path: Path = ((data[at], data[at + 1]),)
+        else:
+            path = tuple(zip(data[at : offset + length : 2], data[at + 1 : offset + length : 2], strict=False))
+        scope = DeviceScope(kind, bus, path, enumeration_id, flags, reserved)
         if length & 1:
             report(_error("an odd length leaves half a hop", offset + 1, f"{where}.SCOPE", "LENGTH", length))
-            scope.padding = hops[-1:]
+            scope.padding = data[offset + length - 1 : offset + length]
         scopes.append(scope)
         offset += length
     return scopes, offset

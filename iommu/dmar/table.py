@@ -15,6 +15,9 @@ from iommu.dmar.reader import FAST, Decoders, Report, read_structures
 from iommu.dmar.topology import unit_for
 from iommu.errors import DmarError
 
+# Where the identifiers stand among the header's fields.
+_TEXTS = [position for position, name in enumerate(reversed(HeaderLayout.fields)) if name in TEXTS]
+
 
 @dataclass(slots=True)
 class Dmar:
@@ -137,11 +140,10 @@ def _read_header(data: bytes, decoders: Decoders) -> Header:
     if len(data) < HEADER_SIZE:
         message = f"the file ends after {len(data)} bytes, a DMAR takes at least {HEADER_SIZE}"
         raise DmarError(message, offset=len(data), where="header", field=_header_field_at(len(data)))
-    names = reversed(HeaderLayout.fields)
-    values = dict(zip(names, decoders[HeaderLayout](data, 0), strict=True))
-    for name in TEXTS:
-        values[name] = values[name].decode("latin-1").rstrip("\0")
-    return Header(*values.values())
+    values = list(decoders[HeaderLayout](data, 0))
+    for position in _TEXTS:
+        values[position] = values[position].decode("latin-1").rstrip("\0")
+    return Header(*values)
 
 
 def _header_field_at(offset: int) -> str:
