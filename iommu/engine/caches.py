@@ -1,18 +1,26 @@
-"""What the unit remembers (spec 6.2): context entries by source-id, translations by domain-id and page.
+"""What the unit remembers (spec 6.2), tagged as the specification's table says.
 
-Only entries that led to a translation are kept, as a unit without caching mode does. Nothing notices when memory
-changes: staleness is real, until an invalidation covers it.
+    context cache               source-id
+    PASID cache                 source-id and PASID; domain-id for invalidation
+    IOTLB                       domain-id, and the PASID where a first stage took part; page
+    paging-structure caches     the same, each stage its own; level and page
+    interrupt-entry cache       index
+
+Only what led to a translation is kept, as a unit without caching mode does. Nothing notices when memory changes:
+staleness is real, until an invalidation covers it.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from iommu.structures import TranslationType
 
+Item = TypeVar("Item")
+
 
 class CachedContext(NamedTuple):
-    """A context entry that passed its checks, decoded."""
+    """A legacy context entry that passed its checks, decoded."""
 
     domain_id: int
     translation_type: TranslationType
@@ -22,73 +30,319 @@ class CachedContext(NamedTuple):
 
 
 class Page(NamedTuple):
-    """One translation: `host` is the first byte of the page, `shift` the log2 of its size."""
+    """One translation: `host` is the first byte of the page, `shift` the log2 of its size.
+
+    `user` and `executable` come from a first stage, and are set where none took part. `dirty` says that the entries
+    of all stages that record writes have done so, so that a write may use this translation as it is.
+    """
 
     host: int
     shift: int
     readable: int
     writable: int
+    user: int = 1
+    executable: int = 1
+    dirty: int = 1
 
 
-class ContextCache:
-    """Context entries by source-id, with the root entry folded in (spec 6.2.2)."""
+class Table(NamedTuple):
+    """What a paging-structure cache holds: the next table, and the permissions of the levels down to it."""
 
-    def __init__(self) -> None:
-        self._entries: dict[int, CachedContext] = {}
+    address: int
+    readable: int
+    writable: int
+    user: int = 1
+    executable: int = 1
+
+
+class Keyed(Generic[Item]):
+    """Entries by a number (a source-id, an index), dropped one by one, by a mask, or by what they are."""
+
+    def __init__(self, capacity: int) -> None:
+        self._entries: dict[int, Item] = {}
+        self._capacity = capacity
         self.find = self._entries.get
 
-    def fill(self, source_id: int, context: CachedContext) -> None:
-        """Remember one entry."""
-        self._entries[source_id] = context
+    def fill(self, key: int, item: Item) -> None:
+        """Remember one entry; the oldest makes room for it where there is none."""
+        if len(self._entries) >= self._capacity and key not in self._entries:
+            del self._entries[next(iter(self._entries))]
+        self._entries[key] = item
 
     def drop_all(self) -> None:
-        """Global invalidation."""
+        """Forget everything."""
         self._entries.clear()
 
-    def drop_domain(self, domain_id: int) -> None:
-        """Domain-selective invalidation."""
-        for source_id in [key for key, context in self._entries.items() if context.domain_id == domain_id]:
-            del self._entries[source_id]
-
-    def drop_device(self, source_id: int, ignored: int) -> None:
-        """Device-selective invalidation; `ignored` are the source-id bits that need not match."""
-        for key in [key for key in self._entries if (key ^ source_id) & ~ignored == 0]:
+    def drop_matching(self, wanted: int, ignored: int) -> None:
+        """Forget the entries whose key equals `wanted` in all bits that are not `ignored`."""
+        for key in [key for key in self._entries if (key ^ wanted) & ~ignored == 0]:
             del self._entries[key]
 
 
+class ContextCache(Keyed[CachedContext]):
+    """Legacy context entries by source-id, with the root entry folded in."""
+
+    def drop_domain(self, domain_id: int) -> None:
+        """Forget the entries of a domain."""
+        for key in [key for key, context in self._entries.items() if context.domain_id == domain_id]:
+            del self._entries[key]
+
+
+class Process(NamedTuple):
+    """A PASID-table entry that passed its checks, decoded: everything a walk needs to know (spec 9.6)."""
+
+    domain_id: int
+    translation_type: int
+    first_table: int
+    first_levels: int
+    second_table: int
+    second_levels: int
+    supervisor_enabled: int
+    write_protect: int
+    extended_accessed: int
+    second_dirty: int
+    snooped: int
+    fpd: int
+
+
+class ScalableContext(NamedTuple):
+    """A scalable-mode context entry that passed its checks, decoded (spec 9.4)."""
+
+    directory: int
+    pasids: int
+    pasid_enabled: int
+    device_tlb_enabled: int
+    page_requests_enabled: int
+    rid_pasid: int
+    rid_priv: int
+    fpd: int
+
+
+class PasidCache:
+    """PASID-table entries by source-id and PASID, with the directory entry folded in (spec 6.2.3)."""
+
+    def __init__(self, capacity: int) -> None:
+        self._entries: dict[tuple[int, int], Process] = {}
+        self._capacity = capacity
+        self.find = self._entries.get
+
+    def fill(self, key: tuple[int, int], process: Process) -> None:
+        """Remember the entry of (source-id, PASID)."""
+        if len(self._entries) >= self._capacity and key not in self._entries:
+            del self._entries[next(iter(self._entries))]
+        self._entries[key] = process
+
+    def drop_all(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+
+    def drop(self, domain_id: int, pasid: int | None = None) -> None:
+        """Forget the entries of a domain, or those of one PASID in it."""
+        gone = [
+            key
+            for key, process in self._entries.items()
+            if process.domain_id == domain_id and pasid in (None, key[1])
+        ]
+        for key in gone:
+            del self._entries[key]
+
+
+Pages = tuple[dict[int, Page], dict[int, Page], dict[int, Page]]
+_SHIFTS = (12, 21, 30)
+_SIZE = {shift: size for size, shift in enumerate(_SHIFTS)}
+
+
 class Iotlb:
-    """Translations by domain-id and page (spec 6.2.3): devices that share a domain share them."""
+    """Translations by domain-id, PASID and page (spec 6.2.4); PASID None where only a second stage, or none, took part.
 
-    SHIFTS = (12, 21, 30)
+    Devices that share a domain share them.
+    """
 
-    def __init__(self) -> None:
-        self._domains: dict[int, tuple[dict[int, Page], dict[int, Page], dict[int, Page]]] = {}
+    def __init__(self, capacity: int) -> None:
+        self._tags: dict[tuple[int, int | None], Pages] = {}
+        self._capacity = capacity
+        self._count = 0
 
-    def find(self, domain_id: int, address: int) -> Page | None:
+    def find(self, domain_id: int, pasid: int | None, address: int) -> Page | None:
         """The translation that covers `address`, of whatever page size."""
-        pages = self._domains.get(domain_id)
+        pages = self._tags.get((domain_id, pasid))
         if pages is None:
             return None
         return pages[0].get(address >> 12) or pages[1].get(address >> 21) or pages[2].get(address >> 30)
 
-    def fill(self, domain_id: int, address: int, page: Page) -> None:
-        """Remember the page that maps `address`."""
-        pages = self._domains.setdefault(domain_id, ({}, {}, {}))
-        pages[self.SHIFTS.index(page.shift)][address >> page.shift] = page
+    def fill(self, domain_id: int, pasid: int | None, address: int, page: Page) -> None:
+        """Remember the page that maps `address`. With no room left, everything is forgotten to make some."""
+        if self._count >= self._capacity:
+            self.drop_all()
+        self._count += 1
+        pages = self._tags.setdefault((domain_id, pasid), ({}, {}, {}))
+        pages[_SIZE[page.shift]][address >> page.shift] = page
 
     def drop_all(self) -> None:
-        """Global invalidation."""
-        self._domains.clear()
+        """Forget everything."""
+        self._tags.clear()
+        self._count = 0
 
     def drop_domain(self, domain_id: int) -> None:
-        """Domain-selective invalidation."""
-        self._domains.pop(domain_id, None)
+        """Forget everything of a domain, whatever its PASID."""
+        for tag in [tag for tag in self._tags if tag[0] == domain_id]:
+            del self._tags[tag]
 
     def drop_pages(self, domain_id: int, address: int, mask: int) -> None:
-        """Page-selective invalidation: every page that overlaps the 2**mask pages of 4 KiB around `address`."""
+        """Page-selective within a domain: second-stage pages that overlap, and all that a first stage had part in.
+
+        `mask`: the 2**mask pages of 4 KiB around `address`.
+        """
+        for tag in [tag for tag in self._tags if tag[0] == domain_id and tag[1] is not None]:
+            del self._tags[tag]
+        self._drop_overlapping((domain_id, None), address, mask)
+
+    def drop_pasid(self, domain_id: int, pasid: int) -> None:
+        """PASID-selective: everything of one PASID; second-stage entries may stay."""
+        self._tags.pop((domain_id, pasid), None)
+
+    def drop_pasid_pages(self, domain_id: int, pasid: int, address: int, mask: int) -> None:
+        """Page-selective within a PASID."""
+        self._drop_overlapping((domain_id, pasid), address, mask)
+
+    def _drop_overlapping(self, tag: tuple[int, int | None], address: int, mask: int) -> None:
         first = address >> 12 + mask << mask
         last = first + (1 << mask) - 1
-        for shift, pages in zip(self.SHIFTS, self._domains.get(domain_id, ()), strict=False):
+        for shift, pages in zip(_SHIFTS, self._tags.get(tag, ()), strict=False):
             down = shift - 12
-            for frame in [frame for frame in pages if first >> down <= frame <= last >> down]:
+            low, high = first >> down, last >> down
+            if high - low < len(pages):
+                gone = [frame for frame in range(low, high + 1) if frame in pages]
+            else:
+                gone = [frame for frame in pages if low <= frame <= high]
+            for frame in gone:
                 del pages[frame]
+
+
+class StructureCache:
+    """Upper paging entries of one stage by domain-id, PASID, level and page (spec 6.2.5)."""
+
+    def __init__(self, capacity: int) -> None:
+        self._tags: dict[tuple[int, int | None], dict[tuple[int, int], Table]] = {}
+        self._capacity = capacity
+        self._count = 0
+
+    def find(self, domain_id: int, pasid: int | None, address: int, levels: int) -> tuple[int, Table] | None:
+        """The deepest table known on the way to `address`, and its level."""
+        tables = self._tags.get((domain_id, pasid))
+        if tables is None:
+            return None
+        for level in range(1, levels):
+            table = tables.get((level, address >> 12 + 9 * level))
+            if table is not None:
+                return level, table
+        return None
+
+    def fill(self, domain_id: int, pasid: int | None, address: int, level: int, table: Table) -> None:
+        """Remember that the table of `level` on the way to `address` is `table`."""
+        if self._count >= self._capacity:
+            self.drop_all()
+        self._count += 1
+        self._tags.setdefault((domain_id, pasid), {})[level, address >> 12 + 9 * level] = table
+
+    def drop_all(self) -> None:
+        """Forget everything."""
+        self._tags.clear()
+        self._count = 0
+
+    def drop_domain(self, domain_id: int) -> None:
+        """Forget everything of a domain."""
+        for tag in [tag for tag in self._tags if tag[0] == domain_id]:
+            del self._tags[tag]
+
+    def drop_tag(self, domain_id: int, pasid: int | None) -> None:
+        """Forget everything of one PASID, or of the domain's second stage."""
+        self._tags.pop((domain_id, pasid), None)
+
+
+class Caches:
+    """All of a unit's caches, and what each invalidation command drops (spec 6.5.2).
+
+    Register-based and queued commands both end here. A command may drop more than it names, never less.
+
+    Args:
+        capacity: entries each cache holds.
+    """
+
+    def __init__(self, capacity: int = 1 << 20) -> None:
+        self.contexts = ContextCache(capacity)
+        self.scalable_contexts: Keyed[ScalableContext] = Keyed(capacity)
+        self.pasids = PasidCache(capacity)
+        self.iotlb = Iotlb(capacity)
+        self.first_stage = StructureCache(capacity)
+        self.second_stage = StructureCache(capacity)
+        self.interrupts: Keyed[int] = Keyed(capacity)
+
+    def drop_contexts(self) -> None:
+        """Context cache, global."""
+        self.contexts.drop_all()
+        self.scalable_contexts.drop_all()
+
+    def drop_contexts_of_domain(self, domain_id: int) -> None:
+        """Context cache, domain-selective. Scalable-mode context entries have no domain-id: all of them go."""
+        self.contexts.drop_domain(domain_id)
+        self.scalable_contexts.drop_all()
+
+    def drop_contexts_of_device(self, source_id: int, ignored: int) -> None:
+        """Context cache, device-selective; `ignored` are the source-id bits that need not match."""
+        self.contexts.drop_matching(source_id, ignored)
+        self.scalable_contexts.drop_matching(source_id, ignored)
+
+    def drop_pasids(self) -> None:
+        """PASID cache, global."""
+        self.pasids.drop_all()
+
+    def drop_pasids_of_domain(self, domain_id: int) -> None:
+        """PASID cache, domain-selective."""
+        self.pasids.drop(domain_id)
+
+    def drop_pasid(self, domain_id: int, pasid: int) -> None:
+        """PASID cache, PASID-selective within a domain."""
+        self.pasids.drop(domain_id, pasid)
+
+    def drop_translations(self) -> None:
+        """IOTLB, global."""
+        self.iotlb.drop_all()
+        self.first_stage.drop_all()
+        self.second_stage.drop_all()
+
+    def drop_translations_of_domain(self, domain_id: int) -> None:
+        """IOTLB, domain-selective."""
+        self.iotlb.drop_domain(domain_id)
+        self.first_stage.drop_domain(domain_id)
+        self.second_stage.drop_domain(domain_id)
+
+    def drop_translations_of_pages(self, domain_id: int, address: int, mask: int, leaf_only: int) -> None:
+        """IOTLB, page-selective within a domain: 2**mask pages. `leaf_only` is the hint IH: upper entries may stay."""
+        self.iotlb.drop_pages(domain_id, address, mask)
+        if not leaf_only:
+            self.second_stage.drop_tag(domain_id, None)
+            self.first_stage.drop_domain(domain_id)
+
+    def drop_translations_of_pasid(self, domain_id: int, pasid: int) -> None:
+        """PASID-based IOTLB, PASID-selective within a domain."""
+        self.iotlb.drop_pasid(domain_id, pasid)
+        self.first_stage.drop_tag(domain_id, pasid)
+
+    def drop_translations_of_pasid_pages(
+        self, domain_id: int, pasid: int, address: int, mask: int, leaf_only: int
+    ) -> None:
+        """PASID-based IOTLB, page-selective within a PASID: 2**mask pages."""
+        self.iotlb.drop_pasid_pages(domain_id, pasid, address, mask)
+        if not leaf_only:
+            self.first_stage.drop_tag(domain_id, pasid)
+
+    def drop_interrupts(self, index: int = 0, mask: int = 16) -> None:
+        """Interrupt-entry cache: the 2**mask entries around `index`; by default all."""
+        self.interrupts.drop_matching(index, (1 << mask) - 1)
+
+    def drop_all_of_dma(self) -> None:
+        """What a unit that says so does by itself when the root table is set (CAP.ESRTPS)."""
+        self.drop_contexts()
+        self.drop_pasids()
+        self.drop_translations()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from iommu.engine.caches import ContextCache, Iotlb
+from iommu.engine.caches import Caches
 from iommu.engine.register_file import RegisterFile
 from iommu.registers import CCMD, IOTLB, IVA, Granularity, TableMode
 
-# CCMD.FM: which function bits of the source-id need not match.
-_IGNORED_FUNCTION_BITS = (0b000, 0b100, 0b110, 0b111)
+# CCMD.FM, and FM of a descriptor: which function bits of the source-id need not match.
+IGNORED_FUNCTION_BITS = (0b000, 0b100, 0b110, 0b111)
 
 
 class Invalidation:
@@ -17,9 +17,9 @@ class Invalidation:
     `mode` is the table mode the last SRTP latched.
     """
 
-    def __init__(self, registers: RegisterFile, contexts: ContextCache, iotlb: Iotlb) -> None:
+    def __init__(self, registers: RegisterFile, caches: Caches) -> None:
         self.capabilities = registers.capabilities
-        self.contexts, self.iotlb = contexts, iotlb
+        self.caches = caches
         self.mode: int = TableMode.LEGACY
         self._address_mask = (1 << registers.capabilities.address_width) - 1
         slots = registers.slots
@@ -45,11 +45,11 @@ class Invalidation:
             return Granularity.NONE
         match command.CIRG:
             case Granularity.GLOBAL:
-                self.contexts.drop_all()
+                self.caches.drop_contexts()
             case Granularity.DOMAIN:
-                self.contexts.drop_domain(command.DID)
+                self.caches.drop_contexts_of_domain(command.DID)
             case Granularity.SELECTIVE:
-                self.contexts.drop_device(command.SID, _IGNORED_FUNCTION_BITS[command.FM])
+                self.caches.drop_contexts_of_device(command.SID, IGNORED_FUNCTION_BITS[command.FM])
             case _:
                 return Granularity.NONE
         return Granularity(command.CIRG)
@@ -61,13 +61,15 @@ class Invalidation:
         """
         match command.IIRG:
             case Granularity.GLOBAL:
-                self.iotlb.drop_all()
+                self.caches.drop_translations()
             case Granularity.DOMAIN:
-                self.iotlb.drop_domain(command.DID)
+                self.caches.drop_translations_of_domain(command.DID)
             case Granularity.SELECTIVE:
                 if not self.capabilities.page_selective or where.AM > self.capabilities.max_address_mask:
                     return Granularity.NONE
-                self.iotlb.drop_pages(command.DID, where.ADDR & self._address_mask, where.AM)
+                self.caches.drop_translations_of_pages(
+                    command.DID, where.ADDR & self._address_mask, where.AM, where.IH
+                )
             case _:
                 return Granularity.NONE
         return Granularity(command.IIRG)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iommu.engine.caches import CachedContext, ContextCache, Iotlb, Page
+from iommu.engine.caches import CachedContext, Caches, Page
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.faults import FaultLog
 from iommu.engine.reasons import Blocked, FaultReason
@@ -31,11 +31,10 @@ class Translation:
         capabilities: Capabilities,
         second_stage: SecondStage,
         faults: FaultLog,
-        contexts: ContextCache,
-        iotlb: Iotlb,
+        caches: Caches,
     ) -> None:
         self.memory, self.capabilities = memory, capabilities
-        self.second_stage, self.faults, self.contexts, self.iotlb = second_stage, faults, contexts, iotlb
+        self.second_stage, self.faults, self.caches = second_stage, faults, caches
         self.enabled = False
         self.root_table = 0
         self.mode: int = TableMode.LEGACY
@@ -62,7 +61,7 @@ class Translation:
         except Blocked as condition:
             if condition.reason is FaultReason.LCT_4:
                 # An unreadable top table is the context entry's error, and erroneous entries are not cached.
-                self.contexts.drop_device(request.source_id, 0)
+                self.caches.contexts.drop_matching(request.source_id, 0)
             recorded = self.faults.report(condition.reason, request, fpd or condition.fpd)
             return blocked(condition.reason, recorded=recorded)
 
@@ -72,7 +71,7 @@ class Translation:
             raise Blocked(FaultReason.RTA_1)
         if request.pasid is not None:
             raise Blocked(FaultReason.RTA_2)
-        context = self.contexts.find(request.source_id)
+        context = self.caches.contexts.find(request.source_id)
         if context is not None:
             self.admit(context.translation_type, request, context.fpd)
             return context
@@ -80,7 +79,7 @@ class Translation:
         translation_type = self.translation_type(entry)
         self.admit(translation_type, request, entry.FPD)
         context = CachedContext(entry.DID, translation_type, self.levels(entry), entry.SSPTPTR, entry.FPD)
-        self.contexts.fill(request.source_id, context)
+        self.caches.contexts.fill(request.source_id, context)
         return context
 
     def context_entry(self, source_id: SourceId) -> int:
@@ -163,13 +162,13 @@ class Translation:
         """By the IOTLB or the walk; what the walk found is remembered only if the request goes through by it."""
         if request.address >> min(self.capabilities.address_width, 12 + 9 * context.levels):
             raise Blocked(FaultReason.LGN_1)
-        cached = self.iotlb.find(context.domain_id, request.address)
+        cached = self.caches.iotlb.find(context.domain_id, None, request.address)
         page = cached or self.second_stage.walk(context.table, context.levels, request)
         if not self.permits(page, request):
             raise Blocked(no_permission(request))
         outcome = self.outcome(page, request)
         if cached is None:
-            self.iotlb.fill(context.domain_id, request.address, page)
+            self.caches.iotlb.fill(context.domain_id, None, request.address, page)
         return outcome
 
     def permits(self, page: Page, request: DmaRequest) -> bool:

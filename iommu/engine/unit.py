@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from iommu.engine.caches import ContextCache, Iotlb
+from iommu.engine.caches import Caches
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.events import Message
 from iommu.engine.faults import FaultLog
@@ -53,12 +53,12 @@ class RemappingUnit:
         """Power-good reset (spec 11.4): registers at their reset values, caches empty, no event pending."""
         self.registers = RegisterFile(self.capabilities)
         self._events: list[Message] = []
-        self.contexts, self.iotlb = ContextCache(), Iotlb()
+        self.caches = Caches()
         self.faults = self.FaultLog(self.registers, self.policy, self._events.append)
-        self.invalidation = self.Invalidation(self.registers, self.contexts, self.iotlb)
+        self.invalidation = self.Invalidation(self.registers, self.caches)
         self.second_stage = self.SecondStage(self.memory, self.capabilities, self.policy)
         self.translation = self.Translation(
-            self.memory, self.capabilities, self.second_stage, self.faults, self.contexts, self.iotlb
+            self.memory, self.capabilities, self.second_stage, self.faults, self.caches
         )
         self.registers.slots["GCMD"].effect = self._on_command
 
@@ -97,5 +97,4 @@ class RemappingUnit:
         self.translation.root_table = latched.RTA
         self.translation.mode = self.invalidation.mode = latched.TTM
         if self.capabilities.invalidate_on_root_pointer:
-            self.contexts.drop_all()
-            self.iotlb.drop_all()
+            self.caches.drop_all_of_dma()

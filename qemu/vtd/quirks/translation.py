@@ -25,7 +25,7 @@ class SilentOnHit(Quirk, Translation):
 
     def through_pages(self, context: CachedContext, request: DmaRequest) -> Outcome:
         """A cached page without the permission ends the request as if FPD were set."""
-        page = self.iotlb.find(context.domain_id, request.address)
+        page = self.caches.iotlb.find(context.domain_id, None, request.address)
         if page is not None and not self.permits(page, request):
             raise Blocked(no_permission(request), fpd=1)
         return super().through_pages(context, request)

@@ -1,0 +1,50 @@
+"""First-stage paging entries (spec 9.7): x86 long-mode tables of 4 or 5 levels."""
+
+from iommu.fields import Layout, address, field, flag
+
+
+class FirstStageEntry(Layout, bits=64, section="9.7"):
+    """What every first-stage entry has."""
+
+    XD = flag(63, "execute disabled")
+    IGN62 = field(62, 52, "ignored")
+    IGN11 = flag(11, "ignored")
+    EA = flag(10, "extended accessed")
+    IGN9 = flag(9, "ignored")
+    G = flag(8, "global; ignored in an entry that points to a table")
+    D = flag(6, "dirty; ignored in an entry that points to a table")
+    A = flag(5, "accessed")
+    PCD = flag(4, "memory type")
+    PWT = flag(3, "memory type")
+    US = flag(2, "user")
+    RW = flag(1, "writable")
+    P = flag(0, "present")
+
+
+class FirstStageTable(FirstStageEntry):
+    """An entry that points to the next table: bit 7 (PS) is 0."""
+
+    ADDR = address(51, 12, "next table")
+
+
+class FirstStage4KPage(FirstStageEntry):
+    """A 4 KiB page, level 1."""
+
+    ADDR = address(51, 12, "page")
+    PAT = flag(7, "memory type")
+
+
+class FirstStage2MPage(FirstStageEntry):
+    """A 2 MiB page, level 2."""
+
+    ADDR = address(51, 21, "page")
+    PAT = flag(12, "memory type")
+    PS = flag(7, "page size: 1")
+
+
+class FirstStage1GPage(FirstStageEntry):
+    """A 1 GiB page, level 3. Reserved as a whole where CAP.FS1GP does not offer it."""
+
+    ADDR = address(51, 30, "page")
+    PAT = flag(12, "memory type")
+    PS = flag(7, "page size: 1", needs="first_stage_1g")
