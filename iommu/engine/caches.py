@@ -153,9 +153,9 @@ _SIZE = {shift: size for size, shift in enumerate(_SHIFTS)}
 
 
 class Iotlb:
-    """Translations by domain-id, PASID and page (spec 6.2.4); PASID None where only a second stage, or none, took part.
+    """Translations by domain-id, PASID and page (spec 6.2.4). Devices that share a domain share them.
 
-    Devices that share a domain share them.
+    The PASID is None where no first stage took part.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -318,7 +318,7 @@ class Caches:
         self.second_stage.drop_domain(domain_id)
 
     def drop_translations_of_pages(self, domain_id: int, address: int, mask: int, leaf_only: int) -> None:
-        """IOTLB, page-selective within a domain: 2**mask pages. `leaf_only` is the hint IH: upper entries may stay."""
+        """IOTLB, page-selective within a domain: 2**mask pages. With `leaf_only`, the hint IH, upper entries stay."""
         self.iotlb.drop_pages(domain_id, address, mask)
         if not leaf_only:
             self.second_stage.drop_tag(domain_id, None)

@@ -48,6 +48,8 @@ class Access(IntEnum):
 
     READ = 1
     WRITE = 2
+    ATOMIC = 3
+    """An AtomicOp: reads and writes, and needs both permissions."""
 
 
 class AddressType(IntEnum):
@@ -64,11 +66,13 @@ class DmaRequest(NamedTuple):
     Attributes:
         source_id: who asks.
         address: first byte, 64 bits.
-        access: read or write.
+        access: read, write, or both at once.
         length: bytes; 0 for a zero-length read. A request never crosses a 4 KiB boundary.
         pasid: the PASID it carries, 20 bits, or None.
         privileged: privileged mode requested; only with a PASID.
+        execute: execute requested; only with a PASID and only for a read.
         address_type: untranslated, or one of the two kinds a device with a device-TLB sends.
+        no_write: a translation request that will not be used for writes (its NW flag).
     """
 
     source_id: SourceId
@@ -78,6 +82,8 @@ class DmaRequest(NamedTuple):
     pasid: int | None = None
     privileged: bool = False
     address_type: AddressType = AddressType.UNTRANSLATED
+    execute: bool = False
+    no_write: bool = False
 
     def check(self) -> DmaRequest:
         """Itself. Raises MisuseError when no device could send such a request."""
@@ -95,6 +101,10 @@ class DmaRequest(NamedTuple):
             raise MisuseError(f"PASID {self.pasid:#x} is not a 20-bit number")
         if self.privileged and self.pasid is None:
             raise MisuseError("only a request with a PASID can ask for privileged mode")
+        if self.execute and (self.pasid is None or self.access is not Access.READ):
+            raise MisuseError("only a read with a PASID can ask to execute")
+        if self.no_write and self.address_type is not AddressType.TRANSLATION_REQUEST:
+            raise MisuseError("no_write belongs to a translation request")
         return self
 
 
@@ -107,7 +117,9 @@ class Outcome(NamedTuple):
         fault: why it was blocked; None when it went through, or was dropped without a fault the architecture names.
         recorded: the fault reached a fault recording register.
         interrupt: the address is in the interrupt range: the request is a message, not DMA (spec 3.14).
-        readable, writable: the effective permissions; what a translation request is answered with.
+        readable, writable, executable: the effective permissions; what a translation request is answered with.
+        stale: with auditing on, the cached items that were used and no longer match memory.
+        trace: with tracing on, the steps of the walk.
     """
 
     host_address: int | None
@@ -117,6 +129,9 @@ class Outcome(NamedTuple):
     interrupt: bool = False
     readable: bool = True
     writable: bool = True
+    executable: bool = False
+    stale: tuple[object, ...] = ()
+    trace: tuple[object, ...] = ()
 
 
 def blocked(reason: FaultReason | None = None, *, recorded: bool = False) -> Outcome:
