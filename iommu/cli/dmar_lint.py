@@ -25,11 +25,15 @@ def print_report(found: list[Finding], data: bytes, as_json: bool) -> None:
         )
         out.print(line(f"        {safe(finding.message)}"))
         out.print(line((f"        {finding.advice} [{finding.source}]", "dim")))
-    counts = ", ".join(f"{sum(f.severity == s for f in found)} {s.name.lower()}s" for s in reversed(Severity))
+    counts = ", ".join(_counted(sum(f.severity == s for f in found), s.name.lower()) for s in reversed(Severity))
     out.print(line(("findings: ", "bold"), counts if found else "none"))
     for verdict in judged:
         for text in _verdict_lines(verdict):
             out.print(text)
+
+
+def _counted(number: int, name: str) -> str:
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"
 
 
 def _verdict_lines(verdict: Verdict) -> list[Any]:
