@@ -50,6 +50,19 @@ def test_a_missing_file_and_a_directory() -> None:
     assert (done.returncode, done.stderr) == (2, b"vtd: /nowhere/table: No such file or directory\n")
 
 
+def test_what_the_locale_cannot_show_is_escaped() -> None:
+    data = hand.table(hand.drhd(0xFED90000, hand.scope(1, 0, (2, 0)), flags=1), hand.andd(1, b"\\_SB.\xe9\0"))
+    done = subprocess.run(
+        [sys.executable, "-m", "iommu.cli.main", "dmar", "topology", "-"],
+        input=data,
+        capture_output=True,
+        check=False,
+        env={"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\u2514\\u2500 endpoint  00:02.0" in done.stdout
+
+
 def test_wrong_use_is_status_2() -> None:
     assert vtd("dmar", "shwo").returncode == 2
     assert vtd("dmar", "show", "--jsno").returncode == 2

@@ -23,6 +23,7 @@ Output is for people, and for programs with `--json`. Errors go to stderr.
 import os
 import sys
 from importlib.metadata import entry_points
+from io import TextIOWrapper
 
 import typer
 
@@ -61,6 +62,9 @@ _root.__doc__ = "An executable model of Intel VT-d."
 
 def main() -> None:
     """The console script. Never returns: it exits with one of the statuses above."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name or a character the locale has none for is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     try:
         make_app()()
     except VtdError as error:
@@ -68,6 +72,10 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:
         _leave_the_pipe()
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"vtd: {where}{error.strerror or _one_line(error)}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
     finally:

@@ -48,7 +48,7 @@ def read_tables(path: Path) -> list[Source]:
     Raises InputError when there is nothing to read.
     """
     if path != STDIN and path.is_dir():
-        files = sorted(entry for entry in path.iterdir() if entry.is_file())
+        files = _files_in(path)
         found = [source for file in files for source in find_tables(_contents(file), str(file))]
         if not found:
             raise InputError(f"{path}: no DMAR in any of its {len(files)} files")
@@ -56,6 +56,13 @@ def read_tables(path: Path) -> list[Source]:
         data = _contents(path)
         found = list(find_tables(data, str(path))) or [Source(str(path), data)]
     return list({source.data: source for source in reversed(found)}.values())[::-1]
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in folder.iterdir() if entry.is_file())
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror}") from None
 
 
 def read_table(path: Path) -> bytes:

@@ -147,7 +147,10 @@ class PciTree:
         folder = sysfs / "bus" / "pci" / "devices"
         if not folder.is_dir():
             raise MisuseError(f"{folder}: no such folder, so no PCI functions can be read")
-        return cls([_of_folder(entry) for entry in sorted(folder.iterdir())])
+        try:
+            return cls([_of_folder(entry) for entry in sorted(folder.iterdir())])
+        except OSError as error:
+            raise MisuseError(f"{error.filename}: {error.strerror}") from None
 
 
 def _of_plain(item: dict[str, Any]) -> PciFunction:
@@ -176,10 +179,7 @@ def _of_qemu_bus(devices: list[dict[str, Any]]) -> list[PciFunction]:
 
 def _of_folder(folder: Path) -> PciFunction:
     """One function of a sysfs: its configuration space, and two links."""
-    try:
-        config = (folder / "config").read_bytes()
-    except OSError as error:
-        raise MisuseError(f"{folder / 'config'}: {error.strerror}") from None
+    config = (folder / "config").read_bytes()
     if len(config) < 64:
         raise MisuseError(f"{folder / 'config'}: {len(config)} bytes are too few for a configuration space")
     bridge = config[14] & 0x7F == 1

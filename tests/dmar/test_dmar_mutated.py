@@ -3,8 +3,10 @@
 import json
 import random
 import time
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from iommu.dmar import Dmar, DmarError
 from iommu.dmar.reader import construct_decoders
 from iommu.dmar.verdicts import verdicts
+from iommu.errors import MisuseError
 from tests.dmar import hand
 from tests.dmar.hand import TABLES, mutate, needs_corpus
 from tests.dmar.test_dmar_format import DAMAGED, EVERYTHING
@@ -115,3 +118,38 @@ def test_two_thousand_mutations() -> None:
 @pytest.mark.slow
 def test_a_hundred_thousand_mutations() -> None:
     assert run(100_000, seed=20261122) < 0.01
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 1 << 65) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.randoms(use_true_random=False), json_values)
+@settings(deadline=None, max_examples=300)
+def test_json_with_anything_anywhere_is_built_or_refused(numbers: random.Random, value: object) -> None:
+    """Some key of a good description gets any value at all: MisuseError, or a table that can be built."""
+    plain = Dmar.parse(EVERYTHING).to_dict()
+    spot: Any = plain
+    while True:
+        key = numbers.choice(list(spot)) if isinstance(spot, dict) else numbers.randrange(len(spot))
+        if not spot[key] or not isinstance(spot[key], dict | list) or numbers.random() < 0.2:
+            spot[key] = value
+            break
+        spot = spot[key]
+    with suppress(MisuseError):
+        data = Dmar.from_dict(plain).build()
+        assert isinstance(data, bytes)
+
+
+def test_memory_stays_in_proportion_to_the_input() -> None:
+    numbers = random.Random(3)
+    for data in [hand.table(hand.drhd(1, *[hand.scope(1, 0)] * 10000)), *(mutate(s, numbers) for s in SEEDS * 5)]:
+        tracemalloc.start()
+        with suppress(DmarError):
+            Dmar.parse(data, strict=False)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 100_000 + 60 * len(data)
