@@ -8,6 +8,18 @@ from iommu.structures.first_stage import (
     FirstStageEntry,
     FirstStageTable,
 )
+from iommu.structures.interrupt import (
+    CompatibilityAddress,
+    CompatibilityData,
+    DeliveryMode,
+    InterruptEntry,
+    PostedInterruptDescriptor,
+    PostedInterruptEntry,
+    RemappableAddress,
+    RemappableData,
+    RemappedInterruptEntry,
+    SourceValidation,
+)
 from iommu.structures.scalable import (
     PasidDirectoryEntry,
     PasidEntry,
@@ -24,15 +36,24 @@ from iommu.structures.second_stage import (
 )
 
 __all__ = [
+    "CompatibilityAddress",
+    "CompatibilityData",
     "ContextEntry",
+    "DeliveryMode",
     "FirstStage1GPage",
     "FirstStage2MPage",
     "FirstStage4KPage",
     "FirstStageEntry",
     "FirstStageTable",
+    "InterruptEntry",
     "PasidDirectoryEntry",
     "PasidEntry",
     "PasidTranslationType",
+    "PostedInterruptDescriptor",
+    "PostedInterruptEntry",
+    "RemappableAddress",
+    "RemappableData",
+    "RemappedInterruptEntry",
     "RootEntry",
     "ScalableContextEntry",
     "ScalableRootHalf",
@@ -41,5 +62,6 @@ __all__ = [
     "SecondStage4KPage",
     "SecondStageEntry",
     "SecondStageTable",
+    "SourceValidation",
     "TranslationType",
 ]
