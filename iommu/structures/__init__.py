@@ -1,6 +1,20 @@
 """The tables software builds in memory (spec chapter 9), one declaration each."""
 
 from iommu.structures.context import ContextEntry, RootEntry, TranslationType
+from iommu.structures.descriptors import (
+    ContextDescriptor,
+    Descriptor,
+    DescriptorType,
+    DeviceTlbDescriptor,
+    InterruptDescriptor,
+    IotlbDescriptor,
+    PageResponseDescriptor,
+    PasidCacheDescriptor,
+    PasidDeviceTlbDescriptor,
+    PasidIotlbDescriptor,
+    ResponseCode,
+    WaitDescriptor,
+)
 from iommu.structures.first_stage import (
     FirstStage1GPage,
     FirstStage2MPage,
@@ -20,6 +34,7 @@ from iommu.structures.interrupt import (
     RemappedInterruptEntry,
     SourceValidation,
 )
+from iommu.structures.page_request import PageRequestDescriptor
 from iommu.structures.scalable import (
     PasidDirectoryEntry,
     PasidEntry,
@@ -38,22 +53,34 @@ from iommu.structures.second_stage import (
 __all__ = [
     "CompatibilityAddress",
     "CompatibilityData",
+    "ContextDescriptor",
     "ContextEntry",
     "DeliveryMode",
+    "Descriptor",
+    "DescriptorType",
+    "DeviceTlbDescriptor",
     "FirstStage1GPage",
     "FirstStage2MPage",
     "FirstStage4KPage",
     "FirstStageEntry",
     "FirstStageTable",
+    "InterruptDescriptor",
     "InterruptEntry",
+    "IotlbDescriptor",
+    "PageRequestDescriptor",
+    "PageResponseDescriptor",
+    "PasidCacheDescriptor",
+    "PasidDeviceTlbDescriptor",
     "PasidDirectoryEntry",
     "PasidEntry",
+    "PasidIotlbDescriptor",
     "PasidTranslationType",
     "PostedInterruptDescriptor",
     "PostedInterruptEntry",
     "RemappableAddress",
     "RemappableData",
     "RemappedInterruptEntry",
+    "ResponseCode",
     "RootEntry",
     "ScalableContextEntry",
     "ScalableRootHalf",
@@ -64,4 +91,5 @@ __all__ = [
     "SecondStageTable",
     "SourceValidation",
     "TranslationType",
+    "WaitDescriptor",
 ]
