@@ -10,6 +10,7 @@ from iommu.lazy import attributes
 if TYPE_CHECKING:
     from iommu.engine.capabilities import Capabilities
     from iommu.engine.events import Message
+    from iommu.engine.interrupt_request import Interrupt, InterruptOutcome, InterruptRequest, Posting
     from iommu.engine.policy import Policy
     from iommu.engine.reasons import FaultReason
     from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId
@@ -26,12 +27,16 @@ __all__ = [
     "FaultReason",
     "FlatMemory",
     "FormatError",
+    "Interrupt",
+    "InterruptOutcome",
+    "InterruptRequest",
     "Memory",
     "MemoryAccessError",
     "Message",
     "MisuseError",
     "Outcome",
     "Policy",
+    "Posting",
     "RemappingUnit",
     "SourceId",
     "VtdError",
@@ -50,12 +55,16 @@ if not TYPE_CHECKING:  # a type checker must not take any name for a public one
             "FaultReason": "engine.reasons",
             "FlatMemory": "memory",
             "FormatError": "errors",
+            "Interrupt": "engine.interrupt_request",
+            "InterruptOutcome": "engine.interrupt_request",
+            "InterruptRequest": "engine.interrupt_request",
             "Memory": "memory",
             "MemoryAccessError": "errors",
             "Message": "engine.events",
             "MisuseError": "errors",
             "Outcome": "engine.request",
             "Policy": "engine.policy",
+            "Posting": "engine.interrupt_request",
             "RemappingUnit": "engine.unit",
             "SourceId": "engine.request",
             "VtdError": "errors",

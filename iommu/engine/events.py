@@ -10,7 +10,9 @@ from iommu.registers import EventControl
 
 
 class Message(NamedTuple):
-    """A message the unit itself sends: a 32-bit write of `data` to `address`. It is neither remapped nor posted."""
+    """A 32-bit write of `data` to `address` that goes to the processors: what became of an interrupt request, or what
+    the unit sends by itself, which is neither remapped nor posted.
+    """
 
     address: int
     data: int

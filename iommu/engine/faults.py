@@ -15,6 +15,8 @@ from iommu.registers import FRCD, FSTS
 class FaultLog:
     """The fault recording registers, FSTS, and the event they raise.
 
+    `after_clear` is called when software has cleared bits of either: the invalidation queue may go on then.
+
     Args:
         registers: the unit's registers; this class gives FSTS and FRCD their behaviour.
         policy: `compress_faults` matters here.
@@ -30,6 +32,7 @@ class FaultLog:
         self._status = slots["FSTS"]
         self._event = Event(registers, "FE", send)
         self._next = 0
+        self.after_clear: Callable[[], None] = lambda: None
         for slot in self._records:
             slot.effect = self._on_clear
         self._status.effect = self._on_clear
@@ -43,6 +46,17 @@ class FaultLog:
         if fpd and self.is_qualified(reason):
             return False
         return self._record(self.compose(reason, request))
+
+    def report_interrupt(self, reason: FaultReason, source_id: int, index: int, fpd: int) -> bool:
+        """The same for a fault of interrupt remapping.
+
+        Args:
+            index: the interrupt_index; 0 for faults met before there is one.
+            fpd: the FPD bit of the interrupt-remapping entry.
+        """
+        if fpd and self.is_qualified(reason):
+            return False
+        return self._record(self.compose_interrupt(reason, source_id, index))
 
     def is_qualified(self, reason: FaultReason) -> bool:
         """Whether FPD silences this fault (spec 7.1.3)."""
@@ -62,6 +76,13 @@ class FaultLog:
             SID=request.source_id,
             FI=request.address & self._address_mask & ~0xFFF,
         )
+
+    def compose_interrupt(self, reason: FaultReason, source_id: int, index: int) -> int:
+        """The 128 bits of the record for an interrupt-remapping fault: all that is not named here is 0.
+
+        An index beyond 16 bits is cut off.
+        """
+        return FRCD.make(F=1, FR=reason, SID=source_id, FI=(index & 0xFFFF) << 48)
 
     def _record(self, record: int) -> bool:
         """Spec 7.2.1: nothing is recorded while an overflow is pending; a full log overflows."""
@@ -100,3 +121,4 @@ class FaultLog:
             self._status.value &= ~FSTS.PPF.mask
         if not self._conditions():
             self._event.withdraw()
+        self.after_clear()

@@ -14,7 +14,44 @@ class Policy:
             (spec 7.2.1 allows it).
         permission_per_level: a missing permission is reported at the entry that lacks it, not at the leaf; a
             reserved bit further down then goes unseen (doubt D-4).
+        malformed_interrupt_faults: with interrupt remapping on, a request without PASID in the interrupt range that
+            is no DWORD write raises 0x29; otherwise it is dropped without a fault (doubt D-6).
+        source_validated_first: the source of an interrupt is validated, 0x26, before the reserved fields of its
+            entry, 0x24 (doubt D-8).
+        reserved_validation_fails: the reserved source validation type 3 is a failed validation, 0x26, not a reserved
+            field, 0x24 (doubt D-10).
+        posted_form_ignored: a unit without posted interrupts ignores IM instead of holding it reserved, 0x24
+            (doubt D-11).
+        absent_interrupts_cached: interrupt-remapping entries that are not present are cached even without caching
+            mode, so that making one present needs an invalidation (doubt D-31).
+        unused_data_checked: the upper half of a remappable request's data must be 0 even where the data are not used
+            (doubt D-32).
+        cache_upper_levels: paging-structure caches are in use (spec 6.2.5 lets a unit have them).
+        cache_capacity: entries each cache holds.
+        nested_absent_is_no_permission: a first-stage table that the second stage does not map is told as one
+            without read permission (SFS.6, SFS.7), not as a second-stage entry that is absent (doubt D-18).
+        rid_pasid_must_be_zero: a RID_PASID that is not 0 on a unit without ECAP.RPS is a reserved field, not
+            ignored (doubt D-5).
+        rid_pasid_beyond_is_invalid: a RID_PASID beyond the directory is told as SCT.4, not as SCT.9 (doubt D-5).
+        withdrawn_bits_reserved: NXE and SMEP of a PASID-table entry are reserved, not ignored (doubt D-17).
+        snooped_by_coherency: without ECAP.SMPWCS, a walk is snooped where ECAP.C says that tables are (doubt D-27).
+        protect_remapped: protected memory regions block remapped requests too, as from architecture version 2 on
+            they always do (spec 11.4.8).
     """
 
     compress_faults: bool = False
     permission_per_level: bool = False
+    malformed_interrupt_faults: bool = True
+    source_validated_first: bool = False
+    reserved_validation_fails: bool = False
+    posted_form_ignored: bool = False
+    absent_interrupts_cached: bool = False
+    unused_data_checked: bool = False
+    cache_upper_levels: bool = True
+    cache_capacity: int = 1 << 20
+    nested_absent_is_no_permission: bool = False
+    rid_pasid_must_be_zero: bool = False
+    rid_pasid_beyond_is_invalid: bool = False
+    withdrawn_bits_reserved: bool = False
+    snooped_by_coherency: bool = False
+    protect_remapped: bool = True

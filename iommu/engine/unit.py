@@ -8,10 +8,16 @@ from iommu.engine.caches import Caches
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.events import Message
 from iommu.engine.faults import FaultLog
+from iommu.engine.first_stage import FirstStage
+from iommu.engine.interrupt_request import InterruptOutcome, InterruptRequest
+from iommu.engine.interrupts import Interrupts
 from iommu.engine.invalidation import Invalidation
+from iommu.engine.legacy import LegacyMode
 from iommu.engine.policy import Policy
+from iommu.engine.protected_memory import ProtectedMemory
 from iommu.engine.register_file import RegisterFile
 from iommu.engine.request import DmaRequest, Outcome
+from iommu.engine.scalable import ScalableMode
 from iommu.engine.second_stage import SecondStage
 from iommu.engine.translation import Translation
 from iommu.memory import Memory
@@ -38,8 +44,12 @@ class RemappingUnit:
 
     FaultLog: ClassVar[type[FaultLog]] = FaultLog
     SecondStage: ClassVar[type[SecondStage]] = SecondStage
+    FirstStage: ClassVar[type[FirstStage]] = FirstStage
+    LegacyMode: ClassVar[type[LegacyMode]] = LegacyMode
+    ScalableMode: ClassVar[type[ScalableMode]] = ScalableMode
     Translation: ClassVar[type[Translation]] = Translation
     Invalidation: ClassVar[type[Invalidation]] = Invalidation
+    Interrupts: ClassVar[type[Interrupts]] = Interrupts
 
     def __init__(
         self, memory: Memory, capabilities: Capabilities | None = None, policy: Policy | None = None
@@ -53,14 +63,24 @@ class RemappingUnit:
         """Power-good reset (spec 11.4): registers at their reset values, caches empty, no event pending."""
         self.registers = RegisterFile(self.capabilities)
         self._events: list[Message] = []
-        self.caches = Caches()
+        self.caches = Caches(self.policy.cache_capacity)
         self.faults = self.FaultLog(self.registers, self.policy, self._events.append)
         self.invalidation = self.Invalidation(self.registers, self.caches)
-        self.second_stage = self.SecondStage(self.memory, self.capabilities, self.policy)
-        self.translation = self.Translation(
-            self.memory, self.capabilities, self.second_stage, self.faults, self.caches
+        self.translation = self._translation()
+        self.interrupts = self.Interrupts(
+            self.memory, self.capabilities, self.policy, self.faults, self.caches, self._events.append
         )
         self.registers.slots["GCMD"].effect = self._on_command
+
+    def _translation(self) -> Translation:
+        """The way of a request through the tables, put together from its parts."""
+        memory, capabilities, policy, caches = self.memory, self.capabilities, self.policy, self.caches
+        second = self.SecondStage(memory, capabilities, policy, caches.second_stage)
+        first = self.FirstStage(memory, capabilities, policy, caches.first_stage, second)
+        legacy = self.LegacyMode(memory, capabilities, second, caches)
+        scalable = self.ScalableMode(memory, capabilities, policy, first, second, caches)
+        protected = ProtectedMemory(self.registers)
+        return self.Translation(capabilities, policy, legacy, scalable, self.faults, protected)
 
     def mmio_read(self, offset: int, size: int) -> int:
         """Read `size` bytes, 4 or 8, at `offset` from the register base. Raises MisuseError for other accesses."""
@@ -77,6 +97,13 @@ class RemappingUnit:
         """
         return self.translation.translate(request.check())
 
+    def remap_interrupt(self, request: InterruptRequest) -> InterruptOutcome:
+        """Take one interrupt request through the unit; a fault is recorded on the way.
+
+        Raises MisuseError for what is no interrupt request.
+        """
+        return self.interrupts.remap(request.check())
+
     def drain_events(self) -> list[Message]:
         """The messages the unit has sent since the last call, oldest first."""
         events = self._events[:]
@@ -88,13 +115,23 @@ class RemappingUnit:
         command, status = GCMD(written), self.registers.slots["GSTS"]
         if command.SRTP:
             self._set_root_table()
-        status.value = GSTS.make(RTPS=GSTS.RTPS.get(status.value) | command.SRTP, TES=command.TE)
+        translating = GSTS.make(RTPS=GSTS.RTPS.get(status.value) | command.SRTP, TES=command.TE)
+        status.value = translating | self._interrupt_status(command, status.value)
         self.translation.enabled = bool(command.TE)
+
+    def _interrupt_status(self, command: GCMD, status: int) -> int:
+        """SIRTP, IRE and CFI, where the unit has them. Returns their bits of GSTS."""
+        if not self.capabilities.interrupt_remapping:
+            return 0
+        if command.SIRTP:
+            self.interrupts.set_table(self.registers.slots["IRTA"].value)
+        self.interrupts.switch(command.IRE, command.CFI)
+        return GSTS.make(IRTPS=GSTS.IRTPS.get(status) | command.SIRTP, IRES=command.IRE, CFIS=command.CFI)
 
     def _set_root_table(self) -> None:
         """Latch RTADDR. What is cached stays, unless the unit says that it invalidates by itself (CAP.ESRTPS)."""
         latched = RTADDR(self.registers.slots["RTADDR"].value)
-        self.translation.root_table = latched.RTA
-        self.translation.mode = self.invalidation.mode = latched.TTM
+        self.translation.set_root_table(latched.RTA, latched.TTM)
+        self.invalidation.mode = latched.TTM
         if self.capabilities.invalidate_on_root_pointer:
             self.caches.drop_all_of_dma()

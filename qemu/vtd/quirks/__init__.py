@@ -35,7 +35,16 @@ QUIRKS: tuple[type[Quirk], ...] = (
 
 POLICY = Policy(compress_faults=True, permission_per_level=True)
 
-_PARTS = ("FaultLog", "SecondStage", "Translation", "Invalidation")
+_PARTS = (
+    "FaultLog",
+    "SecondStage",
+    "FirstStage",
+    "LegacyMode",
+    "ScalableMode",
+    "Translation",
+    "Invalidation",
+    "Interrupts",
+)
 
 
 def quirks_of(version: Version) -> list[type[Quirk]]:
