@@ -48,6 +48,24 @@ class Granularity(IntEnum):
     SELECTIVE = 3
 
 
+class QueueFault(IntEnum):
+    """IQERCD.IQEI: what is wrong with the invalidation queue."""
+
+    NO_INFORMATION = 0
+    TAIL = 1
+    """The tail lies beyond the queue."""
+    FETCH = 2
+    TYPE = 3
+    """No such descriptor, or not on this unit, in this mode, in this width."""
+    RESERVED = 4
+    """A reserved field or encoding, or an address mask that is too large."""
+    WIDTH = 5
+    """The table mode needs descriptors of the other width."""
+    ALIGNMENT = 6
+    """The tail is not a multiple of the descriptors' width."""
+    TABLE_MODE = 7
+
+
 class VER(Register, bits=32, offset=0x00, section="11.4.1"):
     """Architecture version."""
 
@@ -310,7 +328,7 @@ class IQERCD(Register, bits=64, offset=0xB0, section="11.4.9.9", needs="queued_i
 
     ICESID = field(63, 48, "source-id of the wrong completion, while FSTS.ICE")
     ITESID = field(47, 32, "source-id of the device that timed out, while FSTS.ITE")
-    IQEI = field(3, 0, "error of the queue, while FSTS.IQE")
+    IQEI = enumerated(3, 0, QueueFault, "error of the queue, while FSTS.IQE")
 
 
 class IRTA(Register, bits=64, offset=0xB8, section="11.4.10.1", needs="interrupt_remapping"):
