@@ -9,6 +9,11 @@ READY := $(VENV)/ready
 
 .PHONY: run test test-slow packages clean
 
+# A virtual environment names its own place and its Python: a clone that was copied or moved sets itself up again.
+ifneq ($(shell test -x $(VENV)/bin/python && cat $(READY) 2>/dev/null),$(CURDIR))
+.PHONY: $(READY)
+endif
+
 run: packages $(READY)
 	@$(VENV)/bin/vtd conform
 
@@ -28,7 +33,7 @@ $(READY): pyproject.toml | packages
 	@echo "setting up $(VENV) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
-	@touch $@
+	@pwd -P > $@
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

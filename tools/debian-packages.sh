@@ -23,7 +23,8 @@ if [ "$(id -u)" = 0 ]; then
 elif command -v sudo >/dev/null; then
     as_root=sudo
 else
-    echo "missing Debian packages, and neither root nor sudo to install them; as root: apt-get install$missing" >&2
+    echo "missing Debian packages, and neither root nor sudo to install them; as root:" \
+        "apt-get update && apt-get install$missing" >&2
     exit 2
 fi
 
