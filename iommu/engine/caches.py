@@ -32,14 +32,16 @@ class CachedContext(NamedTuple):
 class Page(NamedTuple):
     """One translation: `host` is the first byte of the page, `shift` the log2 of its size.
 
-    `user` and `executable` come from a first stage, and are set where none took part. `dirty` says that the entries
-    of all stages that record writes have done so, so that a write may use this translation as it is.
+    `supervisor_writable` differs from `writable` where a first stage lets privileged writes through read-only
+    entries. `user` and `executable` come from a first stage, and are set where none took part. `dirty` says that the
+    entries of all stages that record writes have done so, so that a write may use this translation as it is.
     """
 
     host: int
     shift: int
     readable: int
     writable: int
+    supervisor_writable: int
     user: int = 1
     executable: int = 1
     dirty: int = 1
@@ -89,19 +91,11 @@ class ContextCache(Keyed[CachedContext]):
 
 
 class Process(NamedTuple):
-    """A PASID-table entry that passed its checks, decoded: everything a walk needs to know (spec 9.6)."""
+    """A PASID-table entry that passed its checks, decoded (spec 9.6); `raw` has the rest of its fields."""
 
     domain_id: int
     translation_type: int
-    first_table: int
-    first_levels: int
-    second_table: int
-    second_levels: int
-    supervisor_enabled: int
-    write_protect: int
-    extended_accessed: int
-    second_dirty: int
-    snooped: int
+    raw: int
     fpd: int
 
 
@@ -205,6 +199,11 @@ class Iotlb:
         """Page-selective within a PASID."""
         self._drop_overlapping((domain_id, pasid), address, mask)
 
+    def drop_page(self, address: int) -> None:
+        """Whatever covers one 4 KiB page, under any tag."""
+        for tag in self._tags:
+            self._drop_overlapping(tag, address, 0)
+
     def _drop_overlapping(self, tag: tuple[int, int | None], address: int, mask: int) -> None:
         first = address >> 12 + mask << mask
         last = first + (1 << mask) - 1
@@ -254,6 +253,12 @@ class StructureCache:
         """Forget everything of a domain."""
         for tag in [tag for tag in self._tags if tag[0] == domain_id]:
             del self._tags[tag]
+
+    def drop_page(self, address: int) -> None:
+        """Forget the tables on the way to one page, under any tag."""
+        for tables in self._tags.values():
+            for key in [(level, page) for level, page in tables if page == address >> 12 + 9 * level]:
+                del tables[key]
 
     def drop_tag(self, domain_id: int, pasid: int | None) -> None:
         """Forget everything of one PASID, or of the domain's second stage."""
@@ -336,6 +341,12 @@ class Caches:
         self.iotlb.drop_pasid_pages(domain_id, pasid, address, mask)
         if not leaf_only:
             self.first_stage.drop_tag(domain_id, pasid)
+
+    def drop_page(self, address: int) -> None:
+        """What a page request drops by itself, so that the device's retry is translated anew (spec 7.4)."""
+        self.iotlb.drop_page(address)
+        self.first_stage.drop_page(address)
+        self.second_stage.drop_page(address)
 
     def drop_interrupts(self, index: int = 0, mask: int = 16) -> None:
         """Interrupt-entry cache: the 2**mask entries around `index`; by default all."""

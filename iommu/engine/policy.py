@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from iommu.registers import QueueFault
+from iommu.structures import ResponseCode
+
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
@@ -37,6 +40,19 @@ class Policy:
         snooped_by_coherency: without ECAP.SMPWCS, a walk is snooped where ECAP.C says that tables are (doubt D-27).
         protect_remapped: protected memory regions block remapped requests too, as from architecture version 2 on
             they always do (spec 11.4.8).
+        idle_wait_accepted: a wait descriptor that asks for nothing, IF = SW = FN = 0, does nothing; otherwise it is
+            refused as reserved (doubt D-12).
+        queue_moves_while_on: IQA can be written while the queue is on, which then begins anew there; otherwise the
+            write is ignored (doubt D-13).
+        queue_address_resets_tail: a write of IQA that is not ignored sets IQT to 0 (doubt D-13).
+        status_write_fault: the error a wait descriptor's failed status write is told as (doubt D-14).
+        status_write_fault_taken: the head moves past that wait descriptor (doubt D-14).
+        page_event_per_group: only the last page request of a group sets PPR, not each (doubt D-15).
+        overflow_response: what the unit answers the last request of a group that it cannot queue, so that the device
+            tries again; None for no answer (doubt D-16).
+        blocked_page_response: the same for a page request that was blocked by a fault. No public source says.
+        pasid_invalidation_drops_second_stage: a PASID-selective invalidation of the IOTLB drops what the second stage
+            alone translated in the domain, too (doubt D-21).
     """
 
     compress_faults: bool = False
@@ -55,3 +71,12 @@ class Policy:
     withdrawn_bits_reserved: bool = False
     snooped_by_coherency: bool = False
     protect_remapped: bool = True
+    idle_wait_accepted: bool = True
+    queue_moves_while_on: bool = False
+    queue_address_resets_tail: bool = False
+    status_write_fault: QueueFault = QueueFault.FETCH
+    status_write_fault_taken: bool = False
+    page_event_per_group: bool = False
+    overflow_response: ResponseCode | None = ResponseCode.SUCCESS
+    blocked_page_response: ResponseCode | None = ResponseCode.FAILURE
+    pasid_invalidation_drops_second_stage: bool = False

@@ -1,12 +1,14 @@
-"""The second-stage walk (spec 3.7, 9.8): from an address to a page, or to the condition that stops it."""
+"""The second-stage walk (spec 3.7, 9.8), for legacy and scalable mode: from an address to a page."""
 
 from __future__ import annotations
 
-from iommu.engine.caches import Page
+from typing import NamedTuple
+
+from iommu.engine.caches import Page, StructureCache, Table
 from iommu.engine.capabilities import Capabilities
+from iommu.engine.paging import Intent, Leaf
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
-from iommu.engine.request import Access, AddressType, DmaRequest
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory
 from iommu.structures import (
@@ -22,79 +24,144 @@ _PAGES: dict[int, type[SecondStage4KPage] | type[SecondStage2MPage] | type[Secon
     2: SecondStage2MPage,
     3: SecondStage1GPage,
 }
+_PAGE_MASK = {level: layout.ADDR.mask for level, layout in _PAGES.items()}
 
 # An entry with neither R nor W is not present, and all its other bits are ignored.
 _PRESENT = SecondStageEntry.R.mask | SecondStageEntry.W.mask
+_PAGE_SIZE = SecondStage2MPage.PS.mask
+_TABLE = SecondStageTable.ADDR.mask
+_ACCESSED, _DIRTY = SecondStageEntry.A.mask, SecondStageEntry.D.mask
 
 read_permission = SecondStageEntry.R.get
 write_permission = SecondStageEntry.W.get
-page_size_bit = SecondStage2MPage.PS.get
-next_table = SecondStageTable.ADDR.get
+
+
+class Codes(NamedTuple):
+    """The fault reasons of one mode."""
+
+    top_unreadable: FaultReason
+    unreadable: FaultReason
+    reserved: FaultReason
+    no_write: FaultReason
+    no_read: FaultReason
+    not_present: FaultReason | None
+    """None where "not present" is told as a missing permission."""
+
+    def permission_of(self, intent: Intent, readable: int, writable: int) -> FaultReason:
+        """Which permission is missing. An AtomicOp that lacks both is told as a write (doubt D-29)."""
+        return self.no_write if intent.write and not writable else self.no_read
+
+    def absent(self, intent: Intent) -> FaultReason:
+        """Nothing is mapped."""
+        return self.not_present or self.permission_of(intent, 0, 0)
+
+
+LEGACY = Codes(FaultReason.LCT_4, FaultReason.LSL_1, FaultReason.LSL_2, FaultReason.LGN_2, FaultReason.LGN_3, None)
+SCALABLE = Codes(
+    FaultReason.SSS_4,
+    FaultReason.SSS_1,
+    FaultReason.SSS_3,
+    FaultReason.SGN_6,
+    FaultReason.SGN_7,
+    FaultReason.SSS_2,
+)
+
+
+class Tables(NamedTuple):
+    """One second stage: its top table, and how it is walked.
+
+    Attributes:
+        address: the top table's host address.
+        levels: 3, 4 or 5.
+        domain_id: the tag its upper entries are cached under.
+        marks: accessed and dirty are kept (SSADE).
+        snooped: the walk is coherent, so entries can be updated.
+    """
+
+    address: int
+    levels: int
+    domain_id: int
+    codes: Codes
+    marks: int = 0
+    snooped: int = 1
 
 
 class SecondStage:
     """Walks second-stage tables in `memory` as a unit with these capabilities does."""
 
-    def __init__(self, memory: Memory, capabilities: Capabilities, policy: Policy) -> None:
-        self.memory = memory
-        self.policy = policy
-        self._zero_length_read = capabilities.zero_length_read
+    def __init__(self, memory: Memory, capabilities: Capabilities, policy: Policy, cache: StructureCache) -> None:
+        self.memory, self.policy, self.cache = memory, policy, cache
+        self.address_width = capabilities.address_width
         width, offered = capabilities.host_address_width, capabilities.offered
         self._table_reserved = SecondStageTable.reserved_mask(width, offered)
         self._page_reserved = {level: layout.reserved_mask(width, offered) for level, layout in _PAGES.items()}
 
-    def walk(self, table: int, levels: int, request: DmaRequest) -> Page:
-        """The page that maps the request's address, with the permissions of all levels combined.
+    def covers(self, tables: Tables, address: int) -> bool:
+        """Whether the address is within the guest address width and what the levels can index (spec 3.7)."""
+        return not address >> min(self.address_width, 12 + 9 * tables.levels)
 
-        Args:
-            table: the top table's host address (SSPTPTR).
-            levels: 3, 4 or 5.
-            request: its address is known to be within the width.
+    def walk(self, tables: Tables, address: int, intent: Intent) -> Leaf:
+        """The page that maps `address`, with the permissions of all levels combined; the page itself is not marked.
+
+        Permissions are left to the caller, but for those that no level further down can give back.
 
         Raises:
-            Blocked: LCT.4, LSL.1, LSL.2, LGN.2, LGN.3.
+            Blocked: by the codes of the mode.
         """
-        readable = writable = 1
-        for level in range(levels, 0, -1):
-            shift = 3 + 9 * level
+        codes = tables.codes
+        level, table, readable, writable = tables.levels, tables.address, 1, 1
+        known = self.cache.find(tables.domain_id, None, address, level) if self.policy.cache_upper_levels else None
+        if known is not None:
+            level, (table, readable, writable, _, _) = known
+        fresh = False
+        while True:
+            where = table + (address >> 3 + 9 * level & 0x1FF) * 8
             try:
-                entry = self.read_entry(table + (request.address >> shift & 0x1FF) * 8)
+                entry = self.read_entry(where)
             except MemoryAccessError:
-                # The top table's address comes from the context entry, so that entry is to blame.
-                raise Blocked(FaultReason.LCT_4 if level == levels else FaultReason.LSL_1) from None
+                top = level == tables.levels
+                raise Blocked(codes.top_unreadable if top else codes.unreadable) from None
+            if fresh:  # only now is it known that there is such a table
+                self.cache.fill(tables.domain_id, None, address, level, Table(table, readable, writable))
             if not entry & _PRESENT:
-                raise Blocked(no_permission(request))
+                raise Blocked(codes.absent(intent))
             readable &= read_permission(entry)
             writable &= write_permission(entry)
-            if self.policy.permission_per_level and not self.permits(readable, writable, request):
-                raise Blocked(no_permission(request))
-            is_page = level == 1 or (level <= 3 and page_size_bit(entry))
+            if self.policy.permission_per_level and intent.lacks(readable, writable):
+                raise Blocked(codes.permission_of(intent, readable, writable))
+            is_page = level == 1 or (level <= 3 and entry & _PAGE_SIZE)
             if entry & (self._page_reserved[level] if is_page else self._table_reserved):
-                raise Blocked(FaultReason.LSL_2)
+                raise Blocked(codes.reserved)
             if not (readable or writable):
                 # Nothing further down can give back what the levels so far have taken.
-                raise Blocked(no_permission(request))
+                raise Blocked(codes.absent(intent))
             if is_page:
-                return Page(_PAGES[level].ADDR.get(entry), shift, readable, writable)
-            table = next_table(entry)
-        raise AssertionError("level 1 always returns or raises")
+                dirty = not tables.marks or bool(entry & _DIRTY)
+                page = Page(entry & _PAGE_MASK[level], 3 + 9 * level, readable, writable, writable, dirty=int(dirty))
+                return Leaf(page, where, entry)
+            if tables.marks:
+                self.mark(tables, where, entry, _ACCESSED)
+            level, table = level - 1, entry & _TABLE
+            fresh = self.policy.cache_upper_levels
 
     def read_entry(self, where: int) -> int:
         """One 64-bit entry. Raises MemoryAccessError."""
         return self.memory.read_u64(where)
 
-    def permits(self, readable: int, writable: int, request: DmaRequest) -> bool:
-        """Whether these permissions cover the request (spec 3.7.1).
+    def mark_page(self, tables: Tables, leaf: Leaf, *, dirty: bool) -> Page:
+        """Record the access in the page's own entry, A and D in one update; the page as it is from then on."""
+        if not tables.marks:
+            return leaf.page
+        self.mark(tables, leaf.where, leaf.entry, _ACCESSED | _DIRTY if dirty else _ACCESSED)
+        return leaf.page._replace(dirty=int(dirty or bool(leaf.entry & _DIRTY)))
 
-        A zero-length read may make do with W (CAP.ZLR); a translation request takes what there is.
-        """
-        if request.address_type is AddressType.TRANSLATION_REQUEST:
-            return bool(readable or writable)
-        if request.access is Access.WRITE:
-            return bool(writable)
-        return bool(readable or (writable and request.length == 0 and self._zero_length_read))
-
-
-def no_permission(request: DmaRequest) -> FaultReason:
-    """LGN.2 for writes, LGN.3 for reads."""
-    return FaultReason.LGN_2 if request.access is Access.WRITE else FaultReason.LGN_3
+    def mark(self, tables: Tables, where: int, entry: int, bits: int) -> None:
+        """Set bits of an entry in memory, if they are not set already: then nothing is written (spec 3.7.2)."""
+        if entry & bits == bits:
+            return
+        if not tables.snooped:
+            raise Blocked(FaultReason.SSS_5)
+        try:
+            self.memory.write(where, (entry | bits).to_bytes(8, "little"))
+        except MemoryAccessError:
+            raise Blocked(FaultReason.SSS_6) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from iommu.engine.ats import AtsDevice, PageRequest
 from iommu.engine.caches import Caches
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.events import Message
@@ -13,13 +14,16 @@ from iommu.engine.interrupt_request import InterruptOutcome, InterruptRequest
 from iommu.engine.interrupts import Interrupts
 from iommu.engine.invalidation import Invalidation
 from iommu.engine.legacy import LegacyMode
+from iommu.engine.page_requests import PageRequestOutcome, PageRequests
 from iommu.engine.policy import Policy
 from iommu.engine.protected_memory import ProtectedMemory
+from iommu.engine.queue import Queue
 from iommu.engine.register_file import RegisterFile
 from iommu.engine.request import DmaRequest, Outcome
 from iommu.engine.scalable import ScalableMode
 from iommu.engine.second_stage import SecondStage
 from iommu.engine.translation import Translation
+from iommu.errors import MisuseError
 from iommu.memory import Memory
 from iommu.registers import GCMD, GSTS, RTADDR
 
@@ -50,6 +54,8 @@ class RemappingUnit:
     Translation: ClassVar[type[Translation]] = Translation
     Invalidation: ClassVar[type[Invalidation]] = Invalidation
     Interrupts: ClassVar[type[Interrupts]] = Interrupts
+    Queue: ClassVar[type[Queue]] = Queue
+    PageRequests: ClassVar[type[PageRequests]] = PageRequests
 
     def __init__(
         self, memory: Memory, capabilities: Capabilities | None = None, policy: Policy | None = None
@@ -57,6 +63,7 @@ class RemappingUnit:
         self.memory = memory
         self.capabilities = capabilities or Capabilities()
         self.policy = policy or Policy()
+        self.devices: dict[int, AtsDevice] = {}
         self.reset()
 
     def reset(self) -> None:
@@ -66,21 +73,40 @@ class RemappingUnit:
         self.caches = Caches(self.policy.cache_capacity)
         self.faults = self.FaultLog(self.registers, self.policy, self._events.append)
         self.invalidation = self.Invalidation(self.registers, self.caches)
-        self.translation = self._translation()
+        second = self.SecondStage(self.memory, self.capabilities, self.policy, self.caches.second_stage)
+        first = self.FirstStage(self.memory, self.capabilities, self.policy, self.caches.first_stage, second)
+        legacy = self.LegacyMode(self.memory, self.capabilities, second, self.caches)
+        scalable = self.ScalableMode(self.memory, self.capabilities, self.policy, first, second, self.caches)
+        protected = ProtectedMemory(self.registers)
+        self.translation = self.Translation(self.capabilities, self.policy, legacy, scalable, self.faults, protected)
         self.interrupts = self.Interrupts(
             self.memory, self.capabilities, self.policy, self.faults, self.caches, self._events.append
         )
+        self.page_requests = self.PageRequests(
+            self.memory,
+            self.registers,
+            self.invalidation,
+            self.faults,
+            self.policy,
+            self.translation.scalable.context_of,
+            self.devices,
+            self._events.append,
+        )
+        self.queue = self._queue() if self.capabilities.queued_invalidation else None
         self.registers.slots["GCMD"].effect = self._on_command
 
-    def _translation(self) -> Translation:
-        """The way of a request through the tables, put together from its parts."""
-        memory, capabilities, policy, caches = self.memory, self.capabilities, self.policy, self.caches
-        second = self.SecondStage(memory, capabilities, policy, caches.second_stage)
-        first = self.FirstStage(memory, capabilities, policy, caches.first_stage, second)
-        legacy = self.LegacyMode(memory, capabilities, second, caches)
-        scalable = self.ScalableMode(memory, capabilities, policy, first, second, caches)
-        protected = ProtectedMemory(self.registers)
-        return self.Translation(capabilities, policy, legacy, scalable, self.faults, protected)
+    def _queue(self) -> Queue:
+        """The invalidation queue, where the unit has one."""
+        return self.Queue(
+            self.memory,
+            self.registers,
+            self.invalidation,
+            self.faults,
+            self.policy,
+            self.devices,
+            self.page_requests.drain,
+            self._events.append,
+        )
 
     def mmio_read(self, offset: int, size: int) -> int:
         """Read `size` bytes, 4 or 8, at `offset` from the register base. Raises MisuseError for other accesses."""
@@ -104,6 +130,22 @@ class RemappingUnit:
         """
         return self.interrupts.remap(request.check())
 
+    def attach(self, device: AtsDevice) -> None:
+        """Let a device get device-TLB invalidations and page responses. It stays attached over a reset.
+
+        Raises MisuseError when there is a device of its source-id already.
+        """
+        if device.source_id in self.devices:
+            raise MisuseError(f"a device {device.source_id} is attached already")
+        self.devices[device.source_id] = device
+
+    def page_request(self, request: PageRequest) -> PageRequestOutcome:
+        """Take one page request through the unit; a fault is recorded on the way.
+
+        Raises MisuseError for a request no device could send.
+        """
+        return self.page_requests.receive(request.check())
+
     def drain_events(self) -> list[Message]:
         """The messages the unit has sent since the last call, oldest first."""
         events = self._events[:]
@@ -117,7 +159,10 @@ class RemappingUnit:
             self._set_root_table()
         translating = GSTS.make(RTPS=GSTS.RTPS.get(status.value) | command.SRTP, TES=command.TE)
         status.value = translating | self._interrupt_status(command, status.value)
-        self.translation.enabled = bool(command.TE)
+        self.translation.enabled = self.page_requests.enabled = bool(command.TE)
+        if self.queue is not None:
+            status.value |= GSTS.make(QIES=command.QIE)
+            self.queue.switch(command.QIE)
 
     def _interrupt_status(self, command: GCMD, status: int) -> int:
         """SIRTP, IRE and CFI, where the unit has them. Returns their bits of GSTS."""
@@ -132,6 +177,8 @@ class RemappingUnit:
         """Latch RTADDR. What is cached stays, unless the unit says that it invalidates by itself (CAP.ESRTPS)."""
         latched = RTADDR(self.registers.slots["RTADDR"].value)
         self.translation.set_root_table(latched.RTA, latched.TTM)
-        self.invalidation.mode = latched.TTM
+        self.invalidation.mode = self.page_requests.mode = latched.TTM
+        if self.queue is not None:
+            self.queue.mode = latched.TTM
         if self.capabilities.invalidate_on_root_pointer:
             self.caches.drop_all_of_dma()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from iommu import DmaRequest, MemoryAccessError, Outcome
 from iommu.engine.caches import CachedContext, Page
+from iommu.engine.legacy import LegacyMode
+from iommu.engine.paging import INTERRUPT_RANGE
 from iommu.engine.reasons import Blocked
-from iommu.engine.second_stage import SecondStage, no_permission
-from iommu.engine.translation import INTERRUPT_RANGE, Translation
+from iommu.engine.second_stage import LEGACY, SecondStage
 from qemu.vtd.quirks.quirk import Quirk
 
 _ALL_ONES = (1 << 64) - 1
 
 
-class SilentOnHit(Quirk, Translation):
+class SilentOnHit(Quirk, LegacyMode):
     """A missing permission found in the IOTLB blocks the request and records no fault.
 
     An IOTLB hit in `vtd_do_iommu_translate` skips the permission check; QEMU's memory core refuses the access later,
@@ -26,8 +27,9 @@ class SilentOnHit(Quirk, Translation):
     def through_pages(self, context: CachedContext, request: DmaRequest) -> Outcome:
         """A cached page without the permission ends the request as if FPD were set."""
         page = self.caches.iotlb.find(context.domain_id, None, request.address)
-        if page is not None and not self.permits(page, request):
-            raise Blocked(no_permission(request), fpd=1)
+        intent = self.intent(request)
+        if page is not None and intent.lacks(page.readable, page.writable):
+            raise Blocked(LEGACY.permission_of(intent, page.readable, page.writable), fpd=1)
         return super().through_pages(context, request)
 
 
@@ -49,7 +51,7 @@ class AllOnesUnreadable(Quirk, SecondStage):
         return entry
 
 
-class InterruptRangeByPage(Quirk, Translation):
+class InterruptRangeByPage(Quirk, LegacyMode):
     """A large page that overlaps the interrupt address range blocks accesses anywhere in it.
 
     The check at the end of the walk takes the whole page's first and last byte instead of the address.
@@ -65,7 +67,7 @@ class InterruptRangeByPage(Quirk, Translation):
         return page.host >> 20 <= INTERRUPT_RANGE <= last >> 20
 
 
-class PassThroughUnlimited(Quirk, Translation):
+class PassThroughUnlimited(Quirk, LegacyMode):
     """Pass-through does not check the address against the host address width.
 
     A device in pass-through is switched to the system address space, where nothing knows of widths.
@@ -80,7 +82,7 @@ class PassThroughUnlimited(Quirk, Translation):
         return Outcome(request.address)
 
 
-class PassThroughPointerChecked(Quirk, Translation):
+class PassThroughPointerChecked(Quirk, LegacyMode):
     """Pass-through checks the reserved bits of a table pointer that it does not use.
 
     `vtd_context_entry_rsvd_bits_check` does not look at the translation type.

@@ -8,52 +8,53 @@ from iommu import DmaRequest, FaultReason, Outcome, RemappingUnit
 from iommu.engine.caches import CachedContext, Page
 from iommu.engine.faults import FaultLog
 from iommu.engine.invalidation import Invalidation
+from iommu.engine.legacy import LegacyMode
+from iommu.engine.paging import Intent
 from iommu.engine.second_stage import SecondStage
-from iommu.engine.translation import Translation
-from iommu.registers import CCMD, FRCD, IOTLB, IVA, Granularity
+from iommu.registers import FRCD, Granularity
 from iommu.structures import ContextEntry
 from qemu.vtd.conformance.scenario import catalogue
 from qemu.vtd.platform import ModelPlatform
 
 
-class WritePermissionSkipped(Translation):
-    def permits(self, page: Page, request: DmaRequest) -> bool:
-        return True
+class WritePermissionSkipped(LegacyMode):
+    def intent(self, request: DmaRequest) -> Intent:
+        return super().intent(request)._replace(write=False)
 
 
-class NeighbouringPage(Translation):
+class NeighbouringPage(LegacyMode):
     def outcome(self, page: Page, request: DmaRequest) -> Outcome:
         right = super().outcome(page, request)
         return right if right.host_address is None else right._replace(host_address=right.host_address ^ 0x1000)
 
 
-class OffsetLost(Translation):
+class OffsetLost(LegacyMode):
     def outcome(self, page: Page, request: DmaRequest) -> Outcome:
         return super().outcome(page, request._replace(address=request.address & ~0xFFF))
 
 
-class WidthUnchecked(Translation):
+class WidthUnchecked(LegacyMode):
     def through_pages(self, context: CachedContext, request: DmaRequest) -> Outcome:
         narrow = request.address & (1 << 12 + 9 * context.levels) - 1
         return super().through_pages(context, request._replace(address=narrow))
 
 
-class InterruptRangeOpen(Translation):
+class InterruptRangeOpen(LegacyMode):
     def reaches_interrupt_range(self, page: Page, host: int) -> bool:
         return False
 
 
-class AnyDepth(Translation):
+class AnyDepth(LegacyMode):
     def levels(self, entry: ContextEntry) -> int:
         return entry.AW + 2
 
 
-class ReservedContextBitsUnchecked(Translation):
+class ReservedContextBitsUnchecked(LegacyMode):
     def reserved_in_context(self, entry: int) -> int:
         return 0
 
 
-class OneContextForAll(Translation):
+class OneContextForAll(LegacyMode):
     def context_of(self, request: DmaRequest) -> CachedContext:
         return super().context_of(request._replace(source_id=type(request.source_id)(0, 4, 0)))
 
@@ -97,20 +98,24 @@ class NeverOverflows(FaultLog):
 
 
 class ContextInvalidationIgnored(Invalidation):
-    def invalidate_contexts(self, command: CCMD) -> Granularity:
-        return Granularity(command.CIRG)
+    def invalidate_contexts(self, asked: int, domain_id: int, source_id: int, function_mask: int) -> Granularity:
+        return Granularity(asked)
 
 
 class PageInvalidationIgnored(Invalidation):
-    def invalidate_translations(self, command: IOTLB, where: IVA) -> Granularity:
-        if command.IIRG == Granularity.SELECTIVE:
+    def invalidate_translations(
+        self, asked: int, domain_id: int, address: int, mask: int, leaf_only: int
+    ) -> Granularity:
+        if asked == Granularity.SELECTIVE:
             return Granularity.SELECTIVE
-        return super().invalidate_translations(command, where)
+        return super().invalidate_translations(asked, domain_id, address, mask, leaf_only)
 
 
 class AddressMaskIgnored(Invalidation):
-    def invalidate_translations(self, command: IOTLB, where: IVA) -> Granularity:
-        return super().invalidate_translations(command, IVA(IVA.AM.put(where.raw, 0)))
+    def invalidate_translations(
+        self, asked: int, domain_id: int, address: int, mask: int, leaf_only: int
+    ) -> Granularity:
+        return super().invalidate_translations(asked, domain_id, address, 0, leaf_only)
 
 
 BREAKS = [
@@ -137,7 +142,7 @@ BREAKS = [
 
 @pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.__name__)
 def test_a_broken_engine_is_caught(broken: type) -> None:
-    part = next(name for name in ("FaultLog", "SecondStage", "Translation", "Invalidation") if _is(broken, name))
+    part = next(name for name in ("FaultLog", "SecondStage", "LegacyMode", "Invalidation") if _is(broken, name))
     unit = type("Broken", (RemappingUnit,), {part: broken})
     failing = []
     for scenario in catalogue():

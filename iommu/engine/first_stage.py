@@ -1,0 +1,202 @@
+"""The first-stage walk (spec 3.6, 9.7), alone or nested in a second stage (spec 3.8)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from iommu.engine.caches import Page, StructureCache, Table
+from iommu.engine.capabilities import Capabilities
+from iommu.engine.paging import Intent, Leaf
+from iommu.engine.policy import Policy
+from iommu.engine.reasons import Blocked, FaultReason
+from iommu.engine.second_stage import SecondStage, Tables
+from iommu.errors import MemoryAccessError
+from iommu.memory import Memory
+from iommu.structures import (
+    FirstStage1GPage,
+    FirstStage2MPage,
+    FirstStage4KPage,
+    FirstStageEntry,
+    FirstStageTable,
+)
+
+_PAGES: dict[int, type[FirstStage4KPage] | type[FirstStage2MPage] | type[FirstStage1GPage]] = {
+    1: FirstStage4KPage,
+    2: FirstStage2MPage,
+    3: FirstStage1GPage,
+}
+_PAGE_MASK = {level: layout.ADDR.mask for level, layout in _PAGES.items()}
+_PRESENT = FirstStageEntry.P.mask
+_PAGE_SIZE = FirstStage2MPage.PS.mask
+_TABLE = FirstStageTable.ADDR.mask
+_ACCESSED, _DIRTY, _EXTENDED = FirstStageEntry.A.mask, FirstStageEntry.D.mask, FirstStageEntry.EA.mask
+
+user_page = FirstStageEntry.US.get
+write_permission = FirstStageEntry.RW.get
+no_execute = FirstStageEntry.XD.get
+
+_READS = Intent(read=True, write=False)
+
+
+class Directory(NamedTuple):
+    """One first stage and how it is walked: what the PASID-table entry says of it.
+
+    Attributes:
+        address: the top table; a host address, or a guest address where `second` is there.
+        levels: 4 or 5.
+        domain_id, pasid: the tag its upper entries are cached under.
+        write_protect: supervisor writes need R/W too (WPE).
+        extended: the extended-accessed flag is kept (EAFE).
+        snooped: the walk is coherent, so entries can be updated.
+        second: the second stage that table addresses and pages go through; None where the first stage is alone.
+    """
+
+    address: int
+    levels: int
+    domain_id: int
+    pasid: int
+    write_protect: int
+    extended: int
+    snooped: int
+    second: Tables | None
+
+
+class Place(NamedTuple):
+    """Where an entry stands in host memory, and where nested the page of the second stage it stands in."""
+
+    host: int
+    within: Leaf | None
+
+
+class Found(NamedTuple):
+    """The end of a first-stage walk: the page, still unmarked, and the entry that maps it."""
+
+    page: Page
+    place: Place
+    entry: int
+
+
+class FirstStage:
+    """Walks first-stage tables in `memory` as a unit with these capabilities does."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        capabilities: Capabilities,
+        policy: Policy,
+        cache: StructureCache,
+        second_stage: SecondStage,
+    ) -> None:
+        self.memory, self.policy, self.cache, self.second_stage = memory, policy, cache, second_stage
+        width, offered = capabilities.host_address_width, capabilities.offered
+        self._table_reserved = FirstStageTable.reserved_mask(width, offered)
+        self._page_reserved = {level: layout.reserved_mask(width, offered) for level, layout in _PAGES.items()}
+
+    def walk(self, tables: Directory, address: int, intent: Intent) -> Found:
+        """The page that maps `address`, permitted and not yet marked; its `host` is a guest address where nested.
+
+        Raises:
+            Blocked: SGN.1 to SGN.3, SGN.6, SFS.*; where nested, SSS.* of the tables' own translation.
+        """
+        if not is_canonical(address, tables.levels):
+            raise Blocked(FaultReason.SGN_1)
+        level, table, writable, user, executable = tables.levels, tables.address, 1, 1, 1
+        tag = tables.domain_id, tables.pasid
+        known = self.cache.find(*tag, address, level) if self.policy.cache_upper_levels else None
+        if known is not None:
+            level, (table, _, writable, user, executable) = known
+        fresh = False
+        while True:
+            place = self.place_of(tables, table + (address >> 3 + 9 * level & 0x1FF) * 8, level)
+            try:
+                entry = self.read_entry(place.host)
+            except MemoryAccessError:
+                raise Blocked(FaultReason.SFS_4 if level == tables.levels else FaultReason.SFS_1) from None
+            if fresh:  # only now is it known that there is such a table
+                self.cache.fill(*tag, address, level, Table(table, 1, writable, user, executable))
+            if not entry & _PRESENT:
+                raise Blocked(FaultReason.SFS_2)
+            is_page = level == 1 or (level <= 3 and entry & _PAGE_SIZE)
+            if entry & (self._page_reserved[level] if is_page else self._table_reserved):
+                raise Blocked(FaultReason.SFS_3)
+            writable &= write_permission(entry)
+            user &= user_page(entry)
+            executable &= ~no_execute(entry) & 1
+            if is_page:
+                privileged = writable | (not tables.write_protect)
+                dirty = int(bool(entry & _DIRTY))
+                page = Page(
+                    entry & _PAGE_MASK[level], 3 + 9 * level, 1, writable, privileged, user, executable, dirty
+                )
+                check(page, intent)
+                return Found(page, place, entry)
+            self.mark(tables, place, entry, dirty=False)
+            level, table = level - 1, entry & _TABLE
+            fresh = self.policy.cache_upper_levels
+
+    def read_entry(self, where: int) -> int:
+        """One 64-bit entry. Raises MemoryAccessError."""
+        return self.memory.read_u64(where)
+
+    def place_of(self, tables: Directory, address: int, level: int) -> Place:
+        """Where the entry at `address` really is; where nested, by way of the second stage (spec 3.8).
+
+        Raises Blocked: SFS.5 to SFS.7, SSS.*.
+        """
+        second = tables.second
+        if second is None:
+            return Place(address, None)
+        if not self.second_stage.covers(second, address):
+            raise Blocked(FaultReason.SFS_5)
+        unreadable = FaultReason.SFS_6 if level == tables.levels else FaultReason.SFS_7
+        try:
+            leaf = self.second_stage.walk(second, address, _READS)
+        except Blocked as condition:
+            if condition.reason is FaultReason.SSS_2 and self.policy.nested_absent_is_no_permission:
+                raise Blocked(unreadable) from None
+            raise
+        if not leaf.page.readable:
+            raise Blocked(unreadable)
+        self.second_stage.mark_page(second, leaf, dirty=False)
+        return Place(leaf.page.host | address & (1 << leaf.page.shift) - 1, leaf)
+
+    def mark_page(self, tables: Directory, found: Found, *, dirty: bool) -> Page:
+        """Record the access in the page's own entry; the page as it is from then on."""
+        self.mark(tables, found.place, found.entry, dirty=dirty)
+        return found.page._replace(dirty=int(dirty or bool(found.page.dirty)))
+
+    def mark(self, tables: Directory, place: Place, entry: int, *, dirty: bool) -> None:
+        """Set A, EA where it is kept, and D, all in one update; nothing is written when they are set already."""
+        bits = _ACCESSED | (_EXTENDED if tables.extended else 0) | (_DIRTY if dirty else 0)
+        if entry & bits == bits:
+            return
+        if not tables.snooped:
+            raise Blocked(FaultReason.SFS_9)
+        if place.within is not None and tables.second is not None:
+            if not place.within.page.writable:
+                raise Blocked(FaultReason.SFS_8)
+            # The second stage sees the update as a write to the page of tables.
+            fresh = self.second_stage.read_entry(place.within.where)
+            self.second_stage.mark_page(tables.second, place.within._replace(entry=fresh), dirty=True)
+        try:
+            self.memory.write(place.host, (entry | bits).to_bytes(8, "little"))
+        except MemoryAccessError:
+            raise Blocked(FaultReason.SFS_10) from None
+
+
+def is_canonical(address: int, levels: int) -> bool:
+    """Whether the bits above what `levels` can index all equal the top one they can (spec 3.6.1)."""
+    above = address >> 11 + 9 * levels
+    return above in (0, (1 << 53 - 9 * levels) - 1)
+
+
+def check(page: Page, intent: Intent) -> None:
+    """Whether a page that a first stage maps permits the request (spec 3.6.1). Raises Blocked: SGN.2, 3, 6, 7."""
+    if intent.user and not page.user:
+        raise Blocked(FaultReason.SGN_2)
+    if intent.write and not (page.writable if intent.user else page.supervisor_writable):
+        raise Blocked(FaultReason.SGN_6)
+    if intent.read and not page.readable:
+        raise Blocked(FaultReason.SGN_7)
+    if intent.execute and not page.executable:
+        raise Blocked(FaultReason.SGN_3)

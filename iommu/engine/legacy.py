@@ -1,0 +1,172 @@
+"""DMA remapping, legacy mode (spec 3.4.2): source-id to context entry, context entry to host address."""
+
+from __future__ import annotations
+
+from iommu.engine.caches import CachedContext, Caches, Page
+from iommu.engine.capabilities import Capabilities
+from iommu.engine.paging import Intent, in_interrupt_range, intent_of, through
+from iommu.engine.reasons import Blocked, FaultReason
+from iommu.engine.request import AddressType, DmaRequest, Outcome, SourceId, blocked
+from iommu.engine.second_stage import LEGACY, SecondStage, Tables
+from iommu.errors import MemoryAccessError
+from iommu.memory import Memory
+from iommu.structures import ContextEntry, RootEntry, TranslationType
+
+# ContextEntry.AW to page-table levels; the other encodings are reserved.
+LEVELS = {1: 3, 2: 4, 3: 5}
+
+# What a translation request is answered with instead of a fault: nothing is mapped, as far as the device can tell.
+_MERELY_NOT_MAPPED = (FaultReason.LGN_1, FaultReason.LGN_2, FaultReason.LGN_3)
+
+
+class LegacyMode:
+    """Takes a request through root table, context table and second stage. `root_table` is what SRTP latched."""
+
+    def __init__(self, memory: Memory, capabilities: Capabilities, second_stage: SecondStage, caches: Caches) -> None:
+        self.memory, self.capabilities = memory, capabilities
+        self.second_stage, self.caches = second_stage, caches
+        self.root_table = 0
+        width = capabilities.host_address_width
+        self._root_reserved = RootEntry.reserved_mask(width)
+        self._context_reserved = ContextEntry.reserved_mask(width)
+        # Domain-id bits the unit does not have are reserved too.
+        domain_ids = (1 << capabilities.domain_id_bits) - 1
+        self._context_reserved |= ContextEntry.DID.mask & ~ContextEntry.make(DID=domain_ids)
+
+    def translate(self, request: DmaRequest) -> Outcome:
+        """The outcome of a request without PASID. Raises Blocked with the FPD that applies."""
+        if request.pasid is not None:
+            raise Blocked(FaultReason.RTA_2)
+        context = self.context_of(request)
+        try:
+            return self.through(context, request)
+        except Blocked as condition:
+            if condition.reason is FaultReason.LCT_4:
+                # An unreadable top table is the context entry's error, and erroneous entries are not cached.
+                self.caches.contexts.drop_matching(request.source_id, 0)
+            raise Blocked(condition.reason, condition.fpd | context.fpd) from None
+
+    def context_of(self, request: DmaRequest) -> CachedContext:
+        """The context of the request's device, from the cache or from memory."""
+        context = self.caches.contexts.find(request.source_id)
+        if context is not None:
+            self.admit(context.translation_type, request, context.fpd)
+            return context
+        entry = ContextEntry(self.context_entry(request.source_id))
+        translation_type = self.translation_type(entry)
+        self.admit(translation_type, request, entry.FPD)
+        context = CachedContext(entry.DID, translation_type, self.levels(entry), entry.SSPTPTR, entry.FPD)
+        self.caches.contexts.fill(request.source_id, context)
+        return context
+
+    def context_entry(self, source_id: SourceId) -> int:
+        """The context entry in memory, present and without reserved bits (spec 9.1, 9.3)."""
+        root = self.read_root(self.root_table + 16 * source_id.bus)
+        if not RootEntry.P.get(root):
+            raise Blocked(FaultReason.LRT_2)
+        if root & self._root_reserved:
+            raise Blocked(FaultReason.LRT_3)
+        entry = self.read_context(RootEntry.CTP.get(root) + 16 * source_id.devfn)
+        # FPD counts even in an entry that is not present.
+        fpd = ContextEntry.FPD.get(entry)
+        if not ContextEntry.P.get(entry):
+            raise Blocked(FaultReason.LCT_2, fpd)
+        if entry & self.reserved_in_context(entry):
+            raise Blocked(FaultReason.LCT_3, fpd)
+        return entry
+
+    def read_root(self, where: int) -> int:
+        """A root entry, 128 bits. Raises Blocked."""
+        try:
+            return int.from_bytes(self.memory.read(where, 16), "little")
+        except MemoryAccessError:
+            raise Blocked(FaultReason.LRT_1) from None
+
+    def read_context(self, where: int) -> int:
+        """A context entry, 128 bits. Raises Blocked."""
+        try:
+            return int.from_bytes(self.memory.read(where, 16), "little")
+        except MemoryAccessError:
+            raise Blocked(FaultReason.LCT_1) from None
+
+    def reserved_in_context(self, entry: int) -> int:
+        """The bits that must be 0 in this entry; only a type that walks has a table pointer."""
+        if ContextEntry.TT.get(entry) in (TranslationType.UNTRANSLATED_ONLY, TranslationType.WITH_DEVICE_TLB):
+            return self._context_reserved
+        return self._context_reserved & ~ContextEntry.SSPTPTR.mask
+
+    def translation_type(self, entry: ContextEntry) -> TranslationType:
+        """ContextEntry.TT, if this unit supports it."""
+        offered: dict[int, bool] = {
+            TranslationType.UNTRANSLATED_ONLY: True,
+            TranslationType.WITH_DEVICE_TLB: self.capabilities.device_tlb,
+            TranslationType.PASS_THROUGH: self.capabilities.pass_through,
+        }
+        if not offered.get(entry.TT):
+            raise Blocked(FaultReason.LCT_4, entry.FPD)
+        return TranslationType(entry.TT)
+
+    def admit(self, translation_type: TranslationType, request: DmaRequest, fpd: int) -> None:
+        """Only a context that says so takes translation and translated requests."""
+        if request.address_type and translation_type is not TranslationType.WITH_DEVICE_TLB:
+            raise Blocked(FaultReason.LCT_5, fpd)
+
+    def levels(self, entry: ContextEntry) -> int:
+        """The page-table levels that ContextEntry.AW stands for, if this unit walks so many."""
+        levels = LEVELS.get(entry.AW, 0)
+        if levels not in self.capabilities.levels:
+            raise Blocked(FaultReason.LCT_4, entry.FPD)
+        return levels
+
+    def through(self, context: CachedContext, request: DmaRequest) -> Outcome:
+        """From a valid context to the host address."""
+        if context.translation_type is TranslationType.PASS_THROUGH:
+            return self.pass_through(request)
+        if request.address_type is AddressType.TRANSLATED:
+            return Outcome(request.address)
+        if request.address_type is AddressType.UNTRANSLATED:
+            return self.through_pages(context, request)
+        try:
+            return self.through_pages(context, request)
+        except Blocked as condition:
+            # A translation request for what is merely not mapped is answered, without permissions.
+            if condition.reason in _MERELY_NOT_MAPPED:
+                return blocked()
+            raise
+
+    def pass_through(self, request: DmaRequest) -> Outcome:
+        """The host address is the address; only the host's width limits it (spec 3.9)."""
+        if request.address >> self.capabilities.host_address_width:
+            raise Blocked(FaultReason.LGN_1)
+        return Outcome(request.address)
+
+    def through_pages(self, context: CachedContext, request: DmaRequest) -> Outcome:
+        """By the IOTLB or the walk; what the walk found is remembered only if the request goes through by it."""
+        tables = Tables(context.table, context.levels, context.domain_id, LEGACY)
+        if not self.second_stage.covers(tables, request.address):
+            raise Blocked(FaultReason.LGN_1)
+        intent = self.intent(request)
+        cached = self.caches.iotlb.find(context.domain_id, None, request.address)
+        page = cached or self.second_stage.walk(tables, request.address, intent).page
+        if intent.lacks(page.readable, page.writable):
+            raise Blocked(LEGACY.permission_of(intent, page.readable, page.writable))
+        outcome = self.outcome(page, request)
+        if cached is None:
+            self.caches.iotlb.fill(context.domain_id, None, request.address, page)
+        return outcome
+
+    def intent(self, request: DmaRequest) -> Intent:
+        """What the request needs. There are no privileges in legacy mode."""
+        zero_length_read = self.capabilities.zero_length_read
+        return intent_of(request, privileged=False, execute=False, zero_length_read=zero_length_read, no_write=False)
+
+    def outcome(self, page: Page, request: DmaRequest) -> Outcome:
+        """The host address within the page. No DMA may reach the interrupt range through a translation."""
+        host = page.host | request.address & (1 << page.shift) - 1
+        if self.reaches_interrupt_range(page, host):
+            raise Blocked(FaultReason.LGN_4)
+        return through(host, page)
+
+    def reaches_interrupt_range(self, page: Page, host: int) -> bool:
+        """Whether the address itself, not just its page, lies in the range (spec 3.14)."""
+        return in_interrupt_range(host)

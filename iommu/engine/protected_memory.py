@@ -1,0 +1,37 @@
+"""Protected memory regions (spec 11.4.8): two ranges of host memory that DMA cannot reach while they are on."""
+
+from __future__ import annotations
+
+from iommu.engine.register_file import RegisterFile
+from iommu.registers import PHMBASE, PHMLIMIT, PLMBASE, PLMLIMIT, PMEN, Register
+
+_GRANULE = (1 << 20) - 1
+
+
+class ProtectedMemory:
+    """Turned on and off by PMEN. `ranges` are first and last byte of what is protected now; empty while off."""
+
+    def __init__(self, registers: RegisterFile) -> None:
+        self._slots = registers.slots
+        self.ranges: list[tuple[int, int]] = []
+        if "PMEN" in self._slots:
+            self._slots["PMEN"].effect = self._on_enable
+
+    def blocks(self, host: int) -> bool:
+        """Whether a host address is protected."""
+        return any(first <= host <= last for first, last in self.ranges)
+
+    def _on_enable(self, _written: int) -> None:
+        """EPM takes effect at once; PRS says so. A limit below its base protects nothing."""
+        slot = self._slots["PMEN"]
+        enabled = PMEN.EPM.get(slot.value)
+        slot.value = PMEN.PRS.put(slot.value, enabled)
+        self.ranges = []
+        for base, limit in ((PLMBASE, PLMLIMIT), (PHMBASE, PHMLIMIT)):
+            if enabled and base.__name__ in self._slots:
+                first, last = self._value(base), self._value(limit) | _GRANULE
+                if first <= last:
+                    self.ranges.append((first, last))
+
+    def _value(self, layout: type[Register]) -> int:
+        return self._slots[layout.__name__].value

@@ -1,0 +1,366 @@
+"""DMA remapping, scalable mode (spec 3.4.3): source-id to context, PASID to PASID-table entry, stages to page."""
+
+from __future__ import annotations
+
+from iommu.engine.caches import Caches, Page, Process, ScalableContext
+from iommu.engine.capabilities import Capabilities
+from iommu.engine.first_stage import Directory, FirstStage, check
+from iommu.engine.legacy import LEVELS
+from iommu.engine.paging import Intent, in_interrupt_range, intent_of, through
+from iommu.engine.policy import Policy
+from iommu.engine.reasons import Blocked, FaultReason
+from iommu.engine.request import AddressType, DmaRequest, Outcome, SourceId, blocked
+from iommu.engine.second_stage import SCALABLE, SecondStage, Tables
+from iommu.errors import MemoryAccessError
+from iommu.memory import Memory
+from iommu.structures import (
+    PasidDirectoryEntry,
+    PasidEntry,
+    PasidTranslationType,
+    ScalableContextEntry,
+    ScalableRootHalf,
+)
+
+FIRST, SECOND = PasidTranslationType.FIRST_STAGE, PasidTranslationType.SECOND_STAGE
+NESTED, PASS = PasidTranslationType.NESTED, PasidTranslationType.PASS_THROUGH
+
+# What a translation request is answered with instead of a fault: nothing is mapped, as far as the device can tell.
+_MERELY_NOT_MAPPED = (
+    FaultReason.SFS_2,
+    FaultReason.SSS_2,
+    FaultReason.SGN_1,
+    FaultReason.SGN_2,
+    FaultReason.SGN_3,
+    FaultReason.SGN_5,
+    FaultReason.SGN_6,
+    FaultReason.SGN_7,
+)
+
+
+class ScalableMode:
+    """Takes a request through scalable root, context and PASID tables. `root_table` is what SRTP latched."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        capabilities: Capabilities,
+        policy: Policy,
+        first_stage: FirstStage,
+        second_stage: SecondStage,
+        caches: Caches,
+    ) -> None:
+        self.memory, self.capabilities, self.policy = memory, capabilities, policy
+        self.first_stage, self.second_stage, self.caches = first_stage, second_stage, caches
+        self.root_table = 0
+        width, offered = capabilities.host_address_width, capabilities.offered
+        self._root_reserved = ScalableRootHalf.reserved_mask(width)
+        self._context_reserved = ScalableContextEntry.reserved_mask(width, offered)
+        if policy.rid_pasid_must_be_zero and not capabilities.rid_pasid:
+            self._context_reserved |= ScalableContextEntry.RID_PASID.mask
+        self._directory_reserved = PasidDirectoryEntry.reserved_mask(width)
+        self._pasid_reserved = PasidEntry.reserved_mask(width, offered) | self._reserved_by_stage()
+
+    def _reserved_by_stage(self) -> int:
+        """Fields of the PASID-table entry that belong to what this unit does not have (spec 9.6)."""
+        mask = PasidEntry.DID.mask & ~PasidEntry.make(DID=(1 << self.capabilities.domain_id_bits) - 1)
+        if not self.capabilities.second_stage:
+            mask |= PasidEntry.AW.mask | PasidEntry.SSPTPTR.mask
+        if not self.capabilities.first_stage:
+            first = (PasidEntry.FSPTPTR, PasidEntry.EAFE, PasidEntry.WPE, PasidEntry.FSPM)
+            mask |= sum(part.mask for part in (*first, PasidEntry.ERE, PasidEntry.SRE))
+        if self.policy.withdrawn_bits_reserved:
+            mask |= PasidEntry.NXE.mask | PasidEntry.SMEP.mask
+        return mask
+
+    def translate(self, request: DmaRequest) -> Outcome:
+        """The outcome of a request. Raises Blocked with the FPD that applies."""
+        context = self.context_of(request.source_id)
+        try:
+            pasid = self.admit(context, request)
+            if request.address_type is AddressType.TRANSLATED:
+                return Outcome(request.address)
+            process = self.process_of(context, request.source_id, pasid)
+        except Blocked as condition:
+            raise Blocked(condition.reason, condition.fpd | context.fpd) from None
+        try:
+            return self.through(context, process, pasid, request)
+        except Blocked as condition:
+            raise Blocked(condition.reason, condition.fpd | process.fpd) from None
+
+    # Root and context entry (spec 9.2, 9.4).
+
+    def context_of(self, source_id: SourceId) -> ScalableContext:
+        """The context of a device, from the cache or from memory. Raises Blocked: SRT.*, SCT.1 to SCT.3."""
+        context = self.caches.scalable_contexts.find(source_id)
+        if context is None:
+            context = self.decode_context(self.context_entry(source_id))
+            self.caches.scalable_contexts.fill(source_id, context)
+        return context
+
+    def context_entry(self, source_id: SourceId) -> int:
+        """The context entry in memory, present and without reserved bits."""
+        half = self.read_root(self.root_table + 16 * source_id.bus + 8 * (source_id.devfn >> 7))
+        if not ScalableRootHalf.P.get(half):
+            raise Blocked(FaultReason.SRT_2)
+        if half & self._root_reserved:
+            raise Blocked(FaultReason.SRT_3)
+        entry = self.read_context(ScalableRootHalf.CTP.get(half) + 32 * (source_id.devfn & 0x7F))
+        fpd = ScalableContextEntry.FPD.get(entry)
+        if not ScalableContextEntry.P.get(entry):
+            raise Blocked(FaultReason.SCT_2, fpd)
+        if entry & self._context_reserved:
+            raise Blocked(FaultReason.SCT_3, fpd)
+        return entry
+
+    def decode_context(self, raw: int) -> ScalableContext:
+        """What the entry says, as far as this unit looks at it."""
+        entry = ScalableContextEntry(raw)
+        return ScalableContext(
+            directory=entry.PASIDDIRPTR,
+            pasids=1 << entry.PDTS + 13,
+            pasid_enabled=entry.PASIDE,
+            device_tlb_enabled=entry.DTE,
+            page_requests_enabled=entry.PRE,
+            rid_pasid=entry.RID_PASID if self.capabilities.rid_pasid else 0,
+            rid_priv=entry.RID_PRIV,
+            fpd=entry.FPD,
+        )
+
+    def admit(self, context: ScalableContext, request: DmaRequest) -> int:
+        """The PASID that counts, if the context takes such a request (spec 7.1.3). Raises Blocked: SCT.4 to SCT.9."""
+        if request.address_type and not context.device_tlb_enabled:
+            raise Blocked(FaultReason.SCT_5)
+        if request.pasid is None:
+            if context.rid_pasid >= context.pasids:
+                beyond_is_invalid = self.policy.rid_pasid_beyond_is_invalid
+                raise Blocked(FaultReason.SCT_4 if beyond_is_invalid else FaultReason.SCT_9)
+            return context.rid_pasid
+        if not context.pasid_enabled:
+            raise Blocked(FaultReason.SCT_6)
+        if request.pasid >= context.pasids or request.pasid >> self.capabilities.pasid_bits:
+            raise Blocked(FaultReason.SCT_7)
+        return request.pasid
+
+    # PASID directory and PASID table (spec 9.5, 9.6).
+
+    def process_of(self, context: ScalableContext, source_id: SourceId, pasid: int) -> Process:
+        """The process behind a PASID, from the cache or from memory. Raises Blocked: SPD.*, SPT.1 to SPT.4."""
+        process = self.caches.pasids.find((source_id, pasid))
+        if process is None:
+            process = self.pasid_entry(context, pasid)
+            self.caches.pasids.fill((source_id, pasid), process)
+        return process
+
+    def pasid_entry(self, context: ScalableContext, pasid: int) -> Process:
+        """The PASID-table entry in memory, present, without reserved bits, and of a kind this unit supports."""
+        directory = self.read_directory(context.directory + 8 * (pasid >> 6))
+        fpd = context.fpd | PasidDirectoryEntry.FPD.get(directory)
+        if not PasidDirectoryEntry.P.get(directory):
+            raise Blocked(FaultReason.SPD_2, fpd)
+        if directory & self._directory_reserved:
+            raise Blocked(FaultReason.SPD_3, fpd)
+        entry = self.read_pasid(PasidDirectoryEntry.SMPTBLPTR.get(directory) + 64 * (pasid & 0x3F))
+        fpd |= PasidEntry.FPD.get(entry)
+        if not PasidEntry.P.get(entry):
+            raise Blocked(FaultReason.SPT_2, fpd)
+        if entry & self._pasid_reserved:
+            raise Blocked(FaultReason.SPT_3, fpd)
+        if not self.is_supported(PasidEntry(entry)):
+            raise Blocked(FaultReason.SPT_4, fpd)
+        return Process(PasidEntry.DID.get(entry), PasidEntry.PGTT.get(entry), entry, fpd)
+
+    def is_supported(self, entry: PasidEntry) -> bool:
+        """Whether the unit has the stages the entry asks for, in the depths it asks for."""
+        offered: dict[int, bool] = {
+            FIRST: self.capabilities.first_stage,
+            SECOND: self.capabilities.second_stage,
+            NESTED: self.capabilities.nested,
+            PASS: self.capabilities.pass_through,
+        }
+        if not offered.get(entry.PGTT):
+            return False
+        if entry.PGTT in (SECOND, NESTED) and LEVELS.get(entry.AW, 0) not in self.capabilities.levels:
+            return False
+        five_levels = self.capabilities.first_stage_5_level
+        return not (entry.PGTT in (FIRST, NESTED) and entry.FSPM > five_levels)
+
+    def read_root(self, where: int) -> int:
+        """Half a root entry, 64 bits. Raises Blocked."""
+        return self._read(where, 8, FaultReason.SRT_1)
+
+    def read_context(self, where: int) -> int:
+        """A context entry, 256 bits. Raises Blocked."""
+        return self._read(where, 32, FaultReason.SCT_1)
+
+    def read_directory(self, where: int) -> int:
+        """A PASID directory entry, 64 bits. Raises Blocked."""
+        return self._read(where, 8, FaultReason.SPD_1)
+
+    def read_pasid(self, where: int) -> int:
+        """A PASID table entry, 512 bits. Raises Blocked."""
+        return self._read(where, 64, FaultReason.SPT_1)
+
+    def _read(self, where: int, length: int, unreadable: FaultReason) -> int:
+        try:
+            return int.from_bytes(self.memory.read(where, length), "little")
+        except MemoryAccessError:
+            raise Blocked(unreadable) from None
+
+    # The stages (spec 3.6 to 3.9).
+
+    def through(self, context: ScalableContext, process: Process, pasid: int, request: DmaRequest) -> Outcome:
+        """From a valid PASID-table entry to the host address."""
+        entry = PasidEntry(process.raw)
+        intent = self.intent(context, request)
+        if process.translation_type in (FIRST, NESTED):
+            self.admit_mode(entry, intent)
+        try:
+            if process.translation_type == PASS:
+                return self.pass_through(request)
+            if process.translation_type == SECOND:
+                return self.through_second(entry, intent, request)
+            return self.through_first(entry, pasid, intent, request)
+        except Blocked as condition:
+            # A translation request for what is merely not mapped is answered, without permissions.
+            if request.address_type and condition.reason in _MERELY_NOT_MAPPED:
+                return blocked()
+            raise
+
+    def intent(self, context: ScalableContext, request: DmaRequest) -> Intent:
+        """What the request needs. Without a PASID it is as privileged as the context says, and never executes."""
+        capabilities = self.capabilities
+        with_pasid = request.pasid is not None
+        return intent_of(
+            request,
+            privileged=request.privileged and capabilities.supervisor_requests
+            if with_pasid
+            else bool(context.rid_priv),
+            execute=request.execute and capabilities.execute_requests,
+            zero_length_read=capabilities.zero_length_read,
+            no_write=capabilities.no_write_requests,
+        )
+
+    def admit_mode(self, entry: PasidEntry, intent: Intent) -> None:
+        """Execute and supervisor requests have to be enabled. Raises Blocked: SPT.5, SPT.6."""
+        if intent.execute and not entry.ERE:
+            raise Blocked(FaultReason.SPT_5)
+        if not intent.user and not entry.SRE:
+            raise Blocked(FaultReason.SPT_6)
+
+    def pass_through(self, request: DmaRequest) -> Outcome:
+        """The host address is the address (spec 3.9)."""
+        if request.address >> self.capabilities.host_address_width:
+            raise Blocked(FaultReason.SGN_4)
+        if in_interrupt_range(request.address):
+            raise Blocked(FaultReason.SGN_8)
+        return Outcome(request.address)
+
+    def second_tables(self, entry: PasidEntry) -> Tables:
+        """The second stage the entry names."""
+        return Tables(
+            entry.SSPTPTR, LEVELS[entry.AW], entry.DID, SCALABLE, marks=entry.SSADE, snooped=self.is_snooped(entry)
+        )
+
+    def is_snooped(self, entry: PasidEntry) -> int:
+        """Whether the walk is coherent, so that entries can be updated by it."""
+        if self.policy.snooped_by_coherency and not self.capabilities.scalable_coherent:
+            return int(self.capabilities.coherent)
+        return entry.PWSNP
+
+    def through_second(self, entry: PasidEntry, intent: Intent, request: DmaRequest) -> Outcome:
+        """Second stage alone (spec 3.7)."""
+        tables = self.second_tables(entry)
+        if not self.second_stage.covers(tables, request.address):
+            raise Blocked(FaultReason.SGN_5)
+        page = self.cached_page(entry.DID, None, intent, request)
+        if page is not None:
+            if intent.lacks(page.readable, page.writable):
+                raise Blocked(SCALABLE.permission_of(intent, page.readable, page.writable))
+            return self.outcome(page, intent, request)
+        leaf = self.second_stage.walk(tables, request.address, intent)
+        page = leaf.page
+        if intent.lacks(page.readable, page.writable):
+            raise Blocked(SCALABLE.permission_of(intent, page.readable, page.writable))
+        outcome = self.outcome(page, intent, request)
+        page = self.second_stage.mark_page(tables, leaf, dirty=bool(intent.dirties and page.writable))
+        self.caches.iotlb.fill(entry.DID, None, request.address, page)
+        return self.answer(outcome, page, request)
+
+    def through_first(self, entry: PasidEntry, pasid: int, intent: Intent, request: DmaRequest) -> Outcome:
+        """First stage alone, or nested in a second (spec 3.6, 3.8)."""
+        page = self.cached_page(entry.DID, pasid, intent, request)
+        if page is not None:
+            check(page, intent)
+            return self.outcome(page, intent, request)
+        nested = entry.PGTT == NESTED
+        tables = Directory(
+            address=entry.FSPTPTR,
+            levels=4 + entry.FSPM,
+            domain_id=entry.DID,
+            pasid=pasid,
+            write_protect=entry.WPE,
+            extended=entry.EAFE,
+            snooped=self.is_snooped(entry),
+            second=self.second_tables(entry) if nested else None,
+        )
+        found = self.first_stage.walk(tables, request.address, intent)
+        page = found.page
+        if tables.second is None:
+            outcome = self.outcome(page, intent, request)
+            dirties = intent.dirties and (page.writable if intent.user else page.supervisor_writable)
+            page = self.first_stage.mark_page(tables, found, dirty=bool(dirties))
+        else:
+            guest = page.host | request.address & (1 << page.shift) - 1
+            if not self.second_stage.covers(tables.second, guest):
+                raise Blocked(FaultReason.SGN_5)
+            leaf = self.second_stage.walk(tables.second, guest, intent)
+            if intent.lacks(leaf.page.readable, leaf.page.writable):
+                raise Blocked(SCALABLE.permission_of(intent, leaf.page.readable, leaf.page.writable))
+            both = combine(page, leaf.page, guest)
+            outcome = self.outcome(both, intent, request)
+            dirties = intent.dirties and (both.writable if intent.user else both.supervisor_writable)
+            first = self.first_stage.mark_page(tables, found, dirty=bool(dirties))
+            second = self.second_stage.mark_page(tables.second, leaf, dirty=bool(dirties))
+            page = both._replace(dirty=first.dirty & second.dirty)
+        self.caches.iotlb.fill(entry.DID, pasid, request.address, page)
+        return self.answer(outcome, page, request)
+
+    def cached_page(self, domain_id: int, pasid: int | None, intent: Intent, request: DmaRequest) -> Page | None:
+        """The IOTLB's page; none where a write has still to be recorded in the tables."""
+        page = self.caches.iotlb.find(domain_id, pasid, request.address)
+        if page is None or (intent.dirties and not page.dirty):
+            return None
+        return page
+
+    def outcome(self, page: Page, intent: Intent, request: DmaRequest) -> Outcome:
+        """The host address within the page. No DMA may reach the interrupt range through a translation."""
+        host = page.host | request.address & (1 << page.shift) - 1
+        if in_interrupt_range(host):
+            raise Blocked(FaultReason.SGN_8)
+        outcome = through(host, page)
+        if intent.user and not intent.execute:
+            return outcome
+        writable = page.writable if intent.user else page.supervisor_writable
+        return outcome._replace(writable=bool(writable), executable=intent.execute and bool(page.executable))
+
+    def answer(self, outcome: Outcome, page: Page, request: DmaRequest) -> Outcome:
+        """A translation request that will not write is told of write permission only where D is set already."""
+        if request.no_write and self.capabilities.no_write_requests and not page.dirty:
+            return outcome._replace(writable=False)
+        return outcome
+
+
+def combine(first: Page, second: Page, guest: int) -> Page:
+    """A nested translation: the smaller of the two pages, and the permissions of both (spec 3.8)."""
+    shift = min(first.shift, second.shift)
+    host = second.host | guest & (1 << second.shift) - 1
+    return Page(
+        host=host >> shift << shift,
+        shift=shift,
+        readable=first.readable & second.readable,
+        writable=first.writable & second.writable,
+        supervisor_writable=first.supervisor_writable & second.writable,
+        user=first.user,
+        executable=first.executable,
+        dirty=first.dirty & second.dirty,
+    )
