@@ -134,6 +134,19 @@ def test_an_elf_core(wide: bool, tmp_path: Path) -> None:
     assert read_table(path) == DMAR
 
 
+def test_tables_above_4_gib_are_reached_by_the_xsdt(tmp_path: Path) -> None:
+    path = tmp_path / "core"
+    path.write_bytes(elf(True, [(0x1_4000_0000, memory(extended=True, base=0x1_4000_0000))]))
+    (found,) = read_tables(path)
+    assert found == Source(f"{path}@0x140009000", DMAR)
+
+
+def test_after_a_missing_line_nothing_is_shifted() -> None:
+    lines = dumped(DMAR, "  ").splitlines()
+    (found,) = find_tables("\n".join(lines[:2] + lines[3:]).encode(), "gap")
+    assert found.data == DMAR[:32]
+
+
 def test_an_rsdp_with_a_wrong_checksum_leads_nowhere() -> None:
     assert list(find_tables(memory(extended=True, spoil=True), "memory")) == []
 

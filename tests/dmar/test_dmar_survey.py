@@ -27,6 +27,8 @@ def test_counts_are_those_of_the_facts(processes: int) -> None:
     assert counted["vendors"] == Counter(fact["header"]["oem_id"].strip() or "(none)" for fact in facts)
     assert counted["flags"]["INTR_REMAP"] == sum(fact["header"]["flags"] & 1 for fact in facts)
     assert counted["tables"] == {"read": 168, "not read": 0}
+    clean = sum(not row.findings for row in rows_of([CORPUS / "tables"], 1))
+    assert counted["findings"]["none"] == clean > 0
 
 
 def test_what_cannot_be_read_has_a_row_and_stops_nothing(tmp_path: Path) -> None:

@@ -147,6 +147,20 @@ def test_groups_follow_isolation() -> None:
     assert placed[at("02:03.0")].together == (at("02:03.1"),)
 
 
+@pytest.mark.parametrize("isolated", [True, False, None])
+def test_a_port_separates_only_with_acs(isolated: bool | None) -> None:
+    tree = PciTree([fn("00:1c.0", BRIDGE, 1, pcie_type=4, isolated=isolated), fn("01:00.0"), fn("00:1f.0")])
+    groups = {str(address)[5:]: found.group for address, found in place(WITH_RMRRS, tree).items()}
+    assert (groups["00:1c.0"] != groups["01:00.0"]) == bool(isolated)
+    assert groups["00:1f.0"] not in (groups["00:1c.0"], groups["01:00.0"])
+
+
+def test_functions_of_one_device_are_one_group_without_acs() -> None:
+    tree = PciTree([fn("00:1f.0"), fn("00:1f.3"), fn("00:1f.4", isolated=True)])
+    groups = [found.group for found in place(WITH_RMRRS, tree).values()]
+    assert groups[0] == groups[1] != groups[2]
+
+
 def test_the_kernels_groups_are_believed() -> None:
     known = PciTree([fn("00:02.0", NIC, group=7), fn("00:03.0", SATA, group=7), fn("00:04.0", NIC, group=8)])
     blocked = Dmar.parse(table(drhd(ALL, flags=1), rmrr(0x100000, 0x100FFF, scope(1, 0, (3, 0)))))
