@@ -1,5 +1,6 @@
 """The tables software builds in memory (spec chapter 9), one declaration each."""
 
+from iommu.structures.allocator import PageAllocator
 from iommu.structures.context import ContextEntry, RootEntry, TranslationType
 from iommu.structures.descriptors import (
     ContextDescriptor,
@@ -34,6 +35,7 @@ from iommu.structures.interrupt import (
     RemappedInterruptEntry,
     SourceValidation,
 )
+from iommu.structures.mapper import FirstStageMapper, Mapping, SecondStageMapper
 from iommu.structures.page_request import PageRequestDescriptor
 from iommu.structures.scalable import (
     PasidDirectoryEntry,
@@ -63,10 +65,13 @@ __all__ = [
     "FirstStage2MPage",
     "FirstStage4KPage",
     "FirstStageEntry",
+    "FirstStageMapper",
     "FirstStageTable",
     "InterruptDescriptor",
     "InterruptEntry",
     "IotlbDescriptor",
+    "Mapping",
+    "PageAllocator",
     "PageRequestDescriptor",
     "PageResponseDescriptor",
     "PasidCacheDescriptor",
@@ -88,6 +93,7 @@ __all__ = [
     "SecondStage2MPage",
     "SecondStage4KPage",
     "SecondStageEntry",
+    "SecondStageMapper",
     "SecondStageTable",
     "SourceValidation",
     "TranslationType",

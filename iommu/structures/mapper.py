@@ -1,0 +1,382 @@
+"""Page tables for one's own tests and tools: map, unmap and list ranges, in either stage (spec 9.7, 9.8).
+
+    allocate = PageAllocator(0x10_0000, 0x20_0000)
+    pages = SecondStageMapper(memory, allocate)
+    pages.map(0x5000, 0x9000, 0x4000)
+    ContextEntry.make(P=1, DID=1, AW=2, SSPTPTR=pages.root)
+
+A mapper only writes tables: what a unit has cached of them stays cached until somebody invalidates it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Collection, Iterator
+from typing import ClassVar, NamedTuple
+
+from iommu.errors import MisuseError
+from iommu.fields import Layout
+from iommu.memory import Memory
+from iommu.structures.first_stage import (
+    FirstStage1GPage,
+    FirstStage2MPage,
+    FirstStage4KPage,
+    FirstStageEntry,
+    FirstStageTable,
+)
+from iommu.structures.second_stage import (
+    SecondStage1GPage,
+    SecondStage2MPage,
+    SecondStage4KPage,
+    SecondStageEntry,
+    SecondStagePage,
+    SecondStageTable,
+)
+
+SIZE_4K, SIZE_2M, SIZE_1G = 1 << 12, 1 << 21, 1 << 30
+_LEVEL_OF = {SIZE_4K: 1, SIZE_2M: 2, SIZE_1G: 3}
+_SIZE_OF = {level: size for size, level in _LEVEL_OF.items()}
+# Both stages: where an entry points to, and the bit that makes it a large page above level 1.
+_ADDRESS, _LARGE = SecondStageTable.ADDR.mask, SecondStage2MPage.PS.mask
+
+
+class Mapping(NamedTuple):
+    """One page that is mapped.
+
+    Attributes:
+        address: its first byte, as a device says it.
+        host: where that is, in host memory (in guest memory for a nested first stage).
+        size: bytes: 4 KiB, 2 MiB or 1 GiB.
+        where: the address of the entry that maps it.
+        entry: that entry, a view of its fields.
+    """
+
+    address: int
+    host: int
+    size: int
+    where: int
+    entry: Layout
+
+
+class Mapper:
+    """What both stages have in common. Use SecondStageMapper or FirstStageMapper.
+
+    Args:
+        memory: where the tables are.
+        allocate: gives the address of a free 4 KiB page for each new table; a PageAllocator, or anything callable.
+        levels: depth of the tables.
+        page_sizes: the page sizes in bytes that `map` may choose from; 4 KiB, 2 MiB, 1 GiB.
+        root: a top table that is there already; by default a new, empty one.
+        release: takes back tables that `unmap` leaves empty, e.g. `allocator.free`. Without it, empty tables stay
+            where they are, as they do in drivers that may not free a table before an invalidation has completed.
+
+    Attributes:
+        root: address of the top table: what a context entry or PASID-table entry points to.
+
+    Raises:
+        MisuseError: levels or page sizes that no unit has.
+    """
+
+    _TABLE: ClassVar[int]
+    """The bits of an entry that points to a table, which must not take anything from its pages."""
+    _PRESENT: ClassVar[int]
+    """An entry with none of these bits maps nothing."""
+    _PAGES: ClassVar[dict[int, type[Layout]]]
+    _DEPTHS: ClassVar[tuple[int, ...]]
+
+    def __init__(
+        self,
+        memory: Memory,
+        allocate: Callable[[], int],
+        levels: int = 4,
+        *,
+        page_sizes: Collection[int] = (SIZE_4K, SIZE_2M, SIZE_1G),
+        root: int | None = None,
+        release: Callable[[int], None] | None = None,
+    ) -> None:
+        if levels not in self._DEPTHS:
+            raise MisuseError(f"{type(self).__name__} has {' or '.join(map(str, self._DEPTHS))} levels, not {levels}")
+        if SIZE_4K not in page_sizes or not _LEVEL_OF.keys() >= set(page_sizes):
+            raise MisuseError(f"page sizes are 4 KiB, and 2 MiB and 1 GiB, not {sorted(page_sizes)}")
+        self.memory, self.allocate, self.levels, self.release = memory, allocate, levels, release
+        self._levels_of_pages = sorted((_LEVEL_OF[size] for size in page_sizes), reverse=True)
+        self._span = 1 << 12 + 9 * levels
+        self.root = self._new_table() if root is None else root
+
+    def map_entries(self, address: int, host: int, length: int, flags: int, page_size: int | None = None) -> None:
+        """Map `length` bytes at `address` to `host`, with `flags`: an entry of a 4 KiB page without its address.
+
+        The largest page that fits is used, or else pages of `page_size`. Tables are made as they are needed; the
+        allocator's error passes through, and what was mapped until then stays mapped.
+
+        Raises:
+            MisuseError: the ranges are not made of whole pages or reach too far, flags without a permission, or
+                something in the range is mapped already; then nothing is written.
+        """
+        first = self._position(address, length)
+        if host < 0 or host % SIZE_4K or (host + length - 1) & ~(_ADDRESS | SIZE_4K - 1):
+            raise MisuseError(f"host address {host:#x} is not a multiple of 4 KiB that entries can hold")
+        if not flags & self._PRESENT or flags & _ADDRESS:
+            raise MisuseError(f"an entry {flags:#x} maps nothing: it needs a permission, and no address bits")
+        levels = self._levels_of_pages
+        if page_size is not None:
+            if page_size not in _LEVEL_OF or (address | host | length) % page_size:
+                raise MisuseError(f"{address:#x}, {host:#x} and {length:#x} are not multiples of {page_size!r} bytes")
+            levels = [_LEVEL_OF[page_size]]
+        there = next(self._mappings(self.root, self.levels, 0, first, first + length), None)
+        if there is not None:
+            raise MisuseError(f"{there.address:#x} is mapped already, to {there.host:#x}")
+        self._fill(first, host, length, flags, levels)
+
+    def unmap(self, address: int, length: int) -> int:
+        """Unmap `length` bytes at `address`, all of it or what there is. Returns how many bytes were mapped.
+
+        A large page that is only partly within the range is split: it becomes a table of the next smaller pages
+        with the same permissions, of which those outside the range stay.
+
+        Raises:
+            MisuseError: the range is not made of whole 4 KiB pages, or reaches too far.
+        """
+        first = self._position(address, length)
+        return self._clear(self.root, self.levels, 0, first, first + length)
+
+    def mappings(self, address: int | None = None, length: int | None = None) -> Iterator[Mapping]:
+        """Every page that is mapped, lowest position in the tables first; or those that overlap a range."""
+        if address is None or length is None:
+            first, last = 0, self._span
+        else:
+            first = self._position(address, length)
+            last = first + length
+        return self._mappings(self.root, self.levels, 0, first, last)
+
+    def lookup(self, address: int) -> Mapping | None:
+        """The page that maps `address`, if any does."""
+        return next(self.mappings(address & ~(SIZE_4K - 1), SIZE_4K), None)
+
+    # Addresses as the tables index them: without the bits above.
+
+    def _position(self, address: int, length: int) -> int:
+        """Where a range begins. Raises MisuseError when the tables cannot map all of it."""
+        if length <= 0 or (address | length) % SIZE_4K:
+            raise MisuseError(f"{length:#x} bytes at {address:#x} are not whole 4 KiB pages")
+        if address < 0 or address + length > self._span:
+            raise MisuseError(f"{length:#x} bytes at {address:#x} do not fit {self.levels} levels")
+        return address
+
+    def _address(self, position: int) -> int:
+        """The inverse of `_position`."""
+        return position
+
+    # Entries of one table. A level's entries are `1 << 3 + 9 * level` bytes apart.
+
+    def _read(self, table: int, first: int = 0, count: int = 512) -> tuple[int, ...]:
+        return struct.unpack(f"<{count}Q", self.memory.read(table + 8 * first, 8 * count))
+
+    def _write(self, table: int, first: int, *entries: int) -> None:
+        """Consecutive entries in one write: a table of 512 pages costs little more than one page."""
+        self.memory.write(table + 8 * first, struct.pack(f"<{len(entries)}Q", *entries))
+
+    def _new_table(self) -> int:
+        table = self.allocate()
+        self.memory.write(table, bytes(SIZE_4K))
+        return table
+
+    def _is_page(self, entry: int, level: int) -> bool:
+        return level == 1 or bool(level <= 3 and entry & _LARGE)
+
+    def _page(self, flags: int, level: int) -> int:
+        """The flags of a 4 KiB page as a page of `level` has them."""
+        return flags | (_LARGE if level > 1 else 0)
+
+    def _flags(self, entry: int, level: int) -> int:
+        """The flags of a page of `level` as a 4 KiB page has them."""
+        return entry & ~_ADDRESS & ~(_LARGE if level > 1 else 0)
+
+    def _host(self, entry: int, level: int) -> int:
+        return entry & _ADDRESS & -(1 << 3 + 9 * level)
+
+    # Walks.
+
+    def _fill(self, position: int, host: int, length: int, flags: int, levels: list[int]) -> None:
+        """Write the entries: as many at once as are of one size and in one table."""
+        while length:
+            level = next(n for n in levels if not (position | host) % _SIZE_OF[n] and length >= _SIZE_OF[n])
+            size = _SIZE_OF[level]
+            index = position // size % 512
+            count = min(512 - index, length // size)
+            first = host | self._page(flags, level)
+            self._write(self._table(position, level), index, *range(first, first + count * size, size))
+            position, host, length = position + count * size, host + count * size, length - count * size
+
+    def _table(self, position: int, level: int) -> int:
+        """The table of `level` on the way to `position`, made where it is missing."""
+        table = self.root
+        for upper in range(self.levels, level, -1):
+            index = position >> 3 + 9 * upper & 0x1FF
+            entry = self.memory.read_u64(table + 8 * index)
+            if not entry & self._PRESENT:
+                entry = self._new_table() | self._TABLE
+                self._write(table, index, entry)
+            table = entry & _ADDRESS
+        return table
+
+    def _within(self, level: int, start: int, first: int, last: int) -> tuple[int, int]:
+        """The indexes, first and after the last, that a range has in a table which maps from position `start`."""
+        shift = 3 + 9 * level
+        return max(first - start, 0) >> shift, min((last - start - 1 >> shift) + 1, 512)
+
+    def _mappings(self, table: int, level: int, start: int, first: int, last: int) -> Iterator[Mapping]:
+        low, high = self._within(level, start, first, last)
+        shift = 3 + 9 * level
+        for index, entry in enumerate(self._read(table, low, high - low), low):
+            if not entry & self._PRESENT:
+                continue
+            position = start + (index << shift)
+            if self._is_page(entry, level):
+                yield Mapping(
+                    self._address(position),
+                    self._host(entry, level),
+                    1 << shift,
+                    table + 8 * index,
+                    self._PAGES[level](entry),
+                )
+            else:
+                yield from self._mappings(entry & _ADDRESS, level - 1, position, first, last)
+
+    def _clear(self, table: int, level: int, start: int, first: int, last: int) -> int:
+        """Clear a range in one table and those below it. Returns how many bytes were mapped."""
+        low, high = self._within(level, start, first, last)
+        shift = 3 + 9 * level
+        entries = self._read(table, low, high - low)
+        if level == 1:
+            self._write(table, low, *bytes(high - low))
+            return sum(1 for entry in entries if entry & self._PRESENT) << shift
+        cleared = 0
+        for index, entry in enumerate(entries, low):
+            position = start + (index << shift)
+            if not entry & self._PRESENT:
+                continue
+            below = entry & _ADDRESS
+            if self._is_page(entry, level):
+                if first <= position and position + (1 << shift) <= last:
+                    self._write(table, index, 0)
+                    cleared += 1 << shift
+                    continue
+                below = self._split(entry, level)
+                self._write(table, index, below | self._TABLE)
+            cleared += self._clear(below, level - 1, position, first, last)
+            self._prune(table, index, below)
+        return cleared
+
+    def _split(self, entry: int, level: int) -> int:
+        """A new table whose pages together are the page that `entry` maps."""
+        host, size = self._host(entry, level), 1 << 3 + 9 * (level - 1)
+        flags = host | self._page(self._flags(entry, level), level - 1)
+        table = self.allocate()
+        self._write(table, 0, *range(flags, flags + 512 * size, size))
+        return table
+
+    def _prune(self, table: int, index: int, below: int) -> None:
+        """Give a table back that maps nothing any more, if anybody wants it."""
+        if self.release is not None and not any(self._read(below)):
+            self._write(table, index, 0)
+            self.release(below)
+
+
+class SecondStageMapper(Mapper):
+    """Builds second-stage tables of 3, 4 or 5 levels (spec 9.8)."""
+
+    _TABLE = _PRESENT = SecondStageTable.make(R=1, W=1)
+    _PAGES: ClassVar[dict[int, type[Layout]]] = {1: SecondStage4KPage, 2: SecondStage2MPage, 3: SecondStage1GPage}
+    _DEPTHS = (3, 4, 5)
+
+    def map(
+        self,
+        address: int,
+        host: int,
+        length: int,
+        *,
+        read: bool = True,
+        write: bool = True,
+        snoop: bool = False,
+        accessed: bool = False,
+        dirty: bool = False,
+        page_size: int | None = None,
+    ) -> None:
+        """Map `length` bytes at `address` to `host`, all multiples of 4 KiB.
+
+        Args:
+            read, write: permissions; one of them at least.
+            snoop: SNP; reserved on a unit without ECAP.SC.
+            accessed, dirty: set already, so that a unit which keeps them (SSADE) need not write them.
+            page_size: in bytes; by default the largest that fits each part.
+
+        Raises:
+            MisuseError: see `map_entries`.
+        """
+        flags = SecondStageEntry.make(R=read, W=write, A=accessed, D=dirty) | SecondStagePage.make(SNP=snoop)
+        self.map_entries(address, host, length, flags, page_size)
+
+
+class FirstStageMapper(Mapper):
+    """Builds first-stage tables of 4 or 5 levels (spec 9.7). Addresses are canonical: the upper half is there too."""
+
+    _TABLE = FirstStageTable.make(P=1, RW=1, US=1)
+    _PRESENT = FirstStageEntry.P.mask
+    _PAGES: ClassVar[dict[int, type[Layout]]] = {1: FirstStage4KPage, 2: FirstStage2MPage, 3: FirstStage1GPage}
+    _DEPTHS = (4, 5)
+
+    def map(
+        self,
+        address: int,
+        host: int,
+        length: int,
+        *,
+        write: bool = True,
+        user: bool = True,
+        execute: bool = True,
+        accessed: bool = False,
+        dirty: bool = False,
+        page_size: int | None = None,
+    ) -> None:
+        """Map `length` bytes at `address` to `host`, all multiples of 4 KiB. What is present can be read.
+
+        Args:
+            write: R/W; supervisors may write without it unless WPE is set.
+            user: U/S: not for supervisors only.
+            execute: no XD.
+            accessed, dirty: set already, so that the unit need not write them.
+            page_size: in bytes; by default the largest that fits each part.
+
+        Raises:
+            MisuseError: see `map_entries`; the upper half begins where the addresses' top bits are all ones.
+        """
+        flags = FirstStageEntry.make(P=1, RW=write, US=user, XD=not execute, A=accessed, D=dirty)
+        self.map_entries(address, host, length, flags, page_size)
+
+    def _position(self, address: int, length: int) -> int:
+        half = self._span >> 1
+        if address >= (1 << 64) - half:
+            return super()._position(address - (1 << 64) + self._span, length)
+        if address < half < address + length:
+            raise MisuseError(f"{length:#x} bytes at {address:#x} are not canonical with {self.levels} levels")
+        position = super()._position(address, length)
+        if position >= half:
+            raise MisuseError(f"{address:#x} is not canonical with {self.levels} levels")
+        return position
+
+    def _address(self, position: int) -> int:
+        return position if position < self._span >> 1 else position - self._span + (1 << 64)
+
+    # The memory type bit PAT is bit 7 of a small page and bit 12 of a large one.
+
+    def _page(self, flags: int, level: int) -> int:
+        if level > 1 and flags & FirstStage4KPage.PAT.mask:
+            flags |= FirstStage2MPage.PAT.mask
+        return super()._page(flags, level)
+
+    def _flags(self, entry: int, level: int) -> int:
+        flags = super()._flags(entry, level)
+        if level > 1 and entry & FirstStage2MPage.PAT.mask:
+            flags |= FirstStage4KPage.PAT.mask
+        return flags
