@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from iommu.engine.ats import PageRequest
 from iommu.engine.events import Event, Message
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import FaultReason
@@ -58,6 +59,12 @@ class FaultLog:
             return False
         return self._record(self.compose_interrupt(reason, source_id, index))
 
+    def report_page_request(self, reason: FaultReason, request: PageRequest, fpd: int) -> bool:
+        """The same for a page request; `fpd` as for a DMA request."""
+        if fpd and self.is_qualified(reason):
+            return False
+        return self._record(self.compose_page_request(reason, request))
+
     def is_qualified(self, reason: FaultReason) -> bool:
         """Whether FPD silences this fault (spec 7.1.3)."""
         return reason.qualified
@@ -83,6 +90,20 @@ class FaultLog:
         An index beyond 16 bits is cut off.
         """
         return FRCD.make(F=1, FR=reason, SID=source_id, FI=(index & 0xFFFF) << 48)
+
+    def compose_page_request(self, reason: FaultReason, request: PageRequest) -> int:
+        """The 128 bits of the record for a blocked page request: T1 T2 = 01."""
+        return FRCD.make(
+            F=1,
+            T2=1,
+            FR=reason,
+            PP=request.pasid is not None,
+            PV=request.pasid or 0,
+            EXE=request.execute,
+            PRIV=request.privileged,
+            SID=request.source_id,
+            FI=request.address & self._address_mask & ~0xFFF,
+        )
 
     def _record(self, record: int) -> bool:
         """Spec 7.2.1: nothing is recorded while an overflow is pending; a full log overflows."""

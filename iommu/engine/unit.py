@@ -82,30 +82,21 @@ class RemappingUnit:
         self.interrupts = self.Interrupts(
             self.memory, self.capabilities, self.policy, self.faults, self.caches, self._events.append
         )
-        self.page_requests = self.PageRequests(
-            self.memory,
-            self.registers,
-            self.invalidation,
-            self.faults,
-            self.policy,
-            self.translation.scalable.context_of,
-            self.devices,
-            self._events.append,
-        )
-        self.queue = self._queue() if self.capabilities.queued_invalidation else None
+        self._place_queues()
         self.registers.slots["GCMD"].effect = self._on_command
 
-    def _queue(self) -> Queue:
-        """The invalidation queue, where the unit has one."""
-        return self.Queue(
-            self.memory,
-            self.registers,
-            self.invalidation,
-            self.faults,
-            self.policy,
-            self.devices,
-            self.page_requests.drain,
-            self._events.append,
+    def _place_queues(self) -> None:
+        """The two queues between unit and software: page requests, and invalidations where the unit has a queue."""
+        memory, registers, policy, send = self.memory, self.registers, self.policy, self._events.append
+        context_of, devices = self.translation.scalable.context_of, self.devices
+        self.page_requests = self.PageRequests(
+            memory, registers, self.invalidation, self.faults, policy, context_of, devices, send
+        )
+        drain = self.page_requests.drain
+        self.queue = (
+            self.Queue(memory, registers, self.invalidation, self.faults, policy, devices, drain, send)
+            if self.capabilities.queued_invalidation
+            else None
         )
 
     def mmio_read(self, offset: int, size: int) -> int:
@@ -117,11 +108,8 @@ class RemappingUnit:
         self.registers.write(offset, value, size)
 
     def translate(self, request: DmaRequest) -> Outcome:
-        """Take one request through the unit; a fault is recorded on the way.
-
-        Raises MisuseError for a request no device could send.
-        """
-        return self.translation.translate(request.check())
+        """Take one request through the unit; a fault is recorded on the way."""
+        return self.translation.translate(request)
 
     def remap_interrupt(self, request: InterruptRequest) -> InterruptOutcome:
         """Take one interrupt request through the unit; a fault is recorded on the way.

@@ -1,0 +1,112 @@
+"""What passes between a unit and a device with a device-TLB (spec chapter 4, 7.6), besides memory requests."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import NamedTuple, Protocol
+
+from iommu.engine.request import SourceId
+from iommu.errors import MisuseError
+from iommu.structures import ResponseCode
+
+
+class Completion(Enum):
+    """How a device answers an invalidation of its device-TLB."""
+
+    DONE = auto()
+    TIMED_OUT = auto()
+    """Not at all: the unit gives up after a time, FSTS.ITE."""
+    WRONG = auto()
+    """With a completion too many, or a malformed one: FSTS.ICE."""
+
+
+class DeviceInvalidation(NamedTuple):
+    """Drop the translations of these addresses.
+
+    Attributes:
+        addresses: in bytes, aligned to its size; at most 2**64.
+        pasid: those with this PASID; None for those without one.
+        every_pasid: those with any PASID, `pasid` notwithstanding.
+    """
+
+    addresses: range
+    pasid: int | None = None
+    every_pasid: bool = False
+
+
+class PageRequest(NamedTuple):
+    """A device asks for a page to be made present.
+
+    Attributes:
+        source_id: who asks.
+        address: in the page; its low 12 bits are ignored.
+        pasid: the PASID it carries, 20 bits, or None.
+        read, write, execute, privileged: the access it needs the page for.
+        group: page request group index, 9 bits; all requests of a group are answered at once.
+        last: the last request of its group.
+    """
+
+    source_id: SourceId
+    address: int
+    pasid: int | None = None
+    read: bool = True
+    write: bool = False
+    execute: bool = False
+    privileged: bool = False
+    group: int = 0
+    last: bool = True
+
+    @property
+    def is_stop_marker(self) -> bool:
+        """It ends the use of a PASID, asks for nothing and gets no response."""
+        return self.last and not (self.read or self.write)
+
+    def check(self) -> PageRequest:
+        """Itself. Raises MisuseError when no device could send such a request."""
+        if not isinstance(self.source_id, SourceId):
+            raise MisuseError(f"source_id is a SourceId, not {self.source_id!r}")
+        if not 0 <= self.address < 1 << 64:
+            raise MisuseError(f"address {self.address:#x} is not a 64-bit address")
+        if self.pasid is not None and not 0 <= self.pasid < 1 << 20:
+            raise MisuseError(f"PASID {self.pasid:#x} is not a 20-bit number")
+        if (self.privileged or self.execute) and self.pasid is None:
+            raise MisuseError("only a page request with a PASID can ask for privileged mode or to execute")
+        if not 0 <= self.group < 1 << 9:
+            raise MisuseError(f"page request group {self.group:#x} is not a 9-bit number")
+        return self
+
+
+class PageResponse(NamedTuple):
+    """The answer to a group of page requests, from software or from the unit itself."""
+
+    group: int
+    code: ResponseCode
+    pasid: int | None = None
+    last: bool = True
+
+
+class AtsDevice(Protocol):
+    """What the unit needs of a device that is attached to it."""
+
+    source_id: SourceId
+
+    def invalidate(self, command: DeviceInvalidation) -> Completion:
+        """Drop translations, or fail to."""
+        ...
+
+    def respond(self, response: PageResponse) -> None:
+        """A group of page requests has been answered."""
+        ...
+
+
+def invalidated(address: int, sized: int) -> range:
+    """The bytes that ADDR and S of a device-TLB descriptor stand for (spec 6.5.2.5).
+
+    Without S one page; with S the run of ones from bit 12 up gives the size: none means two pages, each one more
+    doubles them. All ones, of which nothing says how far they count, are everything.
+    """
+    frame = address >> 12
+    order = (~frame & frame + 1).bit_length() if sized else 0
+    order = min(order, 52)
+    first = frame >> order << order
+    return range(first << 12, first + (1 << order) << 12)

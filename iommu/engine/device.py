@@ -1,0 +1,150 @@
+"""A device with a device-TLB (spec chapter 4): it asks the unit for translations, keeps them, and uses them later."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from iommu.engine.ats import Completion, DeviceInvalidation, PageRequest, PageResponse
+from iommu.engine.page_requests import PageRequestOutcome
+from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId, blocked
+from iommu.engine.unit import RemappingUnit
+from iommu.errors import MemoryAccessError
+
+
+class DeviceTranslation(NamedTuple):
+    """What the device keeps of the answer to a translation request; `host` is where `addresses` begin."""
+
+    addresses: range
+    host: int
+    readable: bool
+    writable: bool
+    pasid: int | None
+    privileged: bool
+
+    def permits(self, access: Access) -> bool:
+        """Whether the device may use it so."""
+        return (self.readable or not access & Access.READ) and (self.writable or not access & Access.WRITE)
+
+
+class Device:
+    """A requester that is attached to a unit. What it has cached is used until it is told to drop it.
+
+        device = Device(unit, SourceId(0, 4, 0))
+        device.write(0x5000, b"data")
+
+    Attributes:
+        uses_ats: it translates by itself; otherwise its requests go out untranslated.
+        tlb: the translations it has cached, oldest first.
+        completion: how it answers invalidations; on a time-out it has not dropped anything.
+        responses: the answers to its page requests, oldest first.
+
+    Raises:
+        MisuseError: the unit has a device of this source-id already.
+    """
+
+    def __init__(self, unit: RemappingUnit, source_id: SourceId, *, uses_ats: bool = True) -> None:
+        self.unit, self.source_id, self.uses_ats = unit, source_id, uses_ats
+        self.tlb: list[DeviceTranslation] = []
+        self.completion = Completion.DONE
+        self.responses: list[PageResponse] = []
+        unit.attach(self)
+
+    # Memory.
+
+    def read(
+        self, address: int, length: int = 8, *, pasid: int | None = None, privileged: bool = False
+    ) -> bytes | None:
+        """The bytes at an address, within one 4 KiB page; None when they cannot be had."""
+        host = self.dma(address, Access.READ, length, pasid=pasid, privileged=privileged).host_address
+        try:
+            return None if host is None else self.unit.memory.read(host, length)
+        except MemoryAccessError:
+            return None
+
+    def write(self, address: int, data: bytes, *, pasid: int | None = None, privileged: bool = False) -> bool:
+        """Store bytes at an address, within one 4 KiB page. Returns whether they reached memory."""
+        host = self.dma(address, Access.WRITE, len(data), pasid=pasid, privileged=privileged).host_address
+        try:
+            if host is not None:
+                self.unit.memory.write(host, data)
+        except MemoryAccessError:
+            return False
+        return host is not None
+
+    def dma(
+        self, address: int, access: Access, length: int = 1, *, pasid: int | None = None, privileged: bool = False
+    ) -> Outcome:
+        """One memory request: translated, by what is cached or asked for now, or as it is without ATS."""
+        plain = DmaRequest(self.source_id, address, access, length, pasid, privileged).check()
+        if not self.uses_ats:
+            return self.unit.translate(plain)
+        known = self.translate(address, access, pasid=pasid, privileged=privileged)
+        if known is None:
+            return blocked()
+        host = known.host + address - known.addresses.start
+        translated = DmaRequest(self.source_id, host, access, length, address_type=AddressType.TRANSLATED)
+        return self.unit.translate(translated)
+
+    # Translations (spec 4.1).
+
+    def translate(
+        self, address: int, access: Access = Access.READ, *, pasid: int | None = None, privileged: bool = False
+    ) -> DeviceTranslation | None:
+        """A translation that permits the access, cached or asked for; None where the unit grants none."""
+        for known in self.tlb:
+            tag = known.pasid, known.privileged
+            if address in known.addresses and tag == (pasid, privileged) and known.permits(access):
+                return known
+        return self.ask(address, access, pasid=pasid, privileged=privileged)
+
+    def ask(
+        self, address: int, access: Access, *, pasid: int | None = None, privileged: bool = False
+    ) -> DeviceTranslation | None:
+        """Send a translation request and keep its answer, if it grants what it is for."""
+        kind = AddressType.TRANSLATION_REQUEST
+        request = DmaRequest(self.source_id, address, access, 1, pasid, privileged, kind)
+        answer = self.unit.translate(request)
+        if answer.host_address is None:
+            return None
+        within = address & answer.page_size - 1
+        pages = range(address - within, address - within + answer.page_size)
+        host = answer.host_address - within
+        found = DeviceTranslation(pages, host, answer.readable, answer.writable, pasid, privileged)
+        if not found.permits(access):
+            return None
+        self.tlb.append(found)
+        return found
+
+    def invalidate(self, command: DeviceInvalidation) -> Completion:
+        """The unit says what to drop (spec 6.5.2.5, 6.5.2.6)."""
+        if self.completion is not Completion.TIMED_OUT:
+            self.tlb = [known for known in self.tlb if not self.covers(command, known)]
+        return self.completion
+
+    def covers(self, command: DeviceInvalidation, known: DeviceTranslation) -> bool:
+        """Whether a cached translation is to be dropped: one that overlaps, of the right PASID."""
+        right = known.pasid is not None if command.every_pasid else known.pasid == command.pasid
+        ours, theirs = known.addresses, command.addresses
+        return right and ours.start < theirs.stop and theirs.start < ours.stop
+
+    # Page requests (spec 7.4).
+
+    def request_page(
+        self,
+        address: int,
+        *,
+        pasid: int | None = None,
+        read: bool = True,
+        write: bool = False,
+        execute: bool = False,
+        privileged: bool = False,
+        group: int = 0,
+        last: bool = True,
+    ) -> PageRequestOutcome:
+        """Ask for a page to be made present; the answer will be in `responses`."""
+        request = PageRequest(self.source_id, address, pasid, read, write, execute, privileged, group, last)
+        return self.unit.page_request(request)
+
+    def respond(self, response: PageResponse) -> None:
+        """The unit passes on the answer to a group."""
+        self.responses.append(response)

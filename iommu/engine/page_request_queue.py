@@ -1,0 +1,98 @@
+"""The page request queue and its event (spec 7.4.1, 7.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from iommu.engine.ats import PageRequest
+from iommu.engine.events import Event, Message
+from iommu.engine.policy import Policy
+from iommu.engine.register_file import RegisterFile
+from iommu.errors import MemoryAccessError
+from iommu.memory import Memory
+from iommu.registers import PQA, PQH, PQT, PRS
+from iommu.structures import PageRequestDescriptor
+
+_SIZE = 32
+_REQUEST = 1
+
+
+class PageRequestQueue:
+    """Hardware writes at the tail, software reads at the head; both are byte offsets.
+
+    Args:
+        registers: the unit's registers; this class gives PRS its behaviour.
+        policy: `page_event_per_group` matters here.
+        send: called with each page request event message.
+    """
+
+    def __init__(
+        self, memory: Memory, registers: RegisterFile, policy: Policy, send: Callable[[Message], None]
+    ) -> None:
+        self.memory, self.policy = memory, policy
+        self.silent_stop_markers = registers.capabilities.stop_markers
+        slots = registers.slots
+        self._head, self._tail, self._address = slots["PQH"], slots["PQT"], slots["PQA"]
+        self._status = slots["PRS"]
+        self._event = Event(registers, "PE", send)
+        self._status.effect = self._on_clear
+
+    def put(self, request: PageRequest) -> bool:
+        """Queue a request. Returns whether there was room; PRO says when there was none, and stays until cleared."""
+        if PRS.PRO.get(self._status.value):
+            return False
+        tail, after = self.places()
+        if after == PQH.PQH.get(self._head.value) or not self.write(tail, self.compose(request)):
+            if not (request.is_stop_marker and self.silent_stop_markers):
+                self.raise_status(PRS.PRO.mask)
+            return False
+        self._tail.value = PQT.PQT.put(self._tail.value, after)
+        if self.announces(request):
+            self.raise_status(PRS.PPR.mask)
+        return True
+
+    def places(self) -> tuple[int, int]:
+        """The offset to write at, and the one behind it; a tail beyond the queue is taken into it."""
+        size = 0x1000 << PQA.PQS.get(self._address.value)
+        tail = PQT.PQT.get(self._tail.value) % size
+        return tail, (tail + _SIZE) % size
+
+    def compose(self, request: PageRequest) -> int:
+        """The 256 bits of the descriptor (spec 7.4.1.1)."""
+        return PageRequestDescriptor.make(
+            TYPE=_REQUEST,
+            PP=request.pasid is not None,
+            RID=request.source_id,
+            PASID=request.pasid or 0,
+            EXR=request.execute,
+            PMR=request.privileged,
+            RD=request.read,
+            WR=request.write,
+            LPIG=request.last,
+            PRGI=request.group,
+            ADDR=request.address & ~0xFFF,
+        )
+
+    def write(self, offset: int, descriptor: int) -> bool:
+        """Coherent. Where PQA points to no memory the request is lost, and counts as an overflow."""
+        try:
+            self.memory.write(PQA.PQA.get(self._address.value) + offset, descriptor.to_bytes(_SIZE, "little"))
+        except MemoryAccessError:
+            return False
+        return True
+
+    def announces(self, request: PageRequest) -> bool:
+        """Whether the request sets PPR; on old parts only the last of a group does."""
+        return request.last or not self.policy.page_event_per_group
+
+    def raise_status(self, condition: int) -> None:
+        """Set PPR or PRO; the event is raised only if neither was set (spec 7.5)."""
+        already = self._status.value & (PRS.PPR.mask | PRS.PRO.mask)
+        self._status.value |= condition
+        if not already:
+            self._event.signal()
+
+    def _on_clear(self, _written: int) -> None:
+        """Software has cleared both: an event still held back is not sent any more."""
+        if not self._status.value & (PRS.PPR.mask | PRS.PRO.mask):
+            self._event.withdraw()

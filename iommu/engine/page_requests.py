@@ -1,0 +1,132 @@
+"""Page requests (spec 7.4): which are accepted, and what becomes of those that are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from iommu.engine.ats import AtsDevice, PageRequest, PageResponse
+from iommu.engine.caches import ScalableContext
+from iommu.engine.events import Message
+from iommu.engine.faults import FaultLog
+from iommu.engine.invalidation import Invalidation
+from iommu.engine.page_request_queue import PageRequestQueue
+from iommu.engine.policy import Policy
+from iommu.engine.reasons import Blocked, FaultReason
+from iommu.engine.register_file import RegisterFile
+from iommu.engine.request import SourceId
+from iommu.memory import Memory
+from iommu.registers import TableMode
+from iommu.structures import ResponseCode
+
+
+class PageRequestOutcome(NamedTuple):
+    """What became of a page request.
+
+    Attributes:
+        queued: software finds it in the queue.
+        fault: why it was blocked, if it was.
+        recorded: the fault reached a fault recording register.
+        answer: what the unit itself answered the device, if it did.
+    """
+
+    queued: bool
+    fault: FaultReason | None = None
+    recorded: bool = False
+    answer: ResponseCode | None = None
+
+
+class PageRequests:
+    """Checks page requests, queues them, or answers in place of software.
+
+    `enabled` is GSTS.TES; `mode` is the table mode the last SRTP latched.
+
+    Args:
+        context_of: the scalable-mode context of a device. Raises Blocked.
+        devices: by source-id, those that get the unit's own answers.
+        send: called with each page request event message.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        registers: RegisterFile,
+        invalidation: Invalidation,
+        faults: FaultLog,
+        policy: Policy,
+        context_of: Callable[[SourceId], ScalableContext],
+        devices: Mapping[int, AtsDevice],
+        send: Callable[[Message], None],
+    ) -> None:
+        self.capabilities, self.caches = registers.capabilities, invalidation.caches
+        self.faults, self.policy = faults, policy
+        self.context_of, self.devices = context_of, devices
+        self.enabled = False
+        self.mode: int = TableMode.LEGACY
+        self._on_the_way: list[PageRequest] = []
+        # A unit without page requests still says why it blocks them; no context can enable them there.
+        self.queue = PageRequestQueue(memory, registers, policy, send) if self.capabilities.page_requests else None
+
+    def receive(self, request: PageRequest) -> PageRequestOutcome:
+        """A page request arrives; those still on the way have been faster."""
+        self.drain()
+        return self.accept(request)
+
+    def post(self, request: PageRequest) -> None:
+        """Leave a page request on the way to the unit, until another one or a drain pushes it there."""
+        self._on_the_way.append(request)
+
+    def drain(self) -> None:
+        """Page requests on the way are queued or answered, in the order they were sent."""
+        while self._on_the_way:
+            self.accept(self._on_the_way.pop(0))
+
+    def accept(self, request: PageRequest) -> PageRequestOutcome:
+        """From the checks to the queue. Without translation, or to abort it all, requests vanish."""
+        if not self.enabled or (self.mode == TableMode.ABORT_DMA and self.capabilities.abort_dma):
+            return PageRequestOutcome(queued=False)
+        fpd = 0
+        try:
+            self.check_mode()
+            context = self.context_of(request.source_id)
+            fpd = context.fpd
+            self.admit(context, request)
+        except Blocked as condition:
+            fpd |= condition.fpd
+            recorded = self.faults.report_page_request(condition.reason, request, fpd)
+            answer = self.answer(request, self.policy.blocked_page_response)
+            return PageRequestOutcome(queued=False, fault=condition.reason, recorded=recorded, answer=answer)
+        return self.enter(request)
+
+    def check_mode(self) -> None:
+        """Only scalable mode has page requests (spec 7.1.3). Raises Blocked."""
+        if self.mode == TableMode.LEGACY:
+            raise Blocked(FaultReason.RTA_3)
+        if self.mode != TableMode.SCALABLE or not self.capabilities.scalable_mode:
+            raise Blocked(FaultReason.RTA_1)
+
+    def admit(self, context: ScalableContext, request: PageRequest) -> None:
+        """Whether the context takes page requests, and this PASID (spec 7.1.3). Raises Blocked."""
+        if not context.page_requests_enabled:
+            raise Blocked(FaultReason.SCT_8)
+        if request.pasid is None:
+            return
+        if not context.pasid_enabled:
+            raise Blocked(FaultReason.SCT_6)
+        if request.pasid >= context.pasids or request.pasid >> self.capabilities.pasid_bits:
+            raise Blocked(FaultReason.SCT_7)
+
+    def enter(self, request: PageRequest) -> PageRequestOutcome:
+        """Queue it, after forgetting the page it asks for, so that the retry is not answered from old entries."""
+        self.caches.drop_page(request.address)
+        if self.queue is not None and self.queue.put(request):
+            return PageRequestOutcome(queued=True)
+        return PageRequestOutcome(queued=False, answer=self.answer(request, self.policy.overflow_response))
+
+    def answer(self, request: PageRequest, code: ResponseCode | None) -> ResponseCode | None:
+        """The unit's own answer: one for a group, none for a stop marker. Returns what was answered."""
+        if code is None or not request.last or request.is_stop_marker:
+            return None
+        if device := self.devices.get(request.source_id):
+            device.respond(PageResponse(request.group, code, request.pasid))
+        return code
