@@ -1,0 +1,148 @@
+"""interrupts.py: what of the table is remembered, when that goes stale, and what an invalidation drops."""
+
+from __future__ import annotations
+
+import pytest
+
+from iommu import (
+    Policy,
+    SourceId,
+)
+from tests.engine.interrupting import (
+    CFI,
+    FIXED_41_TO_5,
+    IRE,
+    POSTED_71,
+    TABLE,
+    Interrupting,
+)
+from tests.engine.world import (
+    ABSENT,
+    NIC,
+)
+
+# 4.1-4.4: the interrupt-entry cache
+
+
+def test_present_entries_are_cached_by_index() -> None:
+    world = Interrupting()
+    for index in (0, 1):
+        world.irte(index)
+        assert world.code(index) == 0
+        world.irte(index, 0)
+    assert (world.code(0), world.code(1)) == (0, 0)
+    world.unit.caches.drop_interrupts(1, 0)
+    assert (world.code(0), world.code(1)) == (0, 0x22)
+    world.unit.caches.drop_interrupts()
+    assert world.code(0) == 0x22
+
+
+@pytest.mark.parametrize("mask", range(5))
+def test_invalidation_of_a_block(mask: int) -> None:
+    world = Interrupting(fault_records=1)
+    for index in range(32):
+        world.irte(index)
+        world.interrupt(index)
+        world.irte(index, 0)
+    world.unit.caches.drop_interrupts(21, mask)
+    gone = [index for index in range(32) if world.code(index)]
+    assert gone == [index for index in range(32) if index >> mask == 21 >> mask]
+
+
+BAD_ENTRIES = {
+    0x22: (FIXED_41_TO_5 & ~1, 0),
+    0x24: (FIXED_41_TO_5 | 1 << 12, 0),
+    "SVT": (FIXED_41_TO_5, 3 << 18),
+    "DLM": (FIXED_41_TO_5 | 3 << 5, 0),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_ENTRIES)
+@pytest.mark.parametrize("caching", [False, True])
+@pytest.mark.parametrize("absent_cached", [False, True])
+def test_what_is_wrong_is_cached_in_caching_mode_only(bad: int | str, caching: bool, absent_cached: bool) -> None:
+    """Doubt D-31 for an entry that is not present."""
+    world = Interrupting(caching_mode=caching, policy=Policy(absent_interrupts_cached=absent_cached))
+    world.irte(0, *BAD_ENTRIES[bad])
+    code = world.code(0)
+    assert code == (0x22 if bad == 0x22 else 0x24)
+    world.irte(0)
+    stale = caching or (absent_cached and bad == 0x22)
+    assert world.code(0) == (code if stale else 0)
+    world.unit.caches.drop_interrupts(0, 0)
+    assert world.code(0) == 0
+
+
+def test_entry_that_refuses_a_source_is_cached_all_the_same() -> None:
+    """It is free of errors: the request is not. So its repair needs an invalidation."""
+    world = Interrupting()
+    world.irte(0, FIXED_41_TO_5, 1 << 18)
+    assert world.code(0) == 0x26
+    world.irte(0)
+    assert world.code(0) == 0x26
+    world.unit.caches.drop_interrupts(0, 0)
+    assert world.code(0) == 0
+
+
+def test_cached_entry_is_validated_for_each_source() -> None:
+    world = Interrupting()
+    world.irte(0, FIXED_41_TO_5, 1 << 18 | NIC)
+    assert (world.code(0), world.code(0, source=SourceId.of(NIC + 1)), world.code(0)) == (0, 0x26, 0)
+
+
+def test_cached_entry_needs_no_table() -> None:
+    world = Interrupting()
+    world.irte(0)
+    world.interrupt(0)
+    world.set_table(ABSENT | 7)
+    assert (world.code(0), world.code(1)) == (0, 0x23)
+
+
+def test_unreadable_table_is_not_remembered() -> None:
+    world = Interrupting(caching_mode=True)
+    world.irte(0)
+    world.set_table(ABSENT | 7)
+    assert world.code(0) == 0x23
+    world.set_table(TABLE | 7)
+    assert world.code(0) == 0
+
+
+def test_descriptor_is_never_cached() -> None:
+    world = Interrupting(posted_interrupts=True)
+    world.irte(0, POSTED_71)
+    world.descriptor(nv=0x11)
+    world.interrupt(0)
+    world.descriptor(nv=0x22)
+    world.interrupt(0)
+    assert [message.data for message in world.unit.drain_events()] == [0x4011, 0x4022]
+
+
+@pytest.mark.parametrize("esirtps", [False, True])
+def test_setting_the_table_drops_entries_only_where_promised(esirtps: bool) -> None:
+    world = Interrupting(invalidate_on_interrupt_pointer=esirtps)
+    world.irte(0)
+    world.interrupt(0)
+    world.irte(0, 0)
+    world.set_table(TABLE | 7)
+    assert world.code(0) == (0x22 if esirtps else 0)
+
+
+@pytest.mark.parametrize("esirtps", [False, True])
+def test_turning_off_drops_entries_only_where_promised(esirtps: bool) -> None:
+    world = Interrupting(invalidate_on_interrupt_pointer=esirtps)
+    world.irte(0)
+    world.interrupt(0)
+    world.irte(0, 0)
+    world.command(IRE | CFI)
+    assert world.code(0) == 0
+    world.command(0)
+    world.command(IRE)
+    assert world.code(0) == (0x22 if esirtps else 0)
+
+
+def test_latched_size_limits_cached_entries_too() -> None:
+    world = Interrupting(s=7)
+    world.irte(200)
+    assert world.code(200) == 0
+    world.set_table(TABLE | 3)
+    assert world.code(200) == 0x21
