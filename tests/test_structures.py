@@ -86,3 +86,62 @@ def test_address_fields_hold_addresses(name: str) -> None:
 
 def test_translation_types() -> None:
     assert [kind.value for kind in TranslationType] == [0, 1, 2]
+
+
+INTERRUPT_FIELDS = {
+    "RemappedInterruptEntry": {
+        "P": (0, 0), "FPD": (1, 1), "DM": (2, 2), "RH": (3, 3), "TM": (4, 4), "DLM": (7, 5), "AVAIL": (11, 8),
+        "IM": (15, 15), "V": (23, 16), "DST": (63, 32), "SID": (79, 64), "SQ": (81, 80), "SVT": (83, 82),
+    },
+    "PostedInterruptEntry": {
+        "P": (0, 0), "FPD": (1, 1), "AVAIL": (11, 8), "URG": (14, 14), "IM": (15, 15), "VV": (23, 16),
+        "PDAL": (63, 38), "SID": (79, 64), "SQ": (81, 80), "SVT": (83, 82), "PDAH": (127, 96),
+    },
+    "PostedInterruptDescriptor": {
+        "PIR": (255, 0), "ON": (256, 256), "SN": (257, 257), "NV": (279, 272), "NDST": (319, 288),
+        "AVAIL": (511, 320),
+    },
+    "RemappableAddress": {
+        "IGNORED": (1, 0), "HANDLE_HIGH": (2, 2), "SHV": (3, 3), "IF": (4, 4), "HANDLE_LOW": (19, 5),
+        "RANGE": (31, 20),
+    },
+    "RemappableData": {"SUBHANDLE": (15, 0)},
+    "CompatibilityAddress": {
+        "IGNORED": (1, 0), "DM": (2, 2), "RH": (3, 3), "IF": (4, 4), "DEST": (19, 12), "RANGE": (31, 20),
+    },
+    "CompatibilityData": {"V": (7, 0), "DLM": (10, 8), "LEVEL": (14, 14), "TM": (15, 15)},
+}  # fmt: skip
+"""All fields there are: every other bit is reserved."""
+INTERRUPT_WIDTHS = {"RemappedInterruptEntry": 128, "PostedInterruptEntry": 128, "PostedInterruptDescriptor": 512}
+
+
+@pytest.mark.parametrize("name", INTERRUPT_FIELDS)
+def test_interrupt_fields(name: str) -> None:
+    declared = layout(name)
+    assert declared.bits == INTERRUPT_WIDTHS.get(name, 32)
+    assert {field: (part.msb, part.lsb) for field, part in declared.fields.items()} == INTERRUPT_FIELDS[name]
+
+
+@pytest.mark.parametrize("haw", HAWS)
+@pytest.mark.parametrize("posting", [False, True])
+@pytest.mark.parametrize(("name", "reserved"), [
+    ("RemappedInterruptEntry", {*range(12, 15), *range(24, 32), *range(84, 128)}),
+    ("PostedInterruptEntry", {*range(2, 8), 12, 13, *range(24, 38), *range(84, 96)}),
+    ("PostedInterruptDescriptor", {*range(258, 272), *range(280, 288)}),
+    ("RemappableAddress", set()),
+    ("RemappableData", set(range(16, 32))),
+    ("CompatibilityAddress", set(range(5, 12))),
+    ("CompatibilityData", {*range(11, 14), *range(16, 32)}),
+])  # fmt: skip
+def test_interrupt_reserved_bits(name: str, reserved: set[int], posting: bool, haw: int) -> None:
+    """Host address width plays no part. The posted form is reserved where interrupts are not posted."""
+    form = {15} if name.endswith("InterruptEntry") and not posting else set()
+    offered = {"posted_interrupts"} if posting else set()
+    assert bits_of(layout(name).reserved_mask(haw, offered)) == reserved | form
+
+
+def test_interrupt_encodings() -> None:
+    assert {mode.name: mode.value for mode in structures.DeliveryMode} == {
+        "FIXED": 0, "LOWEST_PRIORITY": 1, "SMI": 2, "NMI": 4, "INIT": 5, "EXTINT": 7,
+    }  # fmt: skip
+    assert [kind.value for kind in structures.SourceValidation] == [0, 1, 2]
