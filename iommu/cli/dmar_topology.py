@@ -49,16 +49,16 @@ def print_tree(table: Dmar, tree: PciTree) -> None:
 
 def _print_lines(lines: list[tuple[int, Text]]) -> None:
     """Print (depth, text) lines as a tree, never cutting one off."""
+    guides: list[str] = []
+    goes_on: set[int] = set()  # levels at which another line follows, seen from the end
+    for depth, _ in reversed(lines):
+        before = ["\u2502  " if level in goes_on else "   " for level in range(1, depth)]
+        last = ["\u251c\u2500 " if depth in goes_on else "\u2514\u2500 "] if depth else []
+        guides.append("".join(before + last))
+        goes_on = {level for level in goes_on if level < depth} | {depth}
     out = console()
-    for number, (depth, text) in enumerate(lines):
-        guides = ""
-        for level in range(1, depth + 1):
-            below = [other for other, _ in lines[number + 1 :]]
-            ends = next((other for other in below if other <= level), 0) < level
-            guides += (
-                ("\u2514\u2500 " if ends else "\u251c\u2500 ") if level == depth else ("   " if ends else "\u2502  ")
-            )
-        out.print(Text(guides) + text)
+    for guide, (_, text) in zip(reversed(guides), lines, strict=True):
+        out.print(Text(guide) + text)
 
 
 def _said(status: str) -> str:

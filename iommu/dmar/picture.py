@@ -25,7 +25,8 @@ _CLASSES = {
     0x0C03: "USB", 0x0C05: "SMBus", 0x0C80: "serial bus", 0x11: "signal processing", 0x12: "accelerator",
 }  # fmt: skip
 _COLOURS = {"yes": "#2e7d32", "with others": "#b26a00", "no": "#b71c1c", "bridge": "#607d8b"}
-_WIDTH, _LINE, _INDENT = 920, 22, 22
+# In pixels; letters are monospace.
+_WIDTH, _LINE, _INDENT, _LETTER = 640, 22, 22, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +84,23 @@ def _row(placement: Placement, mine: set[PciAddress], tree: PciTree) -> Row:
 
 
 def svg(table: Dmar, tree: PciTree) -> str:
-    """The picture."""
+    """The picture, as wide as its longest line."""
+    drawn = list(blocks(table, tree))
+    longest = max((_INDENT * r.depth + _LETTER * len(r.text + r.notes) for _, rows in drawn for r in rows), default=0)
+    width = max(_WIDTH, longest + 80)
     body: list[str] = []
     y = 10
-    for unit, rows in blocks(table, tree):
+    for unit, rows in drawn:
         height = _LINE * (len(rows) + 1) + 16
         body.append(
-            f'<rect x="10" y="{y}" width="{_WIDTH - 20}" height="{height}" rx="8" fill="#f7f9fb" stroke="#90a4ae"/>'
+            f'<rect x="10" y="{y}" width="{width - 20}" height="{height}" rx="8" fill="#f7f9fb" stroke="#90a4ae"/>'
         )
         body.append(f'<text x="22" y="{y + 22}" font-weight="bold">{escape(unit_title(unit))}</text>')
         for number, row in enumerate(rows):
             body += _svg_row(row, y + 22 + _LINE * (number + 1))
         y += height + 12
     style = 'font-family="monospace" font-size="13"'
-    size = f'width="{_WIDTH}" height="{y}" viewBox="0 0 {_WIDTH} {y}"'
+    size = f'width="{width}" height="{y}" viewBox="0 0 {width} {y}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>\n' + "\n".join(body) + "\n</svg>\n"
 
 

@@ -1,9 +1,12 @@
 """Every lint rule has a made-up table that trips it, at the right byte, and a near miss that does not."""
 
+import time
+
 import pytest
 
 from iommu.dmar import Dmar
 from iommu.dmar.lint import RULES
+from iommu.dmar.verdicts import Effect, verdicts
 from tests.dmar.hand import TABLES, andd, atsr, drhd, needs_corpus, rhsa, rmrr, satc, scope, sidp, structure, table
 
 IOAPIC = scope(3, 0xF0, (31, 0), number=2)
@@ -207,3 +210,18 @@ def test_real_tables_have_the_findings_that_were_reviewed() -> None:
         for rule in {finding.rule for finding in Dmar.parse(path.read_bytes()).lint()}:
             seen[rule] = seen.get(rule, 0) + 1
     assert seen == SEEN
+
+
+def test_a_very_long_table_is_judged_in_good_time() -> None:
+    regions = [rmrr(0x100000 + 0x2000 * n, 0x100FFF + 0x2000 * n, GPU) for n in range(20_000)]
+    start = time.perf_counter()
+    data = after(*regions)
+    assert findings(data, "rmrr.overlap") == []
+    assert verdicts(data)[1].effect == Effect.ACCEPTS
+    assert time.perf_counter() - start < 20
+
+
+def test_an_overlap_with_a_long_region_is_found_past_a_short_one_between() -> None:
+    long, short, third = (0x100000, 0x1FFFFF), (0x110000, 0x110FFF), (0x180000, 0x180FFF)
+    data = after(*(rmrr(*bounds, USB) for bounds in (third, long, short)))
+    assert findings(data, "rmrr.overlap") == [AFTER + 32 + 8, AFTER + 64 + 8]

@@ -49,6 +49,8 @@ def check(data: bytes) -> None:
     verdicts(data)
 
 
+LIMIT = 0.01  # seconds that reading any input of a table's size may take
+
 mutations = st.builds(
     lambda seed, numbers: mutate(seed, random.Random(numbers)), st.sampled_from(SEEDS), st.integers(0, 2**32)
 )
@@ -98,26 +100,36 @@ def test_the_largest_table_of_the_smallest_parts_is_read_in_bounded_time() -> No
     assert time.perf_counter() - start < 1
 
 
+def seconds(data: bytes) -> float:
+    """What reading takes. What seems slow is read again: a slow input stays slow, another thread's garbage does not."""
+    best = 1.0
+    for _ in range(4):
+        start = time.thread_time()
+        with suppress(DmarError):
+            Dmar.parse(data, strict=False)
+        best = min(best, time.thread_time() - start)
+        if best < LIMIT:
+            break
+    return best
+
+
 def run(count: int, seed: int) -> float:
     """`count` mutations of every seed in turn; the longest parse in seconds."""
     numbers, slowest = random.Random(seed), 0.0
     for turn in range(count):
         data = mutate(SEEDS[turn % len(SEEDS)], numbers)
-        start = time.thread_time()
-        with suppress(DmarError):
-            Dmar.parse(data, strict=False)
-        slowest = max(slowest, time.thread_time() - start)
+        slowest = max(slowest, seconds(data))
         check(data)
     return slowest
 
 
 def test_two_thousand_mutations() -> None:
-    assert run(2_000, seed=1) < 0.01
+    assert run(2_000, seed=1) < LIMIT
 
 
 @pytest.mark.slow
 def test_a_hundred_thousand_mutations() -> None:
-    assert run(100_000, seed=20261122) < 0.01
+    assert run(100_000, seed=20261122) < LIMIT
 
 
 json_values = st.recursive(

@@ -1,7 +1,5 @@
 """Rules about reserved memory (RMRR)."""
 
-from itertools import combinations
-
 from iommu.dmar.lint.rules import Found, Severity, View, rule
 from iommu.dmar.model import Drhd, Rmrr
 
@@ -30,9 +28,16 @@ def reversed_region(view: View) -> Found:
 @rule("rmrr.overlap", Severity.ERROR, "8.4", "List shared memory once, with all its devices as scopes.")
 def overlap(view: View) -> Found:
     """Regions do not overlap: Xen gives up VT-d when they do."""
-    for (first, one), (second, other) in combinations(view.of(Rmrr), 2):
-        if one.base <= other.limit and other.base <= one.limit:
+    # By base, each against the one before that reaches furthest: tables may be long, so not each against each.
+    furthest: tuple[int, Rmrr] | None = None
+    for placed in sorted(view.of(Rmrr), key=lambda placed: placed[1].base):
+        if placed[1].limit < placed[1].base:
+            continue
+        if furthest is not None and placed[1].base <= furthest[1].limit:
+            (first, _), (second, other) = sorted([furthest, placed], key=lambda placed: placed[0])
             yield second + BASE, f"{other.base:#x} to {other.limit:#x} overlaps the RMRR at {first:#x}"
+        if furthest is None or placed[1].limit > furthest[1].limit:
+            furthest = placed
 
 
 @rule(

@@ -8,7 +8,7 @@ from iommu.dmar.lint.rules import Found, Placed, Severity, View, rule
 from iommu.dmar.model import Andd, Atsr, Drhd, Rmrr, Satc, Sidp, Structure
 
 _PCI = {ScopeType.ENDPOINT, ScopeType.BRIDGE}
-# What each kind of structure may list. An RMRR may name a namespace device since revision 2.2.
+# What each kind of structure may list. Nothing public keeps an RMRR from naming a namespace device.
 _ALLOWED: dict[type[Structure], Set[ScopeType]] = {
     Drhd: SCOPE_TYPES,
     Rmrr: {*_PCI, ScopeType.NAMESPACE},

@@ -4,6 +4,7 @@ Only what the table alone decides: register contents, the memory map and the PCI
 in any structure makes Xen do without VT-d ("Failed to parse ACPI DMAR.  Disabling VT-d.").
 """
 
+from bisect import bisect_right, insort
 from collections.abc import Callable, Iterator
 
 from iommu.dmar.layouts import (
@@ -72,6 +73,11 @@ class _Seen:
         self.include_all = self.all_ports = False
         self.regions: list[tuple[int, int]] = []
 
+    def before(self, limit: int) -> list[tuple[int, int]]:
+        """The last region that begins at or below `limit`: none overlaps another, so none reaches further up."""
+        place = bisect_right(self.regions, (limit, 1 << 64))
+        return self.regions[place - 1 : place] if place else []
+
 
 def _scopes(raw: Raw, start: int, stop: int) -> Iterator[Reason]:
     for offset, _, length in raw.scopes(start, stop):
@@ -96,8 +102,8 @@ def _drhd(raw: Raw, offset: int, stop: int, seen: _Seen) -> Iterator[Reason]:
 
 def _rmrr(raw: Raw, offset: int, stop: int, seen: _Seen) -> Iterator[Reason]:
     base, limit = raw.field(RmrrLayout, "BASE", offset), raw.field(RmrrLayout, "LIMIT", offset)
-    for low, high in seen.regions:
-        if base <= high and low <= limit:
+    for low, high in seen.before(limit):
+        if base <= high:
             what = f'"Overlapping RMRRs [{low:x},{high:x}] and [{base:x},{limit:x}]"'
             yield Reason(Effect.IGNORES_VTD, offset + 8, what, "acpi_parse_one_rmrr")
     yield from _scopes(raw, offset + 24, stop)
@@ -108,7 +114,7 @@ def _rmrr(raw: Raw, offset: int, stop: int, seen: _Seen) -> Iterator[Reason]:
         what = f'"RMRR [{base:x},{limit:x}] is incorrect!" (if one of its devices exists)'
         yield Reason(Effect.IGNORES_VTD, offset + 16, what, "register_one_rmrr")
     else:
-        seen.regions.append((base, limit))
+        insort(seen.regions, (base, limit))
 
 
 def _atsr(raw: Raw, offset: int, stop: int, seen: _Seen) -> Iterator[Reason]:
