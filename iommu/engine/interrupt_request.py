@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from iommu.engine.events import Message
+from iommu.engine.paging import INTERRUPT_RANGE, in_interrupt_range
 from iommu.engine.reasons import FaultReason
 from iommu.engine.request import SourceId
 from iommu.errors import MisuseError
 from iommu.structures import CompatibilityAddress, CompatibilityData
-
-INTERRUPT_RANGE = 0xFEE  # address bits 31:20; bits 63:32 are 0
 
 
 class InterruptRequest(NamedTuple):
@@ -30,7 +29,7 @@ class InterruptRequest(NamedTuple):
         """Itself. Raises MisuseError when it is not an interrupt request at all."""
         if not isinstance(self.source_id, SourceId):
             raise MisuseError(f"source_id is a SourceId, not {self.source_id!r}")
-        if self.address >> 20 != INTERRUPT_RANGE:
+        if not in_interrupt_range(self.address):
             raise MisuseError(f"address {self.address:#x} is not in the interrupt range 0xfee00000-0xfeefffff")
         if not 0 <= self.data < 1 << 32:
             raise MisuseError(f"data {self.data:#x} are not 32 bits")

@@ -95,8 +95,11 @@ class Interrupts:
     def message(self, request: DmaRequest) -> Outcome:
         """A memory request without PASID in the range: an interrupt message, or an error that is never translated.
 
-        0x29 is a fault of interrupt remapping: while that is off, the error has no name.
+        0x29 is a fault of interrupt remapping, and of untranslated requests: while remapping is off, and for the
+        requests of a device with a device-TLB, the error has no name.
         """
+        if request.address_type is not AddressType.UNTRANSLATED:
+            return blocked()
         if self.is_message(request):
             return INTERRUPT
         if not (self.enabled and self.policy.malformed_interrupt_faults):
@@ -105,13 +108,8 @@ class Interrupts:
         return blocked(reason, recorded=self.faults.report_interrupt(reason, request.source_id, 0, 0))
 
     def is_message(self, request: DmaRequest) -> bool:
-        """Whether it is an untranslated write of one DWORD."""
-        return (
-            request.access is Access.WRITE
-            and request.address_type is AddressType.UNTRANSLATED
-            and request.length == 4
-            and request.address % 4 == 0
-        )
+        """Whether it writes one DWORD."""
+        return request.access is Access.WRITE and request.length == 4 and request.address % 4 == 0
 
     # Requests (spec 5.1.2)
 

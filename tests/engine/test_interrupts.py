@@ -470,7 +470,6 @@ def test_source_validation_of_a_posted_entry() -> None:
 MALFORMED: list[dict[str, Any]] = [
     {"access": READ, "length": 4}, {"access": READ, "length": 0}, {"length": 1}, {"length": 2}, {"length": 3},
     {"length": 5}, {"length": 8}, {"length": 4, "address": 0xFEE0_0011}, {"length": 4, "address": 0xFEE0_0012},
-    {"length": 4, "kind": TRANSLATED}, {"length": 4, "kind": TRANSLATION_REQUEST},
 ]  # fmt: skip
 
 
@@ -490,6 +489,15 @@ def test_what_is_no_message_in_the_range(wrong: dict[str, Any], faults: bool, on
     named = faults and on
     assert (outcome.fault, outcome.recorded) == ((FaultReason.IR_29, True) if named else (None, False))
     assert world.last_record() == (recorded(0x29) if named else (0, 0))
+
+
+@pytest.mark.parametrize("kind", [TRANSLATED, TRANSLATION_REQUEST])
+def test_device_tlb_in_the_range(kind: AddressType) -> None:
+    """8.3: blocked, and no fault for it is known."""
+    world = Interrupting()
+    outcome = world.unit.interrupts.message(dma_request(kind=kind))
+    assert (outcome.host_address, outcome.interrupt, outcome.fault) == (None, False, None)
+    assert world.records() == []
 
 
 @raises(FaultReason.IR_29)
