@@ -6,7 +6,7 @@ from rich.text import Text
 
 from iommu.cli.output import bytes_size, console, line, safe
 from iommu.dmar import Andd, Atsr, DeviceScope, Dmar, Drhd, Rhsa, Rmrr, Satc, Sidp, Structure, Unknown
-from iommu.dmar.layouts import AtsrFlags, DrhdFlags, HeaderFlags, SatcFlags, ScopeFlags, ScopeType
+from iommu.dmar.layouts import SCOPE_TYPES, AtsrFlags, DrhdFlags, HeaderFlags, SatcFlags, ScopeFlags, ScopeType
 from iommu.fields import Layout
 
 _SCOPES = {
@@ -105,7 +105,7 @@ def _summary(structure: Structure) -> list[str | tuple[str, str]]:
 
 def scope_name(scope: DeviceScope) -> str:
     """What a scope is, with its number where it has one."""
-    name = _SCOPES.get(ScopeType(scope.type)) if scope.type in set(ScopeType) else None
+    name = _SCOPES.get(ScopeType(scope.type)) if scope.type in SCOPE_TYPES else None
     if name is None:
         return f"scope type {scope.type}"
     numbered = scope.type in {ScopeType.IOAPIC, ScopeType.HPET, ScopeType.NAMESPACE}

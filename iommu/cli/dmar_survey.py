@@ -12,7 +12,7 @@ from iommu.cli.output import console, error_console, line, print_json, safe
 from iommu.dmar.inputs import write_file
 from iommu.dmar.survey import Row, counts, files_of, survey
 
-_FIXED = ["file", "error", "vendor", "revision", "width"]
+_FIXED = ["file", "error", "absent", "vendor", "revision", "width"]
 
 
 def run(paths: list[Path], as_json: bool, as_csv: bool, html_file: Path | None) -> list[Row]:

@@ -58,6 +58,13 @@ def read_tables(path: Path) -> list[Source]:
     return list({source.data: source for source in reversed(found)}.values())[::-1]
 
 
+def holds_other_tables(data: bytes) -> bool:
+    """Whether bytes without a DMAR are some ACPI table all the same, or a dump of some: another machine's, say."""
+    if _row_of_tables(data) is not None:
+        return True
+    return b"\0" not in data[:4096] and any(True for _ in blocks(bytes(data).decode("latin-1")))
+
+
 def _files_in(folder: Path) -> list[Path]:
     try:
         return sorted(entry for entry in folder.iterdir() if entry.is_file())

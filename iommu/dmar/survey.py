@@ -10,7 +10,7 @@ from itertools import islice
 from os import cpu_count
 from pathlib import Path
 
-from iommu.dmar.inputs import Source, read_tables
+from iommu.dmar.inputs import Source, holds_other_tables, read_tables
 from iommu.dmar.layouts import HeaderFlags
 from iommu.dmar.table import Dmar
 from iommu.errors import VtdError
@@ -20,10 +20,14 @@ _CHUNK = 250
 
 @dataclass(slots=True)
 class Row:
-    """What a survey keeps of one table. `error` says why it could not be read; the rest is then empty."""
+    """What a survey keeps of one table.
+
+    `error` says why it could not be read, `absent` that the file holds tables but no DMAR; the rest is then empty.
+    """
 
     file: str
     error: str = ""
+    absent: bool = False
     vendor: str = ""
     revision: int = 0
     width: int = 0
@@ -73,6 +77,8 @@ def _row(source: Source) -> Row:
     try:
         table = Dmar.parse(source.data, strict=False)
     except VtdError as error:
+        if source.data[:4] != b"DMAR" and holds_other_tables(source.data):
+            return Row(source.name, absent=True)
         return Row(source.name, error=str(error))
     flags = [part.name for part in reversed(HeaderFlags.fields.values()) if table.header.flags & part.mask]
     return Row(
@@ -88,9 +94,13 @@ def _row(source: Source) -> Row:
 
 def counts(rows: list[Row]) -> dict[str, dict[str, int]]:
     """How many tables have each structure, flag, width, revision, finding and vendor; most frequent first."""
-    good = [row for row in rows if not row.error]
+    good = [row for row in rows if not row.error and not row.absent]
     return {
-        "tables": {"read": len(good), "not read": len(rows) - len(good)},
+        "tables": {
+            "read": len(good),
+            "files without DMAR": sum(row.absent for row in rows),
+            "not read": sum(bool(row.error) for row in rows),
+        },
         "structures": _sorted(Counter(kind for row in good for kind in row.structures)),
         "flags": _sorted(Counter(name for row in good for name in row.flags or ["none"])),
         "widths": _sorted(Counter(f"{row.width} bits" for row in good)),

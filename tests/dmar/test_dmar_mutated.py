@@ -101,7 +101,7 @@ def test_the_largest_table_of_the_smallest_parts_is_read_in_bounded_time() -> No
 
 
 def seconds(data: bytes) -> float:
-    """What reading takes. What seems slow is read again: a slow input stays slow, another thread's garbage does not."""
+    """What reading takes. What seems slow is read again: slow input stays slow, collecting garbage does not."""
     best = 1.0
     for _ in range(4):
         start = time.thread_time()
