@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from iommu import (
     Policy,
@@ -146,3 +148,66 @@ def test_latched_size_limits_cached_entries_too() -> None:
     assert world.code(200) == 0
     world.set_table(TABLE | 3)
     assert world.code(200) == 0x21
+
+
+IQT, IQA, QIE = 0x88, 0x90, 1 << 26
+
+
+@pytest.mark.parametrize(("descriptor", "gone"), [
+    (4, {0, 1, 2, 3, 200}),
+    (2 << 32 | 1 << 4 | 4, {2}),
+    (2 << 32 | 1 << 27 | 1 << 4 | 4, {2, 3}),
+    (3 << 32 | 2 << 27 | 1 << 4 | 4, {0, 1, 2, 3}),
+    (0 << 32 | 8 << 27 | 1 << 4 | 4, {0, 1, 2, 3, 200}),
+    (201 << 32 | 1 << 4 | 4, set()),
+])  # fmt: skip
+def test_invalidation_by_the_queue(descriptor: int, gone: set[int]) -> None:
+    """Type 4: G in bit 4, IM in 31:27, IIDX in 47:32."""
+    world = Interrupting()
+    queue = world.page()
+    world.write(IQA, queue, 8)
+    world.command(IRE | QIE)
+    for index in (0, 1, 2, 3, 200):
+        world.irte(index)
+        world.interrupt(index)
+        world.irte(index, 0)
+    world.put(queue, descriptor, 0)
+    world.write(IQT, 16, 8)
+    assert {index for index in (0, 1, 2, 3, 200) if world.code(index)} == gone
+
+
+_STEPS = st.lists(
+    st.tuples(st.sampled_from(["entry", "use", "drop", "drop all"]), st.integers(0, 7), st.integers(0, 3)),
+    max_size=40,
+)
+
+
+@given(_STEPS, st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_what_is_used_stood_there_since_the_last_invalidation(
+    steps: list[tuple[str, int, int]], caching: bool
+) -> None:
+    """Whatever the order of edits, uses and invalidations; an absent entry is stale in caching mode only."""
+    world = Interrupting(s=2, fault_records=64, caching_mode=caching)
+    stood: dict[int, set[int]] = {index: {0} for index in range(8)}
+    now = dict.fromkeys(range(8), 0)
+    for step, index, value in steps:
+        block = range(8) if step == "drop all" else [n for n in range(8) if n >> value == index >> value]
+        match step:
+            case "entry":
+                # Vector 0 stands for an entry that is not present.
+                world.irte(index, value << 16 | (value > 0))
+                now[index] = value
+                stood[index].add(value)
+            case "use":
+                outcome = world.interrupt(index)
+                vector = outcome.remapped.vector if outcome.remapped else 0
+                assert vector in stood[index]
+                if not caching and vector == 0:
+                    assert now[index] == 0
+            case _:
+                if step == "drop":
+                    world.unit.caches.drop_interrupts(index, value)
+                else:
+                    world.unit.caches.drop_interrupts()
+                stood.update({n: {now[n]} for n in block})
