@@ -1,9 +1,9 @@
 """The command itself: what it says, where, and with which exit status."""
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -21,11 +21,13 @@ def vtd(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[byte
 
 
 def test_help_comes_quickly() -> None:
+    """Counted in processor time, which other work on the machine does not lengthen much."""
     best = 9.0
     for _ in range(5):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = vtd("--help")
-        best = min(best, time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == 0
     assert b"dmar" in done.stdout
     assert best < 0.3
