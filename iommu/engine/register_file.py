@@ -8,7 +8,7 @@ from collections.abc import Callable
 from iommu.engine.capabilities import Capabilities
 from iommu.errors import MisuseError
 from iommu.fields import Rule
-from iommu.registers import FIXED_REGISTERS, FRCD, IOTLB, IVA, VER, Register
+from iommu.registers import FIXED_REGISTERS, FRCD, IOTLB, IVA, Register
 
 Effect = Callable[[int], None]
 """Called after a write with the bits software wrote, 0 where the access did not reach."""
@@ -60,7 +60,7 @@ class RegisterFile:
             self._place(f"FRCD{n}", FRCD, capabilities.fault_record_offset + 16 * n)
         self._by_offset = sorted(self.slots.values(), key=lambda slot: slot.offset)
         self._offsets = [slot.offset for slot in self._by_offset]
-        self.slots["VER"].value = VER.make(MAX=1)
+        self.slots["VER"].value = self.capabilities.version
         self.slots["CAP"].value = capabilities.cap
         self.slots["ECAP"].value = capabilities.ecap
 
