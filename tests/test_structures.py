@@ -145,3 +145,66 @@ def test_interrupt_encodings() -> None:
         "FIXED": 0, "LOWEST_PRIORITY": 1, "SMI": 2, "NMI": 4, "INIT": 5, "EXTINT": 7,
     }  # fmt: skip
     assert [kind.value for kind in structures.SourceValidation] == [0, 1, 2]
+
+
+# Queue descriptors and the page request: positions, and every bit that is reserved.
+
+_TYPE = {"TYPE_HIGH": (11, 9), "TYPE": (3, 0)}
+_PAGES = {"ADDR": (127, 76), "IH": (70, 70), "AM": (69, 64)}
+_FUNCTION = {"PFSID_HIGH": (63, 52), "PFSID_LOW": (15, 12)}
+DESCRIPTORS: dict[str, dict[str, tuple[int, int]]] = {
+    "ContextDescriptor": {**_TYPE, "FM": (49, 48), "SID": (47, 32), "DID": (31, 16), "G": (5, 4)},
+    "IotlbDescriptor": {**_TYPE, **_PAGES, "DID": (31, 16), "DR": (7, 7), "DW": (6, 6), "G": (5, 4)},
+    "DeviceTlbDescriptor": {
+        **_TYPE, **_FUNCTION, "ADDR": (127, 76), "S": (64, 64), "SID": (47, 32), "MIP": (20, 16),
+    },
+    "InterruptDescriptor": {**_TYPE, "IIDX": (47, 32), "IM": (31, 27), "G": (4, 4)},
+    "WaitDescriptor": {
+        **_TYPE, "STADDR": (127, 66), "STDATA": (63, 32), "PD": (7, 7), "FN": (6, 6), "SW": (5, 5), "IF": (4, 4),
+    },
+    "PasidIotlbDescriptor": {**_TYPE, **_PAGES, "PASID": (51, 32), "DID": (31, 16), "G": (5, 4)},
+    "PasidCacheDescriptor": {**_TYPE, "PASID": (51, 32), "DID": (31, 16), "G": (5, 4)},
+    "PasidDeviceTlbDescriptor": {
+        **_TYPE, **_FUNCTION, "ADDR": (127, 76), "S": (75, 75), "G": (64, 64), "PASID": (51, 32), "SID": (31, 16),
+        "MIP": (8, 4),
+    },
+    "PageResponseDescriptor": {
+        **_TYPE, "PRGI": (75, 67), "LPIG": (66, 66), "PASID": (51, 32), "RID": (31, 16), "RC": (15, 12), "PP": (4, 4),
+    },
+    "PageRequestDescriptor": {
+        "ADDR": (127, 76), "PRGI": (75, 67), "LPIG": (66, 66), "WR": (65, 65), "RD": (64, 64), "PMR": (53, 53),
+        "EXR": (52, 52), "PASID": (51, 32), "RID": (31, 16), "PP": (8, 8), "TYPE": (7, 0),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DESCRIPTORS)
+def test_descriptor_fields(name: str) -> None:
+    found = {part.name: (part.msb, part.lsb) for part in layout(name).fields.values()}
+    assert found == DESCRIPTORS[name]
+    assert layout(name).bits == (256 if name == "PageRequestDescriptor" else 128)
+
+
+@pytest.mark.parametrize("name", DESCRIPTORS)
+def test_descriptor_reserved_bits(name: str) -> None:
+    named = {bit for msb, lsb in DESCRIPTORS[name].values() for bit in range(lsb, msb + 1)}
+    assert bits_of(layout(name).reserved_mask()) == set(range(layout(name).bits)) - named
+
+
+def test_descriptor_fields_that_need_a_capability() -> None:
+    function = {*range(12, 16), *range(52, 64)}
+    needing = {"DeviceTlbDescriptor": function, "PasidDeviceTlbDescriptor": function, "WaitDescriptor": {7}}
+    for name, gone in needing.items():
+        everything, nothing = layout(name).reserved_mask(), layout(name).reserved_mask(offered=())
+        assert bits_of(nothing ^ everything) == gone
+
+
+@pytest.mark.parametrize("name", ["IotlbDescriptor", "DeviceTlbDescriptor", "PasidIotlbDescriptor"])
+def test_descriptor_addresses_are_those_of_their_upper_word(name: str) -> None:
+    assert layout(name).make(ADDR=0x1234_5678_9ABC_D000) == 0x1234_5678_9ABC_D000 << 64
+    assert structures.WaitDescriptor(0x1234_5678_9ABC_DEFC << 64).STADDR == 0x1234_5678_9ABC_DEFC
+
+
+def test_descriptor_types_and_response_codes() -> None:
+    assert [kind.value for kind in structures.DescriptorType] == list(range(1, 10))
+    assert [code.value for code in structures.ResponseCode] == [0, 1, 15]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,6 @@ from hypothesis import strategies as st
 from iommu import Capabilities, FlatMemory, Message, Policy, RemappingUnit
 from iommu.registers import QueueFault
 from tests.engine.queueing import (
-    FSTS,
     ICS,
     IQA,
     IQERCD,
@@ -30,7 +31,7 @@ from tests.engine.queueing import (
     scalable,
     wait,
 )
-from tests.engine.world import ABSENT, FEADDR, FECTL, FEDATA, GCMD, NIC, RTADDR, SRTP, World
+from tests.engine.world import ABSENT, FEADDR, FECTL, FEDATA, FSTS, GCMD, NIC, RTADDR, SRTP, World
 
 STATUS = 0xF0_0000
 HARMLESS = wait(fn=1)
@@ -129,7 +130,12 @@ def test_upper_type_bits_count(number: int, high: int) -> None:
 
 
 def test_device_tlb_types_need_the_capability() -> None:
-    less = {"device_tlb": False, "page_requests": False, "page_request_drain": False, "stop_markers": False}
+    less: dict[str, Any] = {
+        "device_tlb": False,
+        "page_requests": False,
+        "page_request_drain": False,
+        "stop_markers": False,
+    }
     less |= {"no_write_requests": False, "invalidation_throttle": False}
     assert legacy().refused(device_tlb(NIC)) == TYPE
     assert scalable(**less).refused(device_tlb(NIC)) == TYPE
@@ -138,7 +144,7 @@ def test_device_tlb_types_need_the_capability() -> None:
 
 
 def test_page_response_needs_page_requests() -> None:
-    less = {"page_requests": False, "page_request_drain": False, "stop_markers": False}
+    less: dict[str, Any] = {"page_requests": False, "page_request_drain": False, "stop_markers": False}
     assert scalable(**less).refused(response(NIC)) == TYPE
     scalable().done(response(NIC))
 
@@ -283,7 +289,7 @@ def test_wide_queue_in_legacy_mode(scalable_mode: bool, abort_dma: bool) -> None
         (1, {"scalable_mode": True}, WIDTH),
     ],
 )
-def test_table_mode(ttm: int, offered: dict[str, bool], code: int) -> None:
+def test_table_mode(ttm: int, offered: dict[str, Any], code: int) -> None:
     """The mode that SRTP latched last, with the queue on or off."""
     software = Software(World(**offered))
     software.done(HARMLESS)

@@ -1,0 +1,368 @@
+"""device.py, ats.py: a device's own cache, what drops from it, and how it can fail to answer (8.1, 8.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iommu import Access, MisuseError, SourceId
+from iommu.engine.ats import Completion, PageResponse, invalidated
+from iommu.engine.device import Device
+from iommu.structures import ResponseCode
+from tests.engine.queueing import (
+    ICE,
+    IQERCD,
+    IQT,
+    ITE,
+    Software,
+    device_tlb,
+    iotlb,
+    process,
+    process_tlb,
+    response,
+    scalable,
+    wait,
+)
+from tests.engine.scalable_world import ADDRESS, HOST, first_stage, second_stage
+from tests.engine.world import FSTS, NIC, PS, READ, RW, WRITE, R, World, mapped
+
+A = 0x4000_0000
+STATUS = 0xF0_0000
+EVERYTHING = 0x7FFF_FFFF_FFFF_F000
+"""ADDR of a device-TLB invalidation of everything: bits 62:12 ones, bit 63 zero."""
+
+
+def ats(count: int = 1, **changes: Any) -> tuple[Device, Software]:
+    """A device whose translations are its own, on a legacy-mode unit, with `count` pages from A on."""
+    world = World(device_tlb=True, **changes)
+    top = world.device(tt=1)
+    for n in range(count):
+        world.map(top, 4, A + n * 0x1000, 0x10_0000 + n * 0x1000 | RW)
+    world.start()
+    return Device(world.unit, NIC), Software(world)
+
+
+# Reading and writing
+
+
+def test_write_goes_where_the_unit_says() -> None:
+    device, software = ats()
+    assert device.write(A + 0x234, b"four")
+    assert software.world.memory.read(0x10_0234, 4) == b"four"
+    assert device.read(A + 0x232, 8) == b"\0\0four\0\0"
+    assert [known.host for known in device.tlb] == [0x10_0000], "asked once, used twice"
+
+
+def test_nothing_mapped_nothing_read() -> None:
+    device, software = ats()
+    assert device.read(A + 0x1000) is None
+    assert not device.write(A + 0x1000, b"x")
+    assert device.tlb == []
+    assert software.world.records() == []
+
+
+def test_permission_that_is_lacking_is_asked_for_again() -> None:
+    device, software = ats()
+    top = software.world.device(tt=1)
+    places = software.world.map(top, 4, A, 0x9000 | R)
+    software.world.unit.reset()
+    software.world.start()
+    assert device.read(A) == bytes(8)
+    assert not device.write(A, b"x")
+    software.world.put(places[1], 0x9000 | RW)
+    Software(software.world).done(iotlb(1))
+    assert device.write(A, b"x"), "the page that cannot be written does not hide the new one"
+
+
+def test_device_without_ats_sends_untranslated_requests() -> None:
+    world = mapped(0x5000, 0x9000 | RW)
+    device = Device(world.unit, NIC, uses_ats=False)
+    assert device.write(0x5678, b"y")
+    assert world.memory.read(0x9678, 1) == b"y"
+    assert device.tlb == []
+    assert device.read(0x7000) is None
+    assert world.record().address_type == 0
+
+
+def test_translated_request_from_a_context_that_allows_none() -> None:
+    world = mapped(0x5000, 0x9000 | RW, device_tlb=True)
+    device = Device(world.unit, NIC)
+    assert device.read(0x5000) is None
+    assert (world.record().reason, world.record().address_type) == (0x0D, 1)
+
+
+def test_host_address_without_memory() -> None:
+    world = mapped(0x5000, 0x9000_0000 | RW, tt=1, device_tlb=True)
+    device = Device(world.unit, NIC)
+    assert device.dma(0x5000, READ).host_address == 0x9000_0000
+    assert device.read(0x5000) is None
+    assert not device.write(0x5000, b"x")
+
+
+def test_request_over_a_page_boundary() -> None:
+    device, _ = ats()
+    with pytest.raises(MisuseError):
+        device.read(A + 0xFFF, 2)
+
+
+def test_large_page_is_kept_whole() -> None:
+    world = World(device_tlb=True)
+    world.map(world.device(tt=1), 4, A, 0x20_0000 | RW | PS, 2)
+    world.start()
+    device = Device(world.unit, NIC)
+    assert device.dma(A + 0x12345, READ).host_address == 0x21_2345
+    assert device.dma(A + 0x1F_F000, WRITE).host_address == 0x3F_F000
+    assert [known.addresses for known in device.tlb] == [range(A, A + 0x20_0000)]
+
+
+def test_translations_by_pasid_and_privilege() -> None:
+    world = first_stage(pasid=5)
+    device = Device(world.unit, NIC)
+    assert device.dma(ADDRESS, READ, pasid=5).host_address == HOST
+    assert device.dma(ADDRESS, READ, pasid=6).host_address is None
+    assert device.dma(ADDRESS, READ, pasid=5, privileged=True).host_address == HOST
+    assert [(known.pasid, known.privileged) for known in device.tlb] == [(5, False), (5, True)]
+
+
+def test_one_device_for_a_source_id() -> None:
+    device, software = ats()
+    with pytest.raises(MisuseError, match=r"00:04\.0"):
+        Device(software.world.unit, NIC)
+    software.world.unit.reset()
+    assert software.world.unit.devices[NIC] is device
+
+
+# Missing and present invalidations
+
+
+def test_missing_device_tlb_invalidation_is_seen() -> None:
+    """The IOTLB alone is not enough: the device goes on using what it has cached."""
+    device, software = ats()
+    world = software.world
+    assert device.write(A, b"old")
+    world.map(world.memory.read_u64(world.context_address(NIC)) & ~0xFFF, 4, A, 0)
+    software.done(iotlb(2, did=1), wait(sw=1, data=1, address=STATUS))
+    assert device.write(A, b"stale"), "and hits memory it no longer owns"
+    assert world.memory.read(0x10_0000, 5) == b"stale"
+    software.done(device_tlb(NIC, address=A), wait(sw=1, data=2, address=STATUS))
+    assert not device.write(A, b"gone")
+    assert world.memory.read(0x10_0000, 5) == b"stale"
+
+
+def test_device_tlb_before_the_iotlb_is_the_wrong_order() -> None:
+    """4.3: the upper cache refills the lower one with old data."""
+    device, software = ats()
+    world = software.world
+    assert device.write(A, b"1")
+    world.map(world.memory.read_u64(world.context_address(NIC)) & ~0xFFF, 4, A, 0)
+    software.done(device_tlb(NIC, address=A))
+    assert device.write(A, b"2")
+    software.done(iotlb(1))
+    assert device.write(A, b"3")
+
+
+# Which translations go (types 3 and 8)
+
+
+def survivors(device: Device, first: int = A) -> set[int]:
+    """Pages the device knows, counted from `first`."""
+    return {known.addresses.start - first >> 12 for known in device.tlb}
+
+
+@pytest.mark.parametrize(
+    ("address", "s", "gone"),
+    [
+        (A, 0, {0}),
+        (A + 0x3000, 0, {3}),
+        (A, 1, {0, 1}),
+        (A + 0x1000, 1, {0, 1, 2, 3}),
+        (A + 0x4000, 1, {4, 5}),
+        (A + 0x5000, 1, {4, 5, 6, 7}),
+        (A + 0x3000, 1, set(range(8))),
+        (A + 0xB000, 1, set(range(8, 16))),
+        (A + 0x7000, 1, set(range(16))),
+        (A + 0x10000, 1, {16, 17}),
+        (EVERYTHING, 1, set(range(18))),
+        (EVERYTHING | 1 << 63, 1, set(range(18))),
+        (A | 1 << 63, 1, set()),
+    ],
+)
+def test_size_encoding(address: int, s: int, gone: set[int]) -> None:
+    """8.2: n ones from bit 12 up, and a zero, are 2^(n+1) pages."""
+    device, software = ats(18)
+    for n in range(18):
+        assert device.dma(A + n * 0x1000, READ).host_address is not None
+    software.done(device_tlb(NIC, address=address, s=s, mip=31))
+    assert survivors(device) == set(range(18)) - gone
+
+
+@given(st.integers(0, 51), st.integers(0, (1 << 52) - 1))
+def test_size_encoding_of_every_size(ones: int, frame: int) -> None:
+    frame = frame >> ones + 1 << ones + 1 | (1 << ones) - 1
+    pages = invalidated(frame << 12, 1)
+    assert pages.stop - pages.start == 0x2000 << ones
+    assert pages.start % (0x2000 << ones) == 0
+    assert frame << 12 in pages
+    assert invalidated(frame << 12, 0) == range(frame << 12, frame + 1 << 12)
+
+
+def test_part_of_a_large_page_drops_it() -> None:
+    world = World(device_tlb=True)
+    world.map(world.device(tt=1), 4, A, 0x20_0000 | RW | PS, 2)
+    world.start()
+    device, software = Device(world.unit, NIC), Software(world)
+    for address, left in ((A - 0x1000, 1), (A + 0x20_0000, 1), (A + 0x1F_F000, 0)):
+        device.dma(A, READ)
+        software.done(device_tlb(NIC, address=address))
+        assert len(device.tlb) == left
+
+
+def test_only_the_named_device() -> None:
+    device, software = ats()
+    other = Device(software.world.unit, SourceId(0, 5, 0))
+    device.dma(A, READ)
+    software.done(device_tlb(0x28, address=EVERYTHING, s=1))
+    assert len(device.tlb) == 1
+    assert other.tlb == []
+
+
+PASIDS = (None, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "left"),
+    [
+        (device_tlb(NIC, address=ADDRESS), {5, 6}),
+        (device_tlb(NIC, address=EVERYTHING, s=1), {5, 6}),
+        (process_tlb(NIC, pasid=5, address=ADDRESS), {None, 6}),
+        (process_tlb(NIC, pasid=5, address=ADDRESS, mip=31), {None, 6}),
+        (process_tlb(NIC, pasid=5, address=EVERYTHING, s=1), {None, 6}),
+        (process_tlb(NIC, pasid=5, address=ADDRESS ^ 0x1000), {None, 5, 6}),
+        (process_tlb(NIC, pasid=5, address=ADDRESS & ~0x1000, s=1), {None, 6}),
+        (process_tlb(NIC, pasid=7, address=EVERYTHING, s=1), {None, 5, 6}),
+        (process_tlb(NIC, pasid=7, address=EVERYTHING, s=1, g=1), {None}),
+        (process_tlb(NIC, pasid=7, address=ADDRESS, g=1), {None}),
+        (process_tlb(NIC, pasid=7, address=ADDRESS ^ 0x1000, g=1), {None, 5, 6}),
+        (process_tlb(0x1234, pasid=5, address=ADDRESS, pfsid=0xFFF), None),
+    ],
+)
+def test_invalidation_by_pasid(descriptor: tuple[int, int], left: set[int | None] | None) -> None:
+    """Type 3 takes what has no PASID; type 8 one PASID, or with G all of them."""
+    world = second_stage(pasid=5)
+    for pasid in (0, 6):
+        world.process(pasid, pgtt=2, second=world.second_top or world.memory.read_u64(world.pasids[NIC, 5]) & ~0xFFF)
+    device, software = Device(world.unit, NIC), scalable(world)
+    for tag in PASIDS:
+        assert device.dma(ADDRESS, READ, pasid=tag).host_address == HOST
+    software.submit(descriptor)
+    if left is None:
+        assert software.world.read(FSTS) == ITE
+        left = set(PASIDS)
+    else:
+        assert software.world.read(FSTS) == 0
+    assert {known.pasid for known in device.tlb} == left
+
+
+def test_missing_process_invalidation_is_seen() -> None:
+    world = first_stage(pasid=5)
+    device, software = Device(world.unit, NIC), scalable(world)
+    assert device.write(ADDRESS, b"old", pasid=5)
+    world.put(world.first[1], 0)
+    software.done(process(3, did=1, pasid=5, address=ADDRESS))
+    assert device.write(ADDRESS, b"new", pasid=5)
+    software.done(process_tlb(NIC, pasid=5, address=ADDRESS))
+    assert not device.write(ADDRESS, b"end", pasid=5)
+    assert world.memory.read(HOST, 3) == b"new"
+
+
+# Devices that do not do as they should
+
+
+def test_time_out() -> None:
+    device, software = ats()
+    device.dma(A, READ)
+    device.completion = Completion.TIMED_OUT
+    software.submit(device_tlb(NIC, address=A), wait(sw=1, data=1, address=STATUS))
+    assert software.world.read(FSTS) == ITE
+    assert software.world.read(IQERCD, 8) == NIC << 32
+    assert software.world.memory.read_u32(STATUS) == 0
+    assert len(device.tlb) == 1
+    device.completion = Completion.DONE
+    software.clear(ITE)
+    software.done(device_tlb(NIC, address=A), wait(sw=1, data=2, address=STATUS))
+    assert device.tlb == []
+    assert software.world.memory.read_u32(STATUS) == 2
+
+
+def test_wrong_completion_stops_nothing() -> None:
+    device, software = ats()
+    device.completion = Completion.WRONG
+    software.submit(device_tlb(NIC, address=A), wait(sw=1, data=1, address=STATUS))
+    assert software.world.read(FSTS) == ICE
+    assert software.world.read(IQERCD, 8) == NIC << 48
+    assert software.world.memory.read_u32(STATUS) == 1
+    assert software.head == software.tail
+    software.clear(ICE)
+    assert software.world.read(FSTS) == 0
+
+
+def test_first_wrong_completion_is_the_one_that_is_told() -> None:
+    device, software = ats()
+    other = Device(software.world.unit, SourceId(0, 5, 0))
+    device.completion = other.completion = Completion.WRONG
+    software.submit(device_tlb(NIC), device_tlb(0x28))
+    assert software.world.read(IQERCD, 8) == NIC << 48
+    software.clear(ICE)
+    software.submit(device_tlb(0x28), device_tlb(NIC))
+    assert software.world.read(IQERCD, 8) == 0x28 << 48
+
+
+class Impatient(Device):
+    """Writes IQT while it is being invalidated."""
+
+    def invalidate(self, command: Any) -> Completion:
+        self.unit.mmio_write(IQT, 0x20, 8)
+        return super().invalidate(command)
+
+
+def test_device_that_writes_registers_meanwhile() -> None:
+    world = World(device_tlb=True)
+    Impatient(world.unit, NIC)
+    software = Software(world)
+    software.put(*device_tlb(NIC))
+    software.put(*wait(sw=1, data=1, address=STATUS))
+    world.write(IQT, 0x10, 8)
+    assert software.head == 0x20
+    assert world.memory.read_u32(STATUS) == 1
+
+
+# Page requests end to end
+
+
+def test_page_is_asked_for_mapped_and_used() -> None:
+    world = first_stage(pasid=5)
+    world.put(world.first[1], 0)
+    base = world.page()
+    world.write(0xD0, base, 8)
+    device, software = Device(world.unit, NIC), scalable(world)
+    assert not device.write(ADDRESS, b"data", pasid=5)
+    assert device.request_page(ADDRESS, pasid=5, write=True, group=3).queued
+    asked = world.memory.read_u64(base + 8)
+    assert (asked & ~0xFFF, asked >> 3 & 0x1FF, asked & 7) == (ADDRESS, 3, 0b111)
+    world.put(world.first[1], HOST | 7)
+    software.done(response(NIC, pasid=5, group=3))
+    assert device.responses == [PageResponse(3, ResponseCode.SUCCESS, 5, True)]
+    assert device.write(ADDRESS, b"data", pasid=5)
+    assert world.memory.read(HOST, 4) == b"data"
+
+
+@pytest.mark.parametrize("access", [READ, WRITE, Access.ATOMIC])
+def test_atomic_needs_both(access: Access) -> None:
+    device, _ = ats()
+    known = device.translate(A)
+    assert known is not None
+    assert known._replace(writable=False).permits(access) == (access is READ)
+    assert known._replace(readable=False).permits(access) == (access is WRITE)

@@ -1,0 +1,486 @@
+"""page_requests.py, page_request_queue.py: what is queued and how, and what answers the rest (8.4, 8.5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iommu import Capabilities, FlatMemory, Message, MisuseError, Policy, RemappingUnit, SourceId
+from iommu.engine.ats import PageRequest, PageResponse
+from iommu.engine.caches import ScalableContext
+from iommu.engine.device import Device
+from iommu.engine.page_requests import PageRequestOutcome
+from iommu.structures import ResponseCode
+from tests.engine.queueing import response, scalable, wait
+from tests.engine.scalable_world import ADDRESS, SCALABLE, ScalableWorld, first_stage
+from tests.engine.world import ABSENT, FSTS, GCMD, NIC, RTADDR, SRTP, TE, World
+
+PQH, PQT, PQA, PRS = 0xC0, 0xC8, 0xD0, 0xDC
+PECTL, PEDATA, PEADDR, PEUADDR = 0xE0, 0xE4, 0xE8, 0xEC
+PPR, PRO = 1, 2
+STATUS = 0xF0_0000
+SUCCESS, INVALID, FAILURE = ResponseCode.SUCCESS, ResponseCode.INVALID, ResponseCode.FAILURE
+
+
+class Pager:
+    """A device that may ask for pages, and the page request queue it asks in."""
+
+    def __init__(self, world: ScalableWorld | None = None, *, pqs: int = 0, on: bool = True, **changes: Any) -> None:
+        self.world = world or ScalableWorld(**changes)
+        self.size = 0x1000 << pqs
+        self.base = self.world.pages(1 << pqs)
+        self.device = Device(self.world.unit, NIC)
+        self.world.write(PQA, self.base | pqs, 8)
+        if on and not world:
+            self.world.scalable_context()
+            self.world.start()
+
+    def ask(self, address: int = ADDRESS, **how: Any) -> PageRequestOutcome:
+        """One page request."""
+        return self.device.request_page(address, **how)
+
+    def fill(self) -> None:
+        """Fill the queue."""
+        for _ in range(self.size // 32 - 1):
+            assert self.ask(last=False).queued
+        assert self.world.read(PRS) == PPR
+
+    def event(self) -> Message:
+        """Program the page request event, unmasked. Returns its message."""
+        for offset, value in ((PEDATA, 0x99), (PEADDR, 0xFEE0_2000), (PEUADDR, 2), (PECTL, 0)):
+            self.world.write(offset, value)
+        return Message(0x2_FEE0_2000, 0x99)
+
+    @property
+    def tail(self) -> int:
+        """PQT."""
+        return self.world.read(PQT, 8)
+
+    def queued(self, n: int = 0) -> list[int]:
+        """Descriptor n, as quadwords."""
+        return [self.world.memory.read_u64(self.base + 32 * n + 8 * word) for word in range(4)]
+
+
+# What the descriptor says (layouts 2.12)
+
+
+def test_descriptor_of_a_plain_request() -> None:
+    pager = Pager()
+    assert pager.ask(0x1234_5678_9ABC) == PageRequestOutcome(queued=True)
+    assert pager.queued() == [0x01 | NIC << 16, 0x1234_5678_9000 | 1 << 2 | 1, 0, 0]
+    assert pager.tail == 32
+
+
+@pytest.mark.parametrize(
+    ("how", "first", "second"),
+    [
+        ({"pasid": 0}, 1 << 8, 0b101),
+        ({"pasid": 0xABCDE}, 1 << 8 | 0xABCDE << 32, 0b101),
+        ({"pasid": 1, "execute": True}, 1 << 8 | 1 << 32 | 1 << 52, 0b101),
+        ({"pasid": 1, "privileged": True}, 1 << 8 | 1 << 32 | 1 << 53, 0b101),
+        ({"write": True}, 0, 0b111),
+        ({"read": False, "write": True}, 0, 0b110),
+        ({"last": False}, 0, 0b001),
+        ({"read": False}, 0, 0b100),
+        ({"group": 0x1FF}, 0, 0x1FF << 3 | 0b101),
+    ],
+)
+def test_descriptor_fields(how: dict[str, Any], first: int, second: int) -> None:
+    pager = Pager()
+    assert pager.ask(0xFFFF_8000_0000_0000, **how).queued
+    assert pager.queued() == [0x01 | NIC << 16 | first, 0xFFFF_8000_0000_0000 | second, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"pasid": 1 << 20}, {"pasid": -1}, {"execute": True}, {"privileged": True}, {"group": 512}, {"group": -1}],
+)
+def test_requests_no_device_can_send(how: dict[str, Any]) -> None:
+    with pytest.raises(MisuseError):
+        Pager().ask(**how)
+
+
+@pytest.mark.parametrize("address", [-1, 1 << 64])
+def test_addresses_no_device_can_send(address: int) -> None:
+    with pytest.raises(MisuseError, match="64-bit"):
+        Pager().ask(address)
+
+
+def test_source_id_has_its_type() -> None:
+    with pytest.raises(MisuseError, match="SourceId"):
+        World().unit.page_request(PageRequest(0x20, 0))  # type: ignore[arg-type]
+
+
+# Checks, in their order
+
+
+def record(world: World) -> tuple[int, ...]:
+    """Code, T1, T2, source-id, address, PASID, EXE, PRIV, AT of the only record."""
+    (found,) = world.records()
+    r = found
+    return r.reason, r.t1, r.t2, r.source_id, r.address, r.pasid, r.execute, r.privileged, r.address_type
+
+
+def test_legacy_mode() -> None:
+    world = World().start()
+    assert world.unit.page_request(PageRequest(NIC, 0x5123)) == PageRequestOutcome(False, 0x32, True, FAILURE)  # type: ignore[arg-type]
+    assert record(world) == (0x32, 0, 1, NIC, 0x5000, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(("ttm", "offered"), [(1, {}), (2, {}), (3, {}), (2, {"abort_dma": True})])
+def test_table_modes_the_unit_lacks(ttm: int, offered: dict[str, Any]) -> None:
+    world = World(**offered)
+    world.start(world.root | ttm << 10)
+    assert world.unit.page_request(PageRequest(NIC, 0)).fault == 0x30
+
+
+def test_abort_mode_and_translation_off_leave_no_trace() -> None:
+    world = World(abort_dma=True)
+    world.start(world.root | 3 << 10)
+    assert world.unit.page_request(PageRequest(NIC, 0)) == PageRequestOutcome(queued=False)
+    pager = Pager(on=False)
+    pager.world.scalable_context()
+    pager.world.latch(pager.world.root | SCALABLE)
+    assert pager.ask() == PageRequestOutcome(queued=False)
+    assert pager.world.read(FSTS) == 0
+    assert pager.device.responses == []
+
+
+@pytest.mark.parametrize(
+    ("context", "how", "code"),
+    [
+        ({"p": 0}, {}, 0x41),
+        ({"p": 0, "pre": 0}, {}, 0x41),
+        ({"pre": 0}, {}, 0x47),
+        ({"pre": 0, "paside": 0}, {"pasid": 1}, 0x47),
+        ({"pre": 0, "pdts": 0}, {"pasid": 1 << 13}, 0x47),
+        ({"paside": 0}, {"pasid": 1}, 0x45),
+        ({"pdts": 0}, {"pasid": 1 << 13}, 0x46),
+        ({"pdts": 0}, {"pasid": (1 << 13) - 1}, 0),
+        ({"pdts": 0, "paside": 0}, {}, 0),
+    ],
+)
+def test_checks_of_the_context(context: dict[str, Any], how: dict[str, Any], code: int) -> None:
+    pager = Pager(on=False)
+    pager.world.scalable_context(**context)
+    pager.world.start()
+    outcome = pager.ask(**how)
+    assert (outcome.fault or 0, outcome.queued) == (code, not code)
+    if code:
+        assert outcome.recorded
+        assert pager.tail == 0
+        assert record(pager.world) == (code, 0, 1, NIC, ADDRESS, how.get("pasid", 0), 0, 0, 0)
+
+
+def test_root_faults() -> None:
+    pager = Pager(on=False)
+    pager.world.start()
+    assert pager.ask().fault == 0x39
+    pager.world.put(pager.world.root, 1 | 2)
+    assert pager.ask().fault == 0x3A
+    pager.world.put(pager.world.root, 1 | ABSENT)
+    assert pager.ask().fault == 0x40
+    pager.world.latch(ABSENT | SCALABLE)
+    assert pager.ask().fault == 0x38
+
+
+@pytest.mark.parametrize(("context", "how"), [({"p": 0}, {}), ({"pre": 0}, {}), ({"paside": 0}, {"pasid": 1})])
+def test_fpd_silences_but_does_not_let_through(context: dict[str, Any], how: dict[str, Any]) -> None:
+    pager = Pager(on=False)
+    pager.world.scalable_context(fpd=1, **context)
+    pager.world.start()
+    outcome = pager.ask(**how)
+    assert outcome.fault
+    assert not outcome.recorded
+    assert pager.world.records() == []
+
+
+def test_narrow_pasids() -> None:
+    """10b: PASID wider than ECAP.PSS allows."""
+    pager = Pager(pasid_bits=15)
+    assert pager.ask(pasid=0x8000).fault == 0x46
+    assert pager.ask(pasid=0x7FFF).queued
+
+
+def test_record_of_a_privileged_execute_request() -> None:
+    pager = Pager(on=False)
+    pager.world.scalable_context(pre=0)
+    pager.world.start()
+    pager.ask(pasid=0xABCDE, privileged=True, execute=True, write=True)
+    assert record(pager.world) == (0x47, 0, 1, NIC, ADDRESS, 0xABCDE, 1, 1, 0)
+
+
+def test_unit_without_page_requests() -> None:
+    less: dict[str, Any] = {"page_requests": False, "page_request_drain": False, "stop_markers": False}
+    pager = Pager(on=False, **less)
+    pager.world.scalable_context(pre=0)
+    pager.world.start()
+    assert pager.ask().fault == 0x47
+    assert pager.world.read(PQA, 8) == pager.world.read(PRS) == 0
+
+
+def test_unit_that_could_not_queue_what_its_context_enables() -> None:
+    """No table can say so; a part that departs from the specification might."""
+    world = ScalableWorld(page_requests=False, page_request_drain=False, stop_markers=False)
+    world.start()
+    world.unit.page_requests.context_of = lambda _: ScalableContext(0, 1 << 20, 1, 1, 1, 0, 0, 0)
+    assert world.unit.page_request(PageRequest(NIC, 0)) == PageRequestOutcome(queued=False, answer=SUCCESS)
+
+
+@pytest.mark.parametrize("code", [None, *ResponseCode])
+def test_answer_to_what_is_blocked(code: ResponseCode | None) -> None:
+    """No public source; a Policy field."""
+    pager = Pager(on=False, policy=Policy(blocked_page_response=code))
+    pager.world.start()
+    assert pager.ask(last=False, group=4).answer is None
+    assert pager.ask(read=False, group=4).answer is None, "a stop marker"
+    assert pager.ask(pasid=7, group=4).answer == code
+    assert pager.device.responses == ([] if code is None else [PageResponse(4, code, 7, True)])
+
+
+# The queue
+
+
+@pytest.mark.parametrize("pqs", [0, 1, 7])
+def test_room_and_wrap(pqs: int) -> None:
+    """2^(PQS+7) descriptors, one of which stays free."""
+    pager = Pager(pqs=pqs)
+    entries = 1 << pqs + 7
+    pager.fill()
+    assert pager.tail == (entries - 1) * 32
+    assert not pager.ask().queued
+    pager.world.write(PQH, 64, 8)
+    pager.world.write(PRS, PRO)
+    assert pager.ask(0x7000).queued
+    assert pager.tail == 0
+    assert pager.queued(entries - 1)[1] >> 12 == 7
+    assert pager.ask(0x8000).queued
+    assert (pager.tail, pager.queued()[1] >> 12) == (32, 8)
+    assert not pager.ask().queued
+
+
+def test_overflow_stays_until_cleared() -> None:
+    """PRO=1: nothing is queued, whatever room there is by then."""
+    pager = Pager()
+    pager.fill()
+    assert pager.ask(group=1).answer == SUCCESS
+    assert pager.world.read(PRS) == PPR | PRO
+    pager.world.write(PQH, pager.tail, 8)
+    assert pager.ask(group=2) == PageRequestOutcome(queued=False, answer=SUCCESS)
+    pager.world.write(PRS, PPR)
+    assert pager.world.read(PRS) == PRO
+    assert not pager.ask(group=3).queued
+    pager.world.write(PRS, PRO)
+    assert pager.ask(group=4).queued
+    assert [answer.group for answer in pager.device.responses] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("code", [None, *ResponseCode])
+def test_answer_to_what_overflows(code: ResponseCode | None) -> None:
+    """D-16: only the last of a group is answered, if it is no stop marker: success, another code, or nothing."""
+    pager = Pager(policy=Policy(overflow_response=code))
+    pager.fill()
+    assert pager.ask(last=False, group=9) == PageRequestOutcome(queued=False)
+    assert pager.ask(read=False, group=9) == PageRequestOutcome(queued=False)
+    assert pager.ask(group=9, pasid=3) == PageRequestOutcome(queued=False, answer=code)
+    assert pager.ask(group=9, read=False, write=True) == PageRequestOutcome(queued=False, answer=code)
+    answers = [] if code is None else [PageResponse(9, code, 3, True), PageResponse(9, code, None, True)]
+    assert pager.device.responses == answers
+
+
+def test_automatic_answer_without_an_attached_device() -> None:
+    pager = Pager()
+    pager.world.scalable_context(SourceId(0, 9, 0))
+    pager.fill()
+    assert pager.world.unit.page_request(PageRequest(SourceId(0, 9, 0), 0)).answer == SUCCESS
+    assert pager.device.responses == []
+
+
+@pytest.mark.parametrize("offered", [False, True])
+def test_stop_marker_that_finds_no_room(offered: bool) -> None:
+    """With ECAP.SMS it is dropped without trace; otherwise it is an overflow like any other."""
+    pager = Pager(stop_markers=offered)
+    pager.fill()
+    assert pager.ask(pasid=1, read=False) == PageRequestOutcome(queued=False)
+    assert pager.world.read(PRS) == (PPR if offered else PPR | PRO)
+
+
+def test_stop_marker_is_queued() -> None:
+    pager = Pager()
+    assert pager.ask(0, pasid=5, read=False).queued
+    assert pager.queued() == [0x01 | 1 << 8 | NIC << 16 | 5 << 32, 1 << 2, 0, 0]
+
+
+@pytest.mark.parametrize("base", [ABSENT, (1 << 52) - 0x1000])
+def test_queue_beyond_memory_is_an_overflow(base: int) -> None:
+    pager = Pager()
+    pager.world.write(PQA, base, 8)
+    assert pager.ask() == PageRequestOutcome(queued=False, answer=SUCCESS)
+    assert pager.world.read(PRS) == PRO
+    assert pager.tail == 0
+
+
+def test_tail_beyond_the_queue_is_taken_into_it() -> None:
+    pager = Pager()
+    pager.world.write(PQT, 0x7FFE0, 8)
+    pager.world.write(PQH, 64, 8)
+    assert pager.ask().queued
+    assert pager.tail == 0
+    assert pager.queued(127)[0] == 0x01 | NIC << 16
+
+
+# The event
+
+
+def test_event_for_the_first_request_only() -> None:
+    pager = Pager()
+    message = pager.event()
+    pager.ask()
+    pager.ask()
+    assert pager.world.unit.drain_events() == [message]
+    assert pager.world.read(PRS) == PPR
+    pager.world.write(PRS, PPR)
+    assert pager.world.read(PRS) == 0
+    pager.ask()
+    assert pager.world.unit.drain_events() == [message]
+
+
+def test_overflow_raises_no_event_while_a_request_is_pending() -> None:
+    pager = Pager()
+    message = pager.event()
+    pager.fill()
+    pager.ask()
+    assert pager.world.unit.drain_events() == [message]
+    pager.world.write(PRS, PPR | PRO)
+    pager.ask()
+    assert pager.world.read(PRS) == PRO
+    assert pager.world.unit.drain_events() == [message]
+
+
+def test_masked_event_is_held_and_dropped_when_serviced() -> None:
+    pager = Pager()
+    message = pager.event()
+    pager.world.write(PECTL, 1 << 31)
+    pager.ask()
+    assert pager.world.read(PECTL) == 3 << 30
+    pager.world.write(PRS, PRO)
+    assert pager.world.read(PECTL) == 3 << 30, "PPR is set still"
+    pager.world.write(PRS, PPR)
+    assert pager.world.read(PECTL) == 1 << 31
+    pager.ask()
+    pager.world.write(PECTL, 0)
+    assert pager.world.unit.drain_events() == [message]
+
+
+@pytest.mark.parametrize("per_group", [False, True])
+def test_requests_within_a_group(per_group: bool) -> None:
+    """D-15: each request sets PPR, or only the last of its group."""
+    pager = Pager(policy=Policy(page_event_per_group=per_group))
+    message = pager.event()
+    assert pager.ask(last=False).queued
+    assert pager.world.read(PRS) == (0 if per_group else PPR)
+    assert pager.world.unit.drain_events() == ([] if per_group else [message])
+    assert pager.ask(last=True).queued
+    assert pager.world.read(PRS) == PPR
+    assert pager.world.unit.drain_events() == ([message] if per_group else [])
+
+
+# What else a request does
+
+
+@pytest.mark.parametrize("page", [0, 0x1000])
+def test_page_asked_for_is_forgotten(page: int) -> None:
+    """8.4 step 3: so that the retry is not answered from old entries; other pages stay."""
+    world = first_stage(pasid=5)
+    pager = Pager(world)
+    assert world.dma(pasid=5).fault is None
+    world.put(world.first[1], 0)
+    assert world.dma(pasid=5).fault is None
+    assert pager.ask(ADDRESS ^ page, pasid=5).queued
+    assert (world.dma(pasid=5).fault == 0x71) == (not page)
+
+
+def test_tables_on_the_way_are_forgotten_too() -> None:
+    world = first_stage(pasid=5)
+    pager = Pager(world)
+    assert world.dma(pasid=5).fault is None
+    world.put(world.first[3], 0)
+    assert pager.ask(pasid=5).queued
+    assert world.dma(pasid=5).fault == 0x71
+
+
+# Responses by descriptor (type 9), and draining
+
+
+@pytest.mark.parametrize(
+    ("code", "seen"),
+    [(0, SUCCESS), (1, INVALID), (15, FAILURE), (2, FAILURE), (14, FAILURE)],
+)
+def test_response_descriptor(code: int, seen: ResponseCode) -> None:
+    pager = Pager()
+    scalable(pager.world).done(response(NIC, code=code, pasid=0xABCDE, group=0x155))
+    assert pager.device.responses == [PageResponse(0x155, seen, 0xABCDE, True)]
+
+
+def test_response_without_pasid_and_not_last() -> None:
+    pager = Pager()
+    scalable(pager.world).done(response(NIC, group=1, last=0))
+    assert pager.device.responses == [PageResponse(1, SUCCESS, None, False)]
+
+
+def test_response_for_nobody() -> None:
+    pager = Pager()
+    scalable(pager.world).done(response(0x1234))
+    assert pager.device.responses == []
+
+
+@pytest.mark.parametrize("pd", [0, 1])
+def test_page_drain(pd: int) -> None:
+    """Requests on the way have reached the queue when the wait has completed, if it asks for that."""
+    pager = Pager()
+    for group in range(3):
+        pager.world.unit.page_requests.post(PageRequest(NIC, ADDRESS, group=group))
+    assert pager.tail == 0
+    scalable(pager.world).done(wait(pd=pd, sw=1, data=1, address=STATUS))
+    assert pager.tail == (96 if pd else 0)
+    assert pager.ask(group=3).queued
+    assert [pager.queued(n)[1] >> 3 & 0x1FF for n in range(4)] == [0, 1, 2, 3]
+
+
+# Bad input
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    pqa=st.integers(0, (1 << 64) - 1),
+    offsets=st.tuples(st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 32) - 1)),
+    ttm=st.integers(0, 3),
+    entries=st.lists(st.integers(0, (1 << 64) - 1), min_size=8, max_size=8),
+    requests=st.lists(
+        st.builds(
+            PageRequest, st.just(NIC), st.integers(0, (1 << 64) - 1), st.one_of(st.none(), st.integers(0, 0xFFFFF)),
+            st.booleans(), st.booleans(), group=st.integers(0, 511), last=st.booleans(),
+            execute=st.just(False), privileged=st.just(False),
+        ), max_size=8,
+    ),
+)  # fmt: skip
+def test_random_requests(
+    pqa: int, offsets: tuple[int, int], ttm: int, entries: list[int], requests: list[PageRequest]
+) -> None:
+    memory = FlatMemory(64 << 10)
+    memory.write_u64(0x1000, 0x2001)
+    for n, entry in enumerate(entries):
+        memory.write_u64(0x2000 + 32 * NIC + 8 * n, entry & 0x1F | 0x3000 if n == 0 else entry & 1)
+    unit = RemappingUnit(memory, Capabilities.full())
+    unit.mmio_write(RTADDR, 0x1000 | ttm << 10, 8)
+    unit.mmio_write(GCMD, SRTP, 4)
+    unit.mmio_write(GCMD, TE, 4)
+    unit.mmio_write(PQA, pqa, 8)
+    unit.mmio_write(PQH, offsets[0], 4)
+    unit.mmio_write(PQT, offsets[1], 4)
+    for request in requests:
+        outcome = unit.page_request(request)
+        assert not (outcome.queued and (outcome.fault or outcome.answer is not None))
