@@ -48,7 +48,10 @@ class DeviceScope:
     def build(self) -> bytes:
         """The entry's bytes. Raises MisuseError for a value that does not fit its field."""
         values = (self.type, self.nbytes, self.flags, self.reserved, self.enumeration_id, self.bus)
-        hops = b"".join(encode(layouts.HopLayout, hop) for hop in self.path)
+        try:
+            hops = bytes(part for hop in self.path for part in hop)
+        except ValueError:  # which the slower way explains
+            hops = b"".join(encode(layouts.HopLayout, hop) for hop in self.path)
         return encode(layouts.ScopeLayout, values) + hops + self.padding
 
     def __str__(self) -> str:
@@ -104,7 +107,7 @@ class Structure:
     def build(self) -> bytes:
         """The structure's bytes. Raises MisuseError for a value that does not fit its field."""
         tail = self.tail()
-        values = [getattr(self, name.lower()) for name in self.own_fields()]
+        values = [getattr(self, name) for name in _ATTRIBUTES[type(self)]]
         length = self.fixed_size + len(tail) if self.declared_length is None else self.declared_length
         return encode(self.layout, [self.type, length, *values]) + tail
 
@@ -273,6 +276,12 @@ class Unknown(Structure):
     def tail(self) -> bytes:
         """Everything after type and length."""
         return self.data + self.rest
+
+
+# The attributes that hold the fields after type and length, in memory order.
+_ATTRIBUTES: dict[type[Structure], list[str]] = {
+    kind: [name.lower() for name in kind.own_fields()] for kind in (Drhd, Rmrr, Atsr, Rhsa, Andd, Satc, Sidp, Unknown)
+}
 
 
 KINDS: dict[int, type[Structure]] = {
