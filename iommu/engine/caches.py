@@ -12,9 +12,12 @@ staleness is real, until an invalidation covers it.
 
 from __future__ import annotations
 
-from typing import Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from iommu.structures import TranslationType
+
+if TYPE_CHECKING:
+    from iommu.engine.second_stage import Tables
 
 Item = TypeVar("Item")
 
@@ -24,8 +27,7 @@ class CachedContext(NamedTuple):
 
     domain_id: int
     translation_type: TranslationType
-    levels: int
-    table: int
+    tables: Tables
     fpd: int
 
 
@@ -39,22 +41,29 @@ class Page(NamedTuple):
 
     host: int
     shift: int
-    readable: int
-    writable: int
-    supervisor_writable: int
-    user: int = 1
-    executable: int = 1
-    dirty: int = 1
+    readable: bool
+    writable: bool
+    supervisor_writable: bool
+    user: bool
+    executable: bool
+    dirty: bool
+
+
+def make_page(fields: tuple[int, int, bool, bool, bool, bool, bool, bool]) -> Page:
+    """A Page of its fields in order, in a third of the time its constructor takes: there is one for every walk."""
+    return tuple.__new__(Page, fields)
 
 
 class Table(NamedTuple):
-    """What a paging-structure cache holds: the next table, and the permissions of the levels down to it."""
+    """What a paging-structure cache holds: the next table, and the permissions of the levels down to it.
+
+    `rights` are the permission bits that all levels so far have set, as the stage's entries have them.
+    `executable`: no level so far forbids it.
+    """
 
     address: int
-    readable: int
-    writable: int
-    user: int = 1
-    executable: int = 1
+    rights: int
+    executable: bool = True
 
 
 class Keyed(Generic[Item]):
@@ -141,88 +150,112 @@ class PasidCache:
             del self._entries[key]
 
 
-Pages = tuple[dict[int, Page], dict[int, Page], dict[int, Page]]
-_SHIFTS = (12, 21, 30)
-_SIZE = {shift: size for size, shift in enumerate(_SHIFTS)}
+class Pages(NamedTuple):
+    """The pages of one tag, by size and page number."""
+
+    small: dict[int, Page]
+    large: dict[int, Page]
+    huge: dict[int, Page]
+
+    def find(self, address: int) -> Page | None:
+        """The page that covers `address`, of whatever size."""
+        return self.small.get(address >> 12) or self.large.get(address >> 21) or self.huge.get(address >> 30)
 
 
 class Iotlb:
     """Translations by domain-id, PASID and page (spec 6.2.4). Devices that share a domain share them.
 
-    The PASID is None where no first stage took part.
+    The PASID is None where no first stage took part; those are also found through `plain`, by domain-id alone.
     """
 
+    SHIFTS = (12, 21, 30)
+
     def __init__(self, capacity: int) -> None:
-        self._tags: dict[tuple[int, int | None], Pages] = {}
+        self.plain: dict[int, Pages] = {}
+        self._with_pasid: dict[tuple[int, int], Pages] = {}
         self._capacity = capacity
         self._count = 0
 
+    def _pages(self, domain_id: int, pasid: int | None) -> Pages | None:
+        return self.plain.get(domain_id) if pasid is None else self._with_pasid.get((domain_id, pasid))
+
     def find(self, domain_id: int, pasid: int | None, address: int) -> Page | None:
         """The translation that covers `address`, of whatever page size."""
-        pages = self._tags.get((domain_id, pasid))
-        if pages is None:
-            return None
-        return pages[0].get(address >> 12) or pages[1].get(address >> 21) or pages[2].get(address >> 30)
+        pages = self._pages(domain_id, pasid)
+        return None if pages is None else pages.find(address)
 
     def fill(self, domain_id: int, pasid: int | None, address: int, page: Page) -> None:
         """Remember the page that maps `address`. With no room left, everything is forgotten to make some."""
         if self._count >= self._capacity:
             self.drop_all()
         self._count += 1
-        pages = self._tags.setdefault((domain_id, pasid), ({}, {}, {}))
-        pages[_SIZE[page.shift]][address >> page.shift] = page
+        pages = self._pages(domain_id, pasid)
+        if pages is None:
+            pages = Pages({}, {}, {})
+            if pasid is None:
+                self.plain[domain_id] = pages
+            else:
+                self._with_pasid[domain_id, pasid] = pages
+        shift = page.shift
+        pages[(shift - 12) // 9][address >> shift] = page
 
     def drop_all(self) -> None:
         """Forget everything."""
-        self._tags.clear()
+        self.plain.clear()
+        self._with_pasid.clear()
         self._count = 0
 
     def drop_domain(self, domain_id: int) -> None:
         """Forget everything of a domain, whatever its PASID."""
-        for tag in [tag for tag in self._tags if tag[0] == domain_id]:
-            del self._tags[tag]
+        self.plain.pop(domain_id, None)
+        self._drop_with_pasid(domain_id)
 
     def drop_pages(self, domain_id: int, address: int, mask: int) -> None:
         """Page-selective within a domain: second-stage pages that overlap, and all that a first stage had part in.
 
         `mask`: the 2**mask pages of 4 KiB around `address`.
         """
-        for tag in [tag for tag in self._tags if tag[0] == domain_id and tag[1] is not None]:
-            del self._tags[tag]
-        self._drop_overlapping((domain_id, None), address, mask)
+        self._drop_with_pasid(domain_id)
+        drop_overlapping(self.plain.get(domain_id), address, mask)
 
     def drop_pasid(self, domain_id: int, pasid: int) -> None:
         """PASID-selective: everything of one PASID; second-stage entries may stay."""
-        self._tags.pop((domain_id, pasid), None)
+        self._with_pasid.pop((domain_id, pasid), None)
 
     def drop_pasid_pages(self, domain_id: int, pasid: int, address: int, mask: int) -> None:
         """Page-selective within a PASID."""
-        self._drop_overlapping((domain_id, pasid), address, mask)
+        drop_overlapping(self._with_pasid.get((domain_id, pasid)), address, mask)
 
     def drop_page(self, address: int) -> None:
         """Whatever covers one 4 KiB page, under any tag."""
-        for tag in self._tags:
-            self._drop_overlapping(tag, address, 0)
+        for pages in (*self.plain.values(), *self._with_pasid.values()):
+            drop_overlapping(pages, address, 0)
 
-    def _drop_overlapping(self, tag: tuple[int, int | None], address: int, mask: int) -> None:
-        first = address >> 12 + mask << mask
-        last = first + (1 << mask) - 1
-        for shift, pages in zip(_SHIFTS, self._tags.get(tag, ()), strict=False):
-            down = shift - 12
-            low, high = first >> down, last >> down
-            if high - low < len(pages):
-                gone = [frame for frame in range(low, high + 1) if frame in pages]
-            else:
-                gone = [frame for frame in pages if low <= frame <= high]
-            for frame in gone:
-                del pages[frame]
+    def _drop_with_pasid(self, domain_id: int) -> None:
+        for tag in [tag for tag in self._with_pasid if tag[0] == domain_id]:
+            del self._with_pasid[tag]
+
+
+def drop_overlapping(pages: Pages | None, address: int, mask: int) -> None:
+    """Forget the pages that overlap the 2**mask pages of 4 KiB around `address`."""
+    first = address >> 12 + mask << mask
+    last = first + (1 << mask) - 1
+    for down, sized in zip((0, 9, 18), pages or (), strict=False):
+        low, high = first >> down, last >> down
+        if high - low < len(sized):
+            gone = [frame for frame in range(low, high + 1) if frame in sized]
+        else:
+            gone = [frame for frame in sized if low <= frame <= high]
+        for frame in gone:
+            del sized[frame]
 
 
 class StructureCache:
     """Upper paging entries of one stage by domain-id, PASID, level and page (spec 6.2.5)."""
 
     def __init__(self, capacity: int) -> None:
-        self._tags: dict[tuple[int, int | None], dict[tuple[int, int], Table]] = {}
+        # For each tag a dictionary per level of the table pointed to, 1 to 4, by the address bits that lead to it.
+        self._tags: dict[tuple[int, int | None], list[dict[int, Table]]] = {}
         self._capacity = capacity
         self._count = 0
 
@@ -232,17 +265,25 @@ class StructureCache:
         if tables is None:
             return None
         for level in range(1, levels):
-            table = tables.get((level, address >> 12 + 9 * level))
+            table = tables[level].get(address >> 12 + 9 * level)
             if table is not None:
                 return level, table
         return None
+
+    def last_table(self, domain_id: int, address: int) -> Table | None:
+        """The table of level 1 on the way to `address`, where it is known and no PASID takes part."""
+        tables = self._tags.get((domain_id, None))
+        return None if tables is None else tables[1].get(address >> 21)
 
     def fill(self, domain_id: int, pasid: int | None, address: int, level: int, table: Table) -> None:
         """Remember that the table of `level` on the way to `address` is `table`."""
         if self._count >= self._capacity:
             self.drop_all()
         self._count += 1
-        self._tags.setdefault((domain_id, pasid), {})[level, address >> 12 + 9 * level] = table
+        tables = self._tags.get((domain_id, pasid))
+        if tables is None:
+            tables = self._tags[domain_id, pasid] = [{} for _ in range(5)]
+        tables[level][address >> 12 + 9 * level] = table
 
     def drop_all(self) -> None:
         """Forget everything."""
@@ -257,8 +298,8 @@ class StructureCache:
     def drop_page(self, address: int) -> None:
         """Forget the tables on the way to one page, under any tag."""
         for tables in self._tags.values():
-            for key in [(level, page) for level, page in tables if page == address >> 12 + 9 * level]:
-                del tables[key]
+            for level, known in enumerate(tables):
+                known.pop(address >> 12 + 9 * level, None)
 
     def drop_tag(self, domain_id: int, pasid: int | None) -> None:
         """Forget everything of one PASID, or of the domain's second stage."""

@@ -31,9 +31,8 @@ _PAGE_SIZE = FirstStage2MPage.PS.mask
 _TABLE = FirstStageTable.ADDR.mask
 _ACCESSED, _DIRTY, _EXTENDED = FirstStageEntry.A.mask, FirstStageEntry.D.mask, FirstStageEntry.EA.mask
 
-user_page = FirstStageEntry.US.get
-write_permission = FirstStageEntry.RW.get
-no_execute = FirstStageEntry.XD.get
+_USER, _WRITE, _NO_EXECUTE = FirstStageEntry.US.mask, FirstStageEntry.RW.mask, FirstStageEntry.XD.mask
+_RIGHTS = _USER | _WRITE
 
 _READS = Intent(read=True, write=False)
 
@@ -88,6 +87,7 @@ class FirstStage:
         second_stage: SecondStage,
     ) -> None:
         self.memory, self.policy, self.cache, self.second_stage = memory, policy, cache, second_stage
+        self.caches_tables = policy.cache_upper_levels
         width, offered = capabilities.host_address_width, capabilities.offered
         self._table_reserved = FirstStageTable.reserved_mask(width, offered)
         self._page_reserved = {level: layout.reserved_mask(width, offered) for level, layout in _PAGES.items()}
@@ -100,12 +100,11 @@ class FirstStage:
         """
         if not is_canonical(address, tables.levels):
             raise Blocked(FaultReason.SGN_1)
-        level, table, writable, user, executable = tables.levels, tables.address, 1, 1, 1
+        level, table, rights, executable, fresh = tables.levels, tables.address, _RIGHTS, True, False
         tag = tables.domain_id, tables.pasid
-        known = self.cache.find(*tag, address, level) if self.policy.cache_upper_levels else None
+        known = self.cache.find(*tag, address, level) if self.caches_tables else None
         if known is not None:
-            level, (table, _, writable, user, executable) = known
-        fresh = False
+            level, (table, rights, executable) = known
         while True:
             place = self.place_of(tables, table + (address >> 3 + 9 * level & 0x1FF) * 8, level)
             try:
@@ -113,26 +112,30 @@ class FirstStage:
             except MemoryAccessError:
                 raise Blocked(FaultReason.SFS_4 if level == tables.levels else FaultReason.SFS_1) from None
             if fresh:  # only now is it known that there is such a table
-                self.cache.fill(*tag, address, level, Table(table, 1, writable, user, executable))
+                self.cache.fill(*tag, address, level, Table(table, rights, executable))
             if not entry & _PRESENT:
                 raise Blocked(FaultReason.SFS_2)
             is_page = level == 1 or (level <= 3 and entry & _PAGE_SIZE)
             if entry & (self._page_reserved[level] if is_page else self._table_reserved):
                 raise Blocked(FaultReason.SFS_3)
-            writable &= write_permission(entry)
-            user &= user_page(entry)
-            executable &= ~no_execute(entry) & 1
+            rights &= entry
+            executable = executable and not entry & _NO_EXECUTE
             if is_page:
-                privileged = writable | (not tables.write_protect)
-                dirty = int(bool(entry & _DIRTY))
+                writable = rights & _WRITE == _WRITE
                 page = Page(
-                    entry & _PAGE_MASK[level], 3 + 9 * level, 1, writable, privileged, user, executable, dirty
+                    host=entry & _PAGE_MASK[level],
+                    shift=3 + 9 * level,
+                    readable=True,
+                    writable=writable,
+                    supervisor_writable=writable or not tables.write_protect,
+                    user=rights & _USER == _USER,
+                    executable=executable,
+                    dirty=entry & _DIRTY == _DIRTY,
                 )
                 check(page, intent)
                 return Found(page, place, entry)
             self.mark(tables, place, entry, dirty=False)
-            level, table = level - 1, entry & _TABLE
-            fresh = self.policy.cache_upper_levels
+            level, table, fresh = level - 1, entry & _TABLE, self.caches_tables
 
     def read_entry(self, where: int) -> int:
         """One 64-bit entry. Raises MemoryAccessError."""
@@ -155,15 +158,16 @@ class FirstStage:
             if condition.reason is FaultReason.SSS_2 and self.policy.nested_absent_is_no_permission:
                 raise Blocked(unreadable) from None
             raise
-        if not leaf.page.readable:
+        page, _, _ = leaf
+        if not page.readable:
             raise Blocked(unreadable)
         self.second_stage.mark_page(second, leaf, dirty=False)
-        return Place(leaf.page.host | address & (1 << leaf.page.shift) - 1, leaf)
+        return Place(page.host | address & (1 << page.shift) - 1, leaf)
 
     def mark_page(self, tables: Directory, found: Found, *, dirty: bool) -> Page:
         """Record the access in the page's own entry; the page as it is from then on."""
         self.mark(tables, found.place, found.entry, dirty=dirty)
-        return found.page._replace(dirty=int(dirty or bool(found.page.dirty)))
+        return found.page._replace(dirty=dirty or found.page.dirty)
 
     def mark(self, tables: Directory, place: Place, entry: int, *, dirty: bool) -> None:
         """Set A, EA where it is kept, and D, all in one update; nothing is written when they are set already."""
@@ -173,11 +177,12 @@ class FirstStage:
         if not tables.snooped:
             raise Blocked(FaultReason.SFS_9)
         if place.within is not None and tables.second is not None:
-            if not place.within.page.writable:
+            page, where, _ = place.within
+            if not page.writable:
                 raise Blocked(FaultReason.SFS_8)
             # The second stage sees the update as a write to the page of tables.
-            fresh = self.second_stage.read_entry(place.within.where)
-            self.second_stage.mark_page(tables.second, place.within._replace(entry=fresh), dirty=True)
+            leaf = page, where, self.second_stage.read_entry(where)
+            self.second_stage.mark_page(tables.second, leaf, dirty=True)
         try:
             self.memory.write(place.host, (entry | bits).to_bytes(8, "little"))
         except MemoryAccessError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from iommu.engine.register_file import RegisterFile
 from iommu.registers import PHMBASE, PHMLIMIT, PLMBASE, PLMLIMIT, PMEN, Register
 
@@ -9,11 +11,15 @@ _GRANULE = (1 << 20) - 1
 
 
 class ProtectedMemory:
-    """Turned on and off by PMEN. `ranges` are first and last byte of what is protected now; empty while off."""
+    """Turned on and off by PMEN.
+
+    `ranges` are first and last byte of what is protected now; empty while off. `changed` is called when they change.
+    """
 
     def __init__(self, registers: RegisterFile) -> None:
         self._slots = registers.slots
         self.ranges: list[tuple[int, int]] = []
+        self.changed: Callable[[], None] = lambda: None
         if "PMEN" in self._slots:
             self._slots["PMEN"].effect = self._on_enable
 
@@ -32,6 +38,7 @@ class ProtectedMemory:
                 first, last = self._value(base), self._value(limit) | _GRANULE
                 if first <= last:
                     self.ranges.append((first, last))
+        self.changed()
 
     def _value(self, layout: type[Register]) -> int:
         return self._slots[layout.__name__].value

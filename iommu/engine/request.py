@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from iommu.engine.reasons import FaultReason
 from iommu.errors import MisuseError
@@ -60,7 +60,19 @@ class AddressType(IntEnum):
     TRANSLATED = 2
 
 
-class DmaRequest(NamedTuple):
+class _DmaFields(NamedTuple):
+    source_id: SourceId
+    address: int
+    access: Access
+    length: int
+    pasid: int | None
+    privileged: bool
+    address_type: AddressType
+    execute: bool
+    no_write: bool
+
+
+class DmaRequest(_DmaFields):
     """One memory request as it arrives at the unit.
 
     Attributes:
@@ -73,20 +85,30 @@ class DmaRequest(NamedTuple):
         execute: execute requested; only with a PASID and only for a read.
         address_type: untranslated, or one of the two kinds a device with a device-TLB sends.
         no_write: a translation request that will not be used for writes (its NW flag).
+
+    Raises:
+        MisuseError: no device could send such a request.
     """
 
-    source_id: SourceId
-    address: int
-    access: Access
-    length: int = 1
-    pasid: int | None = None
-    privileged: bool = False
-    address_type: AddressType = AddressType.UNTRANSLATED
-    execute: bool = False
-    no_write: bool = False
+    __slots__ = ()
 
-    def check(self) -> DmaRequest:
-        """Itself. Raises MisuseError when no device could send such a request."""
+    def __new__(
+        cls,
+        source_id: SourceId,
+        address: int,
+        access: Access,
+        length: int = 1,
+        pasid: int | None = None,
+        privileged: bool = False,
+        address_type: AddressType = AddressType.UNTRANSLATED,
+        execute: bool = False,
+        no_write: bool = False,
+    ) -> Self:
+        fields = source_id, address, access, length, pasid, privileged, address_type, execute, no_write
+        return super().__new__(cls, *fields).check()
+
+    def check(self) -> Self:
+        """Itself. Raises MisuseError when no device could send such a request; making one does this by itself."""
         if not isinstance(self.source_id, SourceId):
             raise MisuseError(f"source_id is a SourceId, not {self.source_id!r}")
         if not isinstance(self.access, Access):

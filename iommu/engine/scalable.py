@@ -278,7 +278,7 @@ class ScalableMode:
                 raise Blocked(SCALABLE.permission_of(intent, page.readable, page.writable))
             return self.outcome(page, intent, request)
         leaf = self.second_stage.walk(tables, request.address, intent)
-        page = leaf.page
+        page, _, _ = leaf
         if intent.lacks(page.readable, page.writable):
             raise Blocked(SCALABLE.permission_of(intent, page.readable, page.writable))
         outcome = self.outcome(page, intent, request)
@@ -314,14 +314,15 @@ class ScalableMode:
             if not self.second_stage.covers(tables.second, guest):
                 raise Blocked(FaultReason.SGN_5)
             leaf = self.second_stage.walk(tables.second, guest, intent)
-            if intent.lacks(leaf.page.readable, leaf.page.writable):
-                raise Blocked(SCALABLE.permission_of(intent, leaf.page.readable, leaf.page.writable))
-            both = combine(page, leaf.page, guest)
+            behind, _, _ = leaf
+            if intent.lacks(behind.readable, behind.writable):
+                raise Blocked(SCALABLE.permission_of(intent, behind.readable, behind.writable))
+            both = combine(page, behind, guest)
             outcome = self.outcome(both, intent, request)
             dirties = intent.dirties and (both.writable if intent.user else both.supervisor_writable)
             first = self.first_stage.mark_page(tables, found, dirty=bool(dirties))
             second = self.second_stage.mark_page(tables.second, leaf, dirty=bool(dirties))
-            page = both._replace(dirty=first.dirty & second.dirty)
+            page = both._replace(dirty=first.dirty and second.dirty)
         self.caches.iotlb.fill(entry.DID, pasid, request.address, page)
         return self.answer(outcome, page, request)
 
@@ -357,10 +358,10 @@ def combine(first: Page, second: Page, guest: int) -> Page:
     return Page(
         host=host >> shift << shift,
         shift=shift,
-        readable=first.readable & second.readable,
-        writable=first.writable & second.writable,
-        supervisor_writable=first.supervisor_writable & second.writable,
+        readable=first.readable and second.readable,
+        writable=first.writable and second.writable,
+        supervisor_writable=first.supervisor_writable and second.writable,
         user=first.user,
         executable=first.executable,
-        dirty=first.dirty & second.dirty,
+        dirty=first.dirty and second.dirty,
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.faults import FaultLog
+from iommu.engine.interrupts import Interrupts
 from iommu.engine.legacy import LegacyMode
 from iommu.engine.paging import in_interrupt_range
 from iommu.engine.policy import Policy
 from iommu.engine.protected_memory import ProtectedMemory
 from iommu.engine.reasons import Blocked, FaultReason
-from iommu.engine.request import INTERRUPT, AddressType, DmaRequest, Outcome, blocked
+from iommu.engine.request import AddressType, DmaRequest, Outcome, blocked
 from iommu.engine.scalable import ScalableMode
 from iommu.registers import TableMode
 
@@ -17,7 +18,7 @@ from iommu.registers import TableMode
 class Translation:
     """Takes one request through the unit.
 
-    `enabled` is GSTS.TES; `mode` is the table mode that the last SRTP latched.
+    `mode` is the table mode that the last SRTP latched.
     """
 
     def __init__(
@@ -28,22 +29,42 @@ class Translation:
         scalable: ScalableMode,
         faults: FaultLog,
         protected: ProtectedMemory,
+        interrupts: Interrupts,
     ) -> None:
         self.capabilities, self.policy = capabilities, policy
         self.legacy, self.scalable, self.faults, self.protected = legacy, scalable, faults, protected
-        self.enabled = False
+        self.interrupts = interrupts
         self.mode: int = TableMode.LEGACY
+        self.enabled = False
+        protected.changed = self._set_quick
         self._protects_remapped = policy.protect_remapped or capabilities.version >= 0x20
+
+    @property
+    def enabled(self) -> bool:
+        """GSTS.TES."""
+        return self._enabled
+
+    @enabled.setter
+    def enabled(self, enabled: bool) -> None:
+        self._enabled = enabled
+        self._set_quick()
+
+    def _set_quick(self) -> None:
+        """Whether the IOTLB alone may answer: nothing stands before it."""
+        self.quick = self._enabled and self.mode == TableMode.LEGACY and not self.protected.ranges
 
     def set_root_table(self, address: int, mode: int) -> None:
         """What SRTP latches."""
         self.legacy.root_table = self.scalable.root_table = address
         self.mode = mode
+        self._set_quick()
 
     def translate(self, request: DmaRequest) -> Outcome:
         """Where the request goes, or why it does not; faults are recorded on the way."""
+        if self.quick and request[4] is None and (outcome := self.legacy.plain(request)) is not None:
+            return outcome
         if in_interrupt_range(request.address) and request.pasid is None:
-            return INTERRUPT if request.address_type is AddressType.UNTRANSLATED else blocked()
+            return self.interrupts.message(request)
         if not self.enabled:
             # Nothing but plain requests is served while translation is off (doubt D-26).
             plain = request.address_type is AddressType.UNTRANSLATED and request.pasid is None

@@ -22,6 +22,7 @@ from iommu.engine.register_file import RegisterFile
 from iommu.engine.request import DmaRequest, Outcome
 from iommu.engine.scalable import ScalableMode
 from iommu.engine.second_stage import SecondStage
+from iommu.engine.trace import trace as trace_of
 from iommu.engine.translation import Translation
 from iommu.errors import MisuseError
 from iommu.memory import Memory
@@ -77,10 +78,12 @@ class RemappingUnit:
         first = self.FirstStage(self.memory, self.capabilities, self.policy, self.caches.first_stage, second)
         legacy = self.LegacyMode(self.memory, self.capabilities, second, self.caches)
         scalable = self.ScalableMode(self.memory, self.capabilities, self.policy, first, second, self.caches)
-        protected = ProtectedMemory(self.registers)
-        self.translation = self.Translation(self.capabilities, self.policy, legacy, scalable, self.faults, protected)
         self.interrupts = self.Interrupts(
             self.memory, self.capabilities, self.policy, self.faults, self.caches, self._events.append
+        )
+        protected = ProtectedMemory(self.registers)
+        self.translation = self.Translation(
+            self.capabilities, self.policy, legacy, scalable, self.faults, protected, self.interrupts
         )
         self._place_queues()
         self.registers.slots["GCMD"].effect = self._on_command
@@ -107,9 +110,12 @@ class RemappingUnit:
         """Write `size` bytes, 4 or 8, at `offset`. Raises MisuseError for other accesses."""
         self.registers.write(offset, value, size)
 
-    def translate(self, request: DmaRequest) -> Outcome:
-        """Take one request through the unit; a fault is recorded on the way."""
-        return self.translation.translate(request)
+    def translate(self, request: DmaRequest, *, trace: bool = False) -> Outcome:
+        """Take one request through the unit; a fault is recorded on the way.
+
+        With `trace`, the outcome has the steps of the walk (iommu.engine.trace.Step); nothing else is different.
+        """
+        return trace_of(self.translation, request) if trace else self.translation.translate(request)
 
     def remap_interrupt(self, request: InterruptRequest) -> InterruptOutcome:
         """Take one interrupt request through the unit; a fault is recorded on the way.

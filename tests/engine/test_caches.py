@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iommu import SourceId
+from iommu import Policy, SourceId
 from tests.engine import naive
 from tests.engine.world import ABSENT, DISK, NIC, PS, READ, RW, WRITE, R, W, World
 
@@ -161,10 +161,11 @@ class Tracked(World):
     """A world that also keeps, for every domain, page and access, all verdicts since the last covering invalidation.
 
     Domain d always has the same top table, so a context entry is told by its domain alone (None: absent).
+    There are no caches of upper levels: those may join an old table to a page that was never in it at the time.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(policy=Policy(cache_upper_levels=False))
         self.tops = {did: self.page() for did in DIDS}
         self.leaves: dict[tuple[int, int], int] = {}
         self.middles: dict[tuple[int, int], int] = {}

@@ -477,3 +477,15 @@ def test_reserved_translation_type_does_not_make_the_pointer_reserved(haw: int) 
     world = World(host_address_width=haw)
     world.context(tt=3, table=1 << 60)
     assert world.start().fault() == 0x03
+
+
+def test_interrupt_range_is_no_dma_even_beside_a_cached_table() -> None:
+    """The 2 MiB around it share a table; having walked that does not open the range."""
+    world = World()
+    top = world.device()
+    world.map(top, 4, 0xFEF0_0000, 0x9000 | 3)
+    world.map(top, 4, 0xFEE0_1000, 0xA000 | 3)
+    world.start()
+    assert world.dma(0xFEF0_0000).host_address == 0x9000
+    assert world.dma(0xFEE0_1000).host_address is None
+    assert world.dma(0xFEE0_1000, length=4).interrupt

@@ -35,7 +35,7 @@ class OffsetLost(LegacyMode):
 
 class WidthUnchecked(LegacyMode):
     def through_pages(self, context: CachedContext, request: DmaRequest) -> Outcome:
-        narrow = request.address & (1 << 12 + 9 * context.levels) - 1
+        narrow = request.address & (1 << 12 + 9 * context.tables.levels) - 1
         return super().through_pages(context, request._replace(address=narrow))
 
 
@@ -46,7 +46,7 @@ class InterruptRangeOpen(LegacyMode):
 
 class AnyDepth(LegacyMode):
     def levels(self, entry: ContextEntry) -> int:
-        return entry.AW + 2
+        return min(entry.AW + 2, 5)
 
 
 class ReservedContextBitsUnchecked(LegacyMode):
