@@ -1,0 +1,312 @@
+"""Translation requests and translated requests in scalable mode (spec 4.1, 4.2): who may send them, what they get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from iommu import FaultReason, Outcome
+from tests.engine.raising import raises
+from tests.engine.scalable_world import (
+    A1,
+    A2,
+    ADDRESS,
+    ALL1,
+    BUILDERS,
+    D1,
+    D2,
+    FIRST,
+    GUEST_PAGE,
+    HOST,
+    NESTED,
+    SECOND,
+    USER,
+    WRITABLE,
+    XD,
+    P,
+    ScalableWorld,
+    first_stage,
+    nested,
+    pass_through,
+    second_stage,
+)
+from tests.engine.world import ABSENT, NIC, PS, READ, RW, TRANSLATED, TRANSLATION_REQUEST, WRITE, R, W
+
+WALKED: dict[int, Callable[..., ScalableWorld]] = {pgtt: BUILDERS[pgtt] for pgtt in (FIRST, SECOND, NESTED)}
+FIRST_FLAGS = P | USER
+
+
+def ask(world: ScalableWorld, address: int = ADDRESS, **rest: Any) -> Outcome:
+    """A translation request."""
+    return world.dma(address, kind=TRANSLATION_REQUEST, **rest)
+
+
+def is_refused(answer: Outcome) -> bool:
+    """A successful completion without any permission."""
+    return (answer.fault, answer.readable, answer.writable, answer.recorded) == (None, False, False, False)
+
+
+# Who may
+
+
+@raises(FaultReason.SCT_5)
+def test_both_kinds_need_device_tlbs_enabled() -> None:
+    for builder in WALKED.values():
+        world = builder(context={"dte": 0})
+        for kind in (TRANSLATION_REQUEST, TRANSLATED):
+            for pasid in (None, 0):
+                assert world.fault(kind=kind, pasid=pasid) == 0x44
+        assert world.code() == 0
+
+
+@pytest.mark.parametrize("pgtt", WALKED)
+@pytest.mark.parametrize("pasid", [None, 0])
+@pytest.mark.parametrize("access", [READ, WRITE])
+def test_answer_is_the_translation(pgtt: int, pasid: int | None, access: Any) -> None:
+    world = WALKED[pgtt]()
+    for _ in range(2):
+        answer = ask(world, access=access, pasid=pasid)
+        assert (answer.host_address, answer.page_size, answer.fault) == (HOST, 4096, None)
+        assert (answer.readable, answer.writable) == (True, True)
+    assert world.records() == []
+
+
+@pytest.mark.parametrize("entry", [R, W, RW])
+@pytest.mark.parametrize("warm", [False, True])
+def test_permissions_by_second_stage(entry: int, warm: bool) -> None:
+    world = second_stage(HOST | entry)
+    if warm:
+        assert world.code(access=READ if entry & R else WRITE) == 0
+    answer = ask(world)
+    assert (answer.host_address, answer.readable, answer.writable) == (HOST, bool(entry & R), bool(entry & W))
+
+
+@pytest.mark.parametrize("entry", [FIRST_FLAGS, FIRST_FLAGS | WRITABLE])
+@pytest.mark.parametrize("warm", [False, True])
+def test_permissions_by_first_stage(entry: int, warm: bool) -> None:
+    world = first_stage(HOST | entry)
+    if warm:
+        assert world.code() == 0
+    answer = ask(world)
+    assert (answer.host_address, answer.readable, answer.writable) == (HOST, True, bool(entry & WRITABLE))
+
+
+@pytest.mark.parametrize("first", [FIRST_FLAGS, FIRST_FLAGS | WRITABLE])
+@pytest.mark.parametrize("second", [R, RW])
+def test_permissions_by_both_stages(first: int, second: int) -> None:
+    world = nested(GUEST_PAGE | first, HOST | second)
+    for _ in range(2):
+        answer = ask(world)
+        assert (answer.host_address, answer.readable) == (HOST, True)
+        assert answer.writable == bool(first & WRITABLE and second & W)
+
+
+def test_permissions_over_all_levels() -> None:
+    for builder, clear in ((first_stage, WRITABLE), (second_stage, W)):
+        for level in range(2, 5):
+            world = builder()
+            world.change((world.first or world.second)[level], clear=clear)
+            answer = ask(world)
+            assert (answer.host_address, answer.readable, answer.writable) == (HOST, True, False)
+
+
+def test_supervisor_without_write_protection_is_granted_writes() -> None:
+    for wpe in (0, 1):
+        world = first_stage(HOST | P, process={"wpe": wpe})
+        answer = ask(world, pasid=0, privileged=True)
+        assert (answer.host_address, answer.readable, answer.writable) == (HOST, True, not wpe)
+
+
+@pytest.mark.parametrize(("xd", "execute", "executable"), [
+    (0, True, True), (0, False, False), (XD, True, False), (XD, False, False),
+])  # fmt: skip
+def test_execute_permission_only_if_asked_and_allowed(xd: int, execute: bool, executable: bool) -> None:
+    world = first_stage(HOST | ALL1 | xd, process={"ere": 1})
+    for _ in range(2):
+        answer = ask(world, pasid=0, execute=execute)
+        assert answer.fault is None
+        assert answer.executable == executable
+
+
+# What is merely not there
+
+
+@pytest.mark.parametrize("pgtt", WALKED)
+def test_absent_page_is_a_success_without_permissions(pgtt: int) -> None:
+    world = WALKED[pgtt]()
+    for _ in range(2):
+        assert is_refused(ask(world, ADDRESS + 0x1000))
+        assert is_refused(ask(world, ADDRESS + (1 << 30), pasid=0))
+    assert world.records() == []
+
+
+def test_page_without_permission_is_a_success_without_permissions() -> None:
+    world = first_stage(HOST | P)
+    assert is_refused(ask(world))
+    assert ask(world, pasid=0, privileged=True).host_address == HOST
+    assert is_refused(ask(world)), "also when a supervisor has it cached"
+    world = nested(second=0)
+    assert is_refused(ask(world))
+    assert world.records() == []
+
+
+def test_address_beyond_the_guest_width_is_a_success_without_permissions() -> None:
+    world = second_stage()
+    for bit in range(48, 64):
+        assert is_refused(ask(world, 1 << bit))
+    assert world.records() == []
+
+
+# What is wrong
+
+
+@raises(FaultReason.SRT_2, FaultReason.SCT_2, FaultReason.SCT_3, FaultReason.SPD_2, FaultReason.SPT_2)
+@raises(FaultReason.SPT_3, FaultReason.SPT_4, FaultReason.SSS_3)
+def test_configuration_faults_are_faults() -> None:
+    def meets(code: int, at: int, *, clear: int = 0, add: int = 0) -> None:
+        world = second_stage(host_address_width=46)
+        world.change(at, clear=clear, add=add)
+        assert ask(world).fault == code
+        assert (world.record().reason, world.record().address_type) == (code, 1)
+
+    like = second_stage(host_address_width=46)
+    meets(0x39, like.root, clear=1)
+    meets(0x41, like.contexts[NIC], clear=1)
+    meets(0x42, like.contexts[NIC], add=1 << 6)
+    meets(0x51, like.directory_address(), clear=1)
+    meets(0x59, like.pasids[NIC, 0], clear=1)
+    meets(0x5A, like.pasids[NIC, 0], add=1 << 10)
+    meets(0x5B, like.pasids[NIC, 0], add=7 << 2)
+    meets(0x7A, like.second[1], add=1 << 50)
+
+
+@raises(FaultReason.SFS_3)
+def test_reserved_bits_of_the_first_stage_are_faults() -> None:
+    world = first_stage(HOST | ALL1 | 1 << 50, host_address_width=46)
+    assert ask(world).fault == 0x72
+    assert world.record().address_type == 1
+
+
+@raises(FaultReason.SFS_4, FaultReason.SSS_4)
+def test_unreadable_tables_are_not_a_success() -> None:
+    world = first_stage()
+    world.process(pgtt=FIRST, first=ABSENT)
+    assert ask(world).fault == 0x73
+    world = second_stage()
+    world.process(pgtt=SECOND, second=ABSENT)
+    assert ask(world).fault == 0x7B
+
+
+@pytest.mark.parametrize("pgtt", WALKED)
+@raises(FaultReason.SGN_8)
+def test_answer_in_the_interrupt_range_is_blocked(pgtt: int) -> None:
+    world = {
+        FIRST: lambda: first_stage(0xFEE0_0000 | ALL1),
+        SECOND: lambda: second_stage(0xFEE0_0000 | RW),
+        NESTED: lambda: nested(second=0xFEE0_0000 | RW),
+    }[pgtt]()
+    assert ask(world).fault == 0x87
+
+
+# Sizes
+
+
+@pytest.mark.parametrize("leaf", [2, 3])
+def test_size_of_the_page(leaf: int) -> None:
+    size = 1 << 3 + 9 * leaf
+    assert ask(first_stage(0x1_4000_0000 | ALL1 | PS, leaf=leaf)).page_size == size
+    assert ask(second_stage(0x1_4000_0000 | RW | PS, leaf=leaf)).page_size == size
+
+
+# Accessed and dirty, 8.1
+
+
+def leaves(world: ScalableWorld) -> tuple[int, int]:
+    """A and D of both leaves."""
+    first = world.memory.read_u64(world.first[1]) & (A1 | D1) if world.first else 0
+    second = world.memory.read_u64(world.second[1]) & (A2 | D2) if world.second else 0
+    return first, second
+
+
+def test_request_that_may_write_sets_dirty() -> None:
+    world = first_stage()
+    assert ask(world).writable
+    assert leaves(world) == (A1 | D1, 0)
+    world = second_stage(process={"ssade": 1})
+    assert ask(world).writable
+    assert leaves(world) == (0, A2 | D2)
+    world = nested(process={"ssade": 1})
+    assert ask(world).writable
+    assert leaves(world) == (A1 | D1, A2 | D2)
+
+
+def test_request_that_gets_no_write_permission_sets_no_dirty() -> None:
+    world = first_stage(HOST | P | USER)
+    assert not ask(world).writable
+    assert leaves(world) == (A1, 0)
+    world = second_stage(HOST | R, process={"ssade": 1})
+    assert not ask(world).writable
+    assert leaves(world) == (0, A2)
+
+
+@pytest.mark.parametrize("dirty", [False, True])
+@pytest.mark.parametrize("pgtt", WALKED)
+def test_no_write_request_gets_write_permission_only_for_what_is_dirty(pgtt: int, dirty: bool) -> None:
+    world = WALKED[pgtt](process={"ssade": 1})
+    if dirty:
+        assert world.code(access=WRITE) == 0
+    answer = ask(world, no_write=True)
+    assert (answer.host_address, answer.readable, answer.writable) == (HOST, True, dirty)
+    first, second = leaves(world)
+    assert (bool(first & D1), bool(second & D2)) == (dirty and pgtt != SECOND, dirty and pgtt != FIRST)
+
+
+def test_no_write_counts_only_with_its_capability() -> None:
+    world = first_stage(no_write_requests=False)
+    assert ask(world, no_write=True).writable
+    assert leaves(world) == (A1 | D1, 0)
+
+
+def test_no_write_does_not_matter_where_nothing_is_marked() -> None:
+    answer = ask(second_stage(), no_write=True)
+    assert (answer.host_address, answer.readable, answer.writable) == (HOST, True, True)
+
+
+def test_no_write_then_write_sets_dirty() -> None:
+    world = first_stage()
+    assert not ask(world, no_write=True).writable
+    assert ask(world).writable
+    assert leaves(world) == (A1 | D1, 0)
+
+
+# Translated requests, 8.3
+
+
+@pytest.mark.parametrize("pgtt", WALKED)
+def test_translated_requests_are_not_walked(pgtt: int) -> None:
+    world = WALKED[pgtt]()
+    world.scalable_context(directory=ABSENT)
+    for address in (0, ADDRESS, 0x12_3456_7000):
+        for access in (READ, WRITE):
+            assert world.dma(address, access, kind=TRANSLATED).host_address == address
+            assert world.memory.log == []
+
+
+def test_translated_request_to_the_interrupt_range_is_blocked() -> None:
+    for build in (second_stage, pass_through):
+        outcome = build().dma(0xFEE0_1000, WRITE, kind=TRANSLATED)
+        assert (outcome.host_address, outcome.interrupt) == (None, False)
+
+
+@raises(FaultReason.SCT_2, FaultReason.SCT_3, FaultReason.SRT_2)
+def test_translated_requests_meet_the_context() -> None:
+    world = second_stage()
+    world.change(world.contexts[NIC], add=1 << 6)
+    assert world.fault(kind=TRANSLATED) == 0x42
+    world.change(world.contexts[NIC], clear=1)
+    assert world.fault(kind=TRANSLATED) == 0x41
+    world.change(world.root, clear=1)
+    assert world.fault(kind=TRANSLATED) == 0x39
+    assert [record.address_type for record in world.records()] == [2, 2, 2]
