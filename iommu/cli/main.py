@@ -80,10 +80,21 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _leave_the_pipe()
+        _flush()
+
+
+def _flush() -> None:
+    """What is still to be written, while there is someone to say that it could not be."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_the_pipe()
+    except OSError as error:
+        print(f"vtd: standard output: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(2)
 
 
 def _one_line(error: Exception) -> str:

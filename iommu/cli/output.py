@@ -1,6 +1,7 @@
 """What commands print: colour only on a terminal, lines never wrapped, and no file can drive the terminal."""
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -10,7 +11,9 @@ from rich.text import Text
 
 def console() -> Console:
     """For people: styles vanish where output is no terminal, and long lines stay whole there."""
-    return Console(highlight=False, soft_wrap=True)
+    # COLUMNS=0 is a habit of tools that do not know the width; to rich it would mean that there is none.
+    width = 80 if os.environ.get("COLUMNS") == "0" else None
+    return Console(highlight=False, soft_wrap=True, width=width)
 
 
 def error_console() -> Console:

@@ -90,9 +90,11 @@ def test_what_a_process_started_ends_with_it() -> None:
 
 def test_a_process_whose_parent_is_already_gone_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
     """Were we dead before the kernel heard whom to watch, init would be the parent."""
-    words = _guard(1)
+    words = _guard(os.getpid())
     if not words:
         pytest.skip("this system's setpriv, if any, knows no parent-death signal")
+    assert words[-1] == str(os.getpid())
+    words = (*words[:-1], "1")
     monkeypatch.setattr("qemu.vtd.process._guard", lambda us: words)
     with nothing_remains():
         died = Process(["sh", "-c", "echo begun"], []).died()

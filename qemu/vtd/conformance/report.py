@@ -21,8 +21,9 @@ _STYLE = {
     Verdict.MODEL_ONLY: "dim",
     Verdict.DIFFERS: "bold red",
 }
-# What each column keeps on an 80-column terminal, where ids are folded.
-_COLUMNS = {"scenario": 24, "section": 11, "expected": 13, "model": 5, "QEMU": 8, "verdict": 11}
+# What each column keeps where ids have to be folded, and the width that takes.
+_COLUMNS = {"scenario": 30, "section": 11, "expected": 20, "model": 5, "QEMU": 14, "verdict": 15}
+_NARROWEST = sum(_COLUMNS.values()) + len(_COLUMNS)
 _UNBOUNDED = 200
 _REASONS = {reason.value: reason for reason in FaultReason}
 
@@ -34,13 +35,11 @@ def version_text(version: Version) -> str:
 
 def print_report(report: Report, console: Console) -> None:
     """The table, then everything in it that needs a word, then the summary."""
-    title = f"QEMU {version_text(report.version)}  {report.path}"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left")
-    for heading, least in _COLUMNS.items():
-        table.add_column(heading, overflow="fold", min_width=least)
-    for result in report.results:
-        table.add_row(*_row(result))
-    _print_table(table, console)
+    console.print(f"QEMU {version_text(report.version)}  {report.path}\n", style="bold")
+    if console.is_terminal and console.width < _NARROWEST:
+        _print_stacked(report, console)
+    else:
+        _print_table(report, console)
     _print_quirks(report, console)
     _print_freedom(report, console)
     _print_alone(report, console)
@@ -50,7 +49,12 @@ def print_report(report: Report, console: Console) -> None:
     console.print(summary(report), style="green" if report.passed else "bold red")
 
 
-def _print_table(table: Table, console: Console) -> None:
+def _print_table(report: Report, console: Console) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading, least in _COLUMNS.items():
+        table.add_column(heading, overflow="fold", min_width=least)
+    for result in report.results:
+        table.add_row(*_row(result))
     if console.is_terminal:
         console.print(table, soft_wrap=False)
         return
@@ -60,6 +64,15 @@ def _print_table(table: Table, console: Console) -> None:
         wide.print(table)
     for line in captured.get().splitlines():
         console.print(line.rstrip(), markup=False)
+
+
+def _print_stacked(report: Report, console: Console) -> None:
+    """For narrow terminals: two lines for each scenario, so that nothing is cut off."""
+    for result in report.results:
+        id_, section, expected, model, qemu, verdict = _row(result)
+        console.print(Text.assemble(verdict, f"  {id_}"))
+        console.print(f"    spec {section}: expected {expected}; model {model}; QEMU {qemu}")
+    console.print()
 
 
 def summary(report: Report) -> str:
