@@ -1,33 +1,59 @@
-"""The invalidation queue (spec 6.5.2): how descriptors are fetched, waited for, refused, and how it goes on then."""
+"""The invalidation queue (spec 6.5.2): how descriptors are fetched, which are refused, and how it goes on then."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from iommu.engine.ats import AtsDevice
-from iommu.engine.events import Event, Message
+from iommu.engine.events import Message
 from iommu.engine.faults import FaultLog
 from iommu.engine.invalidation import Invalidation
 from iommu.engine.policy import Policy
-from iommu.engine.queue_commands import Commands, QueueError
+from iommu.engine.queue_commands import CacheCommands, QueueError
+from iommu.engine.queue_completion import CompletionCommands
 from iommu.engine.register_file import RegisterFile
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory
-from iommu.registers import FSTS, ICS, IQA, IQERCD, IQH, IQT, QueueFault, TableMode
-from iommu.structures import WaitDescriptor
+from iommu.registers import FSTS, IQA, IQERCD, IQH, IQT, QueueFault, TableMode
+from iommu.structures import (
+    ContextDescriptor,
+    Descriptor,
+    DescriptorType,
+    DeviceTlbDescriptor,
+    InterruptDescriptor,
+    IotlbDescriptor,
+    PageResponseDescriptor,
+    PasidCacheDescriptor,
+    PasidDeviceTlbDescriptor,
+    PasidIotlbDescriptor,
+    WaitDescriptor,
+)
+
+Command = Callable[[Any], None]
+"""Carries out a descriptor, given as a view. Raises QueueError when it is to be refused."""
+
+# The capabilities without which there is no such descriptor.
+_NEEDS: dict[int, tuple[str, ...]] = {
+    DescriptorType.DEVICE_TLB: ("device_tlb",),
+    DescriptorType.INTERRUPT: ("interrupt_remapping",),
+    DescriptorType.PASID_IOTLB: ("scalable_mode",),
+    DescriptorType.PASID_CACHE: ("scalable_mode",),
+    DescriptorType.PASID_DEVICE_TLB: ("scalable_mode", "device_tlb"),
+    DescriptorType.PAGE_RESPONSE: ("page_requests",),
+}
+_SCALABLE_ONLY = range(DescriptorType.PASID_IOTLB, DescriptorType.PAGE_RESPONSE + 1)
 
 
-class Queue(Commands):
+class Queue(CacheCommands, CompletionCommands):
     """Takes descriptors from head to tail, one after the other, as soon as there are any.
 
-    `enabled` is GSTS.QIES. Time-outs strike at the wait descriptor that would have to wait for the device.
+    `enabled` is GSTS.QIES; `mode` is the table mode the last SRTP latched.
 
     Args:
-        registers: the unit's registers; this class gives IQA, IQT and ICS their behaviour.
+        registers: the unit's registers; this class gives IQA and IQT their behaviour.
         invalidation: carries out what the registers can also ask for.
-        devices: by source-id, those that get device-TLB invalidations and page responses.
-        drain_page_requests: called for a wait descriptor that asks for it.
-        send: called with each invalidation event message.
+        devices, drain_page_requests, send: see CompletionCommands.
     """
 
     def __init__(
@@ -41,20 +67,31 @@ class Queue(Commands):
         drain_page_requests: Callable[[], None],
         send: Callable[[Message], None],
     ) -> None:
-        super().__init__(invalidation, policy, devices)
-        self.memory, self.faults = memory, faults
-        self.drain_page_requests = drain_page_requests
+        CacheCommands.__init__(self, invalidation, policy)
+        CompletionCommands.__init__(self, memory, registers, faults, policy, devices, drain_page_requests, send)
         self.enabled = False
+        self.mode: int = TableMode.LEGACY
+        self._commands: dict[int, tuple[type[Descriptor], Command]] = {
+            DescriptorType.CONTEXT: (ContextDescriptor, self.invalidate_contexts),
+            DescriptorType.IOTLB: (IotlbDescriptor, self.invalidate_translations),
+            DescriptorType.DEVICE_TLB: (DeviceTlbDescriptor, self.invalidate_device),
+            DescriptorType.INTERRUPT: (InterruptDescriptor, self.invalidate_interrupts),
+            DescriptorType.WAIT: (WaitDescriptor, self.wait),
+            DescriptorType.PASID_IOTLB: (PasidIotlbDescriptor, self.invalidate_process),
+            DescriptorType.PASID_CACHE: (PasidCacheDescriptor, self.invalidate_pasids),
+            DescriptorType.PASID_DEVICE_TLB: (PasidDeviceTlbDescriptor, self.invalidate_device_process),
+            DescriptorType.PAGE_RESPONSE: (PageResponseDescriptor, self.respond),
+        }
+        self._reserved = {
+            number: layout.reserved_mask(offered=self.capabilities.offered)
+            for number, (layout, _) in self._commands.items()
+        }
         self._at_work = False
-        self._overdue: list[int] = []
         slots = registers.slots
         self._head, self._tail, self._address = slots["IQH"], slots["IQT"], slots["IQA"]
-        self._faulted, self._error, self._completed = slots["FSTS"], slots["IQERCD"], slots["ICS"]
-        self._event = Event(registers, "IE", send)
         self._used_address = 0
         self._address.effect = self._on_address
         self._tail.effect = lambda _written: self.run()
-        self._completed.effect = self._on_completion_cleared
         faults.after_clear = self.run
 
     # Registers (11.4.9).
@@ -76,11 +113,6 @@ class Queue(Commands):
         if self.policy.queue_address_resets_tail:
             self._tail.value = 0
 
-    def _on_completion_cleared(self, _written: int) -> None:
-        """Software has cleared IWC: an event still held back is not sent any more."""
-        if not ICS.IWC.get(self._completed.value):
-            self._event.withdraw()
-
     # From head to tail (6.5.2).
 
     def run(self) -> None:
@@ -95,12 +127,12 @@ class Queue(Commands):
             self.stop(error.code)
         finally:
             self._at_work = False
-        if self._overdue:
+        if self.overdue:
             self.time_out()
 
     def is_fetching(self) -> bool:
         """Whether descriptors are taken at all: not while an error waits to be cleared."""
-        return self.enabled and not self._faulted.value & (FSTS.IQE.mask | FSTS.ITE.mask)
+        return self.enabled and not self._status.value & (FSTS.IQE.mask | FSTS.ITE.mask)
 
     def head(self) -> int:
         """Offset of the next descriptor."""
@@ -156,54 +188,25 @@ class Queue(Commands):
         except MemoryAccessError:
             raise QueueError(QueueFault.FETCH) from None
 
-    # Waiting (6.5.2.8).
-
-    def wait(self, command: WaitDescriptor) -> None:
-        """Everything before has been done; whether it is also a fence makes no difference to one after the other."""
-        if not (command.IF or command.SW or command.FN or self.policy.idle_wait_accepted):
-            raise QueueError(QueueFault.RESERVED)
-        if self._overdue:
-            self.time_out()
-            return
-        if command.PD:
-            self.drain_page_requests()
-        if command.SW:
-            self.write_status(command.STADDR, command.STDATA)
-        if command.IF:
-            self.complete()
-
-    def write_status(self, address: int, data: int) -> None:
-        """The status write, before the event. Raises QueueError."""
-        try:
-            self.memory.write(address, data.to_bytes(4, "little"))
-        except MemoryAccessError:
-            raise QueueError(self.policy.status_write_fault, taken=self.policy.status_write_fault_taken) from None
-
-    def complete(self) -> None:
-        """Set IWC; only the first of several raises the event."""
-        if not ICS.IWC.get(self._completed.value):
-            self._completed.value |= ICS.IWC.mask
-            self._event.signal()
-
-    # Errors (7.3, 11.4.9.9).
-
     def stop(self, code: QueueFault) -> None:
         """FSTS.IQE. Once software has cleared it, the queue goes on at its head."""
         self._error.value = IQERCD.IQEI.put(self._error.value, code)
         self.faults.set_status(FSTS.IQE.mask)
 
-    def no_completion(self, source_id: int) -> None:
-        """The descriptors that follow are still taken, up to the next that waits."""
-        self._overdue.append(source_id)
+    # What is a descriptor (6.5.2).
 
-    def time_out(self) -> None:
-        """FSTS.ITE. A wait descriptor that waited for the device is dropped; the queue goes on behind it."""
-        self._error.value = IQERCD.ITESID.put(self._error.value, self._overdue[0])
-        self._overdue.clear()
-        self.faults.set_status(FSTS.ITE.mask)
+    def carry_out(self, raw: int, bits: int) -> None:
+        """Check a descriptor of `bits` bits and do what it says. Raises QueueError."""
+        number = Descriptor.TYPE_HIGH.get(raw) << 4 | Descriptor.TYPE.get(raw)
+        if number not in self._commands or not self.has_type(number, bits):
+            raise QueueError(QueueFault.TYPE)
+        layout, command = self._commands[number]
+        if raw & self._reserved[number] or raw >> layout.bits:
+            raise QueueError(QueueFault.RESERVED)
+        command(layout(raw))
 
-    def wrong_completion(self, source_id: int) -> None:
-        """FSTS.ICE: nothing stops; the first source-id stays until software has cleared it."""
-        if not FSTS.ICE.get(self._faulted.value):
-            self._error.value = IQERCD.ICESID.put(self._error.value, source_id)
-            self.faults.set_status(FSTS.ICE.mask)
+    def has_type(self, number: int, bits: int) -> bool:
+        """Whether a unit with these capabilities knows the type in this mode and width."""
+        if number in _SCALABLE_ONLY and (self.mode == TableMode.LEGACY or bits == 128):
+            return False
+        return all(name in self.capabilities.offered for name in _NEEDS.get(number, ()))

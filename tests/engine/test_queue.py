@@ -1,4 +1,4 @@
-"""queue.py, queue_commands.py: how the queue is run, what each descriptor drops, and how waiting ends."""
+"""The invalidation queue: how it is run, what each descriptor drops, and how waiting ends (5.1, 5.3)."""
 
 from __future__ import annotations
 

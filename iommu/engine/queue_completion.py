@@ -1,0 +1,131 @@
+"""Descriptors that others take part in: devices that answer or do not, software that waits (spec 6.5.2.5 ff.)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from iommu.engine.ats import AtsDevice, Completion, DeviceInvalidation, PageResponse, invalidated
+from iommu.engine.events import Event, Message
+from iommu.engine.faults import FaultLog
+from iommu.engine.policy import Policy
+from iommu.engine.queue_commands import QueueError
+from iommu.engine.register_file import RegisterFile
+from iommu.errors import MemoryAccessError
+from iommu.memory import Memory
+from iommu.registers import FSTS, ICS, IQERCD, QueueFault
+from iommu.structures import (
+    DeviceTlbDescriptor,
+    PageResponseDescriptor,
+    PasidDeviceTlbDescriptor,
+    ResponseCode,
+    WaitDescriptor,
+)
+
+
+class CompletionCommands:
+    """One method for each type of descriptor, and what completion means: ICS.IWC and its event, FSTS.ITE, FSTS.ICE.
+
+    Time-outs strike at the wait descriptor that would have to wait for the device.
+
+    Args:
+        registers: the unit's registers; this class gives ICS its behaviour.
+        devices: by source-id, those that get device-TLB invalidations and page responses.
+        drain_page_requests: called for a wait descriptor that asks for it.
+        send: called with each invalidation event message.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        registers: RegisterFile,
+        faults: FaultLog,
+        policy: Policy,
+        devices: Mapping[int, AtsDevice],
+        drain_page_requests: Callable[[], None],
+        send: Callable[[Message], None],
+    ) -> None:
+        self.memory, self.faults, self.policy, self.devices = memory, faults, policy, devices
+        self.drain_page_requests = drain_page_requests
+        self.overdue: list[int] = []
+        slots = registers.slots
+        self._status, self._error, self._completed = slots["FSTS"], slots["IQERCD"], slots["ICS"]
+        self._event = Event(registers, "IE", send)
+        self._completed.effect = self._on_completion_cleared
+
+    # Devices (6.5.2.5, 6.5.2.6, 7.6.1).
+
+    def invalidate_device(self, command: DeviceTlbDescriptor) -> None:
+        """Type 3."""
+        self.deliver(command.SID, DeviceInvalidation(invalidated(command.ADDR, command.S)))
+
+    def invalidate_device_process(self, command: PasidDeviceTlbDescriptor) -> None:
+        """Type 8."""
+        addresses = invalidated(command.ADDR, command.S)
+        self.deliver(command.SID, DeviceInvalidation(addresses, command.PASID, every_pasid=bool(command.G)))
+
+    def deliver(self, source_id: int, invalidation: DeviceInvalidation) -> None:
+        """Pass an invalidation to its device and note how it answers. Where no device is, nothing answers."""
+        device = self.devices.get(source_id)
+        completion = Completion.TIMED_OUT if device is None else device.invalidate(invalidation)
+        if completion is Completion.TIMED_OUT:
+            self.no_completion(source_id)
+        elif completion is Completion.WRONG:
+            self.wrong_completion(source_id)
+
+    def respond(self, command: PageResponseDescriptor) -> None:
+        """Type 9. A response for a device that is not there goes nowhere."""
+        if device := self.devices.get(command.RID):
+            known = command.RC in tuple(ResponseCode)
+            code = ResponseCode(command.RC) if known else ResponseCode.FAILURE
+            pasid = command.PASID if command.PP else None
+            device.respond(PageResponse(command.PRGI, code, pasid, bool(command.LPIG)))
+
+    def no_completion(self, source_id: int) -> None:
+        """The descriptors that follow are still taken, up to the next that waits."""
+        self.overdue.append(source_id)
+
+    def time_out(self) -> None:
+        """FSTS.ITE. A wait descriptor that waited for the device is dropped; the queue goes on behind it."""
+        self._error.value = IQERCD.ITESID.put(self._error.value, self.overdue[0])
+        self.overdue.clear()
+        self.faults.set_status(FSTS.ITE.mask)
+
+    def wrong_completion(self, source_id: int) -> None:
+        """FSTS.ICE: nothing stops; the first source-id stays until software has cleared it."""
+        if not FSTS.ICE.get(self._status.value):
+            self._error.value = IQERCD.ICESID.put(self._error.value, source_id)
+            self.faults.set_status(FSTS.ICE.mask)
+
+    # Waiting (6.5.2.8).
+
+    def wait(self, command: WaitDescriptor) -> None:
+        """Everything before has been done; whether it is also a fence makes no difference to one after the other."""
+        if not (command.IF or command.SW or command.FN or self.policy.idle_wait_accepted):
+            raise QueueError(QueueFault.RESERVED)
+        if self.overdue:
+            self.time_out()
+            return
+        if command.PD:
+            self.drain_page_requests()
+        if command.SW:
+            self.write_status(command.STADDR, command.STDATA)
+        if command.IF:
+            self.complete()
+
+    def write_status(self, address: int, data: int) -> None:
+        """The status write, before the event. Raises QueueError."""
+        try:
+            self.memory.write(address, data.to_bytes(4, "little"))
+        except MemoryAccessError:
+            raise QueueError(self.policy.status_write_fault, taken=self.policy.status_write_fault_taken) from None
+
+    def complete(self) -> None:
+        """Set IWC; only the first of several raises the event."""
+        if not ICS.IWC.get(self._completed.value):
+            self._completed.value |= ICS.IWC.mask
+            self._event.signal()
+
+    def _on_completion_cleared(self, _written: int) -> None:
+        """Software has cleared IWC: an event still held back is not sent any more."""
+        if not ICS.IWC.get(self._completed.value):
+            self._event.withdraw()
