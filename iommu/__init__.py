@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from iommu.lazy import attributes
 
 if TYPE_CHECKING:
+    from iommu.engine.ats import PageRequest
     from iommu.engine.capabilities import Capabilities
+    from iommu.engine.device import Device
     from iommu.engine.events import Message
     from iommu.engine.interrupt_request import Interrupt, InterruptOutcome, InterruptRequest, Posting
     from iommu.engine.policy import Policy
@@ -22,6 +24,7 @@ __all__ = [
     "Access",
     "AddressType",
     "Capabilities",
+    "Device",
     "DmaRequest",
     "DmarError",
     "FaultReason",
@@ -35,6 +38,7 @@ __all__ = [
     "Message",
     "MisuseError",
     "Outcome",
+    "PageRequest",
     "Policy",
     "Posting",
     "RemappingUnit",
@@ -50,6 +54,7 @@ if not TYPE_CHECKING:  # a type checker must not take any name for a public one
             "Access": "engine.request",
             "AddressType": "engine.request",
             "Capabilities": "engine.capabilities",
+            "Device": "engine.device",
             "DmaRequest": "engine.request",
             "DmarError": "errors",
             "FaultReason": "engine.reasons",
@@ -63,6 +68,7 @@ if not TYPE_CHECKING:  # a type checker must not take any name for a public one
             "Message": "engine.events",
             "MisuseError": "errors",
             "Outcome": "engine.request",
+            "PageRequest": "engine.ats",
             "Policy": "engine.policy",
             "Posting": "engine.interrupt_request",
             "RemappingUnit": "engine.unit",

@@ -44,6 +44,8 @@ _PARTS = (
     "Translation",
     "Invalidation",
     "Interrupts",
+    "Queue",
+    "PageRequests",
 )
 
 
