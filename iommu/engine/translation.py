@@ -18,7 +18,8 @@ from iommu.registers import TableMode
 class Translation:
     """Takes one request through the unit.
 
-    `mode` is the table mode that the last SRTP latched.
+    `mode` is the table mode that the last SRTP latched. Without `shortcuts`, every request takes the long way, where
+    all that it uses can be seen.
     """
 
     def __init__(
@@ -30,11 +31,14 @@ class Translation:
         faults: FaultLog,
         protected: ProtectedMemory,
         interrupts: Interrupts,
+        *,
+        shortcuts: bool = True,
     ) -> None:
         self.capabilities, self.policy = capabilities, policy
         self.legacy, self.scalable, self.faults, self.protected = legacy, scalable, faults, protected
         self.interrupts = interrupts
         self.mode: int = TableMode.LEGACY
+        self.shortcuts = shortcuts
         self.enabled = False
         protected.changed = self._set_quick
         self._protects_remapped = policy.protect_remapped or capabilities.version >= 0x20
@@ -51,7 +55,7 @@ class Translation:
 
     def _set_quick(self) -> None:
         """Whether the IOTLB alone may answer: nothing stands before it."""
-        self.quick = self._enabled and self.mode == TableMode.LEGACY and not self.protected.ranges
+        self.quick = self.shortcuts and self._enabled and self.mode == TableMode.LEGACY and not self.protected.ranges
 
     def set_root_table(self, address: int, mode: int) -> None:
         """What SRTP latches."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from iommu.engine.ats import AtsDevice, PageRequest
+from iommu.engine.audit import Ledger, RecordingMemory, StaleItem, audited_caches
 from iommu.engine.caches import Caches
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.events import Message
@@ -42,6 +43,7 @@ class RemappingUnit:
         memory: host memory, where the tables are.
         capabilities: what the unit offers.
         policy: how it uses the freedom the architecture leaves.
+        audit: remember where each cached item came from, for `audit()` and `Outcome.stale`; requests take longer.
 
     The class attributes name the parts it is made of, so that a unit which departs from the specification in one
     part can be described by that part alone.
@@ -59,9 +61,15 @@ class RemappingUnit:
     PageRequests: ClassVar[type[PageRequests]] = PageRequests
 
     def __init__(
-        self, memory: Memory, capabilities: Capabilities | None = None, policy: Policy | None = None
+        self,
+        memory: Memory,
+        capabilities: Capabilities | None = None,
+        policy: Policy | None = None,
+        *,
+        audit: bool = False,
     ) -> None:
-        self.memory = memory
+        self.ledger = Ledger(memory) if audit else None
+        self.memory = memory if self.ledger is None else RecordingMemory(memory, self.ledger)
         self.capabilities = capabilities or Capabilities()
         self.policy = policy or Policy()
         self.devices: dict[int, AtsDevice] = {}
@@ -71,7 +79,8 @@ class RemappingUnit:
         """Power-good reset (spec 11.4): registers at their reset values, caches empty, no event pending."""
         self.registers = RegisterFile(self.capabilities)
         self._events: list[Message] = []
-        self.caches = Caches(self.policy.cache_capacity)
+        capacity = self.policy.cache_capacity
+        self.caches = Caches(capacity) if self.ledger is None else audited_caches(capacity, self.ledger)
         self.faults = self.FaultLog(self.registers, self.policy, self._events.append)
         self.invalidation = self.Invalidation(self.registers, self.caches)
         second = self.SecondStage(self.memory, self.capabilities, self.policy, self.caches.second_stage)
@@ -83,7 +92,14 @@ class RemappingUnit:
         )
         protected = ProtectedMemory(self.registers)
         self.translation = self.Translation(
-            self.capabilities, self.policy, legacy, scalable, self.faults, protected, self.interrupts
+            self.capabilities,
+            self.policy,
+            legacy,
+            scalable,
+            self.faults,
+            protected,
+            self.interrupts,
+            shortcuts=self.ledger is None,
         )
         self._place_queues()
         self.registers.slots["GCMD"].effect = self._on_command
@@ -115,7 +131,21 @@ class RemappingUnit:
 
         With `trace`, the outcome has the steps of the walk (iommu.engine.trace.Step); nothing else is different.
         """
-        return trace_of(self.translation, request) if trace else self.translation.translate(request)
+        if not trace and self.ledger is None:
+            return self.translation.translate(request)
+        if self.ledger is not None:
+            self.ledger.begin()
+        outcome = trace_of(self.translation, request) if trace else self.translation.translate(request)
+        return outcome if self.ledger is None else outcome._replace(stale=self.ledger.take_used())
+
+    def audit(self) -> list[StaleItem]:
+        """Every cached item that no longer matches memory, with the invalidation it is owed.
+
+        Raises MisuseError when the unit was not made with `audit=True`.
+        """
+        if self.ledger is None:
+            raise MisuseError("this unit keeps no record of its caches: make it with audit=True")
+        return self.ledger.audit()
 
     def remap_interrupt(self, request: InterruptRequest) -> InterruptOutcome:
         """Take one interrupt request through the unit; a fault is recorded on the way.

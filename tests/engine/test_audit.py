@@ -1,0 +1,165 @@
+"""Staleness made visible: what is stale, where it came from, what it is owed, and when it has been used."""
+
+from __future__ import annotations
+
+import pytest
+
+from iommu import Access, Capabilities, DmaRequest, FlatMemory, MisuseError, RemappingUnit, SourceId
+from iommu.engine.audit import StaleItem
+
+READ, WRITE = Access.READ, Access.WRITE
+DEVICE = SourceId(0, 4, 0)
+ROOT, CONTEXTS, TOP, LEVEL_3, LEVEL_2, LEVEL_1 = range(0x1000, 0x7000, 0x1000)
+OTHER_TOP = 0x8000
+RW = 3
+
+
+class Legacy:
+    """A device in domain 7 with 0x5000 mapped to 0x9000, read-write, through 4 levels."""
+
+    def __init__(self, *, audit: bool = True) -> None:
+        self.memory = FlatMemory(1 << 20)
+        self.put(ROOT, CONTEXTS | 1)
+        self.set_context(TOP)
+        for table, entry in ((TOP, LEVEL_3), (LEVEL_3, LEVEL_2), (LEVEL_2, LEVEL_1), (LEVEL_1 + 5 * 8, 0x9000)):
+            self.put(table, entry | RW)
+        self.unit = RemappingUnit(self.memory, Capabilities(), audit=audit)
+        self.unit.mmio_write(0x20, ROOT, 8)
+        self.unit.mmio_write(0x18, 1 << 30, 4)
+        self.unit.mmio_write(0x18, 1 << 31, 4)
+
+    def put(self, where: int, value: int) -> None:
+        self.memory.write_u64(where, value)
+
+    def set_context(self, table: int) -> None:
+        self.put(CONTEXTS + 16 * DEVICE, table | 1)
+        self.put(CONTEXTS + 16 * DEVICE + 8, 7 << 8 | 2)
+
+    def dma(self, access: Access = READ, address: int = 0x5000) -> tuple[int | None, list[StaleItem]]:
+        outcome = self.unit.translate(DmaRequest(DEVICE, address, access))
+        return outcome.host_address, [stale for stale in outcome.stale if isinstance(stale, StaleItem)]
+
+    def stale(self) -> dict[str, list[int]]:
+        """The stale items by cache and tag, with the addresses of the entries that changed."""
+        return {
+            f"{item.cache} {item.tag}": [source.address for source, _ in item.changed] for item in self.unit.audit()
+        }
+
+
+def test_nothing_is_stale_while_nothing_changes() -> None:
+    world = Legacy()
+    assert world.dma() == (0x9000, [])
+    assert world.dma(WRITE) == (0x9000, [])
+    assert world.unit.audit() == []
+
+
+def test_a_changed_page_entry_makes_one_translation_stale() -> None:
+    world = Legacy()
+    world.dma()
+    world.put(LEVEL_1 + 5 * 8, 0xA000 | RW)
+    assert world.stale() == {"IOTLB domain 7, 0x5000": [LEVEL_1 + 5 * 8]}
+    host, used = world.dma()
+    assert host == 0x9000
+    assert [(item.cache, item.tag) for item in used] == [("IOTLB", "domain 7, 0x5000")]
+    assert used[0].owed == "IOTLB invalidation of the page 0x5000 in domain 7"
+    ((source, now),) = used[0].changed
+    assert (source.raw, now) == (0x9000 | RW, 0xA000 | RW)
+    assert f"{LEVEL_1 + 5 * 8:#x}" in str(used[0])
+
+
+def test_a_changed_upper_entry_makes_all_below_it_stale() -> None:
+    world = Legacy()
+    world.dma()
+    world.put(LEVEL_3, 0)
+    assert world.stale() == {
+        "second-stage structure cache domain 7, 0x0, level 2": [LEVEL_3],
+        "second-stage structure cache domain 7, 0x0, level 1": [LEVEL_3],
+        "IOTLB domain 7, 0x5000": [LEVEL_3],
+    }
+
+
+def test_a_walk_from_a_stale_upper_entry_says_so() -> None:
+    world = Legacy()
+    world.put(LEVEL_1 + 6 * 8, 0xB000 | RW)
+    world.dma()
+    world.put(LEVEL_2, 0)
+    host, used = world.dma(address=0x6000)
+    assert host == 0xB000
+    assert [item.cache for item in used] == ["second-stage structure cache"]
+    assert used[0].owed.endswith("upper entries too (IH=0)")
+
+
+def test_a_changed_context_entry_makes_the_context_stale() -> None:
+    world = Legacy()
+    world.dma()
+    world.set_context(OTHER_TOP)
+    assert world.stale() == {"context cache source-id 00:04.0": [CONTEXTS + 16 * DEVICE]}
+    host, used = world.dma()
+    assert host == 0x9000
+    assert used[0].owed == "context-cache invalidation of 00:04.0, then the IOTLB of domain 7"
+
+
+def test_a_changed_root_entry_makes_the_context_stale() -> None:
+    world = Legacy()
+    world.dma()
+    world.put(ROOT, 0)
+    assert world.stale() == {"context cache source-id 00:04.0": [ROOT]}
+
+
+@pytest.mark.parametrize("granularity", [1, 2, 3])
+def test_the_invalidation_that_was_owed_makes_it_right(granularity: int) -> None:
+    world = Legacy()
+    world.dma()
+    world.put(LEVEL_1 + 5 * 8, 0xA000 | RW)
+    world.unit.mmio_write(0xF0, 0x5000, 8)
+    world.unit.mmio_write(0xF8, 1 << 63 | granularity << 60 | 7 << 32, 8)
+    assert world.unit.audit() == []
+    assert world.dma() == (0xA000, [])
+
+
+def test_an_entry_changed_and_changed_back_is_not_stale() -> None:
+    world = Legacy()
+    world.dma()
+    world.put(LEVEL_1 + 5 * 8, 0)
+    world.put(LEVEL_1 + 5 * 8, 0x9000 | RW)
+    assert world.unit.audit() == []
+
+
+def test_auditing_changes_no_outcome() -> None:
+    plain, audited = Legacy(audit=False), Legacy()
+    for address in (0x5000, 0x5FFF, 0x6000, 1 << 48):
+        for access in (READ, WRITE):
+            one = plain.unit.translate(DmaRequest(DEVICE, address, access))
+            other = audited.unit.translate(DmaRequest(DEVICE, address, access))
+            assert one == other
+    assert plain.unit.mmio_read(0x220, 8) == audited.unit.mmio_read(0x220, 8)
+
+
+def test_a_unit_that_is_not_audited_says_so() -> None:
+    with pytest.raises(MisuseError, match="audit=True"):
+        Legacy(audit=False).unit.audit()
+
+
+def test_marks_the_unit_sets_make_nothing_stale_and_marks_taken_away_do() -> None:
+    """Second stage, scalable mode, accessed and dirty on: A in bit 8, D in bit 9."""
+    memory = FlatMemory(1 << 20)
+    context, directory, pasids, top, level_3, level_2, level_1 = range(0x2000, 0x9000, 0x1000)
+    memory.write_u64(ROOT, context | 1)
+    memory.write_u64(context + 32 * DEVICE, directory | 1)
+    memory.write_u64(directory, pasids | 1)
+    # P, AW=2, PGTT=2, SSADE; domain 7, PWSNP.
+    memory.write_u64(pasids, top | 1 | 2 << 2 | 2 << 6 | 1 << 9)
+    memory.write_u64(pasids + 8, 7 | 1 << 23)
+    for table, entry in ((top, level_3), (level_3, level_2), (level_2, level_1), (level_1 + 5 * 8, 0x9000)):
+        memory.write_u64(table, entry | RW)
+    unit = RemappingUnit(memory, Capabilities.full(), audit=True)
+    unit.mmio_write(0x20, ROOT | 1 << 10, 8)
+    unit.mmio_write(0x18, 1 << 30, 4)
+    unit.mmio_write(0x18, 1 << 31, 4)
+    assert unit.translate(DmaRequest(DEVICE, 0x5000, WRITE)).host_address == 0x9000
+    assert memory.read_u64(level_1 + 5 * 8) == 0x9000 | RW | 3 << 8
+    assert unit.audit() == []
+    memory.write_u64(level_1 + 5 * 8, 0x9000 | RW)
+    assert [item.cache for item in unit.audit()] == ["IOTLB"]
+    memory.write_u64(pasids + 8, 8 | 1 << 23)
+    assert {item.cache for item in unit.audit()} == {"IOTLB", "PASID cache"}
