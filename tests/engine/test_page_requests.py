@@ -308,6 +308,13 @@ def test_stop_marker_that_finds_no_room(offered: bool) -> None:
     assert pager.world.read(PRS) == (PPR if offered else PPR | PRO)
 
 
+def test_request_for_nothing_within_a_group_is_no_stop_marker() -> None:
+    pager = Pager()
+    pager.fill()
+    assert not pager.ask(pasid=1, read=False, last=False).queued
+    assert pager.world.read(PRS) == PPR | PRO
+
+
 def test_stop_marker_is_queued() -> None:
     pager = Pager()
     assert pager.ask(0, pasid=5, read=False).queued
