@@ -1,5 +1,6 @@
 # make run     the main job: check the model and this machine's QEMU against the specification
 # make test    ruff, mypy --strict, pytest
+# make test-slow, make fuzz-dmar    what takes minutes
 #
 # Each does all its own set-up on a machine with Python 3.11, git and make; a second call starts at once.
 
@@ -7,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/ready
 
-.PHONY: run test test-slow packages clean
+.PHONY: run test test-slow fuzz-dmar packages clean
 
 # A virtual environment names its own place and its Python: a clone that was copied or moved sets itself up again.
 ifneq ($(shell test -x $(VENV)/bin/python && cat $(READY) 2>/dev/null),$(CURDIR))
@@ -25,6 +26,12 @@ test: packages $(READY)
 
 test-slow: packages $(READY)
 	$(VENV)/bin/pytest -m slow
+
+# Coverage-guided fuzzing of the DMAR parser, for five minutes unless SECONDS says otherwise.
+SECONDS ?= 300
+fuzz-dmar: packages $(READY)
+	@$(VENV)/bin/python -c 'import atheris' 2>/dev/null || $(VENV)/bin/python -m pip install --quiet '.[fuzz]'
+	$(VENV)/bin/python -m tests.dmar.fuzz -max_total_time=$(SECONDS)
 
 packages:
 	@sh tools/debian-packages.sh $(PYTHON)

@@ -4,6 +4,7 @@
     ├── MisuseError             the caller asked for something that makes no sense
     ├── FormatError             bytes from outside are not what they should be
     │   └── DmarError           an ACPI DMAR table is malformed
+    ├── InputError              a file cannot be read at all (iommu.dmar.inputs)
     └── MemoryAccessError       an access beyond the memory that exists
 
 A fault that VT-d hardware would report is never an exception: it is an `Outcome` with a `FaultReason`.

@@ -194,7 +194,7 @@ def test_reserved_bits_of_every_kind_are_found() -> None:
 # What was seen on real machines and looked at by hand: rule -> number of tables that have it.
 SEEN = {
     "hpet.repeated": 6,  # chipsets whose HPET has one source-id for each of its eight timers
-    "header.revision": 33,  # machines from about 2021 on, which write 2
+    "header.revision": 33,  # machines that write 2
     "rmrr.low-memory": 4,  # USB legacy emulation, a server's management controller
     "rmrr.start-bus": 4,  # an RMRR for a card behind a root port, by a bus number of the moment
     "interrupts.no-hpet": 1,  # a workstation with two I/O hubs
