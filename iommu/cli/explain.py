@@ -11,39 +11,53 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from iommu.engine.request import Outcome
     from iommu.explain import Explanation
     from iommu.explain.report import FaultReport
+    from iommu.snapshot import Snapshot
 
 What = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(help="A log line, a reason (0x05, LGN.2), a fault record in hexadecimal, a file, or - for stdin."),
+]
+State = Annotated[
+    Path | None,
+    typer.Option(
+        "--snapshot",
+        metavar="SNAPSHOT",
+        help="Registers and memory of the unit: what failed exactly. Without WHAT, the faults it has recorded.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
-def explain(what: What, as_json: Json = False) -> None:
+def explain(what: What = None, snapshot: State = None, as_json: Json = False) -> None:
     """Say what a VT-d fault means and where to look first: from dmesg, a fault record or a reason."""
     from iommu.cli import output
+    from iommu.errors import MisuseError
     from iommu.explain import explain as explain_text
+    from iommu.explain import group
     from iommu.explain.linux import lost_faults
+    from iommu.snapshot import load
 
-    text, is_log = _read(what)
-    found = explain_text(text)
+    taken = None if snapshot is None else load(snapshot)
+    if not what and taken is None:
+        raise MisuseError("nothing to explain: give a log line, a reason, a fault record, a file, - or --snapshot")
+    text, is_log = _read(what) if what else ("", True)
+    found = explain_text(text) if what or taken is None else group(taken.faults())
     if not found and not is_log:
-        from iommu.errors import MisuseError
-
         raise MisuseError(f"{output.safe(text[:60])!r} is no fault reason, fault record or log line with a fault")
     if as_json:
-        output.print_json([_to_dict(each) for each in found])
+        output.print_json([_to_dict(each, taken) for each in found])
         return
     out = output.console()
     for number, each in enumerate(found):
         if number:
             out.print()
-        for text_line in _describe(each):
+        for text_line in [*_describe(each), *_in_snapshot(each, taken)]:
             out.print(text_line)
     if not found:
-        out.print(f"no VT-d fault in {len(text.splitlines())} lines")
+        out.print(f"no VT-d fault in {len(text.splitlines())} lines" if what else "no fault is recorded")
     if lost_faults(text.splitlines()):
         out.print("faults were lost (FSTS.PFO): more came than the unit can record, so there were others")
 
@@ -91,6 +105,36 @@ def _describe(found: Explanation) -> list[Any]:
     return lines
 
 
+def _in_snapshot(found: Explanation, snapshot: Snapshot | None) -> list[Any]:
+    """What the tables of a snapshot do with such a request, and what follows from that."""
+    from iommu.cli.output import line
+    from iommu.cli.walk import describe, outcome_in
+    from iommu.snapshot.request import request_of
+
+    request = request_of(found.report)
+    if snapshot is None or request is None:
+        return []
+    outcome = outcome_in(snapshot, request)
+    lines = [line(("  in the snapshot:", "bold"))]
+    lines += [line("    ").append_text(text) for text in describe(request, outcome)]
+    lines.append(line(("  which means: ", "bold"), verdict(found.report.code, outcome)))
+    return lines
+
+
+def verdict(code: int, outcome: Outcome) -> str:
+    """What it says about a fault that its request ends like this in the tables as they stand."""
+    if outcome.fault is not None and outcome.fault.value == code:
+        return "the tables are like that: the last step is the entry to look at"
+    if outcome.fault is not None:
+        return "the tables have changed since, or the unit used old entries: now another condition comes first"
+    if outcome.host_address is None:
+        return "with the unit as it stands, no fault would be raised"
+    return (
+        "the tables allow it: they have changed since, or the unit used an old translation that no invalidation "
+        "has dropped (or the table was not flushed from the CPU's caches)"
+    )
+
+
 _QUALIFIED = {
     True: "Qualified: with FPD set in the device's entry it is blocked all the same, but not recorded.",
     False: "Not qualified: always recorded, whatever FPD says.",
@@ -122,9 +166,17 @@ def _what(found: Explanation) -> str:
     return ", ".join(parts)
 
 
-def _to_dict(found: Explanation) -> dict[str, Any]:
+def _to_dict(found: Explanation, snapshot: Snapshot | None) -> dict[str, Any]:
     """For programs."""
+    from iommu.cli import walk
     from iommu.explain import section_of
+    from iommu.snapshot.request import request_of
+
+    request = None if snapshot is None else request_of(found.report)
+    seen = None
+    if snapshot is not None and request is not None:
+        outcome = walk.outcome_in(snapshot, request)
+        seen = walk.to_dict(request, outcome) | {"verdict": verdict(found.report.code, outcome)}
 
     reason, advice = found.reason, found.advice
     return _report_to_dict(found.report) | {
@@ -138,6 +190,7 @@ def _to_dict(found: Explanation) -> dict[str, Any]:
         "means": None if advice is None else advice.means,
         "look": [] if advice is None else list(advice.look),
         "guesses": list(found.guesses),
+        "in_snapshot": seen,
     }
 
 

@@ -27,7 +27,7 @@ from io import TextIOWrapper
 
 import typer
 
-from iommu.cli import dmar, explain
+from iommu.cli import dmar, explain, walk
 from iommu.errors import VtdError
 
 GROUP = "vtdlab.commands"
@@ -46,6 +46,7 @@ def make_app() -> typer.Typer:
     app.callback()(_root)
     app.add_typer(dmar.app, name="dmar")
     app.command()(explain.explain)
+    app.command()(walk.walk)
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         try:
             entry.load()(app)

@@ -1,0 +1,120 @@
+"""`vtd walk`: the way of a request through the tables of a snapshot."""
+
+# ruff: noqa: PLC0415 - a command imports what it needs when it runs, so that `vtd --help` is quick
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from iommu.engine.request import DmaRequest, Outcome
+    from iommu.snapshot import Snapshot
+
+Place = Annotated[Path, typer.Argument(help="A snapshot: a directory or a zip file.", metavar="SNAPSHOT")]
+Requests = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--request",
+        metavar="TEXT",
+        help='"00:04.0 write 0x5000", may be repeated; also pasid N, length N, privileged, execute, no-write, '
+        "translation-request, translated. By default, the faults that the unit has recorded.",
+    ),
+]
+Fields = Annotated[bool, typer.Option("--fields", help="Every field of every entry.")]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+def walk(snapshot: Place, request: Requests = None, fields: Fields = False, as_json: Json = False) -> None:
+    """Follow DMA requests through the tables of a snapshot, step by step."""
+    from iommu.cli import output
+    from iommu.snapshot import load
+    from iommu.snapshot.request import parse_request, request_of
+
+    wanted = [parse_request(text) for text in request or []]
+    taken = load(snapshot)
+    if request is None:
+        wanted = [each for report in taken.faults() if (each := request_of(report)) is not None]
+    results = [(each, outcome_in(taken, each)) for each in wanted]
+    if as_json:
+        output.print_json([to_dict(each, outcome) for each, outcome in results])
+        return
+    out = output.console()
+    for number, (each, outcome) in enumerate(results):
+        if number:
+            out.print()
+        for text in describe(each, outcome, fields):
+            out.print(text)
+    if not results:
+        out.print("no DMA fault is recorded in the snapshot; give a --request")
+
+
+def outcome_in(snapshot: Snapshot, request: DmaRequest) -> Outcome:
+    """What becomes of a request in a snapshot: with no caches, so that what memory says is what counts."""
+    return snapshot.unit().translate(request, trace=True)
+
+
+def describe(request: DmaRequest, outcome: Outcome, fields: bool = False) -> list[Any]:
+    """The lines for people."""
+    from iommu.cli.output import line
+    from iommu.engine.trace import Step
+    from iommu.snapshot.request import show_request
+
+    lines: list[Any] = [line((show_request(request), "bold"))]
+    for step in outcome.trace:
+        assert isinstance(step, Step)
+        style = "bold red" if step.fault is not None else ""
+        lines.append(line("  ", (f"{step} (spec {step.section})", style)))
+        if fields and step.view is not None:
+            lines += [line((f"    {text}", "dim")) for text in step.view.dump().splitlines()[1:]]
+    lines.append(line("  -> ", (result_of(outcome), "bold")))
+    return lines
+
+
+def result_of(outcome: Outcome) -> str:
+    """The end of it in one line."""
+    if outcome.fault is not None:
+        return f"blocked, {outcome.fault}"
+    if outcome.interrupt:
+        return "an interrupt message"
+    if outcome.host_address is None:
+        return "dropped without a fault"
+    rights = "".join(
+        letter for letter, has in (("R", outcome.readable), ("W", outcome.writable), ("X", outcome.executable)) if has
+    )
+    return f"host address {outcome.host_address:#x}, page of {outcome.page_size >> 10} KiB, {rights}"
+
+
+def to_dict(request: DmaRequest, outcome: Outcome) -> dict[str, Any]:
+    """For programs."""
+    from iommu.engine.trace import Step
+    from iommu.snapshot.request import show_request
+
+    return {
+        "request": show_request(request),
+        "host_address": outcome.host_address,
+        "page_size": outcome.page_size,
+        "fault": None if outcome.fault is None else outcome.fault.value,
+        "condition": None if outcome.fault is None else outcome.fault.condition,
+        "interrupt": outcome.interrupt,
+        "readable": outcome.readable,
+        "writable": outcome.writable,
+        "executable": outcome.executable,
+        "steps": [_step_to_dict(step) for step in outcome.trace if isinstance(step, Step)],
+    }
+
+
+def _step_to_dict(step: Any) -> dict[str, Any]:
+    view = step.view
+    return {
+        "structure": step.structure,
+        "section": step.section,
+        "address": step.address,
+        "raw": None if step.raw is None else hex(step.raw),
+        "fields": {} if view is None else {name: part.get(view.raw) for name, part in view.fields.items()},
+        "checked": step.checked,
+        "cached": step.cached,
+        "fault": None if step.fault is None else step.fault.value,
+    }

@@ -1,0 +1,95 @@
+"""Memory of a snapshot: pieces of physical memory, in private copies that a walk can mark without changing a file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import Any
+
+from iommu.errors import FormatError, MemoryAccessError
+
+
+class PiecewiseMemory:
+    """Physical memory that is there in pieces; everywhere else there is none.
+
+    Args:
+        pieces: first address and contents of each. Contents are written to in place.
+
+    Raises:
+        FormatError: two pieces overlap.
+    """
+
+    def __init__(self, pieces: Iterable[tuple[int, bytearray | memoryview]]) -> None:
+        self.pieces = sorted(
+            ((start, memoryview(piece)) for start, piece in pieces if len(piece)), key=lambda it: it[0]
+        )
+        end = 0
+        for start, piece in self.pieces:
+            if start < end:
+                raise FormatError("pieces of memory overlap", offset=0, where="memory", field="address", value=start)
+            end = start + len(piece)
+
+    def _find(self, address: int, length: int) -> memoryview:
+        for start, piece in self.pieces:
+            if start <= address and address + length <= start + len(piece):
+                return piece[address - start : address - start + length]
+        raise MemoryAccessError(address, length)
+
+    def read(self, address: int, length: int) -> bytes:
+        """`length` bytes at `address`. Raises MemoryAccessError where they are not all in one piece."""
+        return self._find(address, length).tobytes()
+
+    def write(self, address: int, data: bytes) -> None:
+        """Store `data` at `address`. Raises MemoryAccessError where it does not fit into one piece."""
+        self._find(address, len(data))[:] = data
+
+    def read_u64(self, address: int) -> int:
+        """The little-endian 64-bit number at `address`."""
+        return int.from_bytes(self._find(address, 8), "little")
+
+
+def from_elf(contents: memoryview) -> PiecewiseMemory:
+    """The memory in an ELF core, by the physical addresses of its segments. Raises FormatError."""
+    from elftools.elf.elffile import ELFFile  # noqa: PLC0415 - few snapshots need it, and it takes a while
+
+    stream: Any = _Stream(contents)
+    try:
+        segments = [
+            (int(each["p_paddr"]), int(each["p_offset"]), int(each["p_filesz"]))
+            for each in ELFFile(stream).iter_segments("PT_LOAD")
+        ]
+    except Exception as error:  # pyelftools raises what its parts do
+        raise FormatError(f"not an ELF core: {error}", offset=0, where="memory.elf", field="header") from error
+    for start, offset, size in segments:
+        if offset + size > len(contents):
+            raise FormatError(
+                "the file ends before it", offset=offset, where="memory.elf", field="segment", value=start
+            )
+    return PiecewiseMemory((start, contents[offset : offset + size]) for start, offset, size in segments)
+
+
+class _Stream(io.RawIOBase):
+    """A file over a buffer, which may be larger than memory has room for another copy of."""
+
+    def __init__(self, contents: memoryview) -> None:
+        super().__init__()
+        self._contents, self._at = contents, 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        end = len(self._contents) if size is None or size < 0 else self._at + size
+        data = self._contents[self._at : end].tobytes()
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, len(self._contents))[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True

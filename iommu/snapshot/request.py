@@ -1,0 +1,86 @@
+"""DMA requests in words: "00:04.0 write 0x5000", "00:04.0 read 0x5000 pasid 3 privileged"."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from iommu.engine.request import Access, AddressType, DmaRequest, SourceId
+from iommu.errors import MisuseError
+from iommu.explain.report import FaultReport
+
+_DEVICE = re.compile(r"^(?:0000:)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])$", re.IGNORECASE)
+_ACCESS = {"read": Access.READ, "write": Access.WRITE, "atomic": Access.ATOMIC}
+_FLAGS: dict[str, tuple[str, Any]] = {
+    "privileged": ("privileged", True),
+    "execute": ("execute", True),
+    "no-write": ("no_write", True),
+    "translation-request": ("address_type", AddressType.TRANSLATION_REQUEST),
+    "translated": ("address_type", AddressType.TRANSLATED),
+}
+
+
+def parse_request(text: str) -> DmaRequest:
+    """A request: device, access, address, then in any order "pasid N", "length N" and words for its flags.
+
+    Numbers are decimal, or hexadecimal with 0x; the length is 1 byte unless it is given. Raises MisuseError.
+    """
+    words = text.split()
+    device = _DEVICE.match(words[0]) if len(words) >= 3 else None
+    if device is None or words[1].lower() not in _ACCESS:
+        raise MisuseError(f'{text!r} is no request like "00:04.0 write 0x5000": device, read|write|atomic, address')
+    bus, slot, function = (int(number, 16) for number in device.groups())
+    options: dict[str, Any] = {}
+    rest = iter(words[3:])
+    for word in rest:
+        if word in ("pasid", "length"):
+            options[word] = number_of(next(rest, ""), word)
+        elif word in _FLAGS:
+            name, value = _FLAGS[word]
+            options[name] = value
+        else:
+            raise MisuseError(
+                f"{word!r} says nothing about a request; there are pasid N, length N, {', '.join(_FLAGS)}"
+            )
+    return DmaRequest(
+        SourceId(bus, slot, function), number_of(words[2], "address"), _ACCESS[words[1].lower()], **options
+    )
+
+
+def number_of(text: str, what: str) -> int:
+    """A number as `parse_request` takes it. Raises MisuseError."""
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise MisuseError(f"{what} {text!r} is no number") from None
+
+
+def show_request(request: DmaRequest) -> str:
+    """The inverse of `parse_request`."""
+    words = [str(request.source_id), request.access.name.lower(), f"{request.address:#x}"]
+    if request.length != 1:
+        words += ["length", str(request.length)]
+    if request.pasid is not None:
+        words += ["pasid", f"{request.pasid:#x}"]
+    words += [word for word, (name, value) in _FLAGS.items() if getattr(request, name) == value]
+    return " ".join(words)
+
+
+def request_of(report: FaultReport) -> DmaRequest | None:
+    """A request that would raise the reported fault; None for an interrupt's, or where the report says too little.
+
+    A page request is tried as the write that a device asks for it most often for.
+    """
+    if report.source_id is None or report.address is None:
+        return None
+    access = {"read": Access.READ, "atomic": Access.ATOMIC}.get(report.kind or "", Access.WRITE)
+    with_pasid = report.pasid is not None
+    return DmaRequest(
+        report.source_id,
+        report.address & ~0xFFF,
+        access,
+        pasid=report.pasid,
+        privileged=report.privileged and with_pasid,
+        execute=report.execute and with_pasid and access is Access.READ,
+        address_type=report.address_type,
+    )

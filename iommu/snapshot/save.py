@@ -1,0 +1,65 @@
+"""A unit of the model becomes a snapshot."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+from iommu.engine.unit import RemappingUnit
+from iommu.errors import MisuseError
+from iommu.memory import FlatMemory
+from iommu.snapshot.snapshot import FORMAT
+
+PAGE = 1 << 12
+_NOTHING = bytes(PAGE)
+
+
+def save(unit: RemappingUnit, path: Path | str, *, register_base: int = 0xFED9_0000) -> None:
+    """Write a snapshot of `unit`: a zip file where `path` ends in .zip, otherwise a directory, made if need be.
+
+    Pages of zeroes take no room in a directory's memory.bin, where the file system has sparse files.
+
+    Raises:
+        MisuseError: the unit's memory is not a FlatMemory, of which all could be read.
+        OSError: the files cannot be written.
+    """
+    if not isinstance(unit.memory, FlatMemory):
+        raise MisuseError("a snapshot is taken of a unit over a FlatMemory")
+    path = Path(path)
+    settings = {
+        "format": FORMAT,
+        "register_base": hex(register_base),
+        "host_address_width": unit.capabilities.host_address_width,
+    }
+    small = {"unit.json": json.dumps(settings, indent=1).encode() + b"\n", "registers.bin": registers_of(unit)}
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in small.items():
+                archive.writestr(name, data)
+            with archive.open("memory.bin", "w", force_zip64=True) as file:
+                for start in range(0, unit.memory.size, PAGE):
+                    file.write(_page(unit.memory, start))
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    for name, data in small.items():
+        (path / name).write_bytes(data)
+    with (path / "memory.bin").open("wb") as plain:
+        for start in range(0, unit.memory.size, PAGE):
+            if (page := _page(unit.memory, start)) == _NOTHING:
+                plain.seek(len(page), io.SEEK_CUR)
+            else:
+                plain.write(page)
+        plain.truncate(unit.memory.size)
+
+
+def registers_of(unit: RemappingUnit) -> bytes:
+    """The register window, in whole pages."""
+    end = max(slot.offset + slot.size for slot in unit.registers.slots.values())
+    offsets = range(0, -(-end // PAGE) * PAGE, 4)
+    return b"".join(unit.mmio_read(offset, 4).to_bytes(4, "little") for offset in offsets)
+
+
+def _page(memory: FlatMemory, start: int) -> bytes:
+    return memory.read(start, min(PAGE, memory.size - start))

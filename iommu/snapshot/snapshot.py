@@ -1,0 +1,145 @@
+"""Snapshots are read here, and become units again."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iommu.engine.capabilities import Capabilities
+from iommu.engine.policy import Policy
+from iommu.engine.unit import RemappingUnit
+from iommu.errors import FormatError, MisuseError
+from iommu.explain.report import FaultReport, from_record
+from iommu.memory import Memory
+from iommu.registers import CAP, ECAP, GCMD, GSTS, IRTA, PHMBASE, PHMLIMIT, PLMBASE, PLMLIMIT, PMEN, RTADDR, VER
+from iommu.snapshot.memory import PiecewiseMemory, from_elf
+
+FORMAT = "vtdlab-snapshot-1"
+
+# Software writes these once, before it turns anything on.
+_SETTINGS = (RTADDR, IRTA, PLMBASE, PLMLIMIT, PHMBASE, PHMLIMIT, PMEN)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One unit's registers, and memory.
+
+    Attributes:
+        name: where it was read from.
+        registers: the register window, from the unit's base on.
+        memory: what the unit reads its tables from.
+        host_address_width: bits of a host address.
+        register_base: where the window is in memory; for people.
+    """
+
+    name: str
+    registers: bytes
+    memory: Memory
+    host_address_width: int
+    register_base: int
+
+    def register(self, offset: int, size: int) -> int:
+        """The register at `offset`, of `size` bytes; what was not taken reads as 0."""
+        return int.from_bytes(self.registers[offset : offset + size], "little")
+
+    def capabilities(self) -> Capabilities:
+        """What the unit can do, by its CAP and ECAP. Raises MisuseError where they contradict themselves."""
+        return Capabilities.from_registers(
+            self.register(CAP.offset, 8),
+            self.register(ECAP.offset, 8),
+            self.host_address_width,
+            self.register(VER.offset, 4) & 0xFF,
+        )
+
+    def unit(self, policy: Policy | None = None) -> RemappingUnit:
+        """A unit of the specification in the state of this one, with nothing cached and no fault recorded.
+
+        RTADDR and IRTA are taken to be what was latched: a snapshot cannot tell. Raises MisuseError for
+        capabilities that contradict themselves.
+        """
+        unit = RemappingUnit(self.memory, self.capabilities(), policy)
+        for layout in _SETTINGS:
+            unit.mmio_write(layout.offset, self.register(layout.offset, layout.bits // 8), layout.bits // 8)
+        status = GSTS(self.register(GSTS.offset, 4))
+        unit.mmio_write(GCMD.offset, GCMD.make(SRTP=status.RTPS | status.TES, SIRTP=status.IRTPS | status.IRES), 4)
+        unit.mmio_write(GCMD.offset, GCMD.make(TE=status.TES, IRE=status.IRES, CFI=status.CFIS), 4)
+        return unit
+
+    def faults(self) -> list[FaultReport]:
+        """The faults that were recorded and not yet cleared. Raises MisuseError as `capabilities` does."""
+        capabilities = self.capabilities()
+        places = (capabilities.fault_record_offset + 16 * n for n in range(capabilities.fault_records))
+        records = (self.register(place, 16) for place in places)
+        return [from_record(raw) for raw in records if raw >> 127]
+
+
+def load(path: Path | str) -> Snapshot:
+    """Read a snapshot: a directory or a zip file. Raises FormatError, MisuseError, and OSError for the files."""
+    path = Path(path)
+    files = _from_zip(path) if path.is_file() else _from_directory(path)
+    settings = _settings(files)
+    registers = bytes(_needed(files, "registers.bin"))
+    if len(registers) < RTADDR.offset + 8:
+        raise FormatError(
+            f"{len(registers)} bytes are no register window", offset=0, where="registers.bin", field="size"
+        )
+    if "memory.elf" in files:
+        memory = from_elf(files["memory.elf"])
+    else:
+        base = _number(settings, "memory_base", 0)
+        memory = PiecewiseMemory([(base, _needed(files, "memory.bin"))])
+    width = _number(settings, "host_address_width", 64)
+    return Snapshot(str(path), registers, memory, width, _number(settings, "register_base", 0))
+
+
+def _from_directory(path: Path) -> dict[str, memoryview]:
+    """The files, mapped privately: writes stay in this process."""
+    files = {}
+    for name in ("unit.json", "registers.bin", "memory.bin", "memory.elf"):
+        place = path / name
+        if place.is_file() and place.stat().st_size:
+            with place.open("rb") as file:
+                files[name] = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+    if not files and not path.is_dir():
+        raise MisuseError(f"{path}: there is no snapshot here")
+    return files
+
+
+def _from_zip(path: Path) -> dict[str, memoryview]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {Path(name).name: memoryview(bytearray(archive.read(name))) for name in archive.namelist()}
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise MisuseError(f"{path} is no snapshot: neither a directory nor a zip file that can be read") from error
+
+
+def _needed(files: dict[str, memoryview], name: str) -> memoryview:
+    if name not in files:
+        raise MisuseError(f"the snapshot has no {name}, or an empty one")
+    return files[name]
+
+
+def _settings(files: dict[str, memoryview]) -> dict[str, Any]:
+    try:
+        settings = json.loads(_needed(files, "unit.json").tobytes())
+    except ValueError as error:
+        raise FormatError(f"no JSON: {error}", offset=0, where="unit.json", field="text") from error
+    if not isinstance(settings, dict) or settings.get("format") != FORMAT:
+        raise FormatError(f"the format is not {FORMAT}", offset=0, where="unit.json", field="format")
+    return settings
+
+
+def _number(settings: dict[str, Any], name: str, missing: int) -> int:
+    """A number, plain or as a hexadecimal text."""
+    value = settings.get(name, missing)
+    try:
+        number = int(value, 0) if isinstance(value, str) else value
+    except ValueError:
+        number = None
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 1 << 64:
+        raise FormatError(f"{value!r} is no number of 64 bits", offset=0, where="unit.json", field=name)
+    return number

@@ -1,0 +1,330 @@
+"""snapshot: what was saved is read back, in every form; and what is no snapshot is one clear error."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iommu import Access, Capabilities, DmaRequest, FlatMemory, MisuseError, RemappingUnit, SourceId, VtdError
+from iommu.engine.request import AddressType
+from iommu.explain import from_record
+from iommu.registers import CAP, ECAP, PMEN
+from iommu.snapshot import load, save
+from iommu.snapshot.memory import PiecewiseMemory
+from iommu.snapshot.request import parse_request, request_of, show_request
+from tests.engine.world import NIC, READ, RW, WRITE, R, World, mapped
+
+
+def world_with_faults() -> World:
+    """NIC has 0x5000 -> 0x9000 read-only, and has tried to write there."""
+    world = mapped(entry=0x9000 | R, fault_records=4, host_address_width=46)
+    assert world.fault(0x5008) == 0x05
+    return world
+
+
+def elf(pieces: list[tuple[int, bytes]]) -> bytes:
+    """An ELF core for x86-64, with a PT_LOAD for each (physical address, contents)."""
+    header = struct.pack(
+        "<16sHHIQQQIHHHHHH",
+        b"\x7fELF\x02\x01\x01".ljust(16, b"\0"),
+        4,
+        62,
+        1,
+        0,
+        64,
+        0,
+        0,
+        64,
+        56,
+        len(pieces),
+        0,
+        0,
+        0,
+    )
+    offset, headers, contents = 64 + 56 * len(pieces), b"", b""
+    for address, data in pieces:
+        headers += struct.pack("<IIQQQQQQ", 1, 0, offset + len(contents), 0, address, len(data), len(data), 0)
+        contents += data
+    return header + headers + contents
+
+
+@pytest.fixture(params=["directory", "zip", "elf", "elf in zip"])
+def snapshot(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The same snapshot in every form."""
+    world, kind = world_with_faults(), request.param
+    place = tmp_path / ("taken.zip" if kind == "zip" else "taken")
+    save(world.unit, place)
+    if kind.startswith("elf"):
+        whole = (place / "memory.bin").read_bytes()
+        # As QEMU writes them: one segment for each piece of memory, not in order.
+        (place / "memory.elf").write_bytes(elf([(0xC0000, whole[0xC0000:]), (0, whole[:0xC0000])]))
+        (place / "memory.bin").unlink()
+    if kind.endswith("in zip"):
+        with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
+            for file in place.iterdir():
+                archive.write(file, f"taken/{file.name}")
+        return tmp_path / "packed.zip"
+    return place
+
+
+def test_a_unit_comes_back_as_it_was(snapshot: Path) -> None:
+    original = world_with_faults()
+    taken = load(snapshot)
+    assert taken.capabilities() == original.capabilities
+    unit = taken.unit()
+    assert unit.translate(DmaRequest(NIC, 0x5010, READ)).host_address == 0x9010
+    assert unit.translate(DmaRequest(NIC, 0x5010, WRITE)).fault == 0x05
+    assert unit.translate(DmaRequest(SourceId(0, 5, 0), 0x5010, WRITE)).fault == 0x02
+    for offset in (CAP.offset, ECAP.offset, 0x20):
+        assert unit.mmio_read(offset, 8) == original.read(offset, 8)
+    assert unit.mmio_read(0x1C, 4) == original.read(0x1C, 4)
+
+
+def test_recorded_faults(snapshot: Path) -> None:
+    (fault,) = load(snapshot).faults()
+    assert (fault.code, fault.source_id, fault.address, fault.kind) == (0x05, NIC, 0x5000, "write")
+    assert request_of(fault) == DmaRequest(NIC, 0x5000, WRITE)
+
+
+def test_a_walk_that_marks_entries_leaves_the_files_alone(snapshot: Path) -> None:
+    files = [snapshot] if snapshot.is_file() else sorted(snapshot.iterdir())
+    before = [file.read_bytes() for file in files]
+    taken = load(snapshot)
+    taken.memory.write(0x9000, b"marked")
+    assert taken.memory.read(0x9000, 6) == b"marked"
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_translation_that_is_off_stays_off(tmp_path: Path) -> None:
+    world = World()
+    save(world.unit, tmp_path / "off")
+    assert load(tmp_path / "off").unit().translate(DmaRequest(NIC, 0x5000, WRITE)).host_address == 0x5000
+
+
+def test_settings_come_back(tmp_path: Path) -> None:
+    world = mapped(protected_low=True, address_width=39, levels=(3, 4))
+    world.write(PMEN.offset, 1 << 31)
+    save(world.unit, tmp_path / "kept")
+    unit = load(tmp_path / "kept").unit()
+    assert unit.capabilities == world.capabilities
+    assert unit.mmio_read(PMEN.offset, 4) == world.read(PMEN.offset)
+    assert unit.translate(DmaRequest(NIC, 0x5000, READ)) == world.dma(0x5000, READ)
+
+
+def test_memory_that_begins_elsewhere(tmp_path: Path) -> None:
+    place = tmp_path / "high"
+    save(mapped().unit, place)
+    settings = json.loads((place / "unit.json").read_text()) | {"memory_base": "0x1000"}
+    (place / "unit.json").write_text(json.dumps(settings))
+    (place / "memory.bin").write_bytes((place / "memory.bin").read_bytes()[0x1000:])
+    assert load(place).unit().translate(DmaRequest(NIC, 0x5000, READ)).host_address == 0x9000
+
+
+def test_memory_in_pieces() -> None:
+    memory = PiecewiseMemory([(0x3000, bytearray(16)), (0x1000, bytearray(range(16)))])
+    assert memory.read_u64(0x1008) == int.from_bytes(bytes(range(8, 16)), "little")
+    memory.write(0x3008, b"12345678")
+    assert memory.read(0x3000, 16) == bytes(8) + b"12345678"
+    for address, length in [(0, 1), (0x1009, 8), (0x2000, 8), (0xFFF, 2)]:
+        with pytest.raises(VtdError, match="no memory at"):
+            memory.read(address, length)
+    with pytest.raises(VtdError, match="overlap"):
+        PiecewiseMemory([(0, bytearray(16)), (8, bytearray(8))])
+
+
+# What is no snapshot.
+
+
+def spoil(place: Path, name: str, data: bytes | None) -> None:
+    if data is None:
+        (place / name).unlink()
+    else:
+        (place / name).write_bytes(data)
+
+
+def settings(**changes: Any) -> bytes:
+    plain = {"format": "vtdlab-snapshot-1", "host_address_width": 46}
+    return json.dumps({key: value for key, value in (plain | changes).items() if value is not None}).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("unit.json", None, "no unit.json"),
+        ("unit.json", b"", "no unit.json"),
+        ("unit.json", b"{", "no JSON"),
+        ("unit.json", b"\xff", "no JSON"),
+        ("unit.json", b"[]", "format is not"),
+        ("unit.json", settings(format="other"), "format is not"),
+        ("unit.json", settings(host_address_width="wide"), "host_address_width"),
+        ("unit.json", settings(host_address_width=True), "host_address_width"),
+        ("unit.json", settings(memory_base=-1), "memory_base"),
+        ("registers.bin", None, "no registers.bin"),
+        ("registers.bin", b"short", "no register window"),
+        ("registers.bin", bytes(4096), "SAGAW"),
+        ("memory.bin", None, "no memory.bin"),
+        ("memory.elf", b"no elf", "not an ELF core"),
+        ("memory.elf", elf([(0, bytes(64))])[:-1], "ends before it"),
+        ("memory.elf", elf([(0, bytes(64))])[:70], "not an ELF core"),
+        ("memory.elf", elf([(0, bytes(64)), (32, bytes(64))]), "overlap"),
+    ],
+)
+def test_what_is_no_snapshot(name: str, data: bytes | None, said: str, tmp_path: Path) -> None:
+    place = tmp_path / "taken"
+    save(mapped().unit, place)
+    spoil(place, name, data)
+    with pytest.raises(VtdError, match=said) as caught:
+        load(place).unit()
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_no_snapshot(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("hello")
+    for place in (tmp_path / "text", tmp_path / "nowhere", tmp_path):
+        with pytest.raises(VtdError):
+            load(place)
+
+
+def test_memory_that_cannot_be_saved(tmp_path: Path) -> None:
+    unit = RemappingUnit(PiecewiseMemory([(0, bytearray(4096))]), Capabilities())
+    with pytest.raises(MisuseError, match="FlatMemory"):
+        save(unit, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+
+
+def test_memory_that_is_no_whole_number_of_pages(tmp_path: Path) -> None:
+    memory = FlatMemory(bytearray(4096 + 8))
+    save(RemappingUnit(memory), tmp_path / "odd")
+    assert (tmp_path / "odd" / "memory.bin").stat().st_size == 4096 + 8
+
+
+# Requests in words.
+
+
+@pytest.mark.parametrize(
+    ("text", "request_"),
+    [
+        ("00:04.0 write 0x5000", DmaRequest(NIC, 0x5000, WRITE)),
+        ("0000:00:04.0 READ 20480", DmaRequest(NIC, 0x5000, READ)),
+        ("ff:1f.7 atomic 0x0 length 8", DmaRequest(SourceId(255, 31, 7), 0, Access.ATOMIC, 8)),
+        (
+            "00:04.0 read 0x5000 pasid 0x3 privileged execute",
+            DmaRequest(NIC, 0x5000, READ, pasid=3, privileged=True, execute=True),
+        ),
+        (
+            "00:04.0 read 0x5000 no-write translation-request",
+            DmaRequest(NIC, 0x5000, READ, address_type=AddressType.TRANSLATION_REQUEST, no_write=True),
+        ),
+        ("00:04.0 read 0x5000 translated", DmaRequest(NIC, 0x5000, READ, address_type=AddressType.TRANSLATED)),
+    ],
+)
+def test_requests_in_words(text: str, request_: DmaRequest) -> None:
+    assert parse_request(text) == request_
+    assert parse_request(show_request(request_)) == request_
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "00:04.0",
+        "00:04.0 write",
+        "00:04.0 scribble 0x5000",
+        "00:04.0 write where",
+        "00:20.0 write 0",
+        "0:4.0 write 0",
+        "00:04.8 write 0",
+        "00:04.0 write 0x5000 gladly",
+        "00:04.0 write 0x5000 pasid",
+        "00:04.0 write 0x5000 pasid -1",
+        "00:04.0 write 0x5fff length 2",
+        "00:04.0 write 0x10000000000000000",
+    ],
+)
+def test_what_is_no_request(text: str) -> None:
+    with pytest.raises(MisuseError):
+        parse_request(text)
+
+
+def test_interrupts_are_no_dma() -> None:
+    assert request_of(from_record((1 << 63 | 0x26 << 32) << 64)) is None
+
+
+# The commands.
+
+
+def vtd(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "iommu.cli.main", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+def test_walk_prints_every_step(tmp_path: Path) -> None:
+    world = world_with_faults()
+    save(world.unit, tmp_path / "taken")
+    done = vtd("walk", tmp_path / "taken", "--request", "00:04.0 read 0x5010", "--request", "00:04.0 write 0x5010")
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = done.stdout.split("\n\n")
+    for text in (first, second):
+        for level in (4, 3, 2, 1):
+            assert f"second-stage entry, level {level}" in text
+    assert "-> host address 0x9010, page of 4 KiB, R\n" in first + "\n"
+    assert "0x05 LGN.2: write without write permission (spec 9.8)" in second
+    assert second.splitlines()[-1] == "  -> blocked, 0x05 LGN.2 write without write permission"
+
+
+def test_walk_of_what_was_recorded_and_for_programs(tmp_path: Path) -> None:
+    save(world_with_faults().unit, tmp_path / "taken")
+    (found,) = json.loads(vtd("walk", tmp_path / "taken", "--json").stdout)
+    assert (found["request"], found["fault"], found["condition"]) == ("00:04.0 write 0x5000", 0x05, "LGN.2")
+    leaf = found["steps"][-1]
+    assert (leaf["raw"], leaf["fields"]["ADDR"], leaf["fields"]["W"], leaf["fault"]) == ("0x9001", 0x9000, 0, 5)
+    assert "ADDR" in vtd("walk", tmp_path / "taken", "--fields").stdout
+    save(mapped().unit, tmp_path / "clean")
+    assert vtd("walk", tmp_path / "clean").stdout == "no DMA fault is recorded in the snapshot; give a --request\n"
+
+
+def test_explain_says_what_failed_in_a_snapshot(tmp_path: Path) -> None:
+    save(world_with_faults().unit, tmp_path / "taken")
+    done = vtd("explain", "--snapshot", tmp_path / "taken")
+    assert done.returncode == 0
+    assert "0x0000000000009001  0x05 LGN.2: write without write permission" in done.stdout
+    assert "which means: the tables are like that" in done.stdout
+    (found,) = json.loads(vtd("explain", "--snapshot", tmp_path / "taken", "--json").stdout)
+    assert found["in_snapshot"]["steps"][-1]["fault"] == 0x05
+
+
+@pytest.mark.parametrize(
+    ("reason", "where", "said"),
+    [
+        ("0x06", "0x5000", "the tables allow it"),
+        ("0x06", "0x6000", "are like that"),
+        ("0x0c", "0x6000", "have changed"),
+    ],
+)
+def test_explain_tells_stale_from_present(reason: str, where: str, said: str, tmp_path: Path) -> None:
+    save(mapped(entry=0x9000 | RW).unit, tmp_path / "taken")
+    line = f"DMAR: [DMA Read NO_PASID] Request device [00:04.0] fault addr {where} [fault reason {reason}] ..."
+    assert said in vtd("explain", line, "--snapshot", tmp_path / "taken").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["walk"],
+        ["walk", "nowhere"],
+        ["walk", "nowhere", "--request", "x"],
+        ["explain"],
+        ["explain", "--snapshot", "no"],
+    ],
+)
+def test_bad_input_is_status_2(arguments: list[str]) -> None:
+    done = vtd(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
