@@ -86,6 +86,7 @@ class Reader:
         self.asks = request.address_type is AddressType.TRANSLATION_REQUEST
         self.supervisor = self.executes = False
         self.entry = 0
+        self.held: list[tuple[int, int]] = []
 
     def doubt(self, name: str) -> bool:
         """Whether, in this reading, the text's position does not hold."""
@@ -160,14 +161,9 @@ class Reader:
         self.fpd = context >> 1 & 1
         if context & 1 == 0:
             raise Stop(0x41)
-        dte, paside, pre = context >> 2 & 1, context >> 3 & 1, context >> 4 & 1
+        dte, paside = context >> 2 & 1, context >> 3 & 1
         rid_pasid, rid_priv = context >> 64 & 0xFFFFF, context >> 84 & 1
-        if any_set(context, [*range(5, 9), *self.beyond_host, *range(85, 256)]):
-            raise Stop(0x42)
-        if (dte and not can.device_tlb) or (pre and not can.page_requests) or (rid_priv and not can.rid_priv):
-            raise Stop(0x42)
-        if rid_pasid and not can.rid_pasid and self.doubt("D-5: RID_PASID is reserved without RPS"):
-            raise Stop(0x42)
+        self.reserved_in_context(context)
 
         limit = 1 << 13 + (context >> 9 & 7)
         if request.address_type != 0 and not dte:
@@ -176,6 +172,8 @@ class Reader:
         if not (translated and self.doubt("the PASID of a translated request")):
             self.explicit_pasid(paside, limit)
         if translated:
+            if request.pasid is None and can.rid_pasid and rid_pasid >= limit and self.doubt("RID_PASID of those"):
+                raise Stop(0x43 if self.doubt("D-5: 0x43") else 0x48)
             return self.translated()
         pasid = request.pasid
         if pasid is None:
@@ -198,6 +196,17 @@ class Reader:
         self.reserved_in_pasid_entry()
         self.types()
         return self.walk()
+
+    def reserved_in_context(self, context: int) -> None:
+        """2.3, step 7."""
+        can = self.can
+        dte, pre, rid_priv = context >> 2 & 1, context >> 4 & 1, context >> 84 & 1
+        if any_set(context, [*range(5, 9), *self.beyond_host, *range(85, 256)]):
+            raise Stop(0x42)
+        if (dte and not can.device_tlb) or (pre and not can.page_requests) or (rid_priv and not can.rid_priv):
+            raise Stop(0x42)
+        if context >> 64 & 0xFFFFF and not can.rid_pasid and self.doubt("D-5: RID_PASID is reserved without RPS"):
+            raise Stop(0x42)
 
     def explicit_pasid(self, paside: int, limit: int) -> None:
         """2.3, steps 9 to 10b, and 2.4."""
@@ -403,6 +412,8 @@ class Reader:
         allowed = found.permissions[1] and writes
         if not before:
             self.mark_first(*leaf, 1 << 6 if self.dirties(allowed) else 0)
+        for held in self.held:
+            self.mark_second(*held)
         return found._replace(size=min(size, found.size), permissions=(found.permissions[0], allowed))
 
     # 2.6
@@ -437,6 +448,8 @@ class Reader:
                     raise Stop(0x79)
                 raise Stop(0x7A)
             if nothing:
+                if self.per_level and self.request.length == 0 and self.doubt("D-4: zero-length read"):
+                    raise Stop(0x86)
                 if not leaf and self.doubt("2.6: marked though nothing is permitted"):
                     self.mark_second(at, 0)
                 raise Stop(purpose[1] if purpose[0] and self.doubt("D-18: nothing permitted") else 0x79)
@@ -453,7 +466,10 @@ class Reader:
         dirty = writes if not asks else may_write and writable and self.dirties(True)
         if asks and self.can.no_write_requests and self.request.no_write and self.entry >> 9 & 1:
             may_write = may_write and entry >> 9 & 1 == 1
-        self.mark_second(at, 1 << 9 if dirty else 0)
+        if not purpose[0] and self.entry >> 6 & 7 == NESTED and self.doubt("2.7: the page's leaf is marked last"):
+            self.held = [(at, 1 << 9 if dirty else 0)]
+        else:
+            self.mark_second(at, 1 << 9 if dirty else 0)
         return Answer(host, size=size, permissions=(may_read, may_write))
 
     def mark_second(self, at: int, more: int) -> None:
