@@ -3,8 +3,9 @@
     python -m bench.engine [--json]        from the root of the repository; so does python bench/engine.py
 
 Rounds of all measurements take turns and each figure is the median of its rounds, since the machine is shared:
-what counts are the ratios. `cold` is a page never seen before, of 4-level tables; `cached` one of 64 seen before.
-The plain walk is the least a specification-shaped walk can do in Python: shifts and masks, no caches, no objects.
+what counts are the ratios, which are medians of the ratios within a round. `cold` is a page never seen before, of
+4-level tables; `cached` one of 64 seen before. The plain walk is the least a specification-shaped walk can do in
+Python: shifts and masks, no caches, no objects. `bare` is a unit in which tracing and auditing were never built in.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from iommu import Access, Capabilities, DmaRequest, FlatMemory, RemappingUnit, SourceId
+from iommu import Access, Capabilities, DmaRequest, FlatMemory, Outcome, RemappingUnit, SourceId
 from iommu.registers import GCMD, RTADDR
 from iommu.structures import (
     ContextEntry,
@@ -56,12 +57,20 @@ def tables(first_stage: bool) -> tuple[FlatMemory, int]:
     return memory, second.root
 
 
-def legacy() -> Callable[[], RemappingUnit]:
+class Bare(RemappingUnit):
+    """What a unit would be if there were neither tracing nor auditing."""
+
+    def translate(self, request: DmaRequest, *, trace: bool = False) -> Outcome:
+        """See RemappingUnit."""
+        return self.translation.translate(request)
+
+
+def legacy(kind: type[RemappingUnit] = RemappingUnit, *, audit: bool = False) -> Callable[[], RemappingUnit]:
     """Makes units in legacy mode, with nothing cached."""
     memory, top = tables(first_stage=False)
     put(memory, ROOT, RootEntry.make(P=1, CTP=CONTEXTS), 16)
     put(memory, CONTEXTS + 16 * NIC.devfn, ContextEntry.make(P=1, DID=1, AW=2, SSPTPTR=top), 16)
-    return lambda: start(RemappingUnit(memory, Capabilities()), ROOT)
+    return lambda: start(kind(memory, Capabilities(), audit=audit), ROOT)
 
 
 def scalable(stage: PasidTranslationType) -> Callable[[], RemappingUnit]:
@@ -208,7 +217,10 @@ def measurements() -> dict[str, Rounds]:
     return {
         "plain walk": plain(),
         "legacy, cold": cold(legacy()),
+        "legacy, cold, bare": cold(legacy(Bare)),
         "legacy, cached": cached(legacy()),
+        "legacy, cached, bare": cached(legacy(Bare)),
+        "legacy, cold, audited": cold(legacy(audit=True)),
         "scalable second stage, cold": cold(second),
         "scalable second stage, cached": cached(second),
         "first stage, cold": cold(first),
@@ -218,14 +230,19 @@ def measurements() -> dict[str, Rounds]:
     }
 
 
-def measure(rounds: int) -> dict[str, float]:
-    """The median of each measurement; their rounds take turns, so that all share the quiet moments."""
+def measure(rounds: int) -> dict[str, list[float]]:
+    """The rounds of each measurement, in turns, so that all share the quiet moments."""
     found: dict[str, list[float]] = {}
     takers = measurements()
     for _ in range(rounds):
         for name, take in takers.items():
             found.setdefault(name, []).append(take())
-    return {name: statistics.median(values) for name, values in found.items()}
+    return found
+
+
+def ratio(found: dict[str, list[float]], name: str, base: str) -> float:
+    """How one measurement compares with another: the median of the rounds' ratios."""
+    return statistics.median(one / other for one, other in zip(found[name], found[base], strict=True))
 
 
 def main() -> None:
@@ -234,16 +251,25 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds of each measurement ({ROUNDS})")
     options = parser.parse_args()
-    figures = measure(max(options.rounds, 1))
+    found = measure(max(options.rounds, 1))
+    ratios = {
+        f"{name} : {base}": ratio(found, name, base)
+        for name, base in [
+            *((name, "plain walk") for name in found if "seconds" not in name),
+            ("legacy, cold", "legacy, cold, bare"),
+            ("legacy, cached", "legacy, cached, bare"),
+        ]
+    }
+    medians = {name: statistics.median(values) for name, values in found.items()}
     if options.json:
-        print(json.dumps(figures, indent=1))
+        print(json.dumps({"medians": medians, "ratios": ratios}, indent=1))
         return
-    base = figures["plain walk"]
-    for name, value in figures.items():
-        if "seconds" in name:
-            print(f"{name:<36}{value:9.3f} s")
-        else:
-            print(f"{name:<36}{value / 1000:9.0f} thousand/s   {value / base:5.2f} x the plain walk")
+    for name, value in medians.items():
+        shown = f"{value:10.3f} s" if "seconds" in name else f"{value / 1000:8.0f} thousand translations a second"
+        print(f"{name:<36}{shown}")
+    print("ratios:")
+    for name, value in ratios.items():
+        print(f"  {name:<50}{value:6.2f}")
 
 
 if __name__ == "__main__":

@@ -310,7 +310,7 @@ def traced_copy(translation: Translation, recorder: Recorder) -> Translation:
     second = legacy.second_stage = scalable.second_stage = _of_kind(legacy.second_stage, TracedSecondStage, recorder)
     first = scalable.first_stage = _of_kind(scalable.first_stage, TracedFirstStage, recorder)
     first.second_stage = second
-    traced.quick = False
+    traced.shortcuts, traced.enabled = False, translation.enabled  # every step is to be seen
     first.level = second.level = 0
     first.memory = _MemoryOf(first.memory, recorder, "3.6.2", FirstStageEntry)
     second.memory = _MemoryOf(second.memory, recorder, "3.7.2", SecondStageEntry)

@@ -25,7 +25,8 @@ def save(unit: RemappingUnit, path: Path | str, *, register_base: int = 0xFED9_0
         MisuseError: the unit's memory is not a FlatMemory, of which all could be read.
         OSError: the files cannot be written.
     """
-    if not isinstance(unit.memory, FlatMemory):
+    memory = unit.memory if unit.ledger is None else unit.ledger.memory
+    if not isinstance(memory, FlatMemory):
         raise MisuseError("a snapshot is taken of a unit over a FlatMemory")
     path = Path(path)
     settings = {
@@ -39,19 +40,19 @@ def save(unit: RemappingUnit, path: Path | str, *, register_base: int = 0xFED9_0
             for name, data in small.items():
                 archive.writestr(name, data)
             with archive.open("memory.bin", "w", force_zip64=True) as file:
-                for start in range(0, unit.memory.size, PAGE):
-                    file.write(_page(unit.memory, start))
+                for start in range(0, memory.size, PAGE):
+                    file.write(_page(memory, start))
         return
     path.mkdir(parents=True, exist_ok=True)
     for name, data in small.items():
         (path / name).write_bytes(data)
     with (path / "memory.bin").open("wb") as plain:
-        for start in range(0, unit.memory.size, PAGE):
-            if (page := _page(unit.memory, start)) == _NOTHING:
+        for start in range(0, memory.size, PAGE):
+            if (page := _page(memory, start)) == _NOTHING:
                 plain.seek(len(page), io.SEEK_CUR)
             else:
                 plain.write(page)
-        plain.truncate(unit.memory.size)
+        plain.truncate(memory.size)
 
 
 def registers_of(unit: RemappingUnit) -> bytes:

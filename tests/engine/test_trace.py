@@ -144,6 +144,17 @@ def test_a_unit_that_departs_from_the_specification_is_traced_as_it_is() -> None
     assert steps(world, 0x5000)[-1].raw == 0x9003
 
 
+def test_tracing_and_auditing_together() -> None:
+    world = mapped()
+    world.unit = RemappingUnit(world.memory, world.capabilities, audit=True)
+    world.start()
+    assert world.dma(0x5000).host_address == 0x9000
+    world.map(world.memory.read_u64(world.context_address(NIC)) & ~0xFFF, 4, 0x5000, 0xA000 | RW)
+    outcome = world.unit.translate(DmaRequest(NIC, 0x5000, WRITE), trace=True)
+    assert (outcome.host_address, len(outcome.stale)) == (0x9000, 1)
+    assert [str(step).split("  ")[0] for step in outcome.trace] == ["request", "context cache", "IOTLB"]
+
+
 # Scalable mode.
 
 

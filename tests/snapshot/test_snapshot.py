@@ -199,6 +199,11 @@ def test_memory_that_cannot_be_saved(tmp_path: Path) -> None:
     assert not (tmp_path / "never").exists()
 
 
+def test_an_audited_unit_can_be_saved(tmp_path: Path) -> None:
+    save(RemappingUnit(mapped().memory, audit=True), tmp_path / "audited")
+    assert load(tmp_path / "audited").memory.read_u64(0x1000)
+
+
 def test_memory_that_is_no_whole_number_of_pages(tmp_path: Path) -> None:
     memory = FlatMemory(bytearray(4096 + 8))
     save(RemappingUnit(memory), tmp_path / "odd")
