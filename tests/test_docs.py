@@ -5,16 +5,19 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
+from iommu import Policy
 from qemu.vtd.conformance.scenario import _CATALOGUE, catalogue
 from qemu.vtd.errors import QemuNotFound
 from qemu.vtd.probe import find_qemu
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "docs" / "conformance.md"]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("conformance", "engine", "explain"))]
 NEEDS_QEMU = ("vtd conform",)
 
 
@@ -39,6 +42,8 @@ def test_command(command: str, shown: list[str], tmp_path: Path) -> None:
             find_qemu()
         except QemuNotFound as error:
             pytest.skip(str(error))
+    # Where the reader stands: at the top of the repository, as far as the commands see it.
+    (tmp_path / "fixtures").symlink_to(ROOT / "fixtures")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     ran = subprocess.run(
         command,
@@ -56,13 +61,16 @@ def test_command(command: str, shown: list[str], tmp_path: Path) -> None:
         assert re.search(".*".join(words), ran.stdout), f"not printed: {line}"
 
 
-@pytest.mark.parametrize("text", [text for _, text in blocks("python")])
-def test_python(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("page", [page.name for page in PAGES])
+def test_python(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The blocks of a page are one program."""
     catalogue()
-    known = dict(_CATALOGUE)
-    exec(compile(text, "documentation", "exec"), {})
-    for line in re.findall(r"^print\(.*\)  # (.*?)(?::.*)?$", text, re.M):
-        assert line in capsys.readouterr().out
+    known, names = dict(_CATALOGUE), dict[str, object]()
+    for text in [text for where, text in blocks("python") if where == page]:
+        exec(compile(text, page, "exec"), names)
+        printed = capsys.readouterr().out
+        for line in re.findall(r"^print\(.*\)  # (.*?)(?::.*)?$", text, re.M):
+            assert line in printed
     added = [_CATALOGUE.pop(id_) for id_ in set(_CATALOGUE) - set(known)]
     for scenario in added:
         from qemu.vtd.conformance.runner import on_model
@@ -74,3 +82,18 @@ def test_every_page_that_is_linked_exists() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_policy_is_told_of() -> None:
+    told = (ROOT / "docs" / "engine.md").read_text()
+    assert [field.name for field in fields(Policy) if f"| `{field.name}` |" not in told] == []
+
+
+def test_the_snapshots_shown_are_those_that_are_made(tmp_path: Path) -> None:
+    folder = ROOT / "fixtures" / "snapshots"
+    subprocess.run([sys.executable, folder / "make.py", tmp_path], check=True)
+    for made in tmp_path.iterdir():
+        with ZipFile(made) as new, ZipFile(folder / made.name) as old:
+            assert {name: new.read(name) for name in new.namelist()} == {
+                name: old.read(name) for name in old.namelist()
+            }
