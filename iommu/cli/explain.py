@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from iommu.engine.interrupt_request import InterruptOutcome
     from iommu.engine.request import Outcome
     from iommu.explain import Explanation
     from iommu.explain.report import FaultReport
@@ -112,6 +113,8 @@ def _in_snapshot(found: Explanation, snapshot: Snapshot | None) -> list[Any]:
     from iommu.snapshot.request import request_of
 
     request = request_of(found.report)
+    if snapshot is not None and found.report.index is not None:
+        return _interrupt_in(found.report, snapshot)
     if snapshot is None or request is None:
         return []
     outcome = outcome_in(snapshot, request)
@@ -121,13 +124,31 @@ def _in_snapshot(found: Explanation, snapshot: Snapshot | None) -> list[Any]:
     return lines
 
 
-def verdict(code: int, outcome: Outcome) -> str:
+def _interrupt_in(report: FaultReport, snapshot: Snapshot) -> list[Any]:
+    """The remapping entry of an interrupt, field by field, and what follows from it."""
+    from iommu.cli.output import line
+    from iommu.snapshot.interrupt import remap_in
+
+    if report.source_id is None or report.index is None:
+        return []
+    seen = remap_in(snapshot, report.source_id, report.index)
+    dump = ["could not be read"] if seen.entry is None else seen.entry.dump().splitlines()
+    lines = [line(("  in the snapshot:", "bold"), f" the entry of index {report.index:#x}, at {seen.address:#x}")]
+    lines += [line(f"    {text}") for text in dump]
+    lines.append(line(("  which means: ", "bold"), verdict(report.code, seen.outcome)))
+    return lines
+
+
+def verdict(code: int, outcome: Outcome | InterruptOutcome) -> str:
     """What it says about a fault that its request ends like this in the tables as they stand."""
     if outcome.fault is not None and outcome.fault.value == code:
         return "the tables are like that: the last step is the entry to look at"
     if outcome.fault is not None:
-        return "the tables have changed since, or the unit used old entries: now another condition comes first"
-    if outcome.host_address is None:
+        return (
+            "the tables have changed since, or the unit used old entries: now it would be "
+            f"{outcome.fault.value:#04x} {outcome.fault.condition}"
+        )
+    if getattr(outcome, "passed", False) or getattr(outcome, "host_address", 0) is None:
         return "with the unit as it stands, no fault would be raised"
     return (
         "the tables allow it: they have changed since, or the unit used an old translation that no invalidation "
@@ -170,11 +191,20 @@ def _to_dict(found: Explanation, snapshot: Snapshot | None) -> dict[str, Any]:
     """For programs."""
     from iommu.cli import walk
     from iommu.explain import section_of
+    from iommu.snapshot.interrupt import remap_in
     from iommu.snapshot.request import request_of
 
+    seen: dict[str, Any] | None = None
     request = None if snapshot is None else request_of(found.report)
-    seen = None
-    if snapshot is not None and request is not None:
+    if snapshot is not None and found.report.index is not None and found.report.source_id is not None:
+        interrupt = remap_in(snapshot, found.report.source_id, found.report.index)
+        seen = {
+            "entry": interrupt.address,
+            "raw": None if interrupt.entry is None else hex(interrupt.entry.raw),
+            "fault": None if interrupt.outcome.fault is None else interrupt.outcome.fault.value,
+            "verdict": verdict(found.report.code, interrupt.outcome),
+        }
+    elif snapshot is not None and request is not None:
         outcome = walk.outcome_in(snapshot, request)
         seen = walk.to_dict(request, outcome) | {"verdict": verdict(found.report.code, outcome)}
 

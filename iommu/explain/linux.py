@@ -48,7 +48,8 @@ def faults(lines: Iterable[str]) -> Iterator[FaultReport]:
         reason = _REASON.search(line)
         if reason is not None and waiting is not None:
             origin = waiting[1] if request is not None else f"{waiting[1]} {line.strip()}"
-            yield _report(waiting[0], _code(reason), origin)
+            if (code := _code(reason)) <= 0xFF:
+                yield _report(waiting[0], code, origin)
             waiting = None
 
 
@@ -61,8 +62,8 @@ def lost_faults(lines: Iterable[str]) -> int:
 def _code(reason: re.Match[str]) -> int:
     """The number, by whoever printed it: Xen in hexadecimal, Linux in decimal where there is no 0x."""
     if reason["xen"] is not None:
-        return int(reason["xen"], 16) & 0xFF
-    return int(reason["code"], 16 if reason["code"].lower().startswith("0x") else 10) & 0xFF
+        return int(reason["xen"], 16)
+    return int(reason["code"], 16 if reason["code"].lower().startswith("0x") else 10)
 
 
 def _report(request: re.Match[str], code: int, origin: str) -> FaultReport:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from iommu import FaultReason, MisuseError, SourceId
 from iommu.explain import ADVICE, explain, from_record
@@ -90,6 +92,7 @@ def test_a_log_keeps_its_order_and_counts_what_is_alike() -> None:
 def test_a_reason_that_was_cut_off_is_passed_over() -> None:
     assert explain(OLD.splitlines()[0] + "\nsomething else\n") == []
     assert explain(OLD.splitlines()[1]) == []
+    assert explain(NOW.replace("0x79", "999")) == []
     (found,) = explain(OLD.splitlines()[0] + "\n" + NOW)
     assert found.report.code == 0x79
 
@@ -185,6 +188,28 @@ def test_what_the_address_suggests(address: int, said: str) -> None:
     (found,) = explain(ONE_LINE.replace("7ff000", f"{address:x}"))
     assert said in found.guesses[0]
     assert explain(ONE_LINE)[0].guesses == ()
+
+
+PIECES = """DMAR: [DMA Write] [INTR-REMAP] Request_device [00:1f.2] [[f0:ff.9] PASID_ffffffffffff fault_addr fault_index
+0x 999999999999999999999999999999 ffffffffffffffffffffffffffffffffff [fault_reason_999] :_reason_05_-_""".split()
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.text(max_size=60)
+    | st.lists(
+        st.sampled_from(PIECES),
+        max_size=14,
+    ).map(lambda words: " ".join(words).replace("_", " "))
+)
+def test_any_text_is_explained_or_refused(text: str) -> None:
+    try:
+        found = explain(text)
+    except MisuseError:
+        return
+    for each in found:
+        assert 0 <= each.report.code <= 0xFF
+        assert each.report.address is None or 0 <= each.report.address < 1 << 64
 
 
 # The command.
