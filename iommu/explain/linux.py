@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from iommu.engine.request import SourceId
-from iommu.explain.report import FaultReport
+from iommu.explain.report import FaultReport, is_interrupt
 from iommu.registers import FSTS
 
 _REQUEST = re.compile(
@@ -72,6 +72,8 @@ def _report(request: re.Match[str], code: int, origin: str) -> FaultReport:
     where = int(request["where"], 16)
     if request["what"].lower() == "index":
         return FaultReport(code, who, index=where & 0xFFFF, kind="interrupt", origin=origin)
+    if is_interrupt(code):  # Linux has names for 0x20 to 0x26 only, and prints the others as if they were DMA
+        return FaultReport(code, who, index=where >> 48 & 0xFFFF, kind="interrupt", origin=origin)
     kind = None if request["kind"] is None else request["kind"].split()[-1].lower()
     return FaultReport(code, who, where & (1 << 64) - 1, kind=kind, pasid=_pasid(request), origin=origin)
 
