@@ -17,18 +17,20 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from iommu.structures import TranslationType
 
 if TYPE_CHECKING:
+    from iommu.engine.first_stage import Directory
     from iommu.engine.second_stage import Tables
 
 Item = TypeVar("Item")
 
 
 class CachedContext(NamedTuple):
-    """A legacy context entry that passed its checks, decoded."""
+    """A legacy context entry that passed its checks, decoded; `pages` are what the IOTLB holds of its domain."""
 
     domain_id: int
     translation_type: TranslationType
     tables: Tables
     fpd: int
+    pages: Pages
 
 
 class Page(NamedTuple):
@@ -47,11 +49,6 @@ class Page(NamedTuple):
     user: bool
     executable: bool
     dirty: bool
-
-
-def make_page(fields: tuple[int, int, bool, bool, bool, bool, bool, bool]) -> Page:
-    """A Page of its fields in order, in a third of the time its constructor takes: there is one for every walk."""
-    return tuple.__new__(Page, fields)
 
 
 class Table(NamedTuple):
@@ -100,10 +97,17 @@ class ContextCache(Keyed[CachedContext]):
 
 
 class Process(NamedTuple):
-    """A PASID-table entry that passed its checks, decoded (spec 9.6); `raw` has the rest of its fields."""
+    """A PASID-table entry that passed its checks, decoded (spec 9.6); `raw` is the entry itself.
+
+    `first` and `second` are the stages it has, ready to be walked.
+    """
 
     domain_id: int
     translation_type: int
+    first: Directory | None
+    second: Tables | None
+    execute_enabled: int
+    supervisor_enabled: int
     raw: int
     fpd: int
 
@@ -161,27 +165,40 @@ class Pages(NamedTuple):
         """The page that covers `address`, of whatever size."""
         return self.small.get(address >> 12) or self.large.get(address >> 21) or self.huge.get(address >> 30)
 
+    def clear(self) -> None:
+        """Forget all of them."""
+        self.small.clear()
+        self.large.clear()
+        self.huge.clear()
+
 
 class Iotlb:
     """Translations by domain-id, PASID and page (spec 6.2.4). Devices that share a domain share them.
 
-    The PASID is None where no first stage took part; those are also found through `plain`, by domain-id alone.
+    The PASID is None where no first stage took part. Those of a domain are also found through `pages_of`: a container
+    that stays the same one, whatever is dropped from it.
     """
 
     SHIFTS = (12, 21, 30)
 
     def __init__(self, capacity: int) -> None:
-        self.plain: dict[int, Pages] = {}
+        self._plain: dict[int, Pages] = {}
         self._with_pasid: dict[tuple[int, int], Pages] = {}
         self._capacity = capacity
         self._count = 0
 
-    def _pages(self, domain_id: int, pasid: int | None) -> Pages | None:
-        return self.plain.get(domain_id) if pasid is None else self._with_pasid.get((domain_id, pasid))
+    def pages_of(self, domain_id: int) -> Pages:
+        """All pages of a domain in which no first stage took part."""
+        pages = self._plain.get(domain_id)
+        if pages is None:
+            pages = self._plain[domain_id] = Pages({}, {}, {})
+        return pages
 
     def find(self, domain_id: int, pasid: int | None, address: int) -> Page | None:
         """The translation that covers `address`, of whatever page size."""
-        pages = self._pages(domain_id, pasid)
+        if pasid is None:
+            return self.pages_of(domain_id).find(address)
+        pages = self._with_pasid.get((domain_id, pasid))
         return None if pages is None else pages.find(address)
 
     def fill(self, domain_id: int, pasid: int | None, address: int, page: Page) -> None:
@@ -189,25 +206,23 @@ class Iotlb:
         if self._count >= self._capacity:
             self.drop_all()
         self._count += 1
-        pages = self._pages(domain_id, pasid)
-        if pages is None:
-            pages = Pages({}, {}, {})
-            if pasid is None:
-                self.plain[domain_id] = pages
-            else:
-                self._with_pasid[domain_id, pasid] = pages
-        shift = page.shift
+        if pasid is None:
+            pages = self.pages_of(domain_id)
+        else:
+            pages = self._with_pasid.setdefault((domain_id, pasid), Pages({}, {}, {}))
+        shift = page[1]
         pages[(shift - 12) // 9][address >> shift] = page
 
     def drop_all(self) -> None:
         """Forget everything."""
-        self.plain.clear()
+        for pages in self._plain.values():
+            pages.clear()
         self._with_pasid.clear()
         self._count = 0
 
     def drop_domain(self, domain_id: int) -> None:
         """Forget everything of a domain, whatever its PASID."""
-        self.plain.pop(domain_id, None)
+        self.pages_of(domain_id).clear()
         self._drop_with_pasid(domain_id)
 
     def drop_pages(self, domain_id: int, address: int, mask: int) -> None:
@@ -216,7 +231,7 @@ class Iotlb:
         `mask`: the 2**mask pages of 4 KiB around `address`.
         """
         self._drop_with_pasid(domain_id)
-        drop_overlapping(self.plain.get(domain_id), address, mask)
+        drop_overlapping(self.pages_of(domain_id), address, mask)
 
     def drop_pasid(self, domain_id: int, pasid: int) -> None:
         """PASID-selective: everything of one PASID; second-stage entries may stay."""
@@ -228,7 +243,7 @@ class Iotlb:
 
     def drop_page(self, address: int) -> None:
         """Whatever covers one 4 KiB page, under any tag."""
-        for pages in (*self.plain.values(), *self._with_pasid.values()):
+        for pages in (*self._plain.values(), *self._with_pasid.values()):
             drop_overlapping(pages, address, 0)
 
     def _drop_with_pasid(self, domain_id: int) -> None:
@@ -256,6 +271,8 @@ class StructureCache:
     def __init__(self, capacity: int) -> None:
         # For each tag a dictionary per level of the table pointed to, 1 to 4, by the address bits that lead to it.
         self._tags: dict[tuple[int, int | None], list[dict[int, Table]]] = {}
+        # The dictionaries of level 1 once more, of those in which no PASID takes part.
+        self.last_tables: dict[int, dict[int, Table]] = {}
         self._capacity = capacity
         self._count = 0
 
@@ -270,11 +287,6 @@ class StructureCache:
                 return level, table
         return None
 
-    def last_table(self, domain_id: int, address: int) -> Table | None:
-        """The table of level 1 on the way to `address`, where it is known and no PASID takes part."""
-        tables = self._tags.get((domain_id, None))
-        return None if tables is None else tables[1].get(address >> 21)
-
     def fill(self, domain_id: int, pasid: int | None, address: int, level: int, table: Table) -> None:
         """Remember that the table of `level` on the way to `address` is `table`."""
         if self._count >= self._capacity:
@@ -283,17 +295,20 @@ class StructureCache:
         tables = self._tags.get((domain_id, pasid))
         if tables is None:
             tables = self._tags[domain_id, pasid] = [{} for _ in range(5)]
+            if pasid is None:
+                self.last_tables[domain_id] = tables[1]
         tables[level][address >> 12 + 9 * level] = table
 
     def drop_all(self) -> None:
         """Forget everything."""
         self._tags.clear()
+        self.last_tables.clear()
         self._count = 0
 
     def drop_domain(self, domain_id: int) -> None:
         """Forget everything of a domain."""
         for tag in [tag for tag in self._tags if tag[0] == domain_id]:
-            del self._tags[tag]
+            self.drop_tag(*tag)
 
     def drop_page(self, address: int) -> None:
         """Forget the tables on the way to one page, under any tag."""
@@ -304,6 +319,8 @@ class StructureCache:
     def drop_tag(self, domain_id: int, pasid: int | None) -> None:
         """Forget everything of one PASID, or of the domain's second stage."""
         self._tags.pop((domain_id, pasid), None)
+        if pasid is None:
+            self.last_tables.pop(domain_id, None)
 
 
 class Caches:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iommu.engine.caches import Caches, Page, Process, ScalableContext
 from iommu.engine.capabilities import Capabilities
-from iommu.engine.first_stage import Directory, FirstStage, check
+from iommu.engine.first_stage import Directory, FirstStage, Found, check
 from iommu.engine.legacy import LEVELS
 from iommu.engine.paging import Intent, in_interrupt_range, intent_of, through
 from iommu.engine.policy import Policy
@@ -167,7 +167,24 @@ class ScalableMode:
             raise Blocked(FaultReason.SPT_3, fpd)
         if not self.is_supported(PasidEntry(entry)):
             raise Blocked(FaultReason.SPT_4, fpd)
-        return Process(PasidEntry.DID.get(entry), PasidEntry.PGTT.get(entry), entry, fpd)
+        return self.decode_process(PasidEntry(entry), pasid, fpd)
+
+    def decode_process(self, entry: PasidEntry, pasid: int, fpd: int) -> Process:
+        """The stages the entry names, ready to be walked."""
+        second = self.second_tables(entry) if entry.PGTT in (SECOND, NESTED) else None
+        first = None
+        if entry.PGTT in (FIRST, NESTED):
+            first = Directory(
+                address=entry.FSPTPTR,
+                levels=4 + entry.FSPM,
+                domain_id=entry.DID,
+                pasid=pasid,
+                write_protect=entry.WPE,
+                extended=entry.EAFE,
+                snooped=self.is_snooped(entry),
+                second=second,
+            )
+        return Process(entry.DID, entry.PGTT, first, second, entry.ERE, entry.SRE, entry.raw, fpd)
 
     def is_supported(self, entry: PasidEntry) -> bool:
         """Whether the unit has the stages the entry asks for, in the depths it asks for."""
@@ -210,16 +227,15 @@ class ScalableMode:
 
     def through(self, context: ScalableContext, process: Process, pasid: int, request: DmaRequest) -> Outcome:
         """From a valid PASID-table entry to the host address."""
-        entry = PasidEntry(process.raw)
         intent = self.intent(context, request)
-        if process.translation_type in (FIRST, NESTED):
-            self.admit_mode(entry, intent)
+        if process.first is not None:
+            self.admit_mode(process, intent)
         try:
-            if process.translation_type == PASS:
-                return self.pass_through(request)
-            if process.translation_type == SECOND:
-                return self.through_second(entry, intent, request)
-            return self.through_first(entry, pasid, intent, request)
+            if process.first is not None:
+                return self.through_first(process, process.first, pasid, intent, request)
+            if process.second is not None:
+                return self.through_second(process, process.second, intent, request)
+            return self.pass_through(request)
         except Blocked as condition:
             # A translation request for what is merely not mapped is answered, without permissions.
             if request.address_type and condition.reason in _MERELY_NOT_MAPPED:
@@ -240,11 +256,11 @@ class ScalableMode:
             no_write=capabilities.no_write_requests,
         )
 
-    def admit_mode(self, entry: PasidEntry, intent: Intent) -> None:
+    def admit_mode(self, process: Process, intent: Intent) -> None:
         """Execute and supervisor requests have to be enabled. Raises Blocked: SPT.5, SPT.6."""
-        if intent.execute and not entry.ERE:
+        if intent.execute and not process.execute_enabled:
             raise Blocked(FaultReason.SPT_5)
-        if not intent.user and not entry.SRE:
+        if not intent.user and not process.supervisor_enabled:
             raise Blocked(FaultReason.SPT_6)
 
     def pass_through(self, request: DmaRequest) -> Outcome:
@@ -267,64 +283,61 @@ class ScalableMode:
             return int(self.capabilities.coherent)
         return entry.PWSNP
 
-    def through_second(self, entry: PasidEntry, intent: Intent, request: DmaRequest) -> Outcome:
+    def through_second(self, process: Process, tables: Tables, intent: Intent, request: DmaRequest) -> Outcome:
         """Second stage alone (spec 3.7)."""
-        tables = self.second_tables(entry)
         if not self.second_stage.covers(tables, request.address):
             raise Blocked(FaultReason.SGN_5)
-        page = self.cached_page(entry.DID, None, intent, request)
+        page = self.cached_page(process.domain_id, None, intent, request)
         if page is not None:
-            if intent.lacks(page.readable, page.writable):
-                raise Blocked(SCALABLE.permission_of(intent, page.readable, page.writable))
+            self.permit(page, intent)
             return self.outcome(page, intent, request)
         leaf = self.second_stage.walk(tables, request.address, intent)
         page, _, _ = leaf
-        if intent.lacks(page.readable, page.writable):
-            raise Blocked(SCALABLE.permission_of(intent, page.readable, page.writable))
+        self.permit(page, intent)
         outcome = self.outcome(page, intent, request)
-        page = self.second_stage.mark_page(tables, leaf, dirty=bool(intent.dirties and page.writable))
-        self.caches.iotlb.fill(entry.DID, None, request.address, page)
+        page = self.second_stage.mark_page(tables, leaf, dirty=intent.dirties and page.writable)
+        self.caches.iotlb.fill(process.domain_id, None, request.address, page)
         return self.answer(outcome, page, request)
 
-    def through_first(self, entry: PasidEntry, pasid: int, intent: Intent, request: DmaRequest) -> Outcome:
-        """First stage alone, or nested in a second (spec 3.6, 3.8)."""
-        page = self.cached_page(entry.DID, pasid, intent, request)
+    def permit(self, page: Page, intent: Intent) -> None:
+        """Whether a second-stage page permits the request. Raises Blocked: SGN.6, SGN.7."""
+        if intent.lacks(page.readable, page.writable):
+            raise Blocked(SCALABLE.permission_of(intent, page.readable, page.writable))
+
+    def through_first(
+        self, process: Process, tables: Directory, pasid: int, intent: Intent, request: DmaRequest
+    ) -> Outcome:
+        """First stage, alone or nested in a second (spec 3.6, 3.8)."""
+        page = self.cached_page(process.domain_id, pasid, intent, request)
         if page is not None:
             check(page, intent)
             return self.outcome(page, intent, request)
-        nested = entry.PGTT == NESTED
-        tables = Directory(
-            address=entry.FSPTPTR,
-            levels=4 + entry.FSPM,
-            domain_id=entry.DID,
-            pasid=pasid,
-            write_protect=entry.WPE,
-            extended=entry.EAFE,
-            snooped=self.is_snooped(entry),
-            second=self.second_tables(entry) if nested else None,
-        )
         found = self.first_stage.walk(tables, request.address, intent)
-        page = found.page
         if tables.second is None:
+            page = found.page
             outcome = self.outcome(page, intent, request)
-            dirties = intent.dirties and (page.writable if intent.user else page.supervisor_writable)
-            page = self.first_stage.mark_page(tables, found, dirty=bool(dirties))
+            page = self.first_stage.mark_page(tables, found, dirty=dirties(page, intent))
         else:
-            guest = page.host | request.address & (1 << page.shift) - 1
-            if not self.second_stage.covers(tables.second, guest):
-                raise Blocked(FaultReason.SGN_5)
-            leaf = self.second_stage.walk(tables.second, guest, intent)
-            behind, _, _ = leaf
-            if intent.lacks(behind.readable, behind.writable):
-                raise Blocked(SCALABLE.permission_of(intent, behind.readable, behind.writable))
-            both = combine(page, behind, guest)
-            outcome = self.outcome(both, intent, request)
-            dirties = intent.dirties and (both.writable if intent.user else both.supervisor_writable)
-            first = self.first_stage.mark_page(tables, found, dirty=bool(dirties))
-            second = self.second_stage.mark_page(tables.second, leaf, dirty=bool(dirties))
-            page = both._replace(dirty=first.dirty and second.dirty)
-        self.caches.iotlb.fill(entry.DID, pasid, request.address, page)
+            outcome, page = self.through_nested(tables, tables.second, found, intent, request)
+        self.caches.iotlb.fill(process.domain_id, pasid, request.address, page)
         return self.answer(outcome, page, request)
+
+    def through_nested(
+        self, tables: Directory, second: Tables, found: Found, intent: Intent, request: DmaRequest
+    ) -> tuple[Outcome, Page]:
+        """The page of a first stage is a guest address: the second stage maps it (spec 3.8)."""
+        guest = found.page.host | request.address & (1 << found.page.shift) - 1
+        if not self.second_stage.covers(second, guest):
+            raise Blocked(FaultReason.SGN_5)
+        leaf = self.second_stage.walk(second, guest, intent)
+        behind, _, _ = leaf
+        self.permit(behind, intent)
+        both = combine(found.page, behind, guest)
+        outcome = self.outcome(both, intent, request)
+        dirty = dirties(both, intent)
+        first = self.first_stage.mark_page(tables, found, dirty=dirty)
+        last = self.second_stage.mark_page(second, leaf, dirty=dirty)
+        return outcome, both._replace(dirty=first.dirty and last.dirty)
 
     def cached_page(self, domain_id: int, pasid: int | None, intent: Intent, request: DmaRequest) -> Page | None:
         """The IOTLB's page; none where a write has still to be recorded in the tables."""
@@ -349,6 +362,11 @@ class ScalableMode:
         if request.no_write and self.capabilities.no_write_requests and not page.dirty:
             return outcome._replace(writable=False)
         return outcome
+
+
+def dirties(page: Page, intent: Intent) -> bool:
+    """Whether the request is recorded as a write: it is one, or may become one by what it is told."""
+    return intent.dirties and (page.writable if intent.user else page.supervisor_writable)
 
 
 def combine(first: Page, second: Page, guest: int) -> Page:

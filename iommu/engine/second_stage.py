@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from iommu.engine.caches import Page, StructureCache, Table, make_page
+from iommu.engine.caches import Page, StructureCache, Table
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.paging import Intent, Leaf
 from iommu.engine.policy import Policy
@@ -32,6 +32,10 @@ _PAGE_SIZE = SecondStage2MPage.PS.mask
 _TABLE = SecondStageTable.ADDR.mask
 _READ, _WRITE = SecondStageEntry.R.mask, SecondStageEntry.W.mask
 _ACCESSED, _DIRTY = SecondStageEntry.A.mask, SecondStageEntry.D.mask
+
+
+# What Page's constructor does, without its calls: there is a page for every walk.
+_new_page = tuple.__new__
 
 
 class Codes(NamedTuple):
@@ -91,6 +95,10 @@ class SecondStage:
         self.memory, self.policy, self.cache = memory, policy, cache
         self.address_width = capabilities.address_width
         self.caches_tables = policy.cache_upper_levels
+        self._last_tables = cache.last_tables
+        self._page_4k_reserved = SecondStage4KPage.reserved_mask(
+            capabilities.host_address_width, capabilities.offered
+        )
         width, offered = capabilities.host_address_width, capabilities.offered
         self._table_reserved = SecondStageTable.reserved_mask(width, offered)
         self._page_reserved = {level: layout.reserved_mask(width, offered) for level, layout in _PAGES.items()}
@@ -135,7 +143,7 @@ class SecondStage:
                 readable, writable = rights & _READ == _READ, rights & _WRITE == _WRITE
                 dirty = not marks or entry & _DIRTY == _DIRTY
                 host = entry & _PAGE_MASK[level]
-                page = make_page((host, 3 + 9 * level, readable, writable, writable, True, True, dirty))
+                page = Page(host, 3 + 9 * level, readable, writable, writable, True, True, dirty)
                 return page, where, entry
             if marks:
                 self.mark(tables, where, entry, _ACCESSED)
@@ -149,7 +157,8 @@ class SecondStage:
         Args:
             need: the permission bits the request needs, as an entry has them.
         """
-        table = self.cache.last_table(domain_id, address)
+        tables = self._last_tables.get(domain_id)
+        table = None if tables is None else tables.get(address >> 21)
         if table is None:
             return None
         try:
@@ -157,10 +166,10 @@ class SecondStage:
         except MemoryAccessError:
             return None
         rights = table[1] & entry
-        if rights & need != need or entry & self._page_reserved[1]:
+        if rights & need != need or entry & self._page_4k_reserved:
             return None
         readable, writable = rights & _READ == _READ, rights & _WRITE == _WRITE
-        return make_page((entry & _TABLE, 12, readable, writable, writable, True, True, True))
+        return _new_page(Page, (entry & _TABLE, 12, readable, writable, writable, True, True, True))
 
     def read_entry(self, where: int) -> int:
         """One 64-bit entry. Raises MemoryAccessError."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.faults import FaultLog
 from iommu.engine.interrupts import Interrupts
@@ -13,6 +15,10 @@ from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import AddressType, DmaRequest, Outcome, blocked
 from iommu.engine.scalable import ScalableMode
 from iommu.registers import TableMode
+
+
+def _never(_request: DmaRequest) -> Outcome | None:
+    return None
 
 
 class Translation:
@@ -40,7 +46,7 @@ class Translation:
         self.mode: int = TableMode.LEGACY
         self.shortcuts = shortcuts
         self.enabled = False
-        protected.changed = self._set_quick
+        protected.changed = self._choose
         self._protects_remapped = policy.protect_remapped or capabilities.version >= 0x20
 
     @property
@@ -51,22 +57,21 @@ class Translation:
     @enabled.setter
     def enabled(self, enabled: bool) -> None:
         self._enabled = enabled
-        self._set_quick()
+        self._choose()
 
-    def _set_quick(self) -> None:
-        """Whether the IOTLB alone may answer: nothing stands before it."""
-        self.quick = self.shortcuts and self._enabled and self.mode == TableMode.LEGACY and not self.protected.ranges
+    def _choose(self) -> None:
+        """Whether a context and a page alone may answer: only where nothing stands before them."""
+        plain = self.shortcuts and self._enabled and self.mode == TableMode.LEGACY and not self.protected.ranges
+        self.plain: Callable[[DmaRequest], Outcome | None] = self.legacy.plain if plain else _never
 
     def set_root_table(self, address: int, mode: int) -> None:
         """What SRTP latches."""
         self.legacy.root_table = self.scalable.root_table = address
         self.mode = mode
-        self._set_quick()
+        self._choose()
 
     def translate(self, request: DmaRequest) -> Outcome:
-        """Where the request goes, or why it does not; faults are recorded on the way."""
-        if self.quick and request[4] is None and (outcome := self.legacy.plain(request)) is not None:
-            return outcome
+        """Where the request goes, or why it does not; faults are recorded on the way. `plain` comes before it."""
         if in_interrupt_range(request.address) and request.pasid is None:
             return self.interrupts.message(request)
         if not self.enabled:

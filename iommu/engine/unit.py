@@ -131,8 +131,10 @@ class RemappingUnit:
 
         With `trace`, the outcome has the steps of the walk (iommu.engine.trace.Step); nothing else is different.
         """
-        if not trace and self.ledger is None:
-            return self.translation.translate(request)
+        if not trace:
+            outcome = self.translation.plain(request)
+            if outcome is not None:
+                return outcome
         if self.ledger is not None:
             self.ledger.begin()
         outcome = trace_of(self.translation, request) if trace else self.translation.translate(request)
