@@ -87,9 +87,3 @@ class _Stream(io.RawIOBase):
 
     def tell(self) -> int:
         return self._at
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True

@@ -147,6 +147,15 @@ def test_memory_type_keeps_its_meaning_when_a_first_stage_page_is_split() -> Non
     assert mapper.lookup(M2).entry.raw == G1 | M2 | 1 << 12 | 0x87
 
 
+def test_unmapping_whole_large_pages_needs_no_table() -> None:
+    mapper = make()
+    mapper.map(G1, G1, G1 + 2 * M2)
+    used = mapper.tables.used
+    assert mapper.unmap(G1, G1 + M2) == G1 + M2
+    assert [page.address for page in mapper.mappings()] == [2 * G1 + M2]
+    assert mapper.tables.used == used
+
+
 def test_unmapping_what_is_not_mapped() -> None:
     mapper = make()
     mapper.map(0x5000, 0x9000, K4)
@@ -251,7 +260,8 @@ def test_allocator() -> None:
 
 BASE = G1 - 4 * M2
 """The window the random operations work in lies across a 1 GiB boundary."""
-RANGES = st.tuples(st.integers(0, 8 * 512), st.sampled_from([1, 2, 3, 511, 512, 513, 1024, 2048]))
+STARTS = st.integers(0, 8 * 512) | st.integers(0, 8).map(lambda large: large * 512)
+RANGES = st.tuples(STARTS, st.sampled_from([1, 2, 3, 511, 512, 513, 1024, 2048]))
 
 
 @settings(max_examples=60, deadline=None)
