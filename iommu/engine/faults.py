@@ -74,12 +74,14 @@ class FaultLog:
         with_pasid = request.pasid is not None
         return FRCD.make(
             F=1,
-            T1=request.access is Access.READ,
+            T1=request.access is not Access.WRITE,
+            T2=request.access is Access.ATOMIC,
             AT=request.address_type if self._has_device_tlb else 0,
             FR=reason,
             PP=with_pasid,
             PV=request.pasid or 0,
             PRIV=with_pasid and request.privileged,
+            EXE=with_pasid and request.execute,
             SID=request.source_id,
             FI=request.address & self._address_mask & ~0xFFF,
         )

@@ -101,7 +101,7 @@ class FirstStage:
         if not is_canonical(address, tables.levels):
             raise Blocked(FaultReason.SGN_1)
         level, table, rights, executable, fresh = tables.levels, tables.address, _RIGHTS, True, False
-        tag = tables.domain_id, tables.pasid
+        tag, per_level = (tables.domain_id, tables.pasid), self.policy.permission_per_level
         known = self.cache.find(*tag, address, level) if self.caches_tables else None
         if known is not None:
             level, (table, rights, executable) = known
@@ -115,25 +115,28 @@ class FirstStage:
                 self.cache.fill(*tag, address, level, Table(table, rights, executable))
             if not entry & _PRESENT:
                 raise Blocked(FaultReason.SFS_2)
+            rights &= entry
+            executable = executable and not entry & _NO_EXECUTE
+            writable = rights & _WRITE == _WRITE
+            page = Page(
+                host=0,
+                shift=3 + 9 * level,
+                readable=True,
+                writable=writable,
+                supervisor_writable=writable or not tables.write_protect,
+                user=rights & _USER == _USER,
+                executable=executable,
+                dirty=entry & _DIRTY == _DIRTY,
+            )
+            if per_level:  # execution is looked at last, as in an entry on its own
+                check(page._replace(executable=True), intent)
             is_page = level == 1 or (level <= 3 and entry & _PAGE_SIZE)
             if entry & (self._page_reserved[level] if is_page else self._table_reserved):
                 raise Blocked(FaultReason.SFS_3)
-            rights &= entry
-            executable = executable and not entry & _NO_EXECUTE
-            if is_page:
-                writable = rights & _WRITE == _WRITE
-                page = Page(
-                    host=entry & _PAGE_MASK[level],
-                    shift=3 + 9 * level,
-                    readable=True,
-                    writable=writable,
-                    supervisor_writable=writable or not tables.write_protect,
-                    user=rights & _USER == _USER,
-                    executable=executable,
-                    dirty=entry & _DIRTY == _DIRTY,
-                )
+            if is_page or per_level:
                 check(page, intent)
-                return Found(page, place, entry)
+            if is_page:
+                return Found(page._replace(host=entry & _PAGE_MASK[level]), place, entry)
             self.mark(tables, place, entry, dirty=False)
             level, table, fresh = level - 1, entry & _TABLE, self.caches_tables
 
@@ -155,7 +158,8 @@ class FirstStage:
         try:
             leaf = self.second_stage.walk(second, address, _READS)
         except Blocked as condition:
-            if condition.reason is FaultReason.SSS_2 and self.policy.nested_absent_is_no_permission:
+            absent = condition.reason is FaultReason.SSS_2 and self.policy.nested_absent_is_no_permission
+            if absent or condition.reason is FaultReason.SGN_7:
                 raise Blocked(unreadable) from None
             raise
         page, _, _ = leaf

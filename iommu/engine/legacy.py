@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iommu.engine.caches import CachedContext, Caches, Page
 from iommu.engine.capabilities import Capabilities
-from iommu.engine.paging import INTERRUPT_RANGE, Intent, in_interrupt_range, intent_of, through
+from iommu.engine.paging import INTERRUPT_RANGE, Intent, as_translated, in_interrupt_range, intent_of, through
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId, blocked
 from iommu.engine.second_stage import LEGACY, SecondStage, Tables
@@ -170,7 +170,7 @@ class LegacyMode:
         if context.translation_type is TranslationType.PASS_THROUGH:
             return self.pass_through(request)
         if request.address_type is AddressType.TRANSLATED:
-            return Outcome(request.address)
+            return as_translated(request, self.capabilities.host_address_width)
         if request.address_type is AddressType.UNTRANSLATED:
             return self.through_pages(context, request)
         try:

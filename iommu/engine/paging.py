@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from iommu.engine.caches import Page
-from iommu.engine.request import Access, AddressType, DmaRequest, Outcome
+from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, blocked
 
 INTERRUPT_RANGE = 0xFEE
 """Address bits 31:20 of the interrupt address range; bits 63:32 are 0 (spec 3.14)."""
@@ -58,6 +58,13 @@ Leaf = tuple[Page, int, int]
 def in_interrupt_range(host: int) -> bool:
     """Whether a host address lies in the interrupt address range."""
     return host >> 20 == INTERRUPT_RANGE
+
+
+def as_translated(request: DmaRequest, host_address_width: int) -> Outcome:
+    """A translated request is not walked; an address that no translation can have given it is blocked (spec 4.2)."""
+    if request.address >> host_address_width or in_interrupt_range(request.address):
+        return blocked()
+    return Outcome(request.address)
 
 
 def through(host: int, page: Page) -> Outcome:

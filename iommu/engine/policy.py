@@ -36,7 +36,7 @@ class Policy:
         rid_pasid_must_be_zero: a RID_PASID that is not 0 on a unit without ECAP.RPS is a reserved field, not
             ignored (doubt D-5).
         rid_pasid_beyond_is_invalid: a RID_PASID beyond the directory is told as SCT.4, not as SCT.9 (doubt D-5).
-        withdrawn_bits_reserved: NXE and SMEP of a PASID-table entry are reserved, not ignored (doubt D-17).
+        withdrawn_bits_reserved: NXE, SMEP and SSEE of a PASID-table entry are reserved, not ignored (doubt D-17).
         snooped_by_coherency: without ECAP.SMPWCS, a walk is snooped where ECAP.C says that tables are (doubt D-27).
         protect_remapped: protected memory regions block remapped requests too, as from architecture version 2 on
             they always do (spec 11.4.8).

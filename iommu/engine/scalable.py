@@ -6,7 +6,7 @@ from iommu.engine.caches import Caches, Page, Process, ScalableContext
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.first_stage import Directory, FirstStage, Found, check
 from iommu.engine.legacy import LEVELS
-from iommu.engine.paging import Intent, in_interrupt_range, intent_of, through
+from iommu.engine.paging import Intent, as_translated, in_interrupt_range, intent_of, through
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import AddressType, DmaRequest, Outcome, SourceId, blocked
@@ -69,7 +69,7 @@ class ScalableMode:
             first = (PasidEntry.FSPTPTR, PasidEntry.EAFE, PasidEntry.WPE, PasidEntry.FSPM)
             mask |= sum(part.mask for part in (*first, PasidEntry.ERE, PasidEntry.SRE))
         if self.policy.withdrawn_bits_reserved:
-            mask |= PasidEntry.NXE.mask | PasidEntry.SMEP.mask
+            mask |= PasidEntry.NXE.mask | PasidEntry.SMEP.mask | PasidEntry.SSEE.mask
         return mask
 
     def translate(self, request: DmaRequest) -> Outcome:
@@ -78,7 +78,7 @@ class ScalableMode:
         try:
             pasid = self.admit(context, request)
             if request.address_type is AddressType.TRANSLATED:
-                return Outcome(request.address)
+                return as_translated(request, self.capabilities.host_address_width)
             process = self.process_of(context, request.source_id, pasid)
         except Blocked as condition:
             raise Blocked(condition.reason, condition.fpd | context.fpd) from None
@@ -290,7 +290,7 @@ class ScalableMode:
         page = self.cached_page(process.domain_id, None, intent, request)
         if page is not None:
             self.permit(page, intent)
-            return self.outcome(page, intent, request)
+            return self.answer(self.outcome(page, intent, request), page, request)
         leaf = self.second_stage.walk(tables, request.address, intent)
         page, _, _ = leaf
         self.permit(page, intent)
@@ -311,7 +311,7 @@ class ScalableMode:
         page = self.cached_page(process.domain_id, pasid, intent, request)
         if page is not None:
             check(page, intent)
-            return self.outcome(page, intent, request)
+            return self.answer(self.outcome(page, intent, request), page, request)
         found = self.first_stage.walk(tables, request.address, intent)
         if tables.second is None:
             page = found.page

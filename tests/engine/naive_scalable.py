@@ -317,12 +317,11 @@ class Reader:
             leaf = level == 1 or (level in (2, 3) and entry >> 7 & 1 == 1)
             user, writable = user and entry >> 2 & 1 == 1, writable and entry >> 1 & 1 == 1
             executable = executable and entry >> 63 == 0
-            per_level = self.per_level and not self.doubt("D-4: of the second stage only")
-            if per_level:
+            if self.per_level:
                 self.permitted(user, writable, True)
             if any_set(entry, self.reserved_in_first(level, leaf)):
                 raise Stop(0x72)
-            if per_level:
+            if self.per_level:
                 self.permitted(user, writable, executable)
             if leaf:
                 break

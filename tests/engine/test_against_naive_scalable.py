@@ -248,7 +248,6 @@ def test_engine_agrees_with_the_naive_reading(
     wanted: list[DmaRequest],
 ) -> None:
     can = offer(changes)
-    per_level = per_level and NESTED not in types
     tables = RandomTables(seed, trouble, can, types)
     for request in wanted:
         memory = Written(tables, set(read_only))

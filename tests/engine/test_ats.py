@@ -310,3 +310,29 @@ def test_translated_requests_meet_the_context() -> None:
     world.change(world.root, clear=1)
     assert world.fault(kind=TRANSLATED) == 0x39
     assert [record.address_type for record in world.records()] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("pgtt", WALKED)
+def test_no_write_request_gets_no_write_permission_from_the_cache_either(pgtt: int) -> None:
+    """8.1: W is granted to a no-write request only where D is set already; the second answer is the first again."""
+    world = WALKED[pgtt](process={"ssade": 1})
+    for _ in range(2):
+        answer = ask(world, no_write=True)
+        assert (answer.host_address, answer.readable, answer.writable) == (HOST, True, False)
+    first, second = leaves(world)
+    assert (first & D1, second & D2) == (0, 0)
+
+
+def test_translated_request_beyond_the_host_width_is_blocked() -> None:
+    """8.3."""
+    world = second_stage(host_address_width=46)
+    assert world.dma((1 << 46) - 1, kind=TRANSLATED).host_address == (1 << 46) - 1
+    for bit in range(46, 64):
+        assert world.dma(1 << bit, kind=TRANSLATED).host_address is None
+
+
+def test_translated_request_with_a_pasid_to_the_interrupt_range_is_blocked() -> None:
+    """8.3; without a PASID it is blocked."""
+    for build in (second_stage, pass_through):
+        outcome = build().dma(0xFEE0_1000, WRITE, kind=TRANSLATED, pasid=0)
+        assert (outcome.host_address, outcome.interrupt) == (None, False)

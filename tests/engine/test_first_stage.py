@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from iommu import Access, FaultReason
+from iommu import Access, FaultReason, Policy
 from tests.engine.raising import raises
 from tests.engine.scalable_world import (
     A1,
@@ -347,3 +347,26 @@ def test_a_unit_of_two_devices() -> None:
     for _ in range(2):
         for number, source_id in enumerate(tables):
             assert world.dma(source_id=source_id).host_address == 0x10_0000 * (number + 1)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@raises(FaultReason.SGN_3)
+def test_execution_in_the_record(level: int) -> None:
+    """3.1: EXE."""
+    world = first_stage(process={"ere": 1})
+    world.change(world.first[level], add=XD)
+    assert world.fault(pasid=0, execute=True) == 0x82
+    assert world.record().execute == 1
+
+
+@raises(FaultReason.SGN_2, FaultReason.SGN_6)
+def test_permission_per_level_holds_for_the_first_stage_too() -> None:
+    """D-4: 2.5 item 5 leaves it open for this stage as 1.6 does for the other."""
+    world = first_stage(policy=Policy(permission_per_level=True))
+    world.change(world.first[3], clear=USER)
+    world.change(world.first[2], clear=P)
+    assert world.fault(access=WRITE) == 0x81
+    world = first_stage(policy=Policy(permission_per_level=True))
+    world.change(world.first[3], clear=WRITABLE)
+    world.change(world.first[2], add=1 << 51 | 1)
+    assert world.fault(access=WRITE) == 0x85

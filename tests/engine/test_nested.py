@@ -353,3 +353,12 @@ def test_two_pasids_over_one_second_stage() -> None:
     for _ in range(2):
         assert world.dma(pasid=1).host_address == HOST
         assert world.dma(pasid=2).host_address == 0xC000
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@raises(FaultReason.SFS_6)
+def test_permission_per_level_keeps_the_code_of_a_table(level: int) -> None:
+    """2.7: a first-stage table without read permission, whichever level of the second stage lacks it."""
+    world = nested(policy=Policy(permission_per_level=True))
+    world.change(world.under[4][level], clear=R)
+    assert world.fault() == 0x75

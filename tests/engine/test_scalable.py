@@ -804,3 +804,26 @@ def test_record_of_a_fault_with_a_pasid_survives_the_tables() -> None:
     assert world.fault(0x1000, pasid=3) == 0x79
     assert world.record()[:1] == (1,)
     assert world.record().pasid == 3
+
+
+# FRCD contents, sheet 3.1 (H): {T1,T2} = 11 for an AtomicOp; EXE = execute requested.
+
+
+@pytest.mark.parametrize("pasid", [None, 0, 1, 0xABCDE, 0xFFFFF])
+@raises(FaultReason.SPT_2)
+def test_atomic_operation_in_the_record(pasid: int | None) -> None:
+    world = second_stage(pasid=2)
+    for number in (0, 1, 0xABCDE, 0xFFFFF):
+        world.process(number, pgtt=SECOND, p=0)
+    assert world.fault(0x1_2345_6788, ATOMIC, pasid=pasid, length=4) == 0x59
+    assert (world.record().t1, world.record().t2) == (1, 1)
+
+
+@pytest.mark.parametrize("privileged", [False, True])
+@pytest.mark.parametrize("pgtt", [FIRST, NESTED])
+@raises(FaultReason.SPT_5)
+def test_execution_in_the_record(pgtt: int, privileged: bool) -> None:
+    world = build(pgtt, pasid=9, process={"ere": 0})
+    assert world.fault(pasid=9, privileged=privileged, execute=True) == 0x5C
+    record = world.record()
+    assert (record.privileged, record.execute, record.pasid) == (privileged, 1, 9)
