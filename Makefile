@@ -30,7 +30,7 @@ test-slow: packages $(READY)
 # Coverage-guided fuzzing of the DMAR parser, for five minutes unless SECONDS says otherwise.
 SECONDS ?= 300
 fuzz-dmar: packages $(READY)
-	@$(VENV)/bin/python -c 'import atheris' 2>/dev/null || $(VENV)/bin/python -m pip install --quiet '.[fuzz]'
+	@$(VENV)/bin/python -c 'import atheris' 2>/dev/null || $(VENV)/bin/python -m pip install --quiet --editable '.[fuzz]'
 	$(VENV)/bin/python -m tests.dmar.fuzz -max_total_time=$(SECONDS)
 
 packages:
