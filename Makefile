@@ -26,6 +26,7 @@ test: packages $(READY)
 
 test-slow: packages $(READY)
 	$(VENV)/bin/pytest -m slow
+	HYPOTHESIS_PROFILE=search $(VENV)/bin/pytest tests/engine tests/test_fields.py
 
 # Coverage-guided fuzzing of the DMAR parser, for five minutes unless SECONDS says otherwise.
 SECONDS ?= 300
