@@ -1,6 +1,7 @@
 """The command itself: what it says, where, and with which exit status."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -141,3 +142,16 @@ def test_commands_do_not_import_what_they_do_not_need() -> None:
     code = "import sys, iommu.cli.main as m; m.make_app(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert not {"rich", "numpy", "iommu.dmar", "qemu.vtd.machine"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("arguments", [["quirks"], ["quirks", "--json"], ["explain", "0x05"]])
+def test_a_reader_that_has_gone_is_no_finding(arguments: list[str]) -> None:
+    """Status 141, as of a process that SIGPIPE ends: 1 would mean that a check found something."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        command = [sys.executable, "-m", "iommu.cli.main", *arguments]
+        ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writing)
+    assert (ran.returncode, ran.stderr) == (141, "")

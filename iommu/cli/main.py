@@ -67,8 +67,15 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name or a character the locale has none for is no reason to fail
             stream.reconfigure(errors="backslashreplace")
+    stdout = sys.stdout
     try:
         make_app()()
+    except SystemExit:
+        if sys.stdout is stdout:
+            raise
+        # Typer puts something else there when the reader has gone, and would exit with 1: "a check found something".
+        sys.stdout = stdout
+        _leave_the_pipe()
     except VtdError as error:
         print(f"vtd: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)

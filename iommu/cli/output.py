@@ -1,5 +1,6 @@
 """What commands print: colour only on a terminal, lines never wrapped, and no file can drive the terminal."""
 
+import errno
 import json
 import os
 import sys
@@ -9,11 +10,18 @@ from rich.console import Console
 from rich.text import Text
 
 
+class _Console(Console):
+    """Leaves a reader that has gone to `main`: rich would exit with 1, which means that a check found something."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def console() -> Console:
     """For people: styles vanish where output is no terminal, and long lines stay whole there."""
     # COLUMNS=0 is a habit of tools that do not know the width; to rich it would mean that there is none.
     width = 80 if os.environ.get("COLUMNS") == "0" else None
-    return Console(highlight=False, soft_wrap=True, width=width)
+    return _Console(highlight=False, soft_wrap=True, width=width)
 
 
 def error_console() -> Console:

@@ -179,8 +179,6 @@ class Iotlb:
     that stays the same one, whatever is dropped from it.
     """
 
-    SHIFTS = (12, 21, 30)
-
     def __init__(self, capacity: int) -> None:
         self._plain: dict[int, Pages] = {}
         self._with_pasid: dict[tuple[int, int], Pages] = {}

@@ -44,9 +44,7 @@ class FaultLog:
         Args:
             fpd: the FPD bit that applies to the request.
         """
-        if fpd and self.is_qualified(reason):
-            return False
-        return self._record(self.compose(reason, request))
+        return self._report(reason, self.compose(reason, request), fpd)
 
     def report_interrupt(self, reason: FaultReason, source_id: int, index: int, fpd: int) -> bool:
         """The same for a fault of interrupt remapping.
@@ -55,15 +53,15 @@ class FaultLog:
             index: the interrupt_index; 0 for faults met before there is one.
             fpd: the FPD bit of the interrupt-remapping entry.
         """
-        if fpd and self.is_qualified(reason):
-            return False
-        return self._record(self.compose_interrupt(reason, source_id, index))
+        return self._report(reason, self.compose_interrupt(reason, source_id, index), fpd)
 
     def report_page_request(self, reason: FaultReason, request: PageRequest, fpd: int) -> bool:
         """The same for a page request; `fpd` as for a DMA request."""
-        if fpd and self.is_qualified(reason):
-            return False
-        return self._record(self.compose_page_request(reason, request))
+        return self._report(reason, self.compose_page_request(reason, request), fpd)
+
+    def _report(self, reason: FaultReason, record: int, fpd: int) -> bool:
+        """FPD keeps a qualified fault out of the records (spec 7.1.3)."""
+        return not (fpd and self.is_qualified(reason)) and self._record(record)
 
     def is_qualified(self, reason: FaultReason) -> bool:
         """Whether FPD silences this fault (spec 7.1.3)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iommu import Access, AddressType, FaultReason
+from iommu import Access, AddressType
 from iommu.registers import FSTS, Granularity, TableMode
 from iommu.structures import (
     ContextEntry,
@@ -120,6 +120,17 @@ class Bench:
         self.driver.invalidate_everything()
         self.driver.enable()
 
+    def start(self, page: int = P0, *, w: int = 1) -> int:
+        """The plainest world: A in domain 1, 0x5000 mapped to a page, translation on.
+
+        Returns where the page's entry stands.
+        """
+        table = self.new_table()
+        where = self.map(table, 0x5000, page, w=w)
+        self.context("A", table)
+        self.turn_on()
+        return where
+
     # What devices do.
 
     def read(self, device: str, address: int) -> None:
@@ -185,13 +196,3 @@ def show_status(status: int) -> str:
     """ "FSTS PPF", all status bits by name, "FSTS 0" when there are none."""
     names = [part.name for part in FSTS.fields.values() if part.width == 1 and part.get(status)]
     return f"FSTS {' '.join(names) or '0'}"
-
-
-def explain(line: str) -> str:
-    """The line with a fault's reason in words, for people."""
-    words = line.split()
-    if words[0] != "fault":
-        return line
-    code = int(words[1], 16)
-    known = {reason.value: reason for reason in FaultReason}
-    return f"{line} ({known[code].condition})" if code in known else line

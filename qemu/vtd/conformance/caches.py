@@ -42,10 +42,7 @@ def _remapped(
     """0x5000 of A, in domain 1, is used, moved to another page, and used again after one invalidation."""
 
     def stimulus(bench: Bench) -> None:
-        table = bench.new_table()
-        entry = bench.map(table, 0x5000, P0)
-        bench.context("A", table, domain=1)
-        bench.turn_on()
+        entry = bench.start()
         bench.write("A", 0x5010)
         bench.memory.write_u64(entry, P1 | R | W)
         if asked is not None:
@@ -144,10 +141,7 @@ _remapped(
 )
 def mask_too_large(bench: Bench) -> None:
     """AM beyond CAP.MAMV is no request: the unit performs nothing and says so."""
-    table = bench.new_table()
-    where = bench.map(table, 0x5000, P0)
-    bench.context("A", table)
-    bench.turn_on()
+    where = bench.start()
     bench.write("A", 0x5010)
     bench.memory.write_u64(where, P1 | R | W)
     bench.note_granularity(bench.driver.invalidate_translations(SELECTIVE, domain_id=1, mask=19))
@@ -205,10 +199,7 @@ def not_present_is_not_cached(bench: Bench) -> None:
 )
 def write_after_read(bench: Bench) -> None:
     """A read-only page is read, and so cached; then a write faults as it would have without the cache."""
-    table = bench.new_table()
-    bench.map(table, 0x5000, P0, w=0)
-    bench.context("A", table)
-    bench.turn_on()
+    bench.start(w=0)
     bench.read("A", 0x5010)
     bench.write("A", 0x5010)
 
@@ -222,10 +213,7 @@ def write_after_read(bench: Bench) -> None:
 )
 def permission_added(bench: Bench) -> None:
     """Adding a permission, with the invalidation it takes."""
-    table = bench.new_table()
-    where = bench.map(table, 0x5000, P0, w=0)
-    bench.context("A", table)
-    bench.turn_on()
+    where = bench.start(w=0)
     bench.read("A", 0x5010)
     bench.change(where, set_=W)
     bench.driver.invalidate_translations(SELECTIVE, domain_id=1, address=0x5000)
@@ -242,10 +230,7 @@ def permission_added(bench: Bench) -> None:
 )
 def permission_removed(bench: Bench) -> None:
     """Removing a permission, with the invalidation it takes."""
-    table = bench.new_table()
-    where = bench.map(table, 0x5000, P0)
-    bench.context("A", table)
-    bench.turn_on()
+    where = bench.start()
     bench.write("A", 0x5010)
     bench.change(where, clear=W)
     bench.driver.invalidate_translations(SELECTIVE, domain_id=1, address=0x5000)
@@ -435,10 +420,7 @@ def context_not_present_is_not_cached(bench: Bench) -> None:
 )
 def context_removed(bench: Bench) -> None:
     """A context entry is cleared, with both invalidations that takes: the device is out."""
-    table = bench.new_table()
-    bench.map(table, 0x5000, P0)
-    bench.context("A", table)
-    bench.turn_on()
+    bench.start()
     bench.write("A", 0x5010)
     bench.write_context("A", 0)
     bench.driver.invalidate_contexts(SELECTIVE, domain_id=1, source_id=0x20)
@@ -456,10 +438,7 @@ def context_removed(bench: Bench) -> None:
 )
 def iotlb_outlives_context_invalidation(bench: Bench) -> None:
     """A context invalidation alone leaves the translations made through the old entry in use."""
-    table = bench.new_table()
-    where = bench.map(table, 0x5000, P0)
-    bench.context("A", table)
-    bench.turn_on()
+    where = bench.start()
     bench.write("A", 0x5010)
     bench.memory.write_u64(where, P1 | R | W)
     bench.driver.invalidate_contexts(SELECTIVE, domain_id=1, source_id=0x20)

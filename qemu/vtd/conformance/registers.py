@@ -104,10 +104,7 @@ def rtaddr_in_halves(bench: Bench) -> None:
 )
 def rtaddr_waits_for_srtp(bench: Bench) -> None:
     """A new RTADDR means nothing until GCMD.SRTP latches it."""
-    table = bench.new_table()
-    bench.map(table, 0x5000, P0)
-    bench.context("A", table)
-    bench.turn_on()
+    bench.start()
     bench.platform.write_register(RTADDR.offset, bench.new_table(), 8)
     bench.driver.invalidate_everything()
     bench.write("A", 0x5010)
@@ -146,10 +143,7 @@ def rtaddr_replaced_while_on(bench: Bench) -> None:
 )
 def iotlb_in_halves(bench: Bench) -> None:
     """An invalidation starts when the half that holds IVT is written."""
-    table = bench.new_table()
-    where = bench.map(table, 0x5000, P0)
-    bench.context("A", table)
-    bench.turn_on()
+    where = bench.start()
     bench.write("A", 0x5010)
     bench.change(where, clear=P0, set_=P1)
     offset = bench.driver.capabilities.iotlb_offset + 8

@@ -12,7 +12,7 @@ from iommu import Capabilities
 from qemu.vtd.conformance.scenario import Scenario, Setup
 from qemu.vtd.errors import QemuError, QemuUnsuitable
 from qemu.vtd.platform import ModelPlatform, QemuPlatform, Unreachable
-from qemu.vtd.quirks import POLICY, QUIRKS, Quirk, Version, profile, quirks_of
+from qemu.vtd.quirks import POLICY, Version, profile, quirks_of
 
 
 class Verdict(Enum):
@@ -169,8 +169,3 @@ def what_is_lacking(setup: Setup, offered: Capabilities) -> str:
         if have != want:
             raise QemuUnsuitable(f"the {setup.name} catalogue is for {name}={want}, this QEMU has {have}")
     return ""
-
-
-def quirk_table(version: Version | None = None) -> list[type[Quirk]]:
-    """All quirks, or those of one version."""
-    return list(QUIRKS) if version is None else quirks_of(version)
