@@ -9,6 +9,7 @@ from iommu.lazy import attributes
 
 if TYPE_CHECKING:
     from iommu.engine.ats import PageRequest
+    from iommu.engine.attributes import Attributes, MemoryType
     from iommu.engine.capabilities import Capabilities
     from iommu.engine.device import Device
     from iommu.engine.events import Message
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Access",
     "AddressType",
+    "Attributes",
     "Capabilities",
     "Device",
     "DmaRequest",
@@ -35,6 +37,7 @@ __all__ = [
     "InterruptRequest",
     "Memory",
     "MemoryAccessError",
+    "MemoryType",
     "Message",
     "MisuseError",
     "Outcome",
@@ -53,6 +56,7 @@ if not TYPE_CHECKING:  # a type checker must not take any name for a public one
         {
             "Access": "engine.request",
             "AddressType": "engine.request",
+            "Attributes": "engine.attributes",
             "Capabilities": "engine.capabilities",
             "Device": "engine.device",
             "DmaRequest": "engine.request",
@@ -65,6 +69,7 @@ if not TYPE_CHECKING:  # a type checker must not take any name for a public one
             "InterruptRequest": "engine.interrupt_request",
             "Memory": "memory",
             "MemoryAccessError": "errors",
+            "MemoryType": "engine.attributes",
             "Message": "engine.events",
             "MisuseError": "errors",
             "Outcome": "engine.request",

@@ -49,10 +49,11 @@ class FlatMemory:
             source = mmap.mmap(-1, source, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
         self._bytes = memoryview(source).cast("B")
         # Aligned words are read a million times a second; "Q" is the host's byte order.
-        self._words = self._bytes.cast("Q") if sys.byteorder == "little" and len(self._bytes) % 8 == 0 else None
         self.size = len(self._bytes)
         if self.size == 0 or self.size % 8:
             raise MisuseError(f"memory size {self.size:#x} is not a positive multiple of 8 bytes")
+        self._words = self._bytes.cast("Q")
+        self._aligned = self.size if sys.byteorder == "little" else 0
 
     def _check(self, address: int, length: int) -> None:
         if address < 0 or length < 0 or address + length > self.size:
@@ -87,11 +88,9 @@ class FlatMemory:
 
     def read_u64(self, address: int) -> int:
         """The little-endian 64-bit number at `address`."""
-        if address < 0 or address + 8 > self.size:
-            raise MemoryAccessError(address, 8)
-        if self._words is not None and not address & 7:
+        if 0 <= address < self._aligned and not address & 7:
             return self._words[address >> 3]
-        return int.from_bytes(self._bytes[address : address + 8], "little")
+        return int.from_bytes(self.read(address, 8), "little")
 
     def write_u64(self, address: int, value: int) -> None:
         """Store a little-endian 64-bit number."""

@@ -400,7 +400,7 @@ class FRCD(Register, bits=128, section="11.4.7.6"):
     FI = address(63, 12, "page address")
 
 
-# Registers of features that no unit here offers: declared, so that their place is known; they read as 0.
+# Memory type ranges: what they say is kept, and left to whoever combines it with the tables' types.
 
 
 class MTRRCAP(Register, bits=64, offset=0x100, section="11.4", needs="memory_types"):
@@ -437,6 +437,9 @@ class MTRRMASK(Register, bits=64, section="11.4", needs="memory_types"):
 
     MASK = address(63, 12, "mask", rule=RW)
     V = flag(11, "valid", rule=RW)
+
+
+# Registers of features that no unit here offers: declared, so that their place is known; they read as 0.
 
 
 class PERFCAP(Register, bits=64, offset=0x300, section="11.4", needs="performance_monitoring"):

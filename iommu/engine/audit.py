@@ -210,9 +210,9 @@ PASIDS = Watched(
 )
 TRANSLATIONS = Watched(
     "IOTLB",
-    lambda domain_id, pasid, address, page: (domain_id, pasid, page.shift, address >> page.shift),
-    lambda domain_id, pasid, address, page: _stage_tag(domain_id, pasid, address >> page.shift << page.shift),
-    lambda domain_id, pasid, address, page: _stage_owed(domain_id, pasid, address, page.shift),
+    lambda domain_id, pasid, address, page: (domain_id, pasid, page.kind.size, address & -page.kind.size),
+    lambda domain_id, pasid, address, page: _stage_tag(domain_id, pasid, address & -page.kind.size),
+    lambda domain_id, pasid, address, page: _stage_owed(domain_id, pasid, address, page.kind.size.bit_length() - 1),
 )
 INTERRUPTS = Watched(
     "interrupt-entry cache",
@@ -264,7 +264,7 @@ class _Structures(StructureCache):
             f"{_stage_tag(domain_id, pasid, address >> shift << shift)}, level {level}",
             _stage_owed(domain_id, pasid, address, shift) + ", upper entries too (IH=0)",
             tuple(self._ledger.reads[self._first_read : -1]),
-            lambda: self._tags.get((domain_id, pasid)) is tables and tables[level].get(address >> shift) is table,
+            lambda: tables[level].get(address >> shift) is table,
         )
 
 

@@ -12,43 +12,97 @@ staleness is real, until an invalidation covers it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
+from iommu.engine.attributes import Attributes
+from iommu.engine.request import INTERRUPT_RANGE, Grant
 from iommu.structures import TranslationType
 
 if TYPE_CHECKING:
     from iommu.engine.first_stage import Directory
     from iommu.engine.second_stage import Tables
+    from iommu.engine.shortcut import Shortcut
 
 Item = TypeVar("Item")
 
 
-class CachedContext(NamedTuple):
-    """A legacy context entry that passed its checks, decoded; `pages` are what the IOTLB holds of its domain."""
+@dataclass(slots=True)
+class CachedContext:
+    """A legacy context entry that passed its checks, decoded.
+
+    `shortcut`: what the caches know of its domain; None where no pages are involved.
+    """
 
     domain_id: int
     translation_type: TranslationType
     tables: Tables
     fpd: int
-    pages: Pages
+    shortcut: Shortcut | None = field(compare=False)
 
 
-class Page(NamedTuple):
-    """One translation: `host` is the first byte of the page, `shift` the log2 of its size.
+@dataclass(slots=True)
+class PageKind:
+    """What a translation is, but for where it leads. There are few, and `kind_of` makes each only once.
 
     `supervisor_writable` differs from `writable` where a first stage lets privileged writes through read-only
     entries. `user` and `executable` come from a first stage, and are set where none took part. `dirty` says that the
     entries of all stages that record writes have done so, so that a write may use this translation as it is.
+    `guarded`: some of it is in the interrupt address range, before or after translation.
+
+    `refused` are the accesses, R and W as in Access, that it does not grant a plain request without a second look;
+    `grant` is what such a request is told.
     """
 
-    host: int
-    shift: int
+    size: int
     readable: bool
     writable: bool
     supervisor_writable: bool
     user: bool
     executable: bool
     dirty: bool
+    attributes: Attributes
+    guarded: bool = False
+    refused: int = field(init=False, compare=False)
+    grant: Grant = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        granted = self.user and not self.guarded
+        reads, writes = granted and self.readable, granted and self.writable and self.dirty
+        self.refused = (0 if reads else 1) | (0 if writes else 2)
+        self.grant = Grant(self.size, readable=self.readable, writable=self.writable, attributes=self.attributes)
+
+    def but(self, *, dirty: bool = False, guarded: bool = False, executable: bool = False) -> PageKind:
+        """The same kind with these flags set, too."""
+        return kind_of(
+            self.size,
+            self.readable,
+            self.writable,
+            self.supervisor_writable,
+            self.user,
+            self.executable or executable,
+            self.dirty or dirty,
+            self.attributes,
+            self.guarded or guarded,
+        )
+
+
+kind_of = cache(PageKind)
+
+
+@dataclass(slots=True)
+class Page:
+    """One translation: `host` is the first byte of the page."""
+
+    host: int
+    kind: PageKind
+
+    def touches_interrupts(self, address: int) -> bool:
+        """Whether the page around an address has some of the interrupt address range in it."""
+        first = address & -self.kind.size
+        return first >> 20 <= INTERRUPT_RANGE <= first + self.kind.size - 1 >> 20
 
 
 class Table(NamedTuple):
@@ -77,6 +131,9 @@ class Keyed(Generic[Item]):
             del self._entries[next(iter(self._entries))]
         self._entries[key] = item
 
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._entries.values())
+
     def drop_all(self) -> None:
         """Forget everything."""
         self._entries.clear()
@@ -96,10 +153,12 @@ class ContextCache(Keyed[CachedContext]):
             del self._entries[key]
 
 
-class Process(NamedTuple):
+@dataclass(slots=True)
+class Process:
     """A PASID-table entry that passed its checks, decoded (spec 9.6); `raw` is the entry itself.
 
-    `first` and `second` are the stages it has, ready to be walked.
+    `first` and `second` are the stages it has, ready to be walked; `attributes` those of pass-through.
+    `shortcut` is None where there is none: for nested stages and for pass-through.
     """
 
     domain_id: int
@@ -108,12 +167,18 @@ class Process(NamedTuple):
     second: Tables | None
     execute_enabled: int
     supervisor_enabled: int
+    attributes: Attributes
     raw: int
     fpd: int
+    shortcut: Shortcut | None = field(default=None, compare=False)
 
 
-class ScalableContext(NamedTuple):
-    """A scalable-mode context entry that passed its checks, decoded (spec 9.4)."""
+@dataclass(slots=True)
+class ScalableContext:
+    """A scalable-mode context entry that passed its checks, decoded (spec 9.4).
+
+    `shortcut` as in CachedContext, for requests without PASID: that of their process, while it is cached.
+    """
 
     directory: int
     pasids: int
@@ -123,6 +188,7 @@ class ScalableContext(NamedTuple):
     rid_pasid: int
     rid_priv: int
     fpd: int
+    shortcut: Shortcut | None = field(default=None, compare=False)
 
 
 class PasidCache:
@@ -175,52 +241,49 @@ class Pages(NamedTuple):
 class Iotlb:
     """Translations by domain-id, PASID and page (spec 6.2.4). Devices that share a domain share them.
 
-    The PASID is None where no first stage took part. Those of a domain are also found through `pages_of`: a container
-    that stays the same one, whatever is dropped from it.
+    The PASID is None where no first stage took part.
     """
 
     def __init__(self, capacity: int) -> None:
-        self._plain: dict[int, Pages] = {}
-        self._with_pasid: dict[tuple[int, int], Pages] = {}
+        self._tags: dict[tuple[int, int | None], Pages] = {}
         self._capacity = capacity
         self._count = 0
 
-    def pages_of(self, domain_id: int) -> Pages:
-        """All pages of a domain in which no first stage took part."""
-        pages = self._plain.get(domain_id)
+    def pages_of(self, domain_id: int, pasid: int | None) -> Pages:
+        """All pages of a tag: a container that stays the same one, whatever is dropped from it."""
+        pages = self._tags.get((domain_id, pasid))
         if pages is None:
-            pages = self._plain[domain_id] = Pages({}, {}, {})
+            pages = self._tags[domain_id, pasid] = Pages({}, {}, {})
         return pages
 
     def find(self, domain_id: int, pasid: int | None, address: int) -> Page | None:
         """The translation that covers `address`, of whatever page size."""
-        if pasid is None:
-            return self.pages_of(domain_id).find(address)
-        pages = self._with_pasid.get((domain_id, pasid))
+        pages = self._tags.get((domain_id, pasid))
         return None if pages is None else pages.find(address)
 
     def fill(self, domain_id: int, pasid: int | None, address: int, page: Page) -> None:
-        """Remember the page that maps `address`. With no room left, everything is forgotten to make some."""
+        """Remember the page that maps `address`."""
+        if page.touches_interrupts(address) or page.touches_interrupts(page.host):
+            page.kind = page.kind.but(guarded=True)
+        shift = page.kind.size.bit_length() - 1
+        self.put(self.pages_of(domain_id, pasid)[(shift - 12) // 9], address >> shift, page)
+
+    def put(self, sized: dict[int, Page], frame: int, page: Page) -> None:
+        """Remember a page of a known tag and size. With no room left, everything is forgotten to make some."""
         if self._count >= self._capacity:
             self.drop_all()
         self._count += 1
-        if pasid is None:
-            pages = self.pages_of(domain_id)
-        else:
-            pages = self._with_pasid.setdefault((domain_id, pasid), Pages({}, {}, {}))
-        shift = page[1]
-        pages[(shift - 12) // 9][address >> shift] = page
+        sized[frame] = page
 
     def drop_all(self) -> None:
         """Forget everything."""
-        for pages in self._plain.values():
+        for pages in self._tags.values():
             pages.clear()
-        self._with_pasid.clear()
         self._count = 0
 
     def drop_domain(self, domain_id: int) -> None:
         """Forget everything of a domain, whatever its PASID."""
-        self.pages_of(domain_id).clear()
+        self.pages_of(domain_id, None).clear()
         self._drop_with_pasid(domain_id)
 
     def drop_pages(self, domain_id: int, address: int, mask: int) -> None:
@@ -229,31 +292,32 @@ class Iotlb:
         `mask`: the 2**mask pages of 4 KiB around `address`.
         """
         self._drop_with_pasid(domain_id)
-        drop_overlapping(self.pages_of(domain_id), address, mask)
+        drop_overlapping(self.pages_of(domain_id, None), address, mask)
 
     def drop_pasid(self, domain_id: int, pasid: int) -> None:
         """PASID-selective: everything of one PASID; second-stage entries may stay."""
-        self._with_pasid.pop((domain_id, pasid), None)
+        self.pages_of(domain_id, pasid).clear()
 
     def drop_pasid_pages(self, domain_id: int, pasid: int, address: int, mask: int) -> None:
         """Page-selective within a PASID."""
-        drop_overlapping(self._with_pasid.get((domain_id, pasid)), address, mask)
+        drop_overlapping(self.pages_of(domain_id, pasid), address, mask)
 
     def drop_page(self, address: int) -> None:
         """Whatever covers one 4 KiB page, under any tag."""
-        for pages in (*self._plain.values(), *self._with_pasid.values()):
+        for pages in self._tags.values():
             drop_overlapping(pages, address, 0)
 
     def _drop_with_pasid(self, domain_id: int) -> None:
-        for tag in [tag for tag in self._with_pasid if tag[0] == domain_id]:
-            del self._with_pasid[tag]
+        for (domain, pasid), pages in self._tags.items():
+            if domain == domain_id and pasid is not None:
+                pages.clear()
 
 
-def drop_overlapping(pages: Pages | None, address: int, mask: int) -> None:
+def drop_overlapping(pages: Pages, address: int, mask: int) -> None:
     """Forget the pages that overlap the 2**mask pages of 4 KiB around `address`."""
     first = address >> 12 + mask << mask
     last = first + (1 << mask) - 1
-    for down, sized in zip((0, 9, 18), pages or (), strict=False):
+    for down, sized in zip((0, 9, 18), pages, strict=True):
         low, high = first >> down, last >> down
         if high - low < len(sized):
             gone = [frame for frame in range(low, high + 1) if frame in sized]
@@ -269,10 +333,15 @@ class StructureCache:
     def __init__(self, capacity: int) -> None:
         # For each tag a dictionary per level of the table pointed to, 1 to 4, by the address bits that lead to it.
         self._tags: dict[tuple[int, int | None], list[dict[int, Table]]] = {}
-        # The dictionaries of level 1 once more, of those in which no PASID takes part.
-        self.last_tables: dict[int, dict[int, Table]] = {}
         self._capacity = capacity
         self._count = 0
+
+    def tables_of(self, domain_id: int, pasid: int | None) -> list[dict[int, Table]]:
+        """What is known under a tag, by level: containers that stay the same, whatever is dropped from them."""
+        tables = self._tags.get((domain_id, pasid))
+        if tables is None:
+            tables = self._tags[domain_id, pasid] = [{} for _ in range(5)]
+        return tables
 
     def find(self, domain_id: int, pasid: int | None, address: int, levels: int) -> tuple[int, Table] | None:
         """The deepest table known on the way to `address`, and its level."""
@@ -290,23 +359,19 @@ class StructureCache:
         if self._count >= self._capacity:
             self.drop_all()
         self._count += 1
-        tables = self._tags.get((domain_id, pasid))
-        if tables is None:
-            tables = self._tags[domain_id, pasid] = [{} for _ in range(5)]
-            if pasid is None:
-                self.last_tables[domain_id] = tables[1]
-        tables[level][address >> 12 + 9 * level] = table
+        self.tables_of(domain_id, pasid)[level][address >> 12 + 9 * level] = table
 
     def drop_all(self) -> None:
         """Forget everything."""
-        self._tags.clear()
-        self.last_tables.clear()
+        for tag in self._tags:
+            self.drop_tag(*tag)
         self._count = 0
 
     def drop_domain(self, domain_id: int) -> None:
         """Forget everything of a domain."""
-        for tag in [tag for tag in self._tags if tag[0] == domain_id]:
-            self.drop_tag(*tag)
+        for tag in self._tags:
+            if tag[0] == domain_id:
+                self.drop_tag(*tag)
 
     def drop_page(self, address: int) -> None:
         """Forget the tables on the way to one page, under any tag."""
@@ -316,9 +381,8 @@ class StructureCache:
 
     def drop_tag(self, domain_id: int, pasid: int | None) -> None:
         """Forget everything of one PASID, or of the domain's second stage."""
-        self._tags.pop((domain_id, pasid), None)
-        if pasid is None:
-            self.last_tables.pop(domain_id, None)
+        for known in self.tables_of(domain_id, pasid):
+            known.clear()
 
 
 class Caches:
@@ -357,14 +421,22 @@ class Caches:
     def drop_pasids(self) -> None:
         """PASID cache, global."""
         self.pasids.drop_all()
+        self._part_contexts_from_pasids()
 
     def drop_pasids_of_domain(self, domain_id: int) -> None:
         """PASID cache, domain-selective."""
         self.pasids.drop(domain_id)
+        self._part_contexts_from_pasids()
 
     def drop_pasid(self, domain_id: int, pasid: int) -> None:
         """PASID cache, PASID-selective within a domain."""
         self.pasids.drop(domain_id, pasid)
+        self._part_contexts_from_pasids()
+
+    def _part_contexts_from_pasids(self) -> None:
+        """What a context knows of its process goes with the PASID cache."""
+        for context in self.scalable_contexts:
+            context.shortcut = None
 
     def drop_translations(self) -> None:
         """IOTLB, global."""

@@ -50,6 +50,7 @@ _ECAP_FLAGS = {
     "page_requests": ECAP.PRS,
     "nested": ECAP.NEST,
     "snoop_control": ECAP.SC,
+    "memory_types": ECAP.MTS,
     "pass_through": ECAP.PT,
     "extended_interrupts": ECAP.EIM,
     "interrupt_remapping": ECAP.IR,
@@ -132,6 +133,7 @@ class Capabilities:
     interrupt_remapping: bool = True
     coherent: bool = False
     snoop_control: bool = False
+    memory_types: bool = False
     caching_mode: bool = False
     write_buffer_flush: bool = False
     protected_low: bool = False

@@ -75,7 +75,7 @@ class Device:
         self, address: int, access: Access, length: int = 1, *, pasid: int | None = None, privileged: bool = False
     ) -> Outcome:
         """One memory request: translated, by what is cached or asked for now, or as it is without ATS."""
-        plain = DmaRequest(self.source_id, address, access, length, pasid, privileged).check()
+        plain = DmaRequest(self.source_id, address, access, length, pasid, privileged)
         if not self.uses_ats:
             return self.unit.translate(plain)
         known = self.translate(address, access, pasid=pasid, privileged=privileged)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from iommu.engine.caches import Page, StructureCache, Table
+from iommu.engine.attributes import Attributes
+from iommu.engine.caches import Page, PageKind, StructureCache, Table, kind_of
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.paging import Intent, Leaf
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
+from iommu.engine.request import Access
 from iommu.engine.second_stage import SecondStage, Tables
+from iommu.engine.shortcut import SmallPage
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory
 from iommu.structures import (
@@ -33,6 +36,11 @@ _ACCESSED, _DIRTY, _EXTENDED = FirstStageEntry.A.mask, FirstStageEntry.D.mask, F
 
 _USER, _WRITE, _NO_EXECUTE = FirstStageEntry.US.mask, FirstStageEntry.RW.mask, FirstStageEntry.XD.mask
 _RIGHTS = _USER | _WRITE
+_PAT_SMALL, _PAT_LARGE = FirstStage4KPage.PAT.lsb, FirstStage2MPage.PAT.lsb
+# What makes a small page what it is; P is always set then, and stands for the tables' own say in executing.
+_KIND = (
+    _WRITE | _NO_EXECUTE | _DIRTY | FirstStage4KPage.PAT.mask | FirstStageEntry.PCD.mask | FirstStageEntry.PWT.mask
+)
 
 _READS = Intent(read=True, write=False)
 
@@ -43,6 +51,7 @@ class Directory(NamedTuple):
     Attributes:
         address: the top table; a host address, or a guest address where `second` is there.
         levels: 4 or 5.
+        attributes: of its pages, by the three bits that choose a memory type: PAT, PCD, PWT.
         domain_id, pasid: the tag its upper entries are cached under.
         write_protect: supervisor writes need R/W too (WPE).
         extended: the extended-accessed flag is kept (EAFE).
@@ -58,6 +67,7 @@ class Directory(NamedTuple):
     extended: int
     snooped: int
     second: Tables | None
+    attributes: tuple[Attributes, ...]
 
 
 class Place(NamedTuple):
@@ -118,27 +128,57 @@ class FirstStage:
             rights &= entry
             executable = executable and not entry & _NO_EXECUTE
             writable = rights & _WRITE == _WRITE
-            page = Page(
-                host=0,
-                shift=3 + 9 * level,
-                readable=True,
-                writable=writable,
-                supervisor_writable=writable or not tables.write_protect,
-                user=rights & _USER == _USER,
-                executable=executable,
-                dirty=entry & _DIRTY == _DIRTY,
+            kind = kind_of(
+                8 << 9 * level,
+                True,
+                writable,
+                writable or not tables.write_protect,
+                rights & _USER == _USER,
+                executable,
+                entry & _DIRTY == _DIRTY,
+                tables.attributes[_memory_type(entry, level)],
             )
             if per_level:  # execution is looked at last, as in an entry on its own
-                check(page._replace(executable=True), intent)
+                check(kind.but(executable=True), intent)
             is_page = level == 1 or (level <= 3 and entry & _PAGE_SIZE)
             if entry & (self._page_reserved[level] if is_page else self._table_reserved):
                 raise Blocked(FaultReason.SFS_3)
             if is_page or per_level:
-                check(page, intent)
+                check(kind, intent)
             if is_page:
-                return Found(page._replace(host=entry & _PAGE_MASK[level]), place, entry)
+                return Found(Page(entry & _PAGE_MASK[level], kind), place, entry)
             self.mark(tables, place, entry, dirty=False)
             level, table, fresh = level - 1, entry & _TABLE, self.caches_tables
+
+    def small_pages(self, tables: Directory) -> SmallPage:
+        """How the entries of last tables are read for the short way, where the first stage is alone."""
+        # Memory itself is asked, unless reading an entry has been given another meaning.
+        read_entry = self.memory.read_u64 if type(self).read_entry is FirstStage.read_entry else self.read_entry
+        reserved, attributes = self._page_reserved[1], tables.attributes
+        # By access: whether the request writes. Marks have to be set already.
+        reads = _PRESENT | _USER | _ACCESSED | (_EXTENDED if tables.extended else 0)
+        writes = reads | _WRITE | _DIRTY
+        wanted, protected = (0, reads, writes, writes), bool(tables.write_protect)
+
+        def kind(entry: int, executable: bool) -> PageKind:
+            writable, dirty = entry & _WRITE == _WRITE, entry & _DIRTY == _DIRTY
+            page = attributes[_memory_type(entry, 1)]
+            return kind_of(4096, True, writable, writable or not protected, True, executable, dirty, page)
+
+        kinds: dict[int, PageKind] = {}
+
+        def small_page(table: Table, address: int, access: Access) -> Page | None:
+            entry = read_entry(table.address + (address >> 9 & 0xFF8))
+            allowed = entry & (table.rights | ~_RIGHTS)
+            if allowed & wanted[access] != wanted[access] or entry & reserved:
+                return None
+            key = allowed & _KIND | table.executable
+            found = kinds.get(key)
+            if found is None:
+                found = kinds[key] = kind(allowed, table.executable and not entry & _NO_EXECUTE)
+            return Page(entry & _TABLE, found)
+
+        return small_page
 
     def read_entry(self, where: int) -> int:
         """One 64-bit entry. Raises MemoryAccessError."""
@@ -163,15 +203,15 @@ class FirstStage:
                 raise Blocked(unreadable) from None
             raise
         page, _, _ = leaf
-        if not page.readable:
+        if not page.kind.readable:
             raise Blocked(unreadable)
         self.second_stage.mark_page(second, leaf, dirty=False)
-        return Place(page.host | address & (1 << page.shift) - 1, leaf)
+        return Place(page.host | address & page.kind.size - 1, leaf)
 
     def mark_page(self, tables: Directory, found: Found, *, dirty: bool) -> Page:
         """Record the access in the page's own entry; the page as it is from then on."""
         self.mark(tables, found.place, found.entry, dirty=dirty)
-        return found.page._replace(dirty=dirty or found.page.dirty)
+        return Page(found.page.host, found.page.kind.but(dirty=dirty))
 
     def mark(self, tables: Directory, place: Place, entry: int, *, dirty: bool) -> None:
         """Set A, EA where it is kept, and D, all in one update; nothing is written when they are set already."""
@@ -182,7 +222,7 @@ class FirstStage:
             raise Blocked(FaultReason.SFS_9)
         if place.within is not None and tables.second is not None:
             page, where, _ = place.within
-            if not page.writable:
+            if not page.kind.writable:
                 raise Blocked(FaultReason.SFS_8)
             # The second stage sees the update as a write to the page of tables.
             leaf = page, where, self.second_stage.read_entry(where)
@@ -193,19 +233,24 @@ class FirstStage:
             raise Blocked(FaultReason.SFS_10) from None
 
 
+def _memory_type(entry: int, level: int) -> int:
+    """PAT, PCD and PWT of an entry that maps a page, as a number of three bits (spec 3.6.5)."""
+    return entry >> 3 & 3 | entry >> (_PAT_LARGE if level > 1 else _PAT_SMALL) - 2 & 4
+
+
 def is_canonical(address: int, levels: int) -> bool:
     """Whether the bits above what `levels` can index all equal the top one they can (spec 3.6.1)."""
     above = address >> 11 + 9 * levels
     return above in (0, (1 << 53 - 9 * levels) - 1)
 
 
-def check(page: Page, intent: Intent) -> None:
+def check(kind: PageKind, intent: Intent) -> None:
     """Whether a page that a first stage maps permits the request (spec 3.6.1). Raises Blocked: SGN.2, 3, 6, 7."""
-    if intent.user and not page.user:
+    if intent.user and not kind.user:
         raise Blocked(FaultReason.SGN_2)
-    if intent.write and not (page.writable if intent.user else page.supervisor_writable):
+    if intent.write and not (kind.writable if intent.user else kind.supervisor_writable):
         raise Blocked(FaultReason.SGN_6)
-    if intent.read and not page.readable:
+    if intent.read and not kind.readable:
         raise Blocked(FaultReason.SGN_7)
-    if intent.execute and not page.executable:
+    if intent.execute and not kind.executable:
         raise Blocked(FaultReason.SGN_3)

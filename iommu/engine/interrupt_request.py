@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from iommu.engine.events import Message
-from iommu.engine.paging import INTERRUPT_RANGE, in_interrupt_range
+from iommu.engine.paging import in_interrupt_range
 from iommu.engine.reasons import FaultReason
-from iommu.engine.request import SourceId
+from iommu.engine.request import INTERRUPT_RANGE, SourceId
 from iommu.errors import MisuseError
 from iommu.structures import CompatibilityAddress, CompatibilityData
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from iommu.engine.attributes import of_second_stage
 from iommu.engine.caches import CachedContext, Caches, Page
 from iommu.engine.capabilities import Capabilities
-from iommu.engine.paging import INTERRUPT_RANGE, Intent, as_translated, in_interrupt_range, intent_of, through
+from iommu.engine.paging import Intent, as_translated, in_interrupt_range, intent_of, through
 from iommu.engine.reasons import Blocked, FaultReason
-from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId, blocked
+from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId, blocked, unmapped
 from iommu.engine.second_stage import LEGACY, SecondStage, Tables
+from iommu.engine.shortcut import Shortcut
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory
 from iommu.structures import ContextEntry, RootEntry, TranslationType
-
-_READ, _WRITE, _PASS_THROUGH = Access.READ, Access.WRITE, TranslationType.PASS_THROUGH
-
-_new_outcome = tuple.__new__
 
 # ContextEntry.AW to page-table levels; the other encodings are reserved.
 LEVELS = {1: 3, 2: 4, 3: 5}
@@ -37,7 +35,8 @@ class LegacyMode:
         self.memory, self.capabilities = memory, capabilities
         self.second_stage, self.caches = second_stage, caches
         self.root_table = 0
-        self._find_context = caches.contexts.find
+        self.find_context = caches.contexts.find
+        self._attributes = of_second_stage(leaf_decides=capabilities.snoop_control)
         width = capabilities.host_address_width
         self._root_reserved = RootEntry.reserved_mask(width)
         self._context_reserved = ContextEntry.reserved_mask(width)
@@ -58,39 +57,6 @@ class LegacyMode:
                 self.caches.contexts.drop_matching(request.source_id, 0)
             raise Blocked(condition.reason, condition.fpd | context.fpd) from None
 
-    def plain(self, request: DmaRequest) -> Outcome | None:
-        """The outcome of a request for which a context and a page are found as plainly as can be; None for any other.
-
-        It says nothing that `translate` would not: it is there for speed, and nearly all requests end here.
-        """
-        # By index: to take apart a tuple of a class of its own takes three times as long.
-        context = self._find_context(request[0])
-        if context is None or request[4] is not None or request[6] or not request[3] or context[1] is _PASS_THROUGH:
-            return None
-        address, access, pages = request[1], request[2], context[4]
-        page = pages[0].get(address >> 12) or pages.find(address) or self.unseen(context[0], address, access)
-        if page is None:
-            return None
-        readable, writable, size = page[2], page[3], 1 << page[1]
-        if not (readable or access is _WRITE) or not (writable or access is _READ):
-            return None
-        host = page[0] | address & size - 1
-        if host >> 20 == INTERRUPT_RANGE:
-            return None
-        # What Outcome's constructor does, without its defaults.
-        return _new_outcome(Outcome, (host, size, None, False, False, readable, writable, False, (), ()))
-
-    def unseen(self, domain_id: int, address: int, access: Access) -> Page | None:
-        """A page that the walk would find and remember without ado; None leaves that to the walk."""
-        if address >> 20 == INTERRUPT_RANGE:
-            return None
-        # Access counts as R and W of an entry do.
-        page = self.second_stage.quick(domain_id, address, access)
-        if page is None or page[0] >> 20 == INTERRUPT_RANGE:
-            return None
-        self.caches.iotlb.fill(domain_id, None, address, page)
-        return page
-
     def context_of(self, request: DmaRequest) -> CachedContext:
         """The context of the request's device, from the cache or from memory."""
         context = self.caches.contexts.find(request.source_id)
@@ -100,9 +66,12 @@ class LegacyMode:
         entry = ContextEntry(self.context_entry(request.source_id))
         translation_type = self.translation_type(entry)
         self.admit(translation_type, request, entry.FPD)
-        tables = Tables(entry.SSPTPTR, self.levels(entry), entry.DID, LEGACY)
-        pages = self.caches.iotlb.pages_of(entry.DID)
-        context = CachedContext(entry.DID, translation_type, tables, entry.FPD, pages)
+        tables = Tables(entry.SSPTPTR, self.levels(entry), entry.DID, LEGACY, self._attributes)
+        shortcut = None
+        if translation_type is not TranslationType.PASS_THROUGH:
+            small_page = self.second_stage.small_pages(tables)
+            shortcut = Shortcut(self.caches.iotlb, self.caches.second_stage, entry.DID, None, small_page)
+        context = CachedContext(entry.DID, translation_type, tables, entry.FPD, shortcut)
         self.caches.contexts.fill(request.source_id, context)
         return context
 
@@ -185,7 +154,7 @@ class LegacyMode:
         """The host address is the address; only the host's width limits it (spec 3.9)."""
         if request.address >> self.capabilities.host_address_width:
             raise Blocked(FaultReason.LGN_1)
-        return Outcome(request.address)
+        return unmapped(request.address)
 
     def through_pages(self, context: CachedContext, request: DmaRequest) -> Outcome:
         """By the IOTLB or the walk; what the walk found is remembered only if the request goes through by it."""
@@ -194,8 +163,8 @@ class LegacyMode:
         intent = self.intent(request)
         cached = self.caches.iotlb.find(context.domain_id, None, request.address)
         page = cached or self.second_stage.walk(context.tables, request.address, intent)[0]
-        if intent.lacks(page.readable, page.writable):
-            raise Blocked(LEGACY.permission_of(intent, page.readable, page.writable))
+        if intent.lacks(page.kind.readable, page.kind.writable):
+            raise Blocked(LEGACY.permission_of(intent, page.kind.readable, page.kind.writable))
         outcome = self.outcome(page, request)
         if cached is None:
             self.caches.iotlb.fill(context.domain_id, None, request.address, page)
@@ -210,7 +179,7 @@ class LegacyMode:
 
     def outcome(self, page: Page, request: DmaRequest) -> Outcome:
         """The host address within the page. No DMA may reach the interrupt range through a translation."""
-        host = page.host | request.address & (1 << page.shift) - 1
+        host = page.host | request.address & page.kind.size - 1
         if self.reaches_interrupt_range(page, host):
             raise Blocked(FaultReason.LGN_4)
         return through(host, page)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from iommu.engine.capabilities import Capabilities
 from iommu.errors import MisuseError
 from iommu.fields import Rule
-from iommu.registers import FIXED_REGISTERS, FRCD, IOTLB, IVA, Register
+from iommu.registers import FIXED_REGISTERS, FRCD, IOTLB, IVA, MTRRCAP, Register
 
 Effect = Callable[[int], None]
 """Called after a write with the bits software wrote, 0 where the access did not reach."""
@@ -63,6 +63,8 @@ class RegisterFile:
         self.slots["VER"].value = self.capabilities.version
         self.slots["CAP"].value = capabilities.cap
         self.slots["ECAP"].value = capabilities.ecap
+        if capabilities.memory_types:
+            self.slots["MTRRCAP"].value = MTRRCAP.make(WC=1, FIX=1, VCNT=10)
 
     def _place(self, name: str, layout: type[Register], offset: int) -> None:
         # IVA's address is an input address of devices, not one of the host's: all of its bits are there.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple
 
+from iommu.engine.attributes import PLAIN, Attributes
 from iommu.engine.reasons import FaultReason
 from iommu.errors import MisuseError
 
 PAGE_4K = 1 << 12
+INTERRUPT_RANGE = 0xFEE
+"""Address bits 31:20 of the interrupt address range; bits 63:32 are 0 (spec 3.14)."""
 
 
 class SourceId(int):
@@ -60,20 +64,9 @@ class AddressType(IntEnum):
     TRANSLATED = 2
 
 
-class _DmaFields(NamedTuple):
-    source_id: SourceId
-    address: int
-    access: Access
-    length: int
-    pasid: int | None
-    privileged: bool
-    address_type: AddressType
-    execute: bool
-    no_write: bool
-
-
-class DmaRequest(_DmaFields):
-    """One memory request as it arrives at the unit.
+@dataclass(slots=True, unsafe_hash=True)
+class DmaRequest:
+    """One memory request as it arrives at the unit. It is checked when it is made, and not to be changed afterwards.
 
     Attributes:
         source_id: who asks.
@@ -90,61 +83,50 @@ class DmaRequest(_DmaFields):
         MisuseError: no device could send such a request.
     """
 
-    __slots__ = ()
+    # Slots, and nothing that keeps them from being set: both are read and made a million times a second.
+    source_id: SourceId
+    address: int
+    access: Access
+    length: int = 1
+    pasid: int | None = None
+    privileged: bool = False
+    address_type: AddressType = AddressType.UNTRANSLATED
+    execute: bool = False
+    no_write: bool = False
 
-    def __new__(
-        cls,
-        source_id: SourceId,
-        address: int,
-        access: Access,
-        length: int = 1,
-        pasid: int | None = None,
-        privileged: bool = False,
-        address_type: AddressType = AddressType.UNTRANSLATED,
-        execute: bool = False,
-        no_write: bool = False,
-    ) -> Self:
-        fields = source_id, address, access, length, pasid, privileged, address_type, execute, no_write
-        return super().__new__(cls, *fields).check()
-
-    def check(self) -> Self:
-        """Itself. Raises MisuseError when no device could send such a request; making one does this by itself."""
-        if not isinstance(self.source_id, SourceId):
-            raise MisuseError(f"source_id is a SourceId, not {self.source_id!r}")
-        if not isinstance(self.access, Access):
-            raise MisuseError(f"access is an Access, not {self.access!r}")
+    def __post_init__(self) -> None:
+        self._check_types()
         if not 0 <= self.address < 1 << 64:
             raise MisuseError(f"address {self.address:#x} is not a 64-bit address")
         if self.length < 0 or (self.address & 0xFFF) + self.length > PAGE_4K:
             raise MisuseError(f"{self.length} bytes at {self.address:#x} are not within one 4 KiB page")
         if self.length == 0 and self.access is not Access.READ:
             raise MisuseError("only a read can have length 0")
-        if self.pasid is not None and not 0 <= self.pasid < 1 << 20:
+        if self.pasid is None:
+            if self.privileged:
+                raise MisuseError("only a request with a PASID can ask for privileged mode")
+        elif not 0 <= self.pasid < 1 << 20:
             raise MisuseError(f"PASID {self.pasid:#x} is not a 20-bit number")
-        if self.privileged and self.pasid is None:
-            raise MisuseError("only a request with a PASID can ask for privileged mode")
         if self.execute and (self.pasid is None or self.access is not Access.READ):
             raise MisuseError("only a read with a PASID can ask to execute")
         if self.no_write and self.address_type is not AddressType.TRANSLATION_REQUEST:
             raise MisuseError("no_write belongs to a translation request")
-        return self
+
+    def _check_types(self) -> None:
+        """Plain numbers would be taken for something else further on."""
+        if not isinstance(self.source_id, SourceId):
+            raise MisuseError(f"source_id is a SourceId, not {self.source_id!r}")
+        if not isinstance(self.access, Access):
+            raise MisuseError(f"access is an Access, not {self.access!r}")
+        if not isinstance(self.address_type, AddressType):
+            raise MisuseError(f"address_type is an AddressType, not {self.address_type!r}")
+        if not isinstance(self.address, int) or not isinstance(self.length, int):
+            raise MisuseError(f"address and length are numbers, not {self.address!r} and {self.length!r}")
 
 
-class Outcome(NamedTuple):
-    """What became of a request.
+class Grant(NamedTuple):
+    """All of an outcome but the address, which is the same for every request to a page. See Outcome."""
 
-    Attributes:
-        host_address: where it went; None when it was blocked or is not DMA at all.
-        page_size: bytes of the page that maps it; 4096 where nothing maps it (pass-through, translation off).
-        fault: why it was blocked; None when it went through, or was dropped without a fault the architecture names.
-        recorded: the fault reached a fault recording register.
-        interrupt: the address is in the interrupt range: the request is a message, not DMA (spec 3.14).
-        readable, writable, executable: the effective permissions; what a translation request is answered with.
-        stale: with auditing on, the cached items that were used and no longer match memory.
-        trace: with tracing on, the steps of the walk.
-    """
-
-    host_address: int | None
     page_size: int = PAGE_4K
     fault: FaultReason | None = None
     recorded: bool = False
@@ -152,13 +134,88 @@ class Outcome(NamedTuple):
     readable: bool = True
     writable: bool = True
     executable: bool = False
+    attributes: Attributes = PLAIN
     stale: tuple[object, ...] = ()
     trace: tuple[object, ...] = ()
 
 
+@dataclass(slots=True, unsafe_hash=True)
+class Outcome:
+    """What became of a request.
+
+    Attributes:
+        host_address: where it went; None when it was blocked or is not DMA at all.
+        grant: all the rest, which can be read from the outcome itself.
+    """
+
+    host_address: int | None
+    grant: Grant
+
+    @property
+    def page_size(self) -> int:
+        """Bytes of the page that maps it; 4096 where nothing maps it (pass-through, translation off)."""
+        return self.grant.page_size
+
+    @property
+    def fault(self) -> FaultReason | None:
+        """Why it was blocked; None when it went through, or was dropped without a fault the architecture names."""
+        return self.grant.fault
+
+    @property
+    def recorded(self) -> bool:
+        """The fault reached a fault recording register."""
+        return self.grant.recorded
+
+    @property
+    def interrupt(self) -> bool:
+        """The address is in the interrupt range: the request is a message, not DMA (spec 3.14)."""
+        return self.grant.interrupt
+
+    @property
+    def readable(self) -> bool:
+        """The effective permission to read; what a translation request is answered with, as the next two."""
+        return self.grant.readable
+
+    @property
+    def writable(self) -> bool:
+        """The effective permission to write."""
+        return self.grant.writable
+
+    @property
+    def executable(self) -> bool:
+        """The effective permission to execute, where it was asked for."""
+        return self.grant.executable
+
+    @property
+    def attributes(self) -> Attributes:
+        """Snooping and memory types."""
+        return self.grant.attributes
+
+    @property
+    def stale(self) -> tuple[object, ...]:
+        """With auditing on, the cached items that were used and no longer match memory."""
+        return self.grant.stale
+
+    @property
+    def trace(self) -> tuple[object, ...]:
+        """With tracing on, the steps of the walk."""
+        return self.grant.trace
+
+    def replace(self, **changes: Any) -> Outcome:
+        """The same with other values of what a grant holds."""
+        return Outcome(self.host_address, self.grant._replace(**changes))
+
+
+_UNMAPPED = Grant()
+_BLOCKED = Grant(page_size=0, readable=False, writable=False)
+INTERRUPT = Outcome(None, _BLOCKED._replace(interrupt=True))
+
+
+def unmapped(host_address: int, attributes: Attributes = PLAIN) -> Outcome:
+    """The outcome of a request that goes where it says, with no page that maps it."""
+    return Outcome(host_address, _UNMAPPED if attributes is PLAIN else _UNMAPPED._replace(attributes=attributes))
+
+
 def blocked(reason: FaultReason | None = None, *, recorded: bool = False) -> Outcome:
     """The outcome of a request that goes nowhere."""
-    return Outcome(None, 0, reason, recorded, readable=False, writable=False)
-
-
-INTERRUPT = Outcome(None, 0, interrupt=True, readable=False, writable=False)
+    return Outcome(None, _BLOCKED if reason is None else _BLOCKED._replace(fault=reason, recorded=recorded))

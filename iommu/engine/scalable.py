@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from iommu.engine.caches import Caches, Page, Process, ScalableContext
+from iommu.engine.attributes import Attributes, nested, of_first_stage, of_second_stage
+from iommu.engine.caches import Caches, Page, Process, ScalableContext, kind_of
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.first_stage import Directory, FirstStage, Found, check
 from iommu.engine.legacy import LEVELS
 from iommu.engine.paging import Intent, as_translated, in_interrupt_range, intent_of, through
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
-from iommu.engine.request import AddressType, DmaRequest, Outcome, SourceId, blocked
+from iommu.engine.request import AddressType, DmaRequest, Outcome, SourceId, blocked, unmapped
 from iommu.engine.second_stage import SCALABLE, SecondStage, Tables
+from iommu.engine.shortcut import Shortcut
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory
 from iommu.structures import (
@@ -52,6 +54,8 @@ class ScalableMode:
         self.memory, self.capabilities, self.policy = memory, capabilities, policy
         self.first_stage, self.second_stage, self.caches = first_stage, second_stage, caches
         self.root_table = 0
+        self.find_context, self._find_process = caches.scalable_contexts.find, caches.pasids.find
+        self._pasid_bits = capabilities.pasid_bits
         width, offered = capabilities.host_address_width, capabilities.offered
         self._root_reserved = ScalableRootHalf.reserved_mask(width)
         self._context_reserved = ScalableContextEntry.reserved_mask(width, offered)
@@ -82,10 +86,22 @@ class ScalableMode:
             process = self.process_of(context, request.source_id, pasid)
         except Blocked as condition:
             raise Blocked(condition.reason, condition.fpd | context.fpd) from None
+        if request.pasid is None and not context.rid_priv:
+            context.shortcut = process.shortcut
         try:
             return self.through(context, process, pasid, request)
         except Blocked as condition:
             raise Blocked(condition.reason, condition.fpd | process.fpd) from None
+
+    def shortcut(self, request: DmaRequest) -> Shortcut | None:
+        """What is known of the PASID of a request; None where the request has to go the long way."""
+        context, pasid = self.find_context(request.source_id), request.pasid
+        if context is None or pasid is None or request.privileged or request.execute:
+            return None
+        if not context.pasid_enabled or pasid >= context.pasids or pasid >> self._pasid_bits:
+            return None
+        process = self._find_process((request.source_id, pasid))
+        return None if process is None else process.shortcut
 
     # Root and context entry (spec 9.2, 9.4).
 
@@ -171,6 +187,8 @@ class ScalableMode:
 
     def decode_process(self, entry: PasidEntry, pasid: int, fpd: int) -> Process:
         """The stages the entry names, ready to be walked."""
+        typed = self.capabilities.memory_types
+        snooped, uncacheable = bool(entry.PGSNP), typed and bool(entry.CD)
         second = self.second_tables(entry) if entry.PGTT in (SECOND, NESTED) else None
         first = None
         if entry.PGTT in (FIRST, NESTED):
@@ -183,8 +201,25 @@ class ScalableMode:
                 extended=entry.EAFE,
                 snooped=self.is_snooped(entry),
                 second=second,
+                attributes=of_first_stage(
+                    snooped=snooped, pat=_pat(entry) if typed else None, uncacheable=uncacheable
+                ),
             )
-        return Process(entry.DID, entry.PGTT, first, second, entry.ERE, entry.SRE, entry.raw, fpd)
+        attributes = Attributes(snooped, uncacheable=uncacheable)
+        process = Process(entry.DID, entry.PGTT, first, second, entry.ERE, entry.SRE, attributes, entry.raw, fpd)
+        process.shortcut = self.shortcut_of(process, pasid)
+        return process
+
+    def shortcut_of(self, process: Process, pasid: int) -> Shortcut | None:
+        """The short way through one stage."""
+        iotlb, first, second = self.caches.iotlb, process.first, process.second
+        if first is not None and second is None:
+            small_page = self.first_stage.small_pages(first)
+            return Shortcut(iotlb, self.caches.first_stage, process.domain_id, pasid, small_page)
+        if second is not None and first is None:
+            small_page = self.second_stage.small_pages(second)
+            return Shortcut(iotlb, self.caches.second_stage, process.domain_id, None, small_page)
+        return None
 
     def is_supported(self, entry: PasidEntry) -> bool:
         """Whether the unit has the stages the entry asks for, in the depths it asks for."""
@@ -235,7 +270,7 @@ class ScalableMode:
                 return self.through_first(process, process.first, pasid, intent, request)
             if process.second is not None:
                 return self.through_second(process, process.second, intent, request)
-            return self.pass_through(request)
+            return self.pass_through(request, process)
         except Blocked as condition:
             # A translation request for what is merely not mapped is answered, without permissions.
             if request.address_type and condition.reason in _MERELY_NOT_MAPPED:
@@ -263,19 +298,25 @@ class ScalableMode:
         if not intent.user and not process.supervisor_enabled:
             raise Blocked(FaultReason.SPT_6)
 
-    def pass_through(self, request: DmaRequest) -> Outcome:
+    def pass_through(self, request: DmaRequest, process: Process) -> Outcome:
         """The host address is the address (spec 3.9)."""
         if request.address >> self.capabilities.host_address_width:
             raise Blocked(FaultReason.SGN_4)
         if in_interrupt_range(request.address):
             raise Blocked(FaultReason.SGN_8)
-        return Outcome(request.address)
+        return unmapped(request.address, process.attributes)
 
     def second_tables(self, entry: PasidEntry) -> Tables:
         """The second stage the entry names."""
-        return Tables(
-            entry.SSPTPTR, LEVELS[entry.AW], entry.DID, SCALABLE, marks=entry.SSADE, snooped=self.is_snooped(entry)
+        typed = self.capabilities.memory_types
+        attributes = of_second_stage(
+            snooped=bool(entry.PGSNP),
+            leaf_decides=self.capabilities.snoop_control,
+            typed=typed and bool(entry.EMTE),
+            uncacheable=typed and bool(entry.CD),
         )
+        marks, snooped = entry.SSADE, self.is_snooped(entry)
+        return Tables(entry.SSPTPTR, LEVELS[entry.AW], entry.DID, SCALABLE, attributes, marks, snooped)
 
     def is_snooped(self, entry: PasidEntry) -> int:
         """Whether the walk is coherent, so that entries can be updated by it."""
@@ -295,14 +336,14 @@ class ScalableMode:
         page, _, _ = leaf
         self.permit(page, intent)
         outcome = self.outcome(page, intent, request)
-        page = self.second_stage.mark_page(tables, leaf, dirty=intent.dirties and page.writable)
+        page = self.second_stage.mark_page(tables, leaf, dirty=intent.dirties and page.kind.writable)
         self.caches.iotlb.fill(process.domain_id, None, request.address, page)
         return self.answer(outcome, page, request)
 
     def permit(self, page: Page, intent: Intent) -> None:
         """Whether a second-stage page permits the request. Raises Blocked: SGN.6, SGN.7."""
-        if intent.lacks(page.readable, page.writable):
-            raise Blocked(SCALABLE.permission_of(intent, page.readable, page.writable))
+        if intent.lacks(page.kind.readable, page.kind.writable):
+            raise Blocked(SCALABLE.permission_of(intent, page.kind.readable, page.kind.writable))
 
     def through_first(
         self, process: Process, tables: Directory, pasid: int, intent: Intent, request: DmaRequest
@@ -310,7 +351,7 @@ class ScalableMode:
         """First stage, alone or nested in a second (spec 3.6, 3.8)."""
         page = self.cached_page(process.domain_id, pasid, intent, request)
         if page is not None:
-            check(page, intent)
+            check(page.kind, intent)
             return self.answer(self.outcome(page, intent, request), page, request)
         found = self.first_stage.walk(tables, request.address, intent)
         if tables.second is None:
@@ -326,7 +367,7 @@ class ScalableMode:
         self, tables: Directory, second: Tables, found: Found, intent: Intent, request: DmaRequest
     ) -> tuple[Outcome, Page]:
         """The page of a first stage is a guest address: the second stage maps it (spec 3.8)."""
-        guest = found.page.host | request.address & (1 << found.page.shift) - 1
+        guest = found.page.host | request.address & found.page.kind.size - 1
         if not self.second_stage.covers(second, guest):
             raise Blocked(FaultReason.SGN_5)
         leaf = self.second_stage.walk(second, guest, intent)
@@ -337,49 +378,56 @@ class ScalableMode:
         dirty = dirties(both, intent)
         first = self.first_stage.mark_page(tables, found, dirty=dirty)
         last = self.second_stage.mark_page(second, leaf, dirty=dirty)
-        return outcome, both._replace(dirty=first.dirty and last.dirty)
+        return outcome, Page(both.host, both.kind.but(dirty=first.kind.dirty and last.kind.dirty))
 
     def cached_page(self, domain_id: int, pasid: int | None, intent: Intent, request: DmaRequest) -> Page | None:
         """The IOTLB's page; none where a write has still to be recorded in the tables."""
         page = self.caches.iotlb.find(domain_id, pasid, request.address)
-        if page is None or (intent.dirties and not page.dirty):
+        if page is None or (intent.dirties and not page.kind.dirty):
             return None
         return page
 
     def outcome(self, page: Page, intent: Intent, request: DmaRequest) -> Outcome:
         """The host address within the page. No DMA may reach the interrupt range through a translation."""
-        host = page.host | request.address & (1 << page.shift) - 1
+        host = page.host | request.address & page.kind.size - 1
         if in_interrupt_range(host):
             raise Blocked(FaultReason.SGN_8)
         outcome = through(host, page)
         if intent.user and not intent.execute:
             return outcome
-        writable = page.writable if intent.user else page.supervisor_writable
-        return outcome._replace(writable=bool(writable), executable=intent.execute and bool(page.executable))
+        writable = page.kind.writable if intent.user else page.kind.supervisor_writable
+        return outcome.replace(writable=writable, executable=intent.execute and page.kind.executable)
 
     def answer(self, outcome: Outcome, page: Page, request: DmaRequest) -> Outcome:
         """A translation request that will not write is told of write permission only where D is set already."""
-        if request.no_write and self.capabilities.no_write_requests and not page.dirty:
-            return outcome._replace(writable=False)
+        if request.no_write and self.capabilities.no_write_requests and not page.kind.dirty:
+            return outcome.replace(writable=False)
         return outcome
+
+
+def _pat(entry: PasidEntry) -> int:
+    """The page attribute table, its 32 bits."""
+    return entry.raw >> PasidEntry.PA0.lsb & 0xFFFF_FFFF
 
 
 def dirties(page: Page, intent: Intent) -> bool:
     """Whether the request is recorded as a write: it is one, or may become one by what it is told."""
-    return intent.dirties and (page.writable if intent.user else page.supervisor_writable)
+    return intent.dirties and (page.kind.writable if intent.user else page.kind.supervisor_writable)
 
 
 def combine(first: Page, second: Page, guest: int) -> Page:
     """A nested translation: the smaller of the two pages, and the permissions of both (spec 3.8)."""
-    shift = min(first.shift, second.shift)
-    host = second.host | guest & (1 << second.shift) - 1
-    return Page(
-        host=host >> shift << shift,
-        shift=shift,
-        readable=first.readable and second.readable,
-        writable=first.writable and second.writable,
-        supervisor_writable=first.supervisor_writable and second.writable,
-        user=first.user,
-        executable=first.executable,
-        dirty=first.dirty and second.dirty,
+    one, other = first.kind, second.kind
+    size = min(one.size, other.size)
+    host = second.host | guest & other.size - 1
+    kind = kind_of(
+        size,
+        one.readable and other.readable,
+        one.writable and other.writable,
+        one.supervisor_writable and other.writable,
+        one.user,
+        one.executable,
+        one.dirty and other.dirty,
+        nested(one.attributes, other.attributes),
     )
+    return Page(host & -size, kind)

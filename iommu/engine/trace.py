@@ -45,7 +45,7 @@ from iommu.structures import (
 _SECOND: dict[int, type[Layout]] = {1: SecondStage4KPage, 2: SecondStage2MPage, 3: SecondStage1GPage}
 _FIRST: dict[int, type[Layout]] = {1: FirstStage4KPage, 2: FirstStage2MPage, 3: FirstStage1GPage}
 _LARGE = SecondStage2MPage.PS.mask
-_SIZES = {1: "4 KiB", 2: "2 MiB", 3: "1 GiB"}
+_SIZES = {1 << 12: "4 KiB", 1 << 21: "2 MiB", 1 << 30: "1 GiB"}
 
 Part = TypeVar("Part")
 
@@ -270,7 +270,7 @@ def read_paging_entry(
     raw = recorder.read(name, table, checked, where, peek)
     if level == 1 or (level <= 3 and raw & _LARGE):
         layout = pages.get(level, table)
-        size = _SIZES.get(level, "")
+        size = _SIZES.get(8 << 9 * level, "")
         page = raw & layout.fields["ADDR"].mask
         recorder.steps[-1] = replace(
             recorder.steps[-1], section=layout.section, view=layout(raw), checked=f"{checked}; {size} page {page:#x}"
@@ -299,7 +299,7 @@ def trace(translation: Translation, request: DmaRequest) -> Outcome:
     outcome = traced.translate(request)
     if outcome.fault is not None:
         recorder.fail(outcome.fault, reserved_bits(translation, recorder.steps[-1].view))
-    return outcome._replace(trace=tuple(recorder.steps))
+    return outcome.replace(trace=tuple(recorder.steps))
 
 
 def traced_copy(translation: Translation, recorder: Recorder) -> Translation:
@@ -355,8 +355,8 @@ def _traced_caches(caches: Any, recorder: Recorder) -> Any:
         recorder.known("PASID cache", "6.2.3", f"valid when it was read{points_to(entry)}", entry)
 
     def page(item: Any) -> None:
-        rights = f"{'R' if item.readable else '-'}{'W' if item.writable else '-'}"
-        recorder.known("IOTLB", "6.2.4", f"{_SIZES[(item.shift - 3) // 9]} page {item.host:#x}, {rights}")
+        rights = f"{'R' if item.kind.readable else '-'}{'W' if item.kind.writable else '-'}"
+        recorder.known("IOTLB", "6.2.4", f"{_SIZES[item.kind.size]} page {item.host:#x}, {rights}")
 
     traced.contexts = _CacheOf(caches.contexts, context)
     traced.scalable_contexts = _CacheOf(caches.scalable_contexts, scalable_context)

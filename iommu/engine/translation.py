@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from iommu.engine.caches import CachedContext, ScalableContext
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.faults import FaultLog
 from iommu.engine.interrupts import Interrupts
@@ -12,12 +13,13 @@ from iommu.engine.paging import in_interrupt_range
 from iommu.engine.policy import Policy
 from iommu.engine.protected_memory import ProtectedMemory
 from iommu.engine.reasons import Blocked, FaultReason
-from iommu.engine.request import AddressType, DmaRequest, Outcome, blocked
+from iommu.engine.request import AddressType, DmaRequest, Outcome, SourceId, blocked, unmapped
 from iommu.engine.scalable import ScalableMode
+from iommu.engine.shortcut import Shortcut
 from iommu.registers import TableMode
 
 
-def _never(_request: DmaRequest) -> Outcome | None:
+def _nothing(_request: object) -> None:
     return None
 
 
@@ -60,9 +62,17 @@ class Translation:
         self._choose()
 
     def _choose(self) -> None:
-        """Whether a context and a page alone may answer: only where nothing stands before them."""
-        plain = self.shortcuts and self._enabled and self.mode == TableMode.LEGACY and not self.protected.ranges
-        self.plain: Callable[[DmaRequest], Outcome | None] = self.legacy.plain if plain else _never
+        """Where the short way of a request begins: with its context, or where it has a PASID with that.
+
+        Both know nothing where anything stands before them.
+        """
+        self.find_context: Callable[[SourceId], CachedContext | ScalableContext | None] = _nothing
+        self.with_pasid: Callable[[DmaRequest], Shortcut | None] = _nothing
+        if self.shortcuts and self._enabled and not self.protected.ranges:
+            if self.mode == TableMode.LEGACY:
+                self.find_context = self.legacy.find_context
+            elif self.mode == TableMode.SCALABLE and self.capabilities.scalable_mode:
+                self.find_context, self.with_pasid = self.scalable.find_context, self.scalable.shortcut
 
     def set_root_table(self, address: int, mode: int) -> None:
         """What SRTP latches."""
@@ -71,13 +81,13 @@ class Translation:
         self._choose()
 
     def translate(self, request: DmaRequest) -> Outcome:
-        """Where the request goes, or why it does not; faults are recorded on the way. `plain` comes before it."""
+        """Where the request goes, or why it does not; faults are recorded on the way."""
         if in_interrupt_range(request.address) and request.pasid is None:
             return self.interrupts.message(request)
         if not self.enabled:
             # Nothing but plain requests is served while translation is off (doubt D-26).
             plain = request.address_type is AddressType.UNTRANSLATED and request.pasid is None
-            outcome = Outcome(request.address) if plain else blocked()
+            outcome = unmapped(request.address) if plain else blocked()
             return self.guard(outcome) if self.protected.ranges else outcome
         try:
             outcome = self.by_mode(request)

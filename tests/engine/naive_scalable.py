@@ -28,6 +28,8 @@ class Answer(NamedTuple):
     permissions: tuple[bool, bool] = (False, False)
     interrupt: bool = False
     updates: frozenset[tuple[int, int]] = frozenset()
+    attributes: tuple[bool, int | None, int | None, bool, bool] = (False, None, None, False, False)
+    """Snooped, first-stage memory type, second-stage memory type, IPAT, CD."""
 
 
 class Stop(Exception):
@@ -143,7 +145,8 @@ class Reader:
         """Root, context, PASID directory, PASID table, in this order."""
         request, can = self.request, self.can
         if request.pasid is None and 0xFEE0_0000 <= request.address <= 0xFEEF_FFFF:
-            return Answer(None, interrupt=request.address_type == 0)
+            dword = request.access is Access.WRITE and request.length == 4 and request.address % 4 == 0
+            return Answer(None, interrupt=request.address_type == 0 and dword)
         ttm = self.rtaddr >> 10 & 3
         if ttm == 3 and can.abort_dma:
             return Answer(None)
@@ -236,7 +239,10 @@ class Reader:
         first, second = pgtt in (FIRST, NESTED), pgtt in (SECOND, NESTED)
         surely = [10, 11, *range(80, 87), *range(91, 96), *range(192, 512)]
         perhaps = [5, 133, 134]
-        surely += [89, 90, *range(96, 128)]
+        if can.memory_types:
+            perhaps.extend(range(99, 128, 4))
+        else:
+            surely += [89, 90, *range(96, 128)]
         (perhaps if can.execute_requests else surely).append(129)
         (surely if first else perhaps).extend(range(136, 140))
         (surely if first else perhaps).extend(range(128 + can.host_address_width, 192))
@@ -288,7 +294,7 @@ class Reader:
                 raise Stop(0x83)
             if 0xFEE0_0000 <= address <= 0xFEEF_FFFF:
                 raise Stop(0x87)
-            return Answer(address, permissions=(True, True))
+            return Answer(address, permissions=(True, True), attributes=self.attributes(None, None))
         if pgtt == SECOND:
             reads = self.request.access is not Access.WRITE
             writes = self.request.access is not Access.READ
@@ -340,14 +346,34 @@ class Reader:
         for where in late:
             self.mark_first(*where, 0)
         if nested:
-            return self.nested_page(page + address % size, size, writes, (at, gpa))
+            found = self.nested_page(page + address % size, size, writes, (at, gpa))
+            snooped, _, emt, ipat, cd = found.attributes
+            _, memory_type, *_ = self.attributes((entry, level), None)
+            return found._replace(attributes=(snooped, memory_type, emt, ipat, cd))
         host = page + address % size
         if host >= 1 << self.can.host_address_width:
             raise Stop(0x83)
         if 0xFEE0_0000 <= host <= 0xFEEF_FFFF:
             raise Stop(0x87)
         self.mark_first(at, gpa, 1 << 6 if self.dirties(writes) else 0)
-        return Answer(host, size=size, permissions=(True, writes))
+        return Answer(host, size=size, permissions=(True, writes), attributes=self.attributes((entry, level), None))
+
+    def attributes(
+        self, first: tuple[int, int] | None, second: int | None
+    ) -> tuple[bool, int | None, int | None, bool, bool]:
+        """Snoop and memory types (1.6; 3.8.4 of the public text of revision 2.4; layouts 2.4, 2.6, 2.7)."""
+        pgsnp, cd, emte = (self.entry >> bit & 1 == 1 for bit in (88, 89, 90))
+        snooped = pgsnp or (second is not None and self.can.snoop_control and second >> 11 & 1 == 1)
+        if not self.can.memory_types:
+            return snooped, None, None, False, False
+        from_pat = from_emt = None
+        if first is not None:
+            entry, level = first
+            index = 4 * (entry >> (7 if level == 1 else 12) & 1) + 2 * (entry >> 4 & 1) + (entry >> 3 & 1)
+            from_pat = self.entry >> 96 + 4 * index & 7
+        if second is not None and emte:
+            from_emt = second >> 3 & 7
+        return snooped, from_pat, from_emt, from_emt is not None and (second or 0) >> 6 & 1 == 1, cd
 
     def reserved_in_first(self, level: int, leaf: bool) -> list[int]:
         """2.5, item 4."""
@@ -469,7 +495,7 @@ class Reader:
             self.held = [(at, 1 << 9 if dirty else 0)]
         else:
             self.mark_second(at, 1 << 9 if dirty else 0)
-        return Answer(host, size=size, permissions=(may_read, may_write))
+        return Answer(host, size=size, permissions=(may_read, may_write), attributes=self.attributes(None, entry))
 
     def mark_second(self, at: int, more: int) -> None:
         """2.6, the table of A and D."""

@@ -88,7 +88,10 @@ class RandomTables:
             kind = self.random.choice(self.types) << 6
             return self._table(SECONDS, levels) | kind | ssade | levels - 2 << 2 | self._seldom(2) | 1
         if word == 1:
-            return self.random.getrandbits(8) | self._mostly(1 << 23) * self.can.scalable_coherent
+            types = self.random.getrandbits(32) & 0x7777_7777 | self._seldom(8 << 4 * self.random.randrange(8))
+            flags = self._often(types << 32 | 1 << 26) | self._seldom(1 << 25)
+            flags = flags * self.can.memory_types | self._seldom(1 << 24) * self.can.snoop_control
+            return self.random.getrandbits(8) | self._mostly(1 << 23) * self.can.scalable_coherent | flags
         if word == 2:
             levels = self.random.choice((4, 4, 5)) if self.can.first_stage_5_level else 4
             bits = self._often(1) * self.can.supervisor_requests | self._often(2) * self.can.execute_requests
@@ -118,6 +121,7 @@ class RandomTables:
         size = 3 + 9 * level
         # Under a first-stage table, a large page leads to the table of the same level.
         target = pick.choice((pick.getrandbits(38), 0xFEE0_0000, FIRSTS, FIRSTS, self._page(FIRSTS, SECONDS)))
+        bits |= self._seldom(1 << 11) * self.can.snoop_control
         return target >> size << size | bits | self._large(level)
 
     def _large(self, level: int) -> int:
@@ -174,13 +178,15 @@ def agrees(answer: naive_scalable.Answer, outcome: Outcome, updates: dict[int, i
         return False
     if answer.host is not None and answer.size not in (0, outcome.page_size):
         return False
+    if answer.host is not None and answer.attributes != outcome.attributes:
+        return False
     return not asked or answer.permissions == (outcome.readable, outcome.writable)
 
 
 flags = (
     "pass_through", "device_tlb", "snoop_control", "zero_length_read", "coherent", "second_stage_dirty", "rid_priv",
     "rid_pasid", "first_stage_5_level", "first_stage_1g", "execute_requests", "supervisor_requests", "page_1g",
-    "extended_accessed", "scalable_coherent",
+    "extended_accessed", "scalable_coherent", "memory_types",
 )  # fmt: skip
 mostly = st.sampled_from((True, True, True, True, False))
 capabilities = st.fixed_dictionaries({
@@ -197,6 +203,7 @@ addresses = st.sampled_from((32, 36, 39, 39, 39, 39, 47, 47, 48, 57, 64)).flatma
     lambda bits: st.integers(0, (1 << bits) - 1)
 )
 negative = addresses.map(lambda address: (1 << 64) - 1 - address)
+near_interrupts = st.sampled_from((0xFEDF_FFF0, 0xFEE0_0000, 0xFEEF_F000, 0xFEF0_0000))
 pasids = st.sampled_from((None, None, None, 0, 1, 63, 64, 0x1FFF, 0x1FFF, 0x2000))
 kinds = st.sampled_from((*[AddressType.UNTRANSLATED] * 5, AddressType.TRANSLATION_REQUEST, AddressType.TRANSLATED))
 
@@ -206,11 +213,16 @@ def requests(draw: st.DrawFn) -> DmaRequest:
     """Any request a device can send."""
     pasid, kind = draw(pasids), draw(kinds)
     access, length = draw(
-        st.sampled_from(((Access.READ, 1), (Access.READ, 0), (Access.WRITE, 1), (Access.ATOMIC, 1)))
+        st.sampled_from(
+            ((Access.READ, 1), (Access.READ, 0), (Access.WRITE, 1), (Access.WRITE, 4), (Access.ATOMIC, 1))
+        )
     )
+    address = draw(st.one_of(addresses, addresses, addresses, addresses, negative, near_interrupts))
+    if length == 4:
+        address &= -4
     return DmaRequest(
         SourceId.of(draw(st.integers(0, 0xFFFF))),
-        draw(st.one_of(addresses, addresses, addresses, negative)),
+        address,
         access,
         length,
         pasid=pasid,

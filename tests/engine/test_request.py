@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -64,8 +65,8 @@ def test_accesses_are_read_and_write() -> None:
     assert {Access.READ, Access.WRITE} <= set(Access)
 
 
-@pytest.mark.parametrize("wrong", [{"source_id": 0x20}, {"access": 2}])
-def test_plain_numbers_are_no_source_id_and_no_access(wrong: dict[str, Any]) -> None:
+@pytest.mark.parametrize("wrong", [{"source_id": 0x20}, {"access": 2}, {"address_type": 1}, {"address": 1.0}])
+def test_what_is_of_another_type_is_misuse(wrong: dict[str, Any]) -> None:
     request = DmaRequest(SourceId(0, 4, 0), 0x5000, Access.WRITE)
     with pytest.raises(MisuseError):
-        request._replace(**wrong).check()
+        replace(request, **wrong)

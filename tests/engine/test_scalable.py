@@ -454,12 +454,15 @@ def test_second_stage_pointer_beyond_the_host_width(pgtt: int) -> None:
 @pytest.mark.parametrize("pgtt", [SECOND, NESTED, FIRST])
 @raises(FaultReason.SPT_3)
 def test_memory_type_fields_are_reserved_without_memory_types(pgtt: int) -> None:
-    """ECAP.MTS is 0 here, always: CD, EMTE and PAT."""
-    world = build(pgtt)
-    for bit in [89, 90, *range(96, 128)]:
-        world.flip(world.pasids[NIC, 0], bit)
-        assert world.fault() == 0x5A, f"bit {bit}"
-        world.flip(world.pasids[NIC, 0], bit)
+    """ECAP.MTS: CD, EMTE and PAT, whose types have three bits each."""
+    for offered in (False, True):
+        world = build(pgtt, memory_types=offered)
+        for bit in [89, 90, *range(96, 128)]:
+            world.flip(world.pasids[NIC, 0], bit)
+            reserved = not offered or (bit >= 96 and bit % 4 == 3)
+            assert world.code() == (0x5A if reserved else 0), f"bit {bit}"
+            world.flip(world.pasids[NIC, 0], bit)
+            world.unit.caches.drop_all_of_dma()
 
 
 @pytest.mark.parametrize(("pgtt", "bit", "flag"), [

@@ -12,6 +12,7 @@ from tests.engine.world import (
     ABSENT,
     GCMD,
     NIC,
+    PS,
     READ,
     RW,
     SRTP,
@@ -489,3 +490,15 @@ def test_interrupt_range_is_no_dma_even_beside_a_cached_table() -> None:
     assert world.dma(0xFEF0_0000).host_address == 0x9000
     assert world.dma(0xFEE0_1000).host_address is None
     assert world.dma(0xFEE0_1000, length=4).interrupt
+
+
+def test_cached_large_page_around_the_interrupt_range_does_not_swallow_messages() -> None:
+    """3.14: an address in the range is a message, whatever a page that is cached for its neighbours says."""
+    world = World()
+    top = world.page()
+    world.context(table=top)
+    world.map(top, 4, 0xFEE0_0000, 0x4000_0000 | RW | PS, 2)
+    world.start()
+    for _ in range(2):
+        assert world.dma(0xFEF0_1000).host_address == 0x4010_1000
+        assert world.dma(0xFEE0_0000, WRITE, length=4).interrupt

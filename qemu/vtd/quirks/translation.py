@@ -5,8 +5,8 @@ from __future__ import annotations
 from iommu import DmaRequest, MemoryAccessError, Outcome
 from iommu.engine.caches import CachedContext, Page
 from iommu.engine.legacy import LegacyMode
-from iommu.engine.paging import INTERRUPT_RANGE
 from iommu.engine.reasons import Blocked
+from iommu.engine.request import INTERRUPT_RANGE, unmapped
 from iommu.engine.second_stage import LEGACY, SecondStage
 from qemu.vtd.quirks.quirk import Quirk
 
@@ -28,8 +28,8 @@ class SilentOnHit(Quirk, LegacyMode):
         """A cached page without the permission ends the request as if FPD were set."""
         page = self.caches.iotlb.find(context.domain_id, None, request.address)
         intent = self.intent(request)
-        if page is not None and intent.lacks(page.readable, page.writable):
-            raise Blocked(LEGACY.permission_of(intent, page.readable, page.writable), fpd=1)
+        if page is not None and intent.lacks(page.kind.readable, page.kind.writable):
+            raise Blocked(LEGACY.permission_of(intent, page.kind.readable, page.kind.writable), fpd=1)
         return super().through_pages(context, request)
 
 
@@ -63,7 +63,7 @@ class InterruptRangeByPage(Quirk, LegacyMode):
 
     def reaches_interrupt_range(self, page: Page, host: int) -> bool:
         """By overlap of the page with the range."""
-        last = page.host + (1 << page.shift) - 1
+        last = page.host + page.kind.size - 1
         return page.host >> 20 <= INTERRUPT_RANGE <= last >> 20
 
 
@@ -79,7 +79,7 @@ class PassThroughUnlimited(Quirk, LegacyMode):
 
     def pass_through(self, request: DmaRequest) -> Outcome:
         """Any address goes."""
-        return Outcome(request.address)
+        return unmapped(request.address)
 
 
 class PassThroughPointerChecked(Quirk, LegacyMode):

@@ -1,5 +1,6 @@
 """The catalogue on engines broken on purpose: a conformance run that cannot fail would prove nothing."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,18 +26,18 @@ class WritePermissionSkipped(LegacyMode):
 class NeighbouringPage(LegacyMode):
     def outcome(self, page: Page, request: DmaRequest) -> Outcome:
         right = super().outcome(page, request)
-        return right if right.host_address is None else right._replace(host_address=right.host_address ^ 0x1000)
+        return right if right.host_address is None else replace(right, host_address=right.host_address ^ 0x1000)
 
 
 class OffsetLost(LegacyMode):
     def outcome(self, page: Page, request: DmaRequest) -> Outcome:
-        return super().outcome(page, request._replace(address=request.address & ~0xFFF))
+        return super().outcome(page, replace(request, address=request.address & ~0xFFF))
 
 
 class WidthUnchecked(LegacyMode):
     def through_pages(self, context: CachedContext, request: DmaRequest) -> Outcome:
         narrow = request.address & (1 << 12 + 9 * context.tables.levels) - 1
-        return super().through_pages(context, request._replace(address=narrow))
+        return super().through_pages(context, replace(request, address=narrow))
 
 
 class InterruptRangeOpen(LegacyMode):
@@ -56,7 +57,7 @@ class ReservedContextBitsUnchecked(LegacyMode):
 
 class OneContextForAll(LegacyMode):
     def context_of(self, request: DmaRequest) -> CachedContext:
-        return super().context_of(request._replace(source_id=type(request.source_id)(0, 4, 0)))
+        return super().context_of(replace(request, source_id=type(request.source_id)(0, 4, 0)))
 
 
 class ReservedTableBitsUnchecked(SecondStage):
