@@ -32,6 +32,8 @@ _PAGE_MASK = {level: layout.ADDR.mask for level, layout in _PAGES.items()}
 _PRESENT = FirstStageEntry.P.mask
 _PAGE_SIZE = FirstStage2MPage.PS.mask
 _TABLE = FirstStageTable.ADDR.mask
+# Without the call of a constructor: there is a page for every request of the short way that is new.
+_new = object.__new__
 _ACCESSED, _DIRTY, _EXTENDED = FirstStageEntry.A.mask, FirstStageEntry.D.mask, FirstStageEntry.EA.mask
 
 _USER, _WRITE, _NO_EXECUTE = FirstStageEntry.US.mask, FirstStageEntry.RW.mask, FirstStageEntry.XD.mask
@@ -162,8 +164,8 @@ class FirstStage:
 
         def kind(entry: int, executable: bool) -> PageKind:
             writable, dirty = entry & _WRITE == _WRITE, entry & _DIRTY == _DIRTY
-            page = attributes[_memory_type(entry, 1)]
-            return kind_of(4096, True, writable, writable or not protected, True, executable, dirty, page)
+            told = attributes[_memory_type(entry, 1)]
+            return kind_of(4096, True, writable, writable or not protected, True, executable, dirty, told)
 
         kinds: dict[int, PageKind] = {}
 
@@ -176,7 +178,9 @@ class FirstStage:
             found = kinds.get(key)
             if found is None:
                 found = kinds[key] = kind(allowed, table.executable and not entry & _NO_EXECUTE)
-            return Page(entry & _TABLE, found)
+            page = _new(Page)
+            page.host, page.kind = entry & _TABLE, found
+            return page
 
         return small_page
 

@@ -34,6 +34,9 @@ _PRESENT = SecondStageEntry.R.mask | SecondStageEntry.W.mask
 _PAGE_SIZE = SecondStage2MPage.PS.mask
 _TABLE = SecondStageTable.ADDR.mask
 _READ, _WRITE = SecondStageEntry.R.mask, SecondStageEntry.W.mask
+# Without the call of a constructor: there is a page for every request of the short way that is new.
+_new = object.__new__
+
 # What makes a small page what it is.
 _KIND = (
     _PRESENT
@@ -172,8 +175,8 @@ class SecondStage:
 
         def kind(entry: int) -> PageKind:
             readable, writable, dirty = (entry & bit == bit for bit in (_READ, _WRITE, _DIRTY))
-            page = attributes[second_stage_index(entry)]
-            return kind_of(4096, readable, writable, writable, True, True, dirty, page)
+            told = attributes[second_stage_index(entry)]
+            return kind_of(4096, readable, writable, writable, True, True, dirty, told)
 
         kinds: dict[int, PageKind] = {}
 
@@ -186,7 +189,9 @@ class SecondStage:
             found = kinds.get(key)
             if found is None:
                 found = kinds[key] = kind(key)
-            return Page(entry & _TABLE, found)
+            page = _new(Page)
+            page.host, page.kind = entry & _TABLE, found
+            return page
 
         return small_page
 
