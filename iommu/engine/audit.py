@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
-from iommu.engine.caches import Caches, StructureCache, Table
+from iommu.engine.cached import FaultyEntry, Table
+from iommu.engine.caches import Caches, StructureCache
 from iommu.engine.request import SourceId
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory
@@ -194,7 +195,12 @@ CONTEXTS = Watched(
     lambda source_id, _: source_id,
     lambda source_id, _: f"source-id {SourceId.of(source_id)}",
     lambda source_id, context: (
-        f"context-cache invalidation of {SourceId.of(source_id)}, then the IOTLB of domain {context.domain_id}"
+        f"context-cache invalidation of {SourceId.of(source_id)}, "
+        + (
+            "with domain-id 0, then the IOTLB of its new domain"
+            if isinstance(context, FaultyEntry)
+            else f"then the IOTLB of domain {context.domain_id}"
+        )
     ),
 )
 SCALABLE_CONTEXTS = CONTEXTS._replace(
@@ -205,7 +211,9 @@ PASIDS = Watched(
     lambda key, _: key,
     lambda key, _: f"source-id {SourceId.of(key[0])}, PASID {key[1]:#x}",
     lambda key, process: (
-        f"PASID-cache invalidation of PASID {key[1]:#x} in domain {process.domain_id}, then its IOTLB"
+        f"PASID-cache invalidation of PASID {key[1]:#x} in "
+        + ("its new domain" if isinstance(process, FaultyEntry) else f"domain {process.domain_id}")
+        + ", then its IOTLB"
     ),
 )
 TRANSLATIONS = Watched(

@@ -6,115 +6,18 @@
     paging-structure caches     the same, each stage its own; level and page
     interrupt-entry cache       index
 
-Only what led to a translation is kept, as a unit without caching mode does. Nothing notices when memory changes:
-staleness is real, until an invalidation covers it.
+Only what led to a translation is kept, and with caching mode what did not, too (spec 6.1). Nothing notices when
+memory changes: staleness is real, until an invalidation covers it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cache
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
-from iommu.engine.attributes import Attributes
-from iommu.engine.request import INTERRUPT_RANGE, Grant
-from iommu.structures import TranslationType
-
-if TYPE_CHECKING:
-    from iommu.engine.first_stage import Directory
-    from iommu.engine.second_stage import Tables
-    from iommu.engine.shortcut import Shortcut
+from iommu.engine.cached import CachedContext, FaultyEntry, Page, Process, ScalableContext, Table
 
 Item = TypeVar("Item")
-
-
-@dataclass(slots=True)
-class CachedContext:
-    """A legacy context entry that passed its checks, decoded.
-
-    `shortcut`: what the caches know of its domain; None where no pages are involved.
-    """
-
-    domain_id: int
-    translation_type: TranslationType
-    tables: Tables
-    fpd: int
-    shortcut: Shortcut | None = field(compare=False)
-
-
-@dataclass(slots=True)
-class PageKind:
-    """What a translation is, but for where it leads. There are few, and `kind_of` makes each only once.
-
-    `supervisor_writable` differs from `writable` where a first stage lets privileged writes through read-only
-    entries. `user` and `executable` come from a first stage, and are set where none took part. `dirty` says that the
-    entries of all stages that record writes have done so, so that a write may use this translation as it is.
-    `guarded`: some of it is in the interrupt address range, before or after translation.
-
-    `refused` are the accesses, R and W as in Access, that it does not grant a plain request without a second look;
-    `grant` is what such a request is told.
-    """
-
-    size: int
-    readable: bool
-    writable: bool
-    supervisor_writable: bool
-    user: bool
-    executable: bool
-    dirty: bool
-    attributes: Attributes
-    guarded: bool = False
-    refused: int = field(init=False, compare=False)
-    grant: Grant = field(init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        granted = self.user and not self.guarded
-        reads, writes = granted and self.readable, granted and self.writable and self.dirty
-        self.refused = (0 if reads else 1) | (0 if writes else 2)
-        self.grant = Grant(self.size, readable=self.readable, writable=self.writable, attributes=self.attributes)
-
-    def but(self, *, dirty: bool = False, guarded: bool = False, executable: bool = False) -> PageKind:
-        """The same kind with these flags set, too."""
-        return kind_of(
-            self.size,
-            self.readable,
-            self.writable,
-            self.supervisor_writable,
-            self.user,
-            self.executable or executable,
-            self.dirty or dirty,
-            self.attributes,
-            self.guarded or guarded,
-        )
-
-
-kind_of = cache(PageKind)
-
-
-@dataclass(slots=True)
-class Page:
-    """One translation: `host` is the first byte of the page."""
-
-    host: int
-    kind: PageKind
-
-    def touches_interrupts(self, address: int) -> bool:
-        """Whether the page around an address has some of the interrupt address range in it."""
-        first = address & -self.kind.size
-        return first >> 20 <= INTERRUPT_RANGE <= first + self.kind.size - 1 >> 20
-
-
-class Table(NamedTuple):
-    """What a paging-structure cache holds: the next table, and the permissions of the levels down to it.
-
-    `rights` are the permission bits that all levels so far have set, as the stage's entries have them.
-    `executable`: no level so far forbids it.
-    """
-
-    address: int
-    rights: int
-    executable: bool = True
 
 
 class Keyed(Generic[Item]):
@@ -144,7 +47,7 @@ class Keyed(Generic[Item]):
             del self._entries[key]
 
 
-class ContextCache(Keyed[CachedContext]):
+class ContextCache(Keyed[CachedContext | FaultyEntry]):
     """Legacy context entries by source-id, with the root entry folded in."""
 
     def drop_domain(self, domain_id: int) -> None:
@@ -153,53 +56,15 @@ class ContextCache(Keyed[CachedContext]):
             del self._entries[key]
 
 
-@dataclass(slots=True)
-class Process:
-    """A PASID-table entry that passed its checks, decoded (spec 9.6); `raw` is the entry itself.
-
-    `first` and `second` are the stages it has, ready to be walked; `attributes` those of pass-through.
-    `shortcut` is None where there is none: for nested stages and for pass-through.
-    """
-
-    domain_id: int
-    translation_type: int
-    first: Directory | None
-    second: Tables | None
-    execute_enabled: int
-    supervisor_enabled: int
-    attributes: Attributes
-    raw: int
-    fpd: int
-    shortcut: Shortcut | None = field(default=None, compare=False)
-
-
-@dataclass(slots=True)
-class ScalableContext:
-    """A scalable-mode context entry that passed its checks, decoded (spec 9.4).
-
-    `shortcut` as in CachedContext, for requests without PASID: that of their process, while it is cached.
-    """
-
-    directory: int
-    pasids: int
-    pasid_enabled: int
-    device_tlb_enabled: int
-    page_requests_enabled: int
-    rid_pasid: int
-    rid_priv: int
-    fpd: int
-    shortcut: Shortcut | None = field(default=None, compare=False)
-
-
 class PasidCache:
     """PASID-table entries by source-id and PASID, with the directory entry folded in (spec 6.2.3)."""
 
     def __init__(self, capacity: int) -> None:
-        self._entries: dict[tuple[int, int], Process] = {}
+        self._entries: dict[tuple[int, int], Process | FaultyEntry] = {}
         self._capacity = capacity
         self.find = self._entries.get
 
-    def fill(self, key: tuple[int, int], process: Process) -> None:
+    def fill(self, key: tuple[int, int], process: Process | FaultyEntry) -> None:
         """Remember the entry of (source-id, PASID)."""
         if len(self._entries) >= self._capacity and key not in self._entries:
             del self._entries[next(iter(self._entries))]
@@ -210,11 +75,11 @@ class PasidCache:
         self._entries.clear()
 
     def drop(self, domain_id: int, pasid: int | None = None) -> None:
-        """Forget the entries of a domain, or those of one PASID in it."""
+        """Forget the entries of a domain, or those of one PASID in it; faulty ones have no domain yet, and go too."""
         gone = [
             key
             for key, process in self._entries.items()
-            if process.domain_id == domain_id and pasid in (None, key[1])
+            if pasid in (None, key[1]) and (process.domain_id == domain_id or isinstance(process, FaultyEntry))
         ]
         for key in gone:
             del self._entries[key]
@@ -396,7 +261,7 @@ class Caches:
 
     def __init__(self, capacity: int = 1 << 20) -> None:
         self.contexts = ContextCache(capacity)
-        self.scalable_contexts: Keyed[ScalableContext] = Keyed(capacity)
+        self.scalable_contexts: Keyed[ScalableContext | FaultyEntry] = Keyed(capacity)
         self.pasids = PasidCache(capacity)
         self.iotlb = Iotlb(capacity)
         self.first_stage = StructureCache(capacity)
@@ -436,7 +301,8 @@ class Caches:
     def _part_contexts_from_pasids(self) -> None:
         """What a context knows of its process goes with the PASID cache."""
         for context in self.scalable_contexts:
-            context.shortcut = None
+            if isinstance(context, ScalableContext):
+                context.shortcut = None
 
     def drop_translations(self) -> None:
         """IOTLB, global."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from iommu.engine.attributes import Attributes
-from iommu.engine.caches import Page, PageKind, StructureCache, Table, kind_of
+from iommu.engine.cached import Page, PageKind, Table, kind_of
+from iommu.engine.caches import StructureCache
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.paging import Intent, Leaf
 from iommu.engine.policy import Policy

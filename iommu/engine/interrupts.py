@@ -170,7 +170,7 @@ class Interrupts:
 
     def may_cache(self, entry: int) -> bool:
         """Without caching mode, only what is present and free of errors is remembered (spec 6.1)."""
-        if self.capabilities.caching_mode:
+        if self.capabilities.caching_mode and self.policy.cache_faulting:
             return True
         if not InterruptEntry.P.get(entry):
             return self.policy.absent_interrupts_cached

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from iommu.engine.attributes import of_second_stage
-from iommu.engine.caches import CachedContext, Caches, Page
+from iommu.engine.cached import CachedContext, FaultyEntry, Page
+from iommu.engine.caches import Caches
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.paging import Intent, as_translated, in_interrupt_range, intent_of, through
+from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId, blocked, unmapped
 from iommu.engine.second_stage import LEGACY, SecondStage, Tables
@@ -28,11 +30,24 @@ _PLAIN = {
 _MERELY_NOT_MAPPED = (FaultReason.LGN_1, FaultReason.LGN_2, FaultReason.LGN_3)
 
 
+# What makes a root or context entry faulty as such, whoever asks; one that cannot be read is none.
+_FAULTY_CONTEXTS = (
+    FaultReason.LRT_2,
+    FaultReason.LRT_3,
+    FaultReason.LCT_2,
+    FaultReason.LCT_3,
+    FaultReason.LCT_4,
+)
+
+
 class LegacyMode:
     """Takes a request through root table, context table and second stage. `root_table` is what SRTP latched."""
 
-    def __init__(self, memory: Memory, capabilities: Capabilities, second_stage: SecondStage, caches: Caches) -> None:
+    def __init__(
+        self, memory: Memory, capabilities: Capabilities, policy: Policy, second_stage: SecondStage, caches: Caches
+    ) -> None:
         self.memory, self.capabilities = memory, capabilities
+        self.caches_faulting = capabilities.caching_mode and policy.cache_faulting
         self.second_stage, self.caches = second_stage, caches
         self.root_table = 0
         self.find_context = caches.contexts.find
@@ -52,7 +67,7 @@ class LegacyMode:
         try:
             return self.through(context, request)
         except Blocked as condition:
-            if condition.reason is FaultReason.LCT_4:
+            if condition.reason is FaultReason.LCT_4 and not self.caches_faulting:
                 # An unreadable top table is the context entry's error, and erroneous entries are not cached.
                 self.caches.contexts.drop_matching(request.source_id, 0)
             raise Blocked(condition.reason, condition.fpd | context.fpd) from None
@@ -60,9 +75,22 @@ class LegacyMode:
     def context_of(self, request: DmaRequest) -> CachedContext:
         """The context of the request's device, from the cache or from memory."""
         context = self.caches.contexts.find(request.source_id)
+        if isinstance(context, FaultyEntry):
+            raise Blocked(context.reason, context.fpd)
         if context is not None:
             self.admit(context.translation_type, request, context.fpd)
             return context
+        try:
+            context = self.read_context_of(request)
+        except Blocked as condition:
+            if self.caches_faulting and condition.reason in _FAULTY_CONTEXTS:
+                self.caches.contexts.fill(request.source_id, FaultyEntry(condition.reason, condition.fpd))
+            raise
+        self.caches.contexts.fill(request.source_id, context)
+        return context
+
+    def read_context_of(self, request: DmaRequest) -> CachedContext:
+        """The context of the request's device, from memory."""
         entry = ContextEntry(self.context_entry(request.source_id))
         translation_type = self.translation_type(entry)
         self.admit(translation_type, request, entry.FPD)
@@ -71,9 +99,7 @@ class LegacyMode:
         if translation_type is not TranslationType.PASS_THROUGH:
             small_page = self.second_stage.small_pages(tables)
             shortcut = Shortcut(self.caches.iotlb, self.caches.second_stage, entry.DID, None, small_page)
-        context = CachedContext(entry.DID, translation_type, tables, entry.FPD, shortcut)
-        self.caches.contexts.fill(request.source_id, context)
-        return context
+        return CachedContext(entry.DID, translation_type, tables, entry.FPD, shortcut)
 
     def context_entry(self, source_id: SourceId) -> int:
         """The context entry in memory, present and without reserved bits (spec 9.1, 9.3)."""
@@ -162,13 +188,24 @@ class LegacyMode:
             raise Blocked(FaultReason.LGN_1)
         intent = self.intent(request)
         cached = self.caches.iotlb.find(context.domain_id, None, request.address)
-        page = cached or self.second_stage.walk(context.tables, request.address, intent)[0]
+        if cached is not None and cached.kind.fault is not None:
+            raise Blocked(cached.kind.fault)
+        page = cached or self.walk(context, request, intent)
         if intent.lacks(page.kind.readable, page.kind.writable):
             raise Blocked(LEGACY.permission_of(intent, page.kind.readable, page.kind.writable))
         outcome = self.outcome(page, request)
         if cached is None:
             self.caches.iotlb.fill(context.domain_id, None, request.address, page)
         return outcome
+
+    def walk(self, context: CachedContext, request: DmaRequest, intent: Intent) -> Page:
+        """The page, from the tables; caching mode remembers it before it is known whether the request may use it."""
+        iotlb, domain_id = self.caches.iotlb, context.domain_id
+        if not self.caches_faulting:
+            return self.second_stage.walk(context.tables, request.address, intent)[0]
+        page, _, _ = self.second_stage.walk_or_remember(context.tables, request.address, intent, iotlb)
+        iotlb.fill(domain_id, None, request.address, page)
+        return page
 
     def intent(self, request: DmaRequest) -> Intent:
         """What the request needs. There are no privileges in legacy mode."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from iommu.engine.ats import AtsDevice, PageRequest, PageResponse
-from iommu.engine.caches import ScalableContext
+from iommu.engine.cached import ScalableContext
 from iommu.engine.events import Message
 from iommu.engine.faults import FaultLog
 from iommu.engine.invalidation import Invalidation

@@ -25,6 +25,9 @@ class Policy:
             field, 0x24 (doubt D-10).
         posted_form_ignored: a unit without posted interrupts ignores IM instead of holding it reserved, 0x24
             (doubt D-11).
+        cache_faulting: with caching mode, what is not present or erroneous is cached wherever it may be: contexts,
+            PASID entries, second-stage translations and interrupt entries, never a first stage's (spec 6.1 lets a
+            unit do so); otherwise nothing more than without caching mode.
         absent_interrupts_cached: interrupt-remapping entries that are not present are cached even without caching
             mode, so that making one present needs an invalidation (doubt D-31).
         unused_data_checked: the upper half of a remappable request's data must be 0 even where the data are not used
@@ -61,6 +64,7 @@ class Policy:
     source_validated_first: bool = False
     reserved_validation_fails: bool = False
     posted_form_ignored: bool = False
+    cache_faulting: bool = True
     absent_interrupts_cached: bool = False
     unused_data_checked: bool = False
     cache_upper_levels: bool = True

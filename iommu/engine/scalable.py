@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from iommu.engine.attributes import Attributes, nested, of_first_stage, of_second_stage
-from iommu.engine.caches import Caches, Page, Process, ScalableContext, kind_of
+from iommu.engine.cached import FaultyEntry, Page, Process, ScalableContext, kind_of
+from iommu.engine.caches import Caches
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.first_stage import Directory, FirstStage, Found, check
 from iommu.engine.legacy import LEVELS
-from iommu.engine.paging import Intent, as_translated, in_interrupt_range, intent_of, through
+from iommu.engine.paging import Intent, Leaf, as_translated, in_interrupt_range, intent_of, through
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import AddressType, DmaRequest, Outcome, SourceId, blocked, unmapped
@@ -39,6 +40,20 @@ _MERELY_NOT_MAPPED = (
 )
 
 
+# What makes an entry faulty as such, whoever asks; one that cannot be read is none.
+_FAULTY_ENTRIES = (
+    FaultReason.SRT_2,
+    FaultReason.SRT_3,
+    FaultReason.SCT_2,
+    FaultReason.SCT_3,
+    FaultReason.SPD_2,
+    FaultReason.SPD_3,
+    FaultReason.SPT_2,
+    FaultReason.SPT_3,
+    FaultReason.SPT_4,
+)
+
+
 class ScalableMode:
     """Takes a request through scalable root, context and PASID tables. `root_table` is what SRTP latched."""
 
@@ -54,6 +69,7 @@ class ScalableMode:
         self.memory, self.capabilities, self.policy = memory, capabilities, policy
         self.first_stage, self.second_stage, self.caches = first_stage, second_stage, caches
         self.root_table = 0
+        self.caches_faulting = capabilities.caching_mode and policy.cache_faulting
         self.find_context, self._find_process = caches.scalable_contexts.find, caches.pasids.find
         self._pasid_bits = capabilities.pasid_bits
         width, offered = capabilities.host_address_width, capabilities.offered
@@ -96,7 +112,7 @@ class ScalableMode:
     def shortcut(self, request: DmaRequest) -> Shortcut | None:
         """What is known of the PASID of a request; None where the request has to go the long way."""
         context, pasid = self.find_context(request.source_id), request.pasid
-        if context is None or pasid is None or request.privileged or request.execute:
+        if not isinstance(context, ScalableContext) or pasid is None or request.privileged or request.execute:
             return None
         if not context.pasid_enabled or pasid >= context.pasids or pasid >> self._pasid_bits:
             return None
@@ -108,8 +124,15 @@ class ScalableMode:
     def context_of(self, source_id: SourceId) -> ScalableContext:
         """The context of a device, from the cache or from memory. Raises Blocked: SRT.*, SCT.1 to SCT.3."""
         context = self.caches.scalable_contexts.find(source_id)
+        if isinstance(context, FaultyEntry):
+            raise Blocked(context.reason, context.fpd)
         if context is None:
-            context = self.decode_context(self.context_entry(source_id))
+            try:
+                context = self.decode_context(self.context_entry(source_id))
+            except Blocked as condition:
+                if self.caches_faulting and condition.reason in _FAULTY_ENTRIES:
+                    self.caches.scalable_contexts.fill(source_id, FaultyEntry(condition.reason, condition.fpd))
+                raise
             self.caches.scalable_contexts.fill(source_id, context)
         return context
 
@@ -162,8 +185,15 @@ class ScalableMode:
     def process_of(self, context: ScalableContext, source_id: SourceId, pasid: int) -> Process:
         """The process behind a PASID, from the cache or from memory. Raises Blocked: SPD.*, SPT.1 to SPT.4."""
         process = self.caches.pasids.find((source_id, pasid))
+        if isinstance(process, FaultyEntry):
+            raise Blocked(process.reason, process.fpd)
         if process is None:
-            process = self.pasid_entry(context, pasid)
+            try:
+                process = self.pasid_entry(context, pasid)
+            except Blocked as condition:
+                if self.caches_faulting and condition.reason in _FAULTY_ENTRIES:
+                    self.caches.pasids.fill((source_id, pasid), FaultyEntry(condition.reason, condition.fpd))
+                raise
             self.caches.pasids.fill((source_id, pasid), process)
         return process
 
@@ -330,15 +360,30 @@ class ScalableMode:
             raise Blocked(FaultReason.SGN_5)
         page = self.cached_page(process.domain_id, None, intent, request)
         if page is not None:
+            if page.kind.fault is not None:
+                raise Blocked(page.kind.fault)
             self.permit(page, intent)
             return self.answer(self.outcome(page, intent, request), page, request)
-        leaf = self.second_stage.walk(tables, request.address, intent)
+        leaf = self.walk_second(tables, intent, request)
         page, _, _ = leaf
         self.permit(page, intent)
         outcome = self.outcome(page, intent, request)
         page = self.second_stage.mark_page(tables, leaf, dirty=intent.dirties and page.kind.writable)
         self.caches.iotlb.fill(process.domain_id, None, request.address, page)
         return self.answer(outcome, page, request)
+
+    def walk_second(self, tables: Tables, intent: Intent, request: DmaRequest) -> Leaf:
+        """The page, from the tables; caching mode remembers it before it is known whether the request may use it.
+
+        Not where the page's own entry has still to be marked: what is cached could be used then without that.
+        """
+        if not self.caches_faulting:
+            return self.second_stage.walk(tables, request.address, intent)
+        iotlb = self.caches.iotlb
+        leaf = self.second_stage.walk_or_remember(tables, request.address, intent, iotlb)
+        if not tables.marks:
+            iotlb.fill(tables.domain_id, None, request.address, leaf[0])
+        return leaf
 
     def permit(self, page: Page, intent: Intent) -> None:
         """Whether a second-stage page permits the request. Raises Blocked: SGN.6, SGN.7."""

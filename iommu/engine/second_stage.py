@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from iommu.engine.attributes import Attributes, second_stage_index
-from iommu.engine.caches import Page, PageKind, StructureCache, Table, kind_of
+from iommu.engine.attributes import PLAIN, Attributes, second_stage_index
+from iommu.engine.cached import Page, PageKind, Table, kind_of
+from iommu.engine.caches import Iotlb, StructureCache
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.paging import Intent, Leaf
 from iommu.engine.policy import Policy
@@ -162,6 +163,28 @@ class SecondStage:
             if marks:
                 self.mark(tables, where, entry, _ACCESSED)
             level, table, fresh = level - 1, entry & _TABLE, self.caches_tables
+
+    def walk_or_remember(self, tables: Tables, address: int, intent: Intent, iotlb: Iotlb) -> Leaf:
+        """The same; what is not present or has reserved bits is remembered, as caching mode may do (spec 6.1)."""
+        try:
+            return self.walk(tables, address, intent)
+        except Blocked as condition:
+            kind = self.faulty(tables.codes, condition.reason)
+            if kind is not None:
+                iotlb.fill(tables.domain_id, None, address, Page(0, kind))
+            raise
+
+    def faulty(self, codes: Codes, reason: FaultReason) -> PageKind | None:
+        """What is remembered where a walk has ended so; None for nothing.
+
+        Where "not present" is told as a missing permission, by whoever asks, it is a page without permissions. One
+        that was missing further up may be there for another access.
+        """
+        if reason is codes.reserved or reason is codes.not_present:
+            return kind_of(4096, False, False, False, False, False, True, PLAIN, False, reason)
+        if reason in (codes.no_read, codes.no_write) and not self.policy.permission_per_level:
+            return kind_of(4096, False, False, False, False, False, True, PLAIN)
+        return None
 
     def small_pages(self, tables: Tables) -> SmallPage:
         """How the entries of last tables are read for the short way."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from iommu.engine.caches import Iotlb, Page, StructureCache, Table
+from iommu.engine.cached import Page, Table
+from iommu.engine.caches import Iotlb, StructureCache
 from iommu.engine.request import INTERRUPT_RANGE, Access
 from iommu.errors import MemoryAccessError
 

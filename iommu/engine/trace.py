@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from iommu.engine.cached import FaultyEntry
 from iommu.engine.first_stage import Directory, FirstStage, Found, Place
 from iommu.engine.legacy import LegacyMode
 from iommu.engine.paging import Intent, Leaf, in_interrupt_range
@@ -342,19 +343,32 @@ def _traced_structures(part: Any, recorder: Recorder) -> Any:
 def _traced_caches(caches: Any, recorder: Recorder) -> Any:
     traced = copy.copy(caches)
 
+    def faulty(cache: str, section: str, item: Any) -> bool:
+        """What caching mode keeps of entries that are not as they should be."""
+        if not isinstance(item, FaultyEntry):
+            return False
+        recorder.known(cache, section, "not present or erroneous when it was read")
+        return True
+
     def context(item: Any) -> None:
-        recorder.known(
-            "context cache", "6.2.2", f"domain {item.domain_id}, type {item.translation_type.name.lower()}"
-        )
+        if not faulty("context cache", "6.2.2", item):
+            text = f"domain {item.domain_id}, type {item.translation_type.name.lower()}"
+            recorder.known("context cache", "6.2.2", text)
 
     def scalable_context(item: Any) -> None:
-        recorder.known("context cache", "6.2.2", f"PASID directory {item.directory:#x}")
+        if not faulty("context cache", "6.2.2", item):
+            recorder.known("context cache", "6.2.2", f"PASID directory {item.directory:#x}")
 
     def process(item: Any) -> None:
+        if faulty("PASID cache", "6.2.3", item):
+            return
         entry = PasidEntry(item.raw)
         recorder.known("PASID cache", "6.2.3", f"valid when it was read{points_to(entry)}", entry)
 
     def page(item: Any) -> None:
+        if item.kind.fault is not None:
+            recorder.known("IOTLB", "6.2.4", "no translation when it was walked")
+            return
         rights = f"{'R' if item.kind.readable else '-'}{'W' if item.kind.writable else '-'}"
         recorder.known("IOTLB", "6.2.4", f"{_SIZES[item.kind.size]} page {item.host:#x}, {rights}")
 

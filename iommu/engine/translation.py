@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from iommu.engine.caches import CachedContext, ScalableContext
+from iommu.engine.cached import CachedContext, FaultyEntry, ScalableContext
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.faults import FaultLog
 from iommu.engine.interrupts import Interrupts
@@ -66,7 +66,7 @@ class Translation:
 
         Both know nothing where anything stands before them.
         """
-        self.find_context: Callable[[SourceId], CachedContext | ScalableContext | None] = _nothing
+        self.find_context: Callable[[SourceId], CachedContext | ScalableContext | FaultyEntry | None] = _nothing
         self.with_pasid: Callable[[DmaRequest], Shortcut | None] = _nothing
         if self.shortcuts and self._enabled and not self.protected.ranges:
             if self.mode == TableMode.LEGACY:

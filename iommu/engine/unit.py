@@ -88,7 +88,7 @@ class RemappingUnit:
         self.invalidation = self.Invalidation(self.registers, self.caches)
         second = self.SecondStage(self.memory, self.capabilities, self.policy, self.caches.second_stage)
         first = self.FirstStage(self.memory, self.capabilities, self.policy, self.caches.first_stage, second)
-        legacy = self.LegacyMode(self.memory, self.capabilities, second, self.caches)
+        legacy = self.LegacyMode(self.memory, self.capabilities, self.policy, second, self.caches)
         scalable = self.ScalableMode(self.memory, self.capabilities, self.policy, first, second, self.caches)
         self.interrupts = self.Interrupts(
             self.memory, self.capabilities, self.policy, self.faults, self.caches, self._events.append

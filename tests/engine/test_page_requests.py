@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from iommu import Capabilities, FlatMemory, Message, MisuseError, Policy, RemappingUnit, SourceId
 from iommu.engine.ats import PageRequest, PageResponse
-from iommu.engine.caches import ScalableContext
+from iommu.engine.cached import ScalableContext
 from iommu.engine.device import Device
 from iommu.engine.page_requests import PageRequestOutcome
 from iommu.structures import ResponseCode

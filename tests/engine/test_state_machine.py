@@ -65,6 +65,7 @@ class Machine(RuleBasedStateMachine):
 
     world: ScalableWorld
     caching = True
+    caching_mode = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -187,7 +188,7 @@ class LegacyMachine(Machine):
 
     @initialize()
     def build(self) -> None:
-        world = self.world = ScalableWorld(address_width=48, queued_invalidation=True, fault_records=4)
+        world = self.world = ScalableWorld(address_width=48, fault_records=4, caching_mode=self.caching_mode)
         self.tops = {domain: world.page() for domain in DOMAINS}
         self.leaves: dict[tuple[int, int], dict[int, int]] = {}
         for domain, page in itertools.product(DOMAINS, PAGES):
@@ -327,12 +328,18 @@ class LegacyWithoutCaches(LegacyMachine):
     caching = False
 
 
+class LegacyInCachingMode(LegacyMachine):
+    """What is not present or erroneous is remembered, too."""
+
+    caching_mode = True
+
+
 class ScalableMachine(Machine):
     """Scalable mode: each PASID has a type and tables of its own, and an entry that changes in all but these."""
 
     @initialize()
     def build(self) -> None:
-        world = self.world = ScalableWorld(fault_records=4)
+        world = self.world = ScalableWorld(fault_records=4, caching_mode=self.caching_mode)
         self.second = world.page()
         self.firsts: dict[int, dict[tuple[int, int], int]] = {}
         self.seconds: dict[tuple[int, int], int] = {}
@@ -545,6 +552,12 @@ class ScalableWithoutCaches(ScalableMachine):
     caching = False
 
 
+class ScalableInCachingMode(ScalableMachine):
+    """What is not present or erroneous is remembered, too."""
+
+    caching_mode = True
+
+
 SETTINGS = settings(max_examples=60, stateful_step_count=50, deadline=None)
 
 
@@ -556,5 +569,7 @@ def machine(kind: type[Machine]) -> Any:
 
 TestLegacy = machine(LegacyMachine)
 TestLegacyWithoutCaches = machine(LegacyWithoutCaches)
+TestLegacyInCachingMode = machine(LegacyInCachingMode)
+TestScalableInCachingMode = machine(ScalableInCachingMode)
 TestScalable = machine(ScalableMachine)
 TestScalableWithoutCaches = machine(ScalableWithoutCaches)

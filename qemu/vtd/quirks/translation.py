@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from iommu import DmaRequest, MemoryAccessError, Outcome
-from iommu.engine.caches import CachedContext, Page
+from iommu.engine.cached import CachedContext, Page
 from iommu.engine.legacy import LegacyMode
 from iommu.engine.reasons import Blocked
 from iommu.engine.request import INTERRUPT_RANGE, unmapped

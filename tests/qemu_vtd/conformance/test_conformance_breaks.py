@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from iommu import DmaRequest, FaultReason, Outcome, RemappingUnit
-from iommu.engine.caches import CachedContext, Page
+from iommu.engine.cached import CachedContext, Page
 from iommu.engine.faults import FaultLog
 from iommu.engine.invalidation import Invalidation
 from iommu.engine.legacy import LegacyMode
