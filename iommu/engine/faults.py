@@ -20,7 +20,7 @@ class FaultLog:
 
     Args:
         registers: the unit's registers; this class gives FSTS and FRCD their behaviour.
-        policy: `compress_faults` matters here.
+        policy: `compress_faults` and `records_restart` matter here.
         send: called with each fault event message.
     """
 
@@ -124,6 +124,11 @@ class FaultLog:
 
     def _is_pending(self, source_id: int) -> bool:
         return any(FRCD.F.get(slot.value) and FRCD.SID.get(slot.value) == source_id for slot in self._records)
+
+    def translation_off(self) -> None:
+        """Software has turned translation off: the records go on where they were (doubt D-23)."""
+        if self.policy.records_restart:
+            self._next = 0
 
     def set_status(self, condition: int) -> None:
         """Set a bit of FSTS; a message goes out only if no other condition was pending already (spec 7.3)."""

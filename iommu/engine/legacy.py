@@ -46,7 +46,7 @@ class LegacyMode:
     def __init__(
         self, memory: Memory, capabilities: Capabilities, policy: Policy, second_stage: SecondStage, caches: Caches
     ) -> None:
-        self.memory, self.capabilities = memory, capabilities
+        self.memory, self.capabilities, self.policy = memory, capabilities, policy
         self.caches_faulting = capabilities.caching_mode and policy.cache_faulting
         self.second_stage, self.caches = second_stage, caches
         self.root_table = 0
@@ -93,6 +93,8 @@ class LegacyMode:
         """The context of the request's device, from memory."""
         entry = ContextEntry(self.context_entry(request.source_id))
         translation_type = self.translation_type(entry)
+        if self.policy.depth_before_type:
+            self.levels(entry)
         self.admit(translation_type, request, entry.FPD)
         tables = Tables(entry.SSPTPTR, self.levels(entry), entry.DID, LEGACY, self._attributes)
         shortcut = None
@@ -163,6 +165,8 @@ class LegacyMode:
     def through(self, context: CachedContext, request: DmaRequest) -> Outcome:
         """From a valid context to the host address."""
         if context.translation_type is TranslationType.PASS_THROUGH:
+            if self.policy.pass_through_by_deepest and context.tables.levels != max(self.capabilities.levels):
+                raise Blocked(FaultReason.LGN_1)
             return self.pass_through(request)
         if request.address_type is AddressType.TRANSLATED:
             return as_translated(request, self.capabilities.host_address_width)

@@ -17,6 +17,12 @@ class Policy:
             (spec 7.2.1 allows it).
         permission_per_level: a missing permission is reported at the entry that lacks it, not at the leaf; a
             reserved bit further down then goes unseen (doubt D-4).
+        depth_before_type: a legacy context entry's depth that the unit does not walk, 0x03, comes before its type
+            that does not take such a request, 0x0D (doubt D-1).
+        pass_through_by_deepest: in legacy mode, pass-through by a context entry that does not name the deepest tables
+            the unit walks is told as LGN.1, 0x04 (doubt D-2).
+        records_restart: turning translation off lets the next fault be recorded in the first register again
+            (doubt D-23).
         malformed_interrupt_faults: with interrupt remapping on, a request without PASID in the interrupt range that
             is no DWORD write raises 0x29; otherwise it is dropped without a fault (doubt D-6).
         source_validated_first: the source of an interrupt is validated, 0x26, before the reserved fields of its
@@ -60,6 +66,9 @@ class Policy:
 
     compress_faults: bool = False
     permission_per_level: bool = False
+    depth_before_type: bool = False
+    pass_through_by_deepest: bool = False
+    records_restart: bool = False
     malformed_interrupt_faults: bool = True
     source_validated_first: bool = False
     reserved_validation_fails: bool = False

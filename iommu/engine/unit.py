@@ -198,6 +198,8 @@ class RemappingUnit:
             self._set_root_table()
         translating = GSTS.make(RTPS=GSTS.RTPS.get(status.value) | command.SRTP, TES=command.TE)
         status.value = translating | self._interrupt_status(command, status.value)
+        if not command.TE:
+            self.faults.translation_off()
         self.translation.enabled = self.page_requests.enabled = bool(command.TE)
         if self.queue is not None:
             status.value |= GSTS.make(QIES=command.QIE)

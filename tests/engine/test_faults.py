@@ -15,9 +15,11 @@ from tests.engine.world import (
     FEDATA,
     FEUADDR,
     FSTS,
+    GCMD,
     NIC,
     READ,
     RW,
+    TE,
     TM,
     TRANSLATED,
     TRANSLATION_REQUEST,
@@ -489,3 +491,16 @@ def test_record_has_no_address_type_without_device_tlbs(kind: AddressType) -> No
     world = mapped(device_tlb=False)
     assert world.fault(0x5000, kind=kind) == 0x0D
     assert world.record().address_type == 0
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_turning_translation_off_and_the_next_record(restart: bool) -> None:
+    """Doubt D-23."""
+    world = World(fault_records=4, policy=Policy(records_restart=restart))
+    world.start()
+    world.fault(0x1000)
+    world.clear_record(0)
+    world.write(GCMD, 0)
+    world.write(GCMD, TE)
+    world.fault(0x2000)
+    assert [world.record(n).f for n in range(2)] == ([1, 0] if restart else [0, 1])

@@ -502,3 +502,25 @@ def test_cached_large_page_around_the_interrupt_range_does_not_swallow_messages(
     for _ in range(2):
         assert world.dma(0xFEF0_1000).host_address == 0x4010_1000
         assert world.dma(0xFEE0_0000, WRITE, length=4).interrupt
+
+
+@pytest.mark.parametrize(("first", "code"), [(False, 0x0D), (True, 0x03)])
+@pytest.mark.parametrize("kind", [TRANSLATION_REQUEST, TRANSLATED])
+def test_depth_or_type_first(first: bool, code: int, kind: AddressType) -> None:
+    """Doubt D-1: both are wrong."""
+    world = World(policy=Policy(depth_before_type=first), device_tlb=True, levels=(4,))
+    world.context(table=world.page(), levels=3)
+    world.start()
+    assert world.fault(0x5000, kind=kind) == code
+    assert world.fault(0x5000) == 0x03
+
+
+@pytest.mark.parametrize("deepest", [False, True])
+@pytest.mark.parametrize("levels", [3, 4])
+def test_pass_through_by_a_lesser_depth(deepest: bool, levels: int) -> None:
+    """Doubt D-2: tolerated, or 0x04."""
+    world = World(policy=Policy(pass_through_by_deepest=deepest), levels=(3, 4))
+    world.context(tt=2, levels=levels)
+    world.start()
+    outcome = world.dma(0x5000)
+    assert int(outcome.fault or 0) == (0x04 if deepest and levels == 3 else 0)
