@@ -123,9 +123,9 @@ def request(address: int) -> DmaRequest:
     return DmaRequest(NIC, address, Access.WRITE, 64)
 
 
-def cold(make_unit: Callable[[], RemappingUnit]) -> Rounds:
+def cold(make_unit: Callable[[], RemappingUnit], count: int) -> Rounds:
     """Translations a second of pages never seen before."""
-    requests = [request(address) for address in addresses(COLD)]
+    requests = [request(address) for address in addresses(count)]
 
     def one_round() -> float:
         unit = make_unit()
@@ -135,12 +135,12 @@ def cold(make_unit: Callable[[], RemappingUnit]) -> Rounds:
             translate(each)
         spent = time.perf_counter() - begin
         assert translate(requests[-1]).host_address == HOST + requests[-1].address
-        return COLD / spent
+        return count / spent
 
     return one_round
 
 
-def cached(make_unit: Callable[[], RemappingUnit]) -> Rounds:
+def cached(make_unit: Callable[[], RemappingUnit], count: int) -> Rounds:
     """Translations a second of pages seen before."""
     hot = [request(address) for address in addresses(HOT_PAGES)]
     unit = make_unit()
@@ -150,21 +150,21 @@ def cached(make_unit: Callable[[], RemappingUnit]) -> Rounds:
     def one_round() -> float:
         translate = unit.translate
         begin = time.perf_counter()
-        for _ in range(CACHED // HOT_PAGES):
+        for _ in range(count // HOT_PAGES):
             for each in hot:
                 translate(each)
-        return CACHED // HOT_PAGES * HOT_PAGES / (time.perf_counter() - begin)
+        return count // HOT_PAGES * HOT_PAGES / (time.perf_counter() - begin)
 
     return one_round
 
 
-def plain() -> Rounds:
+def plain(count: int) -> Rounds:
     """Translations a second of the plain walk, over the tables of legacy mode."""
     memory, top = tables(first_stage=False)
     put(memory, ROOT, RootEntry.make(P=1, CTP=CONTEXTS), 16)
     put(memory, CONTEXTS + 16 * NIC.devfn, ContextEntry.make(P=1, DID=1, AW=2, SSPTPTR=top), 16)
     words = memoryview(memory.read(0, TOP)).cast("Q")
-    pages = addresses(COLD)
+    pages = addresses(count)
 
     def one_round() -> float:
         begin = time.perf_counter()
@@ -172,7 +172,7 @@ def plain() -> Rounds:
             host = plain_walk(words, NIC, address, write=True)
         spent = time.perf_counter() - begin
         assert host == HOST + pages[-1]
-        return COLD / spent
+        return count / spent
 
     return one_round
 
@@ -224,21 +224,21 @@ def mapper(first_stage: bool) -> Rounds:
     return one_round
 
 
-def measurements() -> dict[str, Rounds]:
+def measurements(cold_pages: int = COLD, hits: int = CACHED) -> dict[str, Rounds]:
     """Everything that is measured, by name; names with "seconds" are times, all others are rates."""
     second = scalable(PasidTranslationType.SECOND_STAGE)
     first = scalable(PasidTranslationType.FIRST_STAGE)
     return {
-        "plain walk": plain(),
-        "legacy, cold": cold(legacy()),
-        "legacy, cold, bare": cold(legacy(Bare)),
-        "legacy, cached": cached(legacy()),
-        "legacy, cached, bare": cached(legacy(Bare)),
-        "legacy, cold, audited": cold(legacy(audit=True)),
-        "scalable second stage, cold": cold(second),
-        "scalable second stage, cached": cached(second),
-        "first stage, cold": cold(first),
-        "first stage, cached": cached(first),
+        "plain walk": plain(cold_pages),
+        "legacy, cold": cold(legacy(), cold_pages),
+        "legacy, cold, bare": cold(legacy(Bare), cold_pages),
+        "legacy, cached": cached(legacy(), hits),
+        "legacy, cached, bare": cached(legacy(Bare), hits),
+        "legacy, cold, audited": cold(legacy(audit=True), cold_pages),
+        "scalable second stage, cold": cold(second, cold_pages),
+        "scalable second stage, cached": cached(second, hits),
+        "first stage, cold": cold(first, cold_pages),
+        "first stage, cached": cached(first, hits),
         "seconds to map 1 GiB, second stage": mapper(first_stage=False),
         "seconds to map 1 GiB, first stage": mapper(first_stage=True),
     }
