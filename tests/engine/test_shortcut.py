@@ -1,0 +1,152 @@
+"""The short way says nothing the long way would not: a unit that takes it, and one that does not, side by side."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iommu import Access, DmaRequest, Policy
+from tests.engine.scalable_world import ADDRESS, ALL1, HOST, ScalableWorld, first_stage, nested, second_stage
+from tests.engine.world import ABSENT, NIC, PS, READ, RW, WRITE, World
+
+BASE = ADDRESS & ~0x1F_FFFF
+NEIGHBOURS = [ADDRESS + 0x1000 * n for n in range(4)]
+LARGE = BASE + 0x20_0000
+"""A large page; the 2 MiB after it hold a small one whose table cannot be read."""
+ELSEWHERE = [LARGE + 0x5123, LARGE + 0x20_0000, 0xFEE0_0000, 0xFEF0_0000]
+
+A1, D1, EA = 1 << 5, 1 << 6, 1 << 10
+A2, D2, SNP = 1 << 8, 1 << 9, 1 << 11
+FIRST_LEAVES = st.builds(
+    lambda host, bits: host | bits,
+    st.sampled_from((0x9000, 0xA000, 0xFEE0_0000, 1 << 50)),
+    st.integers(0, 0x7FF).map(lambda bits: bits | 1)
+    | st.sampled_from((0, ALL1, ALL1 | A1, ALL1 | A1 | D1, ALL1 | A1 | D1 | EA, ALL1 | A1 | 1 << 63, 1 | A1 | 4)),
+)
+SECOND_LEAVES = st.builds(
+    lambda host, bits: host | bits,
+    st.sampled_from((0x9000, 0xA000, 0xFEE0_0000, 1 << 50)),
+    st.integers(0, 0xFFF) | st.sampled_from((0, 1, 2, 3, 3 | A2, 3 | A2 | D2, 3 | SNP, 1 | A2, 2 | A2 | D2)),
+)
+BUILDERS: dict[str, tuple[Any, Any, int]] = {
+    "legacy": (None, SECOND_LEAVES, RW),
+    "first stage": (first_stage, FIRST_LEAVES, ALL1 | A1 | D1),
+    "second stage": (second_stage, SECOND_LEAVES, RW),
+    "nested": (nested, FIRST_LEAVES, ALL1 | A1 | D1),
+}
+
+
+def build(kind: str, leaves: list[int], options: dict[str, Any], *, short: bool) -> World:
+    """A world whose neighbouring small pages have these entries; one large page; a table in absent memory."""
+    builder, _, rights = BUILDERS[kind]
+    if builder is None:
+        world = World(host_address_width=50, snoop_control=True, fault_records=4)
+        places = world.map(world.device(), 4, ADDRESS, HOST | RW)
+        world.start()
+    else:
+        world = builder(process=options, fault_records=4, host_address_width=50)
+        places = world.second if kind == "second stage" else world.first
+    for number, leaf in enumerate(leaves):
+        world.put(places[1] + 8 * number, leaf)
+    world.put(places[2] + 8, 0x4000_0000 | rights | PS)
+    world.put(places[2] + 16, ABSENT | rights)
+    world.unit.translation.shortcuts = short
+    world.unit.translation.enabled = True
+    return world
+
+
+requests = st.tuples(
+    st.sampled_from((*NEIGHBOURS, *NEIGHBOURS, *ELSEWHERE)),
+    st.sampled_from(Access),
+    st.sampled_from((1, 1, 4, 0)),
+    st.sampled_from((None, None, 0)),
+    st.booleans(),
+)
+
+
+class Drop(NamedTuple):
+    """A page-selective invalidation of one of the neighbours, of the page alone or of what leads to it, too."""
+
+    number: int
+    leaf_only: int
+
+
+drops = st.builds(Drop, st.integers(0, 3), st.integers(0, 1))
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+@settings(max_examples=120, deadline=None)
+@given(data=st.data())
+def test_short_and_long_way_agree(kind: str, data: st.DataObject) -> None:
+    leaves = data.draw(st.lists(BUILDERS[kind][1], min_size=4, max_size=4))
+    options = {name: data.draw(st.booleans()) for name in ("wpe", "eafe", "ssade")}
+    short, long = (build(kind, leaves, options, short=way) for way in (True, False))
+    for step in data.draw(st.lists(requests | drops, min_size=4, max_size=16)):
+        if isinstance(step, Drop):
+            address = NEIGHBOURS[step.number]
+            for world in (short, long):
+                world.unit.caches.drop_translations_of_pages(1, address, 0, step.leaf_only)
+                world.unit.caches.drop_translations_of_pasid_pages(1, 0, address, 0, step.leaf_only)
+            continue
+        address, access, length, pasid, privileged = step
+        if length == 0:
+            access = READ
+        if kind == "legacy":
+            pasid = None
+        request = DmaRequest(NIC, address, access, length, pasid, privileged and pasid is not None)
+        assert short.unit.translate(request) == long.unit.translate(request)
+    assert state(short) == state(long)
+
+
+def state(world: World) -> tuple[Any, ...]:
+    """Memory, registers and what is in the caches."""
+    unit = world.unit
+    held = [vars(cache) | {"find": None} for cache in vars(unit.caches).values()]
+    return world.memory.read(0, 1 << 20), [slot.value for slot in unit.registers.slots.values()], held
+
+
+def test_it_is_taken() -> None:
+    """Otherwise the test above would compare the long way with itself."""
+    for kind in ("legacy", "first stage", "second stage"):
+        marked = ALL1 | A1 | D1 if kind == "first stage" else RW
+        world = build(kind, [host | marked for host in (0x9000, 0xA000, 0xB000, 0xC000)], {}, short=True)
+        for address in NEIGHBOURS[:2]:
+            world.dma(address, WRITE)
+        world.unit.translation.translate = None  # type: ignore[method-assign, assignment]
+        assert [world.dma(address, WRITE).host_address for address in NEIGHBOURS] == [0x9000, 0xA000, 0xB000, 0xC000]
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 3])
+def test_little_room(capacity: int) -> None:
+    """What is cached makes room for what comes; no outcome depends on that while memory stays as it is."""
+    world = ScalableWorld(policy=Policy(cache_capacity=capacity))
+    top = world.page()
+    for pasid in range(3):
+        world.process(pasid, pgtt=1, first=top, did=1 + pasid)
+    for number, address in enumerate(NEIGHBOURS):
+        world.map_first(top, 4, address, HOST + 0x1000 * number | ALL1)
+    world.map_first(top, 4, 0x5000, HOST | ALL1)
+    world.start()
+    for _ in range(2):
+        for pasid in (None, 0, 1, 2):
+            for number, address in enumerate(NEIGHBOURS):
+                assert world.dma(address, pasid=pasid).host_address == HOST + 0x1000 * number
+            assert world.dma(0x5000, pasid=pasid).host_address == HOST
+
+
+def test_little_room_in_legacy_mode() -> None:
+    world = World(policy=Policy(cache_capacity=1))
+    top = world.page()
+    devices = [type(NIC)(0, 4, function) for function in range(3)]
+    for device in devices:
+        world.context(device, table=top)
+    world.map(top, 4, 0x5000, HOST | RW)
+    world.map(top, 4, 0x6000, HOST | RW)
+    world.start()
+    for _ in range(2):
+        for device in devices:
+            assert [world.dma(address, READ, device).host_address for address in (0x5000, 0x6000)] == [HOST] * 2
+    assert len(list(world.unit.caches.contexts)) == 1
