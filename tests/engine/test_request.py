@@ -39,7 +39,8 @@ def test_source_id_of_a_number_out_of_range_is_misuse(number: int) -> None:
 @pytest.mark.parametrize("wrong", [
     {"address": -1}, {"address": 1 << 64}, {"length": -1}, {"length": 4097}, {"address": 0xFFF, "length": 2},
     {"address": 0x1800, "length": 0x801}, {"length": 0, "access": WRITE}, {"pasid": -1}, {"pasid": 1 << 20},
-    {"privileged": True}, {"source_id": -1}, {"source_id": 1 << 16},
+    {"privileged": True}, {"source_id": -1}, {"source_id": 1 << 16}, {"execute": True}, {"no_write": True},
+    {"execute": True, "pasid": 1, "access": WRITE},
 ])  # fmt: skip
 @pytest.mark.parametrize("on", [False, True])
 def test_request_no_device_could_send_is_misuse(wrong: dict[str, Any], on: bool) -> None:
