@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId
     from iommu.engine.unit import RemappingUnit
     from iommu.errors import DmarError, FormatError, MemoryAccessError, MisuseError, VtdError
-    from iommu.memory import FlatMemory, Memory
+    from iommu.memory import FlatMemory, Memory, ProcessorCache
 
 __all__ = [
     "Access",
@@ -44,6 +44,7 @@ __all__ = [
     "PageRequest",
     "Policy",
     "Posting",
+    "ProcessorCache",
     "RemappingUnit",
     "SourceId",
     "VtdError",
@@ -76,6 +77,7 @@ if not TYPE_CHECKING:  # a type checker must not take any name for a public one
             "PageRequest": "engine.ats",
             "Policy": "engine.policy",
             "Posting": "engine.interrupt_request",
+            "ProcessorCache": "memory",
             "RemappingUnit": "engine.unit",
             "SourceId": "engine.request",
             "VtdError": "errors",

@@ -95,3 +95,72 @@ class FlatMemory:
     def write_u64(self, address: int, value: int) -> None:
         """Store a little-endian 64-bit number."""
         self.write(address, value.to_bytes(8, "little"))
+
+
+class ProcessorCache:
+    """Memory as processors see it: what they write stays in their caches until they flush it.
+
+        cpu = ProcessorCache(FlatMemory(1 << 20))
+        unit = RemappingUnit(cpu, Capabilities(coherent=False))
+        cpu.write_u64(entry, value)      the unit, which does not snoop its tables, does not see this
+        cpu.flush(entry, 8)              until now
+
+    A unit made with it snoops these caches where it is coherent (ECAP.C, PWSNP), and reads what is behind them where
+    it is not. Lines never leave by themselves, as those of a processor may: the worst case for software.
+
+    Attributes:
+        behind: the memory itself.
+
+    Raises:
+        MisuseError: the memory is not a multiple of the line size, 64 bytes.
+    """
+
+    LINE = 64
+
+    def __init__(self, behind: FlatMemory) -> None:
+        if behind.size % self.LINE:
+            raise MisuseError(f"memory size {behind.size:#x} is not a multiple of {self.LINE} bytes")
+        self.behind = behind
+        self._lines: dict[int, bytearray] = {}
+
+    def read(self, address: int, length: int) -> bytes:
+        """`length` bytes at `address`, as written last. Raises MemoryAccessError beyond the end."""
+        found = bytearray(self.behind.read(address, length))
+        for line in self._lines_of(address, length):
+            kept = self._lines.get(line)
+            if kept is not None:
+                first, last = max(line, address), min(line + self.LINE, address + length)
+                found[first - address : last - address] = kept[first - line : last - line]
+        return bytes(found)
+
+    def write(self, address: int, data: bytes) -> None:
+        """Store `data` in the caches. Raises MemoryAccessError, before anything is written, when it does not fit."""
+        self.behind.read(address, len(data))
+        for line in self._lines_of(address, len(data)):
+            kept = self._lines.setdefault(line, bytearray(self.behind.read(line, self.LINE)))
+            first, last = max(line, address), min(line + self.LINE, address + len(data))
+            kept[first - line : last - line] = data[first - address : last - address]
+
+    def read_u64(self, address: int) -> int:
+        """The little-endian 64-bit number at `address`."""
+        return int.from_bytes(self.read(address, 8), "little")
+
+    def write_u64(self, address: int, value: int) -> None:
+        """Store a little-endian 64-bit number."""
+        self.write(address, value.to_bytes(8, "little"))
+
+    def flush(self, address: int, length: int) -> None:
+        """Write the lines that hold any of these bytes back to memory (CLFLUSH)."""
+        for line in self._lines_of(address, length):
+            kept = self._lines.pop(line, None)
+            if kept is not None:
+                self.behind.write(line, bytes(kept))
+
+    def flush_all(self) -> None:
+        """Write everything back (WBINVD)."""
+        for line, kept in self._lines.items():
+            self.behind.write(line, bytes(kept))
+        self._lines.clear()
+
+    def _lines_of(self, address: int, length: int) -> range:
+        return range(address & -self.LINE, address + length, self.LINE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 from iommu.engine.attributes import Attributes
@@ -58,7 +59,7 @@ class Directory(NamedTuple):
         domain_id, pasid: the tag its upper entries are cached under.
         write_protect: supervisor writes need R/W too (WPE).
         extended: the extended-accessed flag is kept (EAFE).
-        snooped: the walk is coherent, so entries can be updated.
+        snooped: the walk is coherent: it sees what processors hold in their caches, and can update entries.
         second: the second stage that table addresses and pages go through; None where the first stage is alone.
     """
 
@@ -89,17 +90,19 @@ class Found(NamedTuple):
 
 
 class FirstStage:
-    """Walks first-stage tables in `memory` as a unit with these capabilities does."""
+    """Walks first-stage tables in `memory` as a unit with these capabilities does; `unsnooped` as in SecondStage."""
 
     def __init__(
         self,
         memory: Memory,
+        unsnooped: Memory,
         capabilities: Capabilities,
         policy: Policy,
         cache: StructureCache,
         second_stage: SecondStage,
     ) -> None:
-        self.memory, self.policy, self.cache, self.second_stage = memory, policy, cache, second_stage
+        self.memory, self.unsnooped = memory, unsnooped
+        self.policy, self.cache, self.second_stage = policy, cache, second_stage
         self.caches_tables = policy.cache_upper_levels
         width, offered = capabilities.host_address_width, capabilities.offered
         self._table_reserved = FirstStageTable.reserved_mask(width, offered)
@@ -121,7 +124,7 @@ class FirstStage:
         while True:
             place = self.place_of(tables, table + (address >> 3 + 9 * level & 0x1FF) * 8, level)
             try:
-                entry = self.read_entry(place.host)
+                entry = self.read_entry(place.host, tables.snooped)
             except MemoryAccessError:
                 raise Blocked(FaultReason.SFS_4 if level == tables.levels else FaultReason.SFS_1) from None
             if fresh:  # only now is it known that there is such a table
@@ -155,8 +158,10 @@ class FirstStage:
 
     def small_pages(self, tables: Directory) -> SmallPage:
         """How the entries of last tables are read for the short way, where the first stage is alone."""
+        snooped, overridden = tables.snooped, type(self).read_entry is not FirstStage.read_entry
         # Memory itself is asked, unless reading an entry has been given another meaning.
-        read_entry = self.memory.read_u64 if type(self).read_entry is FirstStage.read_entry else self.read_entry
+        read = (self.memory if snooped else self.unsnooped).read_u64
+        read_entry = partial(self.read_entry, snooped=snooped) if overridden else read
         reserved, attributes = self._page_reserved[1], tables.attributes
         # By access: whether the request writes. Marks have to be set already.
         reads = _PRESENT | _USER | _ACCESSED | (_EXTENDED if tables.extended else 0)
@@ -185,9 +190,9 @@ class FirstStage:
 
         return small_page
 
-    def read_entry(self, where: int) -> int:
-        """One 64-bit entry. Raises MemoryAccessError."""
-        return self.memory.read_u64(where)
+    def read_entry(self, where: int, snooped: int) -> int:
+        """One 64-bit entry, by way of the processors' caches where the walk is snooped. Raises MemoryAccessError."""
+        return (self.memory if snooped else self.unsnooped).read_u64(where)
 
     def place_of(self, tables: Directory, address: int, level: int) -> Place:
         """Where the entry at `address` really is; where nested, by way of the second stage (spec 3.8).
@@ -230,7 +235,7 @@ class FirstStage:
             if not page.kind.writable:
                 raise Blocked(FaultReason.SFS_8)
             # The second stage sees the update as a write to the page of tables.
-            leaf = page, where, self.second_stage.read_entry(where)
+            leaf = page, where, self.second_stage.read_entry(where, tables.snooped)
             self.second_stage.mark_page(tables.second, leaf, dirty=True)
         try:
             self.memory.write(place.host, (entry | bits).to_bytes(8, "little"))

@@ -45,20 +45,23 @@ class Interrupts:
     SIRTP latched: address, number of entries, and whether destinations have 32 bits.
 
     Args:
-        memory: where table and descriptors are.
+        memory: where posted-interrupt descriptors are, which are updated coherently.
+        tables: the same memory as the unit sees the interrupt table, snooped or not.
         send: called with each notification.
     """
 
     def __init__(
         self,
         memory: Memory,
+        tables: Memory,
         capabilities: Capabilities,
         policy: Policy,
         faults: FaultLog,
         caches: Caches,
         send: Callable[[Message], None],
     ) -> None:
-        self.memory, self.capabilities, self.policy = memory, capabilities, policy
+        self.memory, self.tables = memory, tables
+        self.capabilities, self.policy = capabilities, policy
         self.faults, self.caches, self.send = faults, caches, send
         self.enabled = False
         self.compatibility_passes = False
@@ -161,7 +164,7 @@ class Interrupts:
         if cached is not None:
             return cached
         try:
-            entry = int.from_bytes(self.memory.read(self.table + _ENTRY_SIZE * index, _ENTRY_SIZE), "little")
+            entry = int.from_bytes(self.tables.read(self.table + _ENTRY_SIZE * index, _ENTRY_SIZE), "little")
         except MemoryAccessError:
             raise Blocked(FaultReason.IR_23) from None
         if self.may_cache(entry):

@@ -96,7 +96,14 @@ class LegacyMode:
         if self.policy.depth_before_type:
             self.levels(entry)
         self.admit(translation_type, request, entry.FPD)
-        tables = Tables(entry.SSPTPTR, self.levels(entry), entry.DID, LEGACY, self._attributes)
+        tables = Tables(
+            entry.SSPTPTR,
+            self.levels(entry),
+            entry.DID,
+            LEGACY,
+            self._attributes,
+            snooped=int(self.capabilities.coherent),
+        )
         shortcut = None
         if translation_type is not TranslationType.PASS_THROUGH:
             small_page = self.second_stage.small_pages(tables)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 from iommu.engine.attributes import PLAIN, Attributes, second_stage_index
@@ -89,7 +90,7 @@ class Tables(NamedTuple):
         domain_id: the tag its upper entries are cached under.
         attributes: of its pages, by `second_stage_index`.
         marks: accessed and dirty are kept (SSADE).
-        snooped: the walk is coherent, so entries can be updated.
+        snooped: the walk is coherent: it sees what processors hold in their caches, and can update entries.
     """
 
     address: int
@@ -102,10 +103,15 @@ class Tables(NamedTuple):
 
 
 class SecondStage:
-    """Walks second-stage tables in `memory` as a unit with these capabilities does."""
+    """Walks second-stage tables in `memory` as a unit with these capabilities does.
 
-    def __init__(self, memory: Memory, capabilities: Capabilities, policy: Policy, cache: StructureCache) -> None:
-        self.memory, self.policy, self.cache = memory, policy, cache
+    `unsnooped` is the same memory without what processors hold of it in their caches.
+    """
+
+    def __init__(
+        self, memory: Memory, unsnooped: Memory, capabilities: Capabilities, policy: Policy, cache: StructureCache
+    ) -> None:
+        self.memory, self.unsnooped, self.policy, self.cache = memory, unsnooped, policy, cache
         self.address_width = capabilities.address_width
         self.caches_tables = policy.cache_upper_levels
         width, offered = capabilities.host_address_width, capabilities.offered
@@ -138,7 +144,7 @@ class SecondStage:
         while True:
             where = table + (address >> 3 + 9 * level & 0x1FF) * 8
             try:
-                entry = self.read_entry(where)
+                entry = self.read_entry(where, tables.snooped)
             except MemoryAccessError:
                 raise Blocked(codes.top_unreadable if level == levels else codes.unreadable) from None
             if fresh:  # only now is it known that there is such a table
@@ -188,8 +194,10 @@ class SecondStage:
 
     def small_pages(self, tables: Tables) -> SmallPage:
         """How the entries of last tables are read for the short way."""
+        snooped, overridden = tables.snooped, type(self).read_entry is not SecondStage.read_entry
         # Memory itself is asked, unless reading an entry has been given another meaning.
-        read_entry = self.memory.read_u64 if type(self).read_entry is SecondStage.read_entry else self.read_entry
+        read = (self.memory if snooped else self.unsnooped).read_u64
+        read_entry = partial(self.read_entry, snooped=snooped) if overridden else read
         reserved, attributes = self._page_reserved[1], tables.attributes
         # By access: R and W of an entry count as READ and WRITE do, and marks have to be set already.
         marked, written = (_ACCESSED, _ACCESSED | _DIRTY) if tables.marks else (0, 0)
@@ -218,9 +226,9 @@ class SecondStage:
 
         return small_page
 
-    def read_entry(self, where: int) -> int:
-        """One 64-bit entry. Raises MemoryAccessError."""
-        return self.memory.read_u64(where)
+    def read_entry(self, where: int, snooped: int) -> int:
+        """One 64-bit entry, by way of the processors' caches where the walk is snooped. Raises MemoryAccessError."""
+        return (self.memory if snooped else self.unsnooped).read_u64(where)
 
     def mark_page(self, tables: Tables, leaf: Leaf, *, dirty: bool) -> Page:
         """Record the access in the page's own entry, A and D in one update; the page as it is from then on."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from iommu.engine.cached import FaultyEntry
@@ -222,9 +223,10 @@ class TracedSecondStage(SecondStage):
         self.level = 0
         return leaf
 
-    def read_entry(self, where: int) -> int:
+    def read_entry(self, where: int, snooped: int) -> int:
         level, self.level = self.level, self.level - 1
-        return read_paging_entry(self.recorder, "second", _SECOND, SecondStageTable, level, where, super().read_entry)
+        read = partial(super().read_entry, snooped=snooped)
+        return read_paging_entry(self.recorder, "second", _SECOND, SecondStageTable, level, where, read)
 
 
 class TracedFirstStage(FirstStage):
@@ -245,9 +247,10 @@ class TracedFirstStage(FirstStage):
         self.recorder.purpose = ""
         return place
 
-    def read_entry(self, where: int) -> int:
+    def read_entry(self, where: int, snooped: int) -> int:
         level, self.level = self.level, self.level - 1
-        return read_paging_entry(self.recorder, "first", _FIRST, FirstStageTable, level, where, super().read_entry)
+        read = partial(super().read_entry, snooped=snooped)
+        return read_paging_entry(self.recorder, "first", _FIRST, FirstStageTable, level, where, read)
 
 
 def read_paging_entry(

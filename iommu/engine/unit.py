@@ -26,7 +26,7 @@ from iommu.engine.second_stage import SecondStage
 from iommu.engine.trace import trace as trace_of
 from iommu.engine.translation import Translation
 from iommu.errors import MisuseError
-from iommu.memory import Memory
+from iommu.memory import Memory, ProcessorCache
 from iommu.registers import GCMD, GSTS, RTADDR
 
 _new = object.__new__
@@ -43,7 +43,8 @@ class RemappingUnit:
         unit.translate(DmaRequest(SourceId(0, 4, 0), 0x5000, Access.WRITE))
 
     Args:
-        memory: host memory, where the tables are.
+        memory: host memory, where the tables are; behind a ProcessorCache, what is not flushed is seen only where
+            the unit snoops.
         capabilities: what the unit offers.
         policy: how it uses the freedom the architecture leaves.
         audit: remember where each cached item came from, for `audit()` and `Outcome.stale`; requests take longer.
@@ -72,7 +73,9 @@ class RemappingUnit:
         audit: bool = False,
     ) -> None:
         self.ledger = Ledger(memory) if audit else None
+        behind = memory.behind if isinstance(memory, ProcessorCache) else memory
         self.memory = memory if self.ledger is None else RecordingMemory(memory, self.ledger)
+        self._unsnooped = behind if self.ledger is None else RecordingMemory(behind, self.ledger)
         self.capabilities = capabilities or Capabilities()
         self.policy = policy or Policy()
         self.devices: dict[int, AtsDevice] = {}
@@ -86,12 +89,16 @@ class RemappingUnit:
         self.caches = Caches(capacity) if self.ledger is None else audited_caches(capacity, self.ledger)
         self.faults = self.FaultLog(self.registers, self.policy, self._events.append)
         self.invalidation = self.Invalidation(self.registers, self.caches)
-        second = self.SecondStage(self.memory, self.capabilities, self.policy, self.caches.second_stage)
-        first = self.FirstStage(self.memory, self.capabilities, self.policy, self.caches.first_stage, second)
-        legacy = self.LegacyMode(self.memory, self.capabilities, self.policy, second, self.caches)
-        scalable = self.ScalableMode(self.memory, self.capabilities, self.policy, first, second, self.caches)
+        memory, unsnooped, capabilities, policy = self.memory, self._unsnooped, self.capabilities, self.policy
+        second = self.SecondStage(memory, unsnooped, capabilities, policy, self.caches.second_stage)
+        first = self.FirstStage(memory, unsnooped, capabilities, policy, self.caches.first_stage, second)
+        # What is read of root, context, PASID and interrupt tables is snooped or not for the unit as a whole.
+        tables = memory if capabilities.coherent else unsnooped
+        legacy = self.LegacyMode(tables, capabilities, policy, second, self.caches)
+        scalable_tables = memory if capabilities.scalable_coherent else tables
+        scalable = self.ScalableMode(scalable_tables, capabilities, policy, first, second, self.caches)
         self.interrupts = self.Interrupts(
-            self.memory, self.capabilities, self.policy, self.faults, self.caches, self._events.append
+            self.memory, tables, self.capabilities, self.policy, self.faults, self.caches, self._events.append
         )
         protected = ProtectedMemory(self.registers)
         self.translation = self.Translation(

@@ -130,8 +130,8 @@ def test_steps_read_well() -> None:
 class Stubborn(SecondStage):
     """A departure like those of qemu.vtd.quirks."""
 
-    def read_entry(self, where: int) -> int:
-        return super().read_entry(where) & ~(1 << 11)
+    def read_entry(self, where: int, snooped: int) -> int:
+        return super().read_entry(where, snooped) & ~(1 << 11)
 
 
 def test_a_unit_that_departs_from_the_specification_is_traced_as_it_is() -> None:

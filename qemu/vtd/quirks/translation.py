@@ -43,9 +43,9 @@ class AllOnesUnreadable(Quirk, SecondStage):
     section = "7.1.3 LSL.2"
     scenarios = ("legacy.reserved.all-ones",)
 
-    def read_entry(self, where: int) -> int:
+    def read_entry(self, where: int, snooped: int) -> int:
         """All ones are an error."""
-        entry = super().read_entry(where)
+        entry = super().read_entry(where, snooped)
         if entry == _ALL_ONES:
             raise MemoryAccessError(where, 8)
         return entry
