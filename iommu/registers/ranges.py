@@ -1,0 +1,42 @@
+"""Memory type ranges: what they say is kept, and left to whoever combines it with the tables' types (spec 11.4)."""
+
+from iommu.fields import Rule, address, field, flag
+from iommu.registers.register import Register
+
+RW = Rule.RW
+
+
+class MTRRCAP(Register, bits=64, offset=0x100, section="11.4", needs="memory_types"):
+    """Memory type ranges: what there are."""
+
+    WC = flag(10, "write combining")
+    FIX = flag(8, "fixed ranges")
+    VCNT = field(7, 0, "variable ranges")
+
+
+class MTRRDEF(Register, bits=64, offset=0x108, section="11.4", needs="memory_types"):
+    """Memory type ranges: the default type."""
+
+    E = flag(11, "on", rule=RW)
+    FE = flag(10, "fixed ranges on", rule=RW)
+    TYPE = field(7, 0, "default type", rule=RW)
+
+
+class MTRRFIX(Register, bits=64, section="11.4", needs="memory_types"):
+    """Eight sub-ranges of a fixed memory type range."""
+
+    TYPES = field(63, 0, "a type each", rule=RW)
+
+
+class MTRRBASE(Register, bits=64, section="11.4", needs="memory_types"):
+    """A variable memory type range: base."""
+
+    BASE = address(63, 12, "base", rule=RW)
+    TYPE = field(7, 0, "type", rule=RW)
+
+
+class MTRRMASK(Register, bits=64, section="11.4", needs="memory_types"):
+    """A variable memory type range: mask."""
+
+    MASK = address(63, 12, "mask", rule=RW)
+    V = flag(11, "valid", rule=RW)
