@@ -60,18 +60,34 @@ class _Record(NamedTuple):
 
 
 class Ledger:
-    """Who read what: the reads of the request under way, and the sources of every item that is cached."""
+    """Who read what: the reads of the request under way, and the sources of every item that is cached.
+
+    Attributes:
+        reads: what has been read for the item that will be cached next.
+        seen: all that the request under way rests on, read now or when the cached items it has met were read.
+    """
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
         self.reads: list[Source] = []
+        self.seen: list[Source] = []
         self._records: dict[tuple[str, Hashable], _Record] = {}
         self._used: list[StaleItem] = []
 
     def begin(self) -> None:
         """A request arrives."""
-        self.reads = []
+        self.reads, self.seen = [], []
         self._used = []
+
+    def read(self, source: Source) -> None:
+        """An entry has been read."""
+        self.reads.append(source)
+        self.seen.append(source)
+
+    def written(self, source: Source) -> None:
+        """The unit itself has marked an entry: that is what it knows of it from then on."""
+        for sources in (self.reads, self.seen):
+            sources[:] = [source if read[:2] == source[:2] else read for read in sources]
 
     def take_reads(self) -> tuple[Source, ...]:
         """What has been read since the last call: what follows belongs to another item."""
@@ -92,8 +108,15 @@ class Ledger:
     def use(self, cache: str, key: Hashable) -> None:
         """An item has been found in its cache."""
         record = self._records.get((cache, key))
-        if record is not None and (stale := self._judge(cache, record)) is not None:
-            self._used.append(stale)
+        if record is not None:
+            self.seen.extend(record.sources)
+            if (stale := self._judge(cache, record)) is not None:
+                self._used.append(stale)
+
+    def judge(self, cache: str, key: Hashable) -> StaleItem | None:
+        """One item, if it no longer matches memory."""
+        record = self._records.get((cache, key))
+        return None if record is None else self._judge(cache, record)
 
     def take_used(self) -> tuple[StaleItem, ...]:
         """The stale items that the request under way has been answered from."""
@@ -136,21 +159,19 @@ class RecordingMemory:
     def read(self, address: int, length: int) -> bytes:
         """See Memory."""
         data = self._memory.read(address, length)
-        self._ledger.reads.append(Source(address, length, int.from_bytes(data, "little")))
+        self._ledger.read(Source(address, length, int.from_bytes(data, "little")))
         return data
 
     def read_u64(self, address: int) -> int:
         """See Memory."""
         raw = self._memory.read_u64(address)
-        self._ledger.reads.append(Source(address, 8, raw))
+        self._ledger.read(Source(address, 8, raw))
         return raw
 
     def write(self, address: int, data: bytes) -> None:
-        """See Memory. What the unit itself has marked is what it knows of the entry from then on."""
+        """See Memory."""
         self._memory.write(address, data)
-        written = Source(address, len(data), int.from_bytes(data, "little"))
-        reads = self._ledger.reads
-        reads[:] = [written if read[:2] == written[:2] else read for read in reads]
+        self._ledger.written(Source(address, len(data), int.from_bytes(data, "little")))
 
 
 class Watched(NamedTuple):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 from iommu.engine.ats import Completion, DeviceInvalidation, PageRequest, PageResponse
 from iommu.engine.page_requests import PageRequestOutcome
-from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId, blocked
+from iommu.engine.request import PAGE_4K, Access, AddressType, DmaRequest, Outcome, SourceId, blocked
 from iommu.engine.unit import RemappingUnit
 from iommu.errors import MemoryAccessError
 
@@ -29,6 +30,8 @@ class DeviceTranslation(NamedTuple):
 class Device:
     """A requester that is attached to a unit. What it has cached is used until it is told to drop it.
 
+    On an audited unit its translations are audited, too.
+
         device = Device(unit, SourceId(0, 4, 0))
         device.write(0x5000, b"data")
 
@@ -47,6 +50,7 @@ class Device:
         self.tlb: list[DeviceTranslation] = []
         self.completion = Completion.DONE
         self.responses: list[PageResponse] = []
+        self._cache = f"device-TLB of {source_id}"
         unit.attach(self)
 
     # Memory.
@@ -83,7 +87,9 @@ class Device:
             return blocked()
         host = known.host + address - known.addresses.start
         translated = DmaRequest(self.source_id, host, access, length, address_type=AddressType.TRANSLATED)
-        return self.unit.translate(translated)
+        outcome, ledger = self.unit.translate(translated), self.unit.ledger
+        stale = None if ledger is None else ledger.judge(self._cache, known)
+        return outcome if stale is None else outcome.replace(stale=(stale, *outcome.stale))
 
     # Translations (spec 4.1).
 
@@ -113,7 +119,24 @@ class Device:
         if not found.permits(access):
             return None
         self.tlb.append(found)
+        self._remember(found)
         return found
+
+    def _remember(self, found: DeviceTranslation) -> None:
+        """In an audited unit, where the translation came from: all that the unit's answer rested on."""
+        ledger = self.unit.ledger
+        if ledger is not None:
+            pages = found.addresses
+            where = (
+                f"{len(pages) >> 12} pages from {pages.start:#x} on" if len(pages) > PAGE_4K else f"{pages.start:#x}"
+            )
+            process = "" if found.pasid is None else f" in PASID {found.pasid:#x}"
+            owed = f"device-TLB invalidation of {where}{process}, after that of the IOTLB"
+            there = partial(self._holds, found)
+            ledger.fill(self._cache, found, f"{pages.start:#x}{process}", owed, tuple(ledger.seen), there)
+
+    def _holds(self, found: DeviceTranslation) -> bool:
+        return any(known is found for known in self.tlb)
 
     def invalidate(self, command: DeviceInvalidation) -> Completion:
         """The unit says what to drop (spec 6.5.2.5, 6.5.2.6)."""

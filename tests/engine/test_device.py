@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iommu import Access, MisuseError, SourceId
+from iommu import Access, MisuseError, RemappingUnit, SourceId
 from iommu.engine.ats import Completion, PageResponse, invalidated
 from iommu.engine.device import Device
 from iommu.structures import ResponseCode
@@ -366,3 +366,57 @@ def test_atomic_needs_both(access: Access) -> None:
     assert known is not None
     assert known._replace(writable=False).permits(access) == (access is READ)
     assert known._replace(readable=False).permits(access) == (access is WRITE)
+
+
+# Staleness
+
+
+def audited(*, pasid: int | None = None) -> tuple[Device, Software, int]:
+    """The same on an audited unit, in scalable mode with a PASID; and where the entry of its one page stands."""
+    if pasid is None:
+        world: World = World(device_tlb=True)
+        leaf = world.map(world.device(tt=1), 4, A, 0x10_0000 | RW)[1]
+    else:
+        scalable_world = first_stage(pasid=pasid)
+        world, leaf = scalable_world, scalable_world.first[1]
+    root = world.unit.mmio_read(0x20, 8) or world.root
+    world.unit = RemappingUnit(world.memory, world.capabilities, audit=True)
+    world.start(root)
+    return Device(world.unit, NIC), Software(world, wide=int(pasid is not None)), leaf
+
+
+@pytest.mark.parametrize("pasid", [None, 5])
+def test_missing_device_tlb_invalidation_is_blamed(pasid: int | None) -> None:
+    """8.2: after the IOTLB's invalidation the device still has its own translation, until that is invalidated too."""
+    device, software, leaf = audited(pasid=pasid)
+    address = A if pasid is None else ADDRESS
+    assert device.dma(address, WRITE, pasid=pasid).stale == ()
+    software.world.put(leaf, 0)
+    software.done(iotlb(1))
+    (stale,) = device.unit.audit()
+    assert (stale.cache, [source.address for source, _ in stale.changed]) == ("device-TLB of 00:04.0", [leaf])
+    in_pasid = "" if pasid is None else f" in PASID {pasid:#x}"
+    assert stale.tag == f"{address & ~0xFFF:#x}{in_pasid}"
+    assert stale.owed == f"device-TLB invalidation of {address & ~0xFFF:#x}{in_pasid}, after that of the IOTLB"
+    late = device.dma(address, WRITE, pasid=pasid)
+    assert late.host_address is not None
+    assert late.stale == (stale,)
+    everything = (
+        device_tlb(NIC, address=EVERYTHING, s=1)
+        if pasid is None
+        else process_tlb(NIC, pasid=pasid, address=EVERYTHING, s=1)
+    )
+    software.done(everything)
+    assert device.unit.audit() == []
+    assert device.dma(address, WRITE, pasid=pasid).host_address is None
+
+
+def test_answer_from_a_stale_cache_is_stale_in_the_device_too() -> None:
+    """Wrong order: the device asked again before the IOTLB was invalidated, and is told what that still holds."""
+    device, software, leaf = audited()
+    device.dma(A, WRITE)
+    software.world.put(leaf, 0x9000 | RW)
+    software.done(device_tlb(NIC, address=EVERYTHING, s=1))
+    assert [item.cache for item in device.unit.audit()] == ["IOTLB"]
+    assert device.dma(A, WRITE).host_address == 0x10_0000
+    assert {item.cache for item in device.unit.audit()} == {"IOTLB", "device-TLB of 00:04.0"}
