@@ -72,7 +72,7 @@ class Bare(RemappingUnit):
             if shortcut is not None:
                 address, access = request.address, request.access
                 page = shortcut.small.get(address >> 12) or shortcut.find(address, access)
-                if page is not None and not access & (kind := page.kind).refused:
+                if page is not None and not (access & (kind := page.kind).refused or address >> shortcut.reach):
                     outcome = object.__new__(Outcome)
                     outcome.host_address, outcome.grant = page.host | address & kind.size - 1, kind.grant
                     return outcome

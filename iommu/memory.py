@@ -163,4 +163,4 @@ class ProcessorCache:
         self._lines.clear()
 
     def _lines_of(self, address: int, length: int) -> range:
-        return range(address & -self.LINE, address + length, self.LINE)
+        return range(address & -self.LINE, address + length, self.LINE) if length else range(0)

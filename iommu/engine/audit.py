@@ -17,17 +17,23 @@ from iommu.engine.caches import Caches, StructureCache
 from iommu.engine.request import SourceId
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory
+from iommu.structures import FirstStageEntry, SecondStageEntry
 
-# Accessed, dirty and extended accessed of both stages: the unit sets them itself, and that makes nothing stale.
-_MARKS = {8: 1 << 5 | 1 << 6 | 1 << 10 | 1 << 8 | 1 << 9}
+DEVICE_TLB = "device-TLB"
+"""What the names of devices' caches begin with."""
+
+# Accessed, dirty and extended accessed: the unit sets them itself, and that makes nothing stale.
+FIRST_STAGE_MARKS = FirstStageEntry.A.mask | FirstStageEntry.D.mask | FirstStageEntry.EA.mask
+SECOND_STAGE_MARKS = SecondStageEntry.A.mask | SecondStageEntry.D.mask
 
 
 class Source(NamedTuple):
-    """An entry as it stood in memory when it was read: `length` bytes at `address`."""
+    """An entry as it stood in memory when it was read: `length` bytes at `address`, `marks` the unit's own bits."""
 
     address: int
     length: int
     raw: int
+    marks: int = 0
 
 
 class StaleItem(NamedTuple):
@@ -73,6 +79,10 @@ class Ledger:
         self.seen: list[Source] = []
         self._records: dict[tuple[str, Hashable], _Record] = {}
         self._used: list[StaleItem] = []
+
+    def forget(self) -> None:
+        """The unit has been reset: its caches are new ones. What devices hold stays."""
+        self._records = {key: record for key, record in self._records.items() if key[0].startswith(DEVICE_TLB)}
 
     def begin(self) -> None:
         """A request arrives."""
@@ -146,32 +156,31 @@ class Ledger:
 
 def _differs(source: Source, now: int) -> bool:
     """Whether the change is software's. Marks that have been set are the unit's; marks taken away are not."""
-    marks = _MARKS.get(source.length, 0)
-    return (source.raw ^ now) & ~marks != 0 or source.raw & marks & ~now != 0
+    return (source.raw ^ now) & ~source.marks != 0 or source.raw & source.marks & ~now != 0
 
 
 class RecordingMemory:
-    """Memory as the walkers of an audited unit see it: every read is noted."""
+    """Memory as the walkers of an audited unit see it: every read is noted. `marks` are the bits they set."""
 
-    def __init__(self, memory: Memory, ledger: Ledger) -> None:
-        self._memory, self._ledger = memory, ledger
+    def __init__(self, memory: Memory, ledger: Ledger, marks: int = 0) -> None:
+        self._memory, self._ledger, self._marks = memory, ledger, marks
 
     def read(self, address: int, length: int) -> bytes:
         """See Memory."""
         data = self._memory.read(address, length)
-        self._ledger.read(Source(address, length, int.from_bytes(data, "little")))
+        self._ledger.read(Source(address, length, int.from_bytes(data, "little"), self._marks))
         return data
 
     def read_u64(self, address: int) -> int:
         """See Memory."""
         raw = self._memory.read_u64(address)
-        self._ledger.read(Source(address, 8, raw))
+        self._ledger.read(Source(address, 8, raw, self._marks))
         return raw
 
     def write(self, address: int, data: bytes) -> None:
         """See Memory."""
         self._memory.write(address, data)
-        self._ledger.written(Source(address, len(data), int.from_bytes(data, "little")))
+        self._ledger.written(Source(address, len(data), int.from_bytes(data, "little"), self._marks))
 
 
 class Watched(NamedTuple):
@@ -225,7 +234,14 @@ CONTEXTS = Watched(
     ),
 )
 SCALABLE_CONTEXTS = CONTEXTS._replace(
-    owed=lambda source_id, _: f"context-cache invalidation of {SourceId.of(source_id)}, then PASID cache and IOTLB"
+    owed=lambda source_id, context: (
+        f"context-cache invalidation of {SourceId.of(source_id)}, "
+        + (
+            "with domain-id 0, then the IOTLB of domain 0"
+            if isinstance(context, FaultyEntry)
+            else "then PASID cache and IOTLB"
+        )
+    )
 )
 PASIDS = Watched(
     "PASID cache",

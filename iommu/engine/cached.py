@@ -131,7 +131,6 @@ class Process:
     """
 
     domain_id: int
-    translation_type: int
     first: Directory | None
     second: Tables | None
     execute_enabled: int

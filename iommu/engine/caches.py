@@ -12,26 +12,29 @@ memory changes: staleness is real, until an invalidation covers it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 from iommu.engine.cached import CachedContext, FaultyEntry, Page, Process, ScalableContext, Table
 
+Key = TypeVar("Key")
 Item = TypeVar("Item")
 
 
-class Keyed(Generic[Item]):
-    """Entries by a number (a source-id, an index), dropped one by one, by a mask, or by what they are."""
+class Keyed(Generic[Key, Item]):
+    """Entries by key. `evicted` is called when one has had to make room for another."""
 
     def __init__(self, capacity: int) -> None:
-        self._entries: dict[int, Item] = {}
+        self._entries: dict[Key, Item] = {}
         self._capacity = capacity
         self.find = self._entries.get
+        self.evicted: Callable[[], None] = lambda: None
 
-    def fill(self, key: int, item: Item) -> None:
+    def fill(self, key: Key, item: Item) -> None:
         """Remember one entry; the oldest makes room for it where there is none."""
         if len(self._entries) >= self._capacity and key not in self._entries:
             del self._entries[next(iter(self._entries))]
+            self.evicted()
         self._entries[key] = item
 
     def __iter__(self) -> Iterator[Item]:
@@ -41,13 +44,17 @@ class Keyed(Generic[Item]):
         """Forget everything."""
         self._entries.clear()
 
+
+class Numbered(Keyed[int, Item]):
+    """Entries by a number: a source-id, an index."""
+
     def drop_matching(self, wanted: int, ignored: int) -> None:
         """Forget the entries whose key equals `wanted` in all bits that are not `ignored`."""
         for key in [key for key in self._entries if (key ^ wanted) & ~ignored == 0]:
             del self._entries[key]
 
 
-class ContextCache(Keyed[CachedContext | FaultyEntry]):
+class ContextCache(Numbered[CachedContext | FaultyEntry]):
     """Legacy context entries by source-id, with the root entry folded in."""
 
     def drop_domain(self, domain_id: int) -> None:
@@ -56,23 +63,8 @@ class ContextCache(Keyed[CachedContext | FaultyEntry]):
             del self._entries[key]
 
 
-class PasidCache:
+class PasidCache(Keyed[tuple[int, int], Process | FaultyEntry]):
     """PASID-table entries by source-id and PASID, with the directory entry folded in (spec 6.2.3)."""
-
-    def __init__(self, capacity: int) -> None:
-        self._entries: dict[tuple[int, int], Process | FaultyEntry] = {}
-        self._capacity = capacity
-        self.find = self._entries.get
-
-    def fill(self, key: tuple[int, int], process: Process | FaultyEntry) -> None:
-        """Remember the entry of (source-id, PASID)."""
-        if len(self._entries) >= self._capacity and key not in self._entries:
-            del self._entries[next(iter(self._entries))]
-        self._entries[key] = process
-
-    def drop_all(self) -> None:
-        """Forget everything."""
-        self._entries.clear()
 
     def drop(self, domain_id: int, pasid: int | None = None) -> None:
         """Forget the entries of a domain, or those of one PASID in it; faulty ones have no domain yet, and go too."""
@@ -261,12 +253,13 @@ class Caches:
 
     def __init__(self, capacity: int = 1 << 20) -> None:
         self.contexts = ContextCache(capacity)
-        self.scalable_contexts: Keyed[ScalableContext | FaultyEntry] = Keyed(capacity)
+        self.scalable_contexts: Numbered[ScalableContext | FaultyEntry] = Numbered(capacity)
         self.pasids = PasidCache(capacity)
+        self.pasids.evicted = self._part_contexts_from_pasids
         self.iotlb = Iotlb(capacity)
         self.first_stage = StructureCache(capacity)
         self.second_stage = StructureCache(capacity)
-        self.interrupts: Keyed[int] = Keyed(capacity)
+        self.interrupts: Numbered[int] = Numbered(capacity)
 
     def drop_contexts(self) -> None:
         """Context cache, global."""

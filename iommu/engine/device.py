@@ -6,6 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 from iommu.engine.ats import Completion, DeviceInvalidation, PageRequest, PageResponse
+from iommu.engine.audit import DEVICE_TLB
 from iommu.engine.page_requests import PageRequestOutcome
 from iommu.engine.request import PAGE_4K, Access, AddressType, DmaRequest, Outcome, SourceId, blocked
 from iommu.engine.unit import RemappingUnit
@@ -50,7 +51,7 @@ class Device:
         self.tlb: list[DeviceTranslation] = []
         self.completion = Completion.DONE
         self.responses: list[PageResponse] = []
-        self._cache = f"device-TLB of {source_id}"
+        self._cache = f"{DEVICE_TLB} of {source_id}"
         unit.attach(self)
 
     # Memory.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 from iommu.engine.attributes import Attributes
@@ -109,13 +108,11 @@ class FirstStage:
         self._page_reserved = {level: layout.reserved_mask(width, offered) for level, layout in _PAGES.items()}
 
     def walk(self, tables: Directory, address: int, intent: Intent) -> Found:
-        """The page that maps `address`, permitted and not yet marked; its `host` is a guest address where nested.
+        """The page that maps a canonical address, permitted and not yet marked; where nested, `host` is the guest's.
 
         Raises:
-            Blocked: SGN.1 to SGN.3, SGN.6, SFS.*; where nested, SSS.* of the tables' own translation.
+            Blocked: SGN.2, SGN.3, SGN.6, SFS.*; where nested, SSS.* of the tables' own translation.
         """
-        if not is_canonical(address, tables.levels):
-            raise Blocked(FaultReason.SGN_1)
         level, table, rights, executable, fresh = tables.levels, tables.address, _RIGHTS, True, False
         tag, per_level = (tables.domain_id, tables.pasid), self.policy.permission_per_level
         known = self.cache.find(*tag, address, level) if self.caches_tables else None
@@ -158,10 +155,7 @@ class FirstStage:
 
     def small_pages(self, tables: Directory) -> SmallPage:
         """How the entries of last tables are read for the short way, where the first stage is alone."""
-        snooped, overridden = tables.snooped, type(self).read_entry is not FirstStage.read_entry
-        # Memory itself is asked, unless reading an entry has been given another meaning.
-        read = (self.memory if snooped else self.unsnooped).read_u64
-        read_entry = partial(self.read_entry, snooped=snooped) if overridden else read
+        read_entry = (self.memory if tables.snooped else self.unsnooped).read_u64
         reserved, attributes = self._page_reserved[1], tables.attributes
         # By access: whether the request writes. Marks have to be set already.
         reads = _PRESENT | _USER | _ACCESSED | (_EXTENDED if tables.extended else 0)

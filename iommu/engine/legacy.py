@@ -11,7 +11,7 @@ from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId, blocked, unmapped
 from iommu.engine.second_stage import LEGACY, SecondStage, Tables
-from iommu.engine.shortcut import Shortcut
+from iommu.engine.shortcut import Shortcuts
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory
 from iommu.structures import ContextEntry, RootEntry, TranslationType
@@ -29,7 +29,6 @@ _PLAIN = {
 # What a translation request is answered with instead of a fault: nothing is mapped, as far as the device can tell.
 _MERELY_NOT_MAPPED = (FaultReason.LGN_1, FaultReason.LGN_2, FaultReason.LGN_3)
 
-
 # What makes a root or context entry faulty as such, whoever asks; one that cannot be read is none.
 _FAULTY_CONTEXTS = (
     FaultReason.LRT_2,
@@ -44,14 +43,21 @@ class LegacyMode:
     """Takes a request through root table, context table and second stage. `root_table` is what SRTP latched."""
 
     def __init__(
-        self, memory: Memory, capabilities: Capabilities, policy: Policy, second_stage: SecondStage, caches: Caches
+        self,
+        memory: Memory,
+        capabilities: Capabilities,
+        policy: Policy,
+        second_stage: SecondStage,
+        caches: Caches,
+        shortcuts: Shortcuts,
     ) -> None:
+        self._shortcuts = shortcuts
         self.memory, self.capabilities, self.policy = memory, capabilities, policy
         self.caches_faulting = capabilities.caching_mode and policy.cache_faulting
         self.second_stage, self.caches = second_stage, caches
         self.root_table = 0
         self.find_context = caches.contexts.find
-        self._attributes = of_second_stage(leaf_decides=capabilities.snoop_control)
+        self._attributes = of_second_stage()
         width = capabilities.host_address_width
         self._root_reserved = RootEntry.reserved_mask(width)
         self._context_reserved = ContextEntry.reserved_mask(width)
@@ -106,8 +112,7 @@ class LegacyMode:
         )
         shortcut = None
         if translation_type is not TranslationType.PASS_THROUGH:
-            small_page = self.second_stage.small_pages(tables)
-            shortcut = Shortcut(self.caches.iotlb, self.caches.second_stage, entry.DID, None, small_page)
+            shortcut = self._shortcuts.by_second_stage(tables)
         return CachedContext(entry.DID, translation_type, tables, entry.FPD, shortcut)
 
     def context_entry(self, source_id: SourceId) -> int:
@@ -205,7 +210,7 @@ class LegacyMode:
         if intent.lacks(page.kind.readable, page.kind.writable):
             raise Blocked(LEGACY.permission_of(intent, page.kind.readable, page.kind.writable))
         outcome = self.outcome(page, request)
-        if cached is None:
+        if cached is None and not self.caches_faulting:
             self.caches.iotlb.fill(context.domain_id, None, request.address, page)
         return outcome
 

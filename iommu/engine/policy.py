@@ -23,6 +23,8 @@ class Policy:
             the unit walks is told as LGN.1, 0x04 (doubt D-2).
         records_restart: turning translation off lets the next fault be recorded in the first register again
             (doubt D-23).
+        translation_off_drops: in scalable mode's units (ECAP.SMTS), turning translation off drops all that is cached
+            for DMA; one source says so.
         malformed_interrupt_faults: with interrupt remapping on, a request without PASID in the interrupt range that
             is no DWORD write raises 0x29; otherwise it is dropped without a fault (doubt D-6).
         source_validated_first: the source of an interrupt is validated, 0x26, before the reserved fields of its
@@ -69,6 +71,7 @@ class Policy:
     depth_before_type: bool = False
     pass_through_by_deepest: bool = False
     records_restart: bool = False
+    translation_off_drops: bool = True
     malformed_interrupt_faults: bool = True
     source_validated_first: bool = False
     reserved_validation_fails: bool = False

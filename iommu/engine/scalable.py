@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iommu.engine.attributes import nested
 from iommu.engine.cached import Page, Process, ScalableContext, kind_of
-from iommu.engine.first_stage import Directory, Found, check
+from iommu.engine.first_stage import Directory, Found, check, is_canonical
 from iommu.engine.paging import Intent, Leaf, as_translated, in_interrupt_range, intent_of, through
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import AddressType, DmaRequest, Outcome, blocked, unmapped
@@ -118,7 +118,8 @@ class ScalableMode(ScalableTables):
         self.permit(page, intent)
         outcome = self.outcome(page, intent, request)
         page = self.second_stage.mark_page(tables, leaf, dirty=intent.dirties and page.kind.writable)
-        self.caches.iotlb.fill(process.domain_id, None, request.address, page)
+        if tables.marks or not self.caches_faulting:
+            self.caches.iotlb.fill(process.domain_id, None, request.address, page)
         return self.answer(outcome, page, request)
 
     def walk_second(self, tables: Tables, intent: Intent, request: DmaRequest) -> Leaf:
@@ -143,6 +144,8 @@ class ScalableMode(ScalableTables):
         self, process: Process, tables: Directory, pasid: int, intent: Intent, request: DmaRequest
     ) -> Outcome:
         """First stage, alone or nested in a second (spec 3.6, 3.8)."""
+        if not is_canonical(request.address, tables.levels):
+            raise Blocked(FaultReason.SGN_1)
         page = self.cached_page(process.domain_id, pasid, intent, request)
         if page is not None:
             check(page.kind, intent)

@@ -12,7 +12,7 @@ from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import DmaRequest, SourceId
 from iommu.engine.second_stage import SCALABLE, SecondStage, Tables
-from iommu.engine.shortcut import Shortcut
+from iommu.engine.shortcut import Shortcut, Shortcuts
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory
 from iommu.structures import (
@@ -51,7 +51,9 @@ class ScalableTables:
         first_stage: FirstStage,
         second_stage: SecondStage,
         caches: Caches,
+        shortcuts: Shortcuts,
     ) -> None:
+        self._shortcuts = shortcuts
         self.memory, self.capabilities, self.policy = memory, capabilities, policy
         self.first_stage, self.second_stage, self.caches = first_stage, second_stage, caches
         self.root_table = 0
@@ -210,16 +212,14 @@ class ScalableTables:
                 ),
             )
         attributes = Attributes(snooped, uncacheable=uncacheable)
-        process = Process(entry.DID, entry.PGTT, first, second, entry.ERE, entry.SRE, attributes, entry.raw, fpd)
-        process.shortcut = self.shortcut_of(process, pasid)
-        return process
+        shortcut = self.shortcut_of(first, second)
+        return Process(entry.DID, first, second, entry.ERE, entry.SRE, attributes, entry.raw, fpd, shortcut)
 
     def second_tables(self, entry: PasidEntry) -> Tables:
         """The second stage the entry names."""
         typed = self.capabilities.memory_types
         attributes = of_second_stage(
             snooped=bool(entry.PGSNP),
-            leaf_decides=self.capabilities.snoop_control,
             typed=typed and bool(entry.EMTE),
             uncacheable=typed and bool(entry.CD),
         )
@@ -232,15 +232,12 @@ class ScalableTables:
             return int(self.capabilities.coherent)
         return entry.PWSNP
 
-    def shortcut_of(self, process: Process, pasid: int) -> Shortcut | None:
+    def shortcut_of(self, first: Directory | None, second: Tables | None) -> Shortcut | None:
         """The short way through one stage."""
-        iotlb, first, second = self.caches.iotlb, process.first, process.second
         if first is not None and second is None:
-            small_page = self.first_stage.small_pages(first)
-            return Shortcut(iotlb, self.caches.first_stage, process.domain_id, pasid, small_page)
+            return self._shortcuts.by_first_stage(first)
         if second is not None and first is None:
-            small_page = self.second_stage.small_pages(second)
-            return Shortcut(iotlb, self.caches.second_stage, process.domain_id, None, small_page)
+            return self._shortcuts.by_second_stage(second)
         return None
 
     def read_root(self, where: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 from iommu.engine.attributes import PLAIN, Attributes, second_stage_index
@@ -120,7 +119,11 @@ class SecondStage:
 
     def covers(self, tables: Tables, address: int) -> bool:
         """Whether the address is within the guest address width and what the levels can index (spec 3.7)."""
-        return not address >> min(self.address_width, 12 + 9 * tables.levels)
+        return not address >> self.reach(tables)
+
+    def reach(self, tables: Tables) -> int:
+        """How many bits of address the tables map."""
+        return min(self.address_width, 12 + 9 * tables.levels)
 
     def walk(self, tables: Tables, address: int, intent: Intent) -> Leaf:
         """The page that maps `address`, with the permissions of all levels combined; the page itself is not marked.
@@ -194,10 +197,7 @@ class SecondStage:
 
     def small_pages(self, tables: Tables) -> SmallPage:
         """How the entries of last tables are read for the short way."""
-        snooped, overridden = tables.snooped, type(self).read_entry is not SecondStage.read_entry
-        # Memory itself is asked, unless reading an entry has been given another meaning.
-        read = (self.memory if snooped else self.unsnooped).read_u64
-        read_entry = partial(self.read_entry, snooped=snooped) if overridden else read
+        read_entry = (self.memory if tables.snooped else self.unsnooped).read_u64
         reserved, attributes = self._page_reserved[1], tables.attributes
         # By access: R and W of an entry count as READ and WRITE do, and marks have to be set already.
         marked, written = (_ACCESSED, _ACCESSED | _DIRTY) if tables.marks else (0, 0)

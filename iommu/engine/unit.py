@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 from iommu.engine.ats import AtsDevice, PageRequest
-from iommu.engine.audit import Ledger, RecordingMemory, StaleItem, audited_caches
+from iommu.engine.audit import (
+    FIRST_STAGE_MARKS,
+    SECOND_STAGE_MARKS,
+    Ledger,
+    RecordingMemory,
+    StaleItem,
+    audited_caches,
+)
 from iommu.engine.caches import Caches
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.events import Message
@@ -23,6 +30,7 @@ from iommu.engine.register_file import RegisterFile
 from iommu.engine.request import AddressType, DmaRequest, Outcome
 from iommu.engine.scalable import ScalableMode
 from iommu.engine.second_stage import SecondStage
+from iommu.engine.shortcut import Shortcuts
 from iommu.engine.trace import trace as trace_of
 from iommu.engine.translation import Translation
 from iommu.errors import MisuseError
@@ -73,9 +81,8 @@ class RemappingUnit:
         audit: bool = False,
     ) -> None:
         self.ledger = Ledger(memory) if audit else None
-        behind = memory.behind if isinstance(memory, ProcessorCache) else memory
-        self.memory = memory if self.ledger is None else RecordingMemory(memory, self.ledger)
-        self._unsnooped = behind if self.ledger is None else RecordingMemory(behind, self.ledger)
+        self._given = memory
+        self.memory = self._seen(memory)
         self.capabilities = capabilities or Capabilities()
         self.policy = policy or Policy()
         self.devices: dict[int, AtsDevice] = {}
@@ -83,20 +90,26 @@ class RemappingUnit:
 
     def reset(self) -> None:
         """Power-good reset (spec 11.4): registers at their reset values, caches empty, no event pending."""
+        if self.ledger is not None:
+            self.ledger.forget()
         self.registers = RegisterFile(self.capabilities)
         self._events: list[Message] = []
         capacity = self.policy.cache_capacity
         self.caches = Caches(capacity) if self.ledger is None else audited_caches(capacity, self.ledger)
         self.faults = self.FaultLog(self.registers, self.policy, self._events.append)
         self.invalidation = self.Invalidation(self.registers, self.caches)
-        memory, unsnooped, capabilities, policy = self.memory, self._unsnooped, self.capabilities, self.policy
-        second = self.SecondStage(memory, unsnooped, capabilities, policy, self.caches.second_stage)
-        first = self.FirstStage(memory, unsnooped, capabilities, policy, self.caches.first_stage, second)
+        memory, capabilities, policy = self.memory, self.capabilities, self.policy
+        behind = self._given.behind if isinstance(self._given, ProcessorCache) else self._given
+        second_views = self._seen(self._given, SECOND_STAGE_MARKS), self._seen(behind, SECOND_STAGE_MARKS)
+        second = self.SecondStage(*second_views, capabilities, policy, self.caches.second_stage)
+        first_views = self._seen(self._given, FIRST_STAGE_MARKS), self._seen(behind, FIRST_STAGE_MARKS)
+        first = self.FirstStage(*first_views, capabilities, policy, self.caches.first_stage, second)
         # What is read of root, context, PASID and interrupt tables is snooped or not for the unit as a whole.
-        tables = memory if capabilities.coherent else unsnooped
-        legacy = self.LegacyMode(tables, capabilities, policy, second, self.caches)
+        tables = memory if capabilities.coherent else self._seen(behind)
+        shortcuts = Shortcuts(self.caches, first, second)
+        legacy = self.LegacyMode(tables, capabilities, policy, second, self.caches, shortcuts)
         scalable_tables = memory if capabilities.scalable_coherent else tables
-        scalable = self.ScalableMode(scalable_tables, capabilities, policy, first, second, self.caches)
+        scalable = self.ScalableMode(scalable_tables, capabilities, policy, first, second, self.caches, shortcuts)
         self.interrupts = self.Interrupts(
             self.memory, tables, self.capabilities, self.policy, self.faults, self.caches, self._events.append
         )
@@ -109,10 +122,19 @@ class RemappingUnit:
             self.faults,
             protected,
             self.interrupts,
-            shortcuts=self.ledger is None,
+            shortcuts=self.ledger is None and self._is_by_the_book(),
         )
         self._place_queues()
         self.registers.slots["GCMD"].effect = self._on_command
+
+    def _seen(self, memory: Memory, marks: int = 0) -> Memory:
+        """Memory as the unit reads it: an audited one takes down what; `marks` are bits it sets there itself."""
+        return memory if self.ledger is None else RecordingMemory(memory, self.ledger, marks)
+
+    def _is_by_the_book(self) -> bool:
+        """Whether all that a request goes through is the specification's: the short way knows of nothing else."""
+        stock = SecondStage, FirstStage, LegacyMode, ScalableMode, Translation
+        return stock == (self.SecondStage, self.FirstStage, self.LegacyMode, self.ScalableMode, self.Translation)
 
     def _place_queues(self) -> None:
         """The two queues between unit and software: page requests, and invalidations where the unit has a queue."""
@@ -151,7 +173,7 @@ class RemappingUnit:
             if shortcut is not None:
                 address, access = request.address, request.access
                 page = shortcut.small.get(address >> 12) or shortcut.find(address, access)
-                if page is not None and not access & (kind := page.kind).refused:
+                if page is not None and not (access & (kind := page.kind).refused or address >> shortcut.reach):
                     outcome = _new(Outcome)
                     outcome.host_address, outcome.grant = page.host | address & kind.size - 1, kind.grant
                     return outcome
@@ -174,6 +196,8 @@ class RemappingUnit:
 
         Raises MisuseError for what is no interrupt request.
         """
+        if self.ledger is not None:
+            self.ledger.begin()
         return self.interrupts.remap(request.check())
 
     def attach(self, device: AtsDevice) -> None:
@@ -190,6 +214,8 @@ class RemappingUnit:
 
         Raises MisuseError for a request no device could send.
         """
+        if self.ledger is not None:
+            self.ledger.begin()
         return self.page_requests.receive(request.check())
 
     def drain_events(self) -> list[Message]:
@@ -205,12 +231,18 @@ class RemappingUnit:
             self._set_root_table()
         translating = GSTS.make(RTPS=GSTS.RTPS.get(status.value) | command.SRTP, TES=command.TE)
         status.value = translating | self._interrupt_status(command, status.value)
-        if not command.TE:
-            self.faults.translation_off()
+        if self.translation.enabled and not command.TE:
+            self._on_translation_off()
         self.translation.enabled = self.page_requests.enabled = bool(command.TE)
         if self.queue is not None:
             status.value |= GSTS.make(QIES=command.QIE)
             self.queue.switch(command.QIE)
+
+    def _on_translation_off(self) -> None:
+        """GCMD.TE from 1 to 0."""
+        self.faults.translation_off()
+        if self.capabilities.scalable_mode and self.policy.translation_off_drops:
+            self.caches.drop_all_of_dma()
 
     def _interrupt_status(self, command: GCMD, status: int) -> int:
         """SIRTP, IRE and CFI, where the unit has them. Returns their bits of GSTS."""

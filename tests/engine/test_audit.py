@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from iommu import Access, Capabilities, DmaRequest, FlatMemory, MisuseError, RemappingUnit, SourceId
+from iommu import (
+    Access,
+    Capabilities,
+    DmaRequest,
+    FlatMemory,
+    InterruptRequest,
+    MisuseError,
+    RemappingUnit,
+    SourceId,
+)
 from iommu.engine.audit import StaleItem
 
 READ, WRITE = Access.READ, Access.WRITE
@@ -163,3 +172,49 @@ def test_marks_the_unit_sets_make_nothing_stale_and_marks_taken_away_do() -> Non
     assert [item.cache for item in unit.audit()] == ["IOTLB"]
     memory.write_u64(pasids + 8, 8 | 1 << 23)
     assert {item.cache for item in unit.audit()} == {"IOTLB", "PASID cache"}
+
+
+@pytest.mark.parametrize("caching_mode", [False, True])
+def test_a_translation_is_audited_in_caching_mode_too(caching_mode: bool) -> None:
+    world = Legacy()
+    world.unit = RemappingUnit(world.memory, Capabilities(caching_mode=caching_mode), audit=True)
+    world.unit.mmio_write(0x20, ROOT, 8)
+    world.unit.mmio_write(0x18, 1 << 30, 4)
+    world.unit.mmio_write(0x18, 1 << 31, 4)
+    world.dma()
+    world.put(LEVEL_1 + 5 * 8, 0xA000 | RW)
+    assert world.stale() == {"IOTLB domain 7, 0x5000": [LEVEL_1 + 5 * 8]}
+
+
+@pytest.mark.parametrize("bit", [3, 4, 5, 6])
+def test_a_changed_memory_type_makes_a_translation_stale(bit: int) -> None:
+    """EMT and IPAT of a second-stage entry stand where a first-stage entry has accessed and dirty."""
+    world = Legacy()
+    world.dma()
+    world.put(LEVEL_1 + 5 * 8, 0x9000 | RW | 1 << bit)
+    assert world.stale() == {"IOTLB domain 7, 0x5000": [LEVEL_1 + 5 * 8]}
+
+
+def test_reset_forgets_what_the_old_caches_held() -> None:
+    world = Legacy()
+    world.dma()
+    world.put(LEVEL_1 + 5 * 8, 0)
+    world.unit.reset()
+    assert world.unit.audit() == []
+
+
+def test_what_a_fault_has_read_is_not_the_next_items() -> None:
+    """A DMA request that faulted has read entries; a page request that follows is not answered from them."""
+    world = Legacy()
+    world.unit = RemappingUnit(world.memory, Capabilities(interrupt_remapping=True), audit=True)
+    world.unit.mmio_write(0x20, ROOT, 8)
+    world.unit.mmio_write(0x18, 1 << 30, 4)
+    world.unit.mmio_write(0xB8, 0x9000, 8)
+    world.unit.mmio_write(0x18, 1 << 31 | 1 << 24, 4)
+    world.unit.mmio_write(0x18, 1 << 31 | 1 << 25, 4)
+    world.memory.write(0x9000, (0x41 << 16 | 1).to_bytes(16, "little"))
+    world.dma()
+    world.dma(WRITE, 0x6000)
+    assert world.unit.remap_interrupt(InterruptRequest(DEVICE, 0xFEE0_0010, 0)).fault is None
+    world.put(LEVEL_1 + 6 * 8, 0xB000 | RW)
+    assert world.stale() == {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from iommu import Access, FaultReason, SourceId
+from iommu import Access, FaultReason, Policy, SourceId
 from tests.engine.raising import raises
 from tests.engine.scalable_world import (
     ABORT,
@@ -830,3 +830,14 @@ def test_execution_in_the_record(pgtt: int, privileged: bool) -> None:
     assert world.fault(pasid=9, privileged=privileged, execute=True) == 0x5C
     record = world.record()
     assert (record.privileged, record.execute, record.pasid) == (privileged, 1, 9)
+
+
+@pytest.mark.parametrize("drops", [True, False])
+def test_turning_translation_off_and_what_is_cached(drops: bool) -> None:
+    """Sheet 4.4, of units with ECAP.SMTS; a policy, since it has one source."""
+    world = second_stage(policy=Policy(translation_off_drops=drops))
+    assert world.dma().host_address == HOST
+    world.put(world.second[1], 0xA000 | RW)
+    world.write(0x18, 0)
+    world.write(0x18, 1 << 31)
+    assert world.dma().host_address == (0xA000 if drops else HOST)

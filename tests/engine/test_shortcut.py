@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iommu import Access, DmaRequest, Policy
+from iommu import Access, DmaRequest, Outcome, Policy, RemappingUnit
+from iommu.engine.cached import Page
+from iommu.engine.legacy import LegacyMode
+from iommu.engine.request import unmapped
 from tests.engine.scalable_world import ADDRESS, ALL1, HOST, ScalableWorld, first_stage, nested, second_stage
 from tests.engine.world import ABSENT, NIC, PS, READ, RW, WRITE, World
 
@@ -104,7 +107,7 @@ def test_short_and_long_way_agree(kind: str, data: st.DataObject) -> None:
 def state(world: World) -> tuple[Any, ...]:
     """Memory, registers and what is in the caches."""
     unit = world.unit
-    held = [vars(cache) | {"find": None} for cache in vars(unit.caches).values()]
+    held = [vars(cache) | {"find": None, "evicted": None} for cache in vars(unit.caches).values()]
     return world.memory.read(0, 1 << 20), [slot.value for slot in unit.registers.slots.values()], held
 
 
@@ -150,3 +153,95 @@ def test_little_room_in_legacy_mode() -> None:
         for device in devices:
             assert [world.dma(address, READ, device).host_address for address in (0x5000, 0x6000)] == [HOST] * 2
     assert len(list(world.unit.caches.contexts)) == 1
+
+
+# Where the short way could go wrong: each of these once did.
+
+
+@pytest.mark.parametrize("kind", ["legacy", "first stage", "second stage"])
+def test_what_a_traced_request_cached_is_as_short_as_any(kind: str) -> None:
+    """Bit 7 of a small page's entry is PAT, or ignored: never the size."""
+    marked = (ALL1 | A1 | D1 if kind == "first stage" else RW) | 1 << 7
+    world = build(kind, [0x9000 | marked, 0xA000 | marked, 0xB000 | marked, 0xC000 | marked], {}, short=True)
+    traced = world.unit.translate(DmaRequest(NIC, NEIGHBOURS[0], READ), trace=True)
+    steps = len(traced.trace)
+    assert [world.dma(address, READ).host_address for address in NEIGHBOURS] == [0x9000, 0xA000, 0xB000, 0xC000]
+    assert len(traced.trace) == steps
+
+
+def test_address_beyond_a_lesser_depth() -> None:
+    """1.5: the context has fewer levels now, and only it was invalidated: what its domain has cached is beyond it."""
+    world = World()
+    high = 1 << 40
+    world.map(world.device(did=5), 4, high, 0x9000 | RW)
+    world.start()
+    assert world.dma(high).host_address == 0x9000
+    lesser = world.page()
+    world.context(table=lesser, did=5, levels=3)
+    world.map(lesser, 3, 0x5000, 0xB000 | RW)
+    world.invalidate_contexts(3, did=5, sid=NIC)
+    assert world.dma(0x5000).host_address == 0xB000
+    assert world.fault(high) == 0x04
+    assert world.fault(high + 0x1000) == 0x04
+
+
+@pytest.mark.parametrize("neighbour", [0, 0x1000])
+def test_address_that_is_not_canonical_for_the_other_device(neighbour: int) -> None:
+    """2.5.1: two devices share a tag, and only one has five levels."""
+    world = ScalableWorld()
+    five, four = world.page(), world.page()
+    other, high = type(NIC)(0, 5, 0), 1 << 50
+    world.process(5, pgtt=1, first=five, first_levels=5)
+    world.process(5, other, pgtt=1, first=four)
+    for page in (high, high + 0x1000):
+        world.map_first(five, 5, page, HOST | ALL1 | A1)
+    world.map_first(four, 4, 0x5000, HOST | ALL1 | A1)
+    world.start()
+    assert world.dma(high, pasid=5).host_address == HOST
+    assert world.dma(0x5000, READ, other, pasid=5).host_address == HOST
+    assert world.fault(high + neighbour, READ, other, pasid=5) == 0x80
+
+
+def test_process_that_has_made_room_for_another_is_read_again() -> None:
+    world = ScalableWorld(policy=Policy(cache_capacity=1))
+    tops = world.page(), world.page()
+    for pasid, top in enumerate(tops):
+        world.process(pasid, pgtt=1, first=top, did=1 + pasid)
+        world.map_first(top, 4, ADDRESS, HOST | ALL1 | A1 | D1)
+    world.start()
+    assert world.dma().host_address == HOST
+    world.dma(ADDRESS + 0x10_0000, pasid=1)
+    world.put(world.pasids[NIC, 0], 0)
+    assert world.fault() == 0x59
+
+
+def test_unit_that_departs_takes_the_long_way() -> None:
+    """Whoever overrides a part gets every request."""
+
+    class Shifted(LegacyMode):
+        def outcome(self, page: Page, request: DmaRequest) -> Outcome:
+            return unmapped(page.host ^ 0x1000)
+
+    class Departing(RemappingUnit):
+        LegacyMode = Shifted
+
+    world = World()
+    world.map(world.device(), 4, 0x5000, 0x9000 | RW)
+    world.unit = Departing(world.memory, world.capabilities)
+    world.start()
+    assert [world.dma(0x5000).host_address for _ in range(3)] == [0x8000] * 3
+
+
+def test_little_room_is_as_little_with_caching_mode() -> None:
+    """A page takes one place, whichever mode."""
+    held = []
+    for caching_mode in (False, True):
+        world = World(policy=Policy(cache_capacity=4), caching_mode=caching_mode)
+        top = world.device()
+        for number in range(4):
+            world.map(top, 4, 0x5000 + 0x20_0000 * number, 0x9000 | RW)
+        world.start()
+        for number in range(4):
+            world.dma(0x5000 + 0x20_0000 * number)
+        held.append(len(world.unit.caches.iotlb.pages_of(1, None).small))
+    assert held == [4, 4]

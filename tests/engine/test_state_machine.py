@@ -156,7 +156,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(on=st.booleans())
     def switch(self, on: bool) -> None:
-        """Translation on or off. Turning it off with ECAP.SMTS drops the caches, says 4.4; the model may not."""
+        """Translation on or off. Turning it off with ECAP.SMTS drops the caches (4.4), which the pasts allow for."""
         self.world.write(0x18, TE if on else 0)
         self.enabled = on
 

@@ -269,4 +269,4 @@ def test_outcomes_memory_faults_and_caches_are_those_of_an_untraced_walk(
 
 def _contents(unit: RemappingUnit) -> list[Any]:
     """Everything the caches hold, whatever they keep it in."""
-    return [vars(cache) | {"find": None} for cache in vars(unit.caches).values()]
+    return [vars(cache) | {"find": None, "evicted": None} for cache in vars(unit.caches).values()]
