@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from iommu.engine.attributes import Attributes, MemoryType
     from iommu.engine.capabilities import Capabilities
     from iommu.engine.device import Device
-    from iommu.engine.events import Message
-    from iommu.engine.interrupt_request import Interrupt, InterruptOutcome, InterruptRequest, Posting
+    from iommu.engine.faults.events import Message
+    from iommu.engine.interrupts.request import Interrupt, InterruptOutcome, InterruptRequest, Posting
     from iommu.engine.policy import Policy
     from iommu.engine.reasons import FaultReason
     from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId
@@ -65,18 +65,18 @@ if not TYPE_CHECKING:  # a type checker must not take any name for a public one
             "FaultReason": "engine.reasons",
             "FlatMemory": "memory",
             "FormatError": "errors",
-            "Interrupt": "engine.interrupt_request",
-            "InterruptOutcome": "engine.interrupt_request",
-            "InterruptRequest": "engine.interrupt_request",
+            "Interrupt": "engine.interrupts.request",
+            "InterruptOutcome": "engine.interrupts.request",
+            "InterruptRequest": "engine.interrupts.request",
             "Memory": "memory",
             "MemoryAccessError": "errors",
             "MemoryType": "engine.attributes",
-            "Message": "engine.events",
+            "Message": "engine.faults.events",
             "MisuseError": "errors",
             "Outcome": "engine.request",
             "PageRequest": "engine.ats",
             "Policy": "engine.policy",
-            "Posting": "engine.interrupt_request",
+            "Posting": "engine.interrupts.request",
             "ProcessorCache": "memory",
             "RemappingUnit": "engine.unit",
             "SourceId": "engine.request",

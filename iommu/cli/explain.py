@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from iommu.engine.interrupt_request import InterruptOutcome
+    from iommu.engine.interrupts.request import InterruptOutcome
     from iommu.engine.request import Outcome
     from iommu.explain import Explanation
     from iommu.explain.report import FaultReport

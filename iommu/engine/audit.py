@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
-from iommu.engine.cached import FaultyEntry, Table
-from iommu.engine.caches import Caches, StructureCache
+from iommu.engine.caches.caches import Caches, StructureCache
+from iommu.engine.caches.page import FaultyEntry, Table
 from iommu.engine.request import SourceId
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from iommu.engine.ats import Completion, DeviceInvalidation, PageRequest, PageResponse
 from iommu.engine.audit import DEVICE_TLB
-from iommu.engine.page_requests import PageRequestOutcome
+from iommu.engine.page_requests.page_requests import PageRequestOutcome
 from iommu.engine.request import PAGE_4K, Access, AddressType, DmaRequest, Outcome, SourceId, blocked
 from iommu.engine.unit import RemappingUnit
 from iommu.errors import MemoryAccessError

@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from iommu.engine.cached import FaultyEntry
-from iommu.engine.first_stage import Directory, FirstStage, Found, Place
-from iommu.engine.legacy import LegacyMode
-from iommu.engine.paging import Intent, Leaf, in_interrupt_range
+from iommu.engine.caches.page import FaultyEntry
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import DmaRequest, Outcome
-from iommu.engine.scalable import ScalableMode
-from iommu.engine.second_stage import SecondStage, Tables
-from iommu.engine.translation import Translation
+from iommu.engine.translation.first_stage import Directory, FirstStage, Found, Place
+from iommu.engine.translation.legacy import LegacyMode
+from iommu.engine.translation.paging import Intent, Leaf, in_interrupt_range
+from iommu.engine.translation.scalable import ScalableMode
+from iommu.engine.translation.second_stage import SecondStage, Tables
+from iommu.engine.translation.translation import Translation
 from iommu.errors import MemoryAccessError
 from iommu.fields import Layout
 from iommu.registers import TableMode

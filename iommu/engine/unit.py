@@ -13,26 +13,26 @@ from iommu.engine.audit import (
     StaleItem,
     audited_caches,
 )
-from iommu.engine.caches import Caches
+from iommu.engine.caches.caches import Caches
 from iommu.engine.capabilities import Capabilities
-from iommu.engine.events import Message
-from iommu.engine.faults import FaultLog
-from iommu.engine.first_stage import FirstStage
-from iommu.engine.interrupt_request import InterruptOutcome, InterruptRequest
-from iommu.engine.interrupts import Interrupts
-from iommu.engine.invalidation import Invalidation
-from iommu.engine.legacy import LegacyMode
-from iommu.engine.page_requests import PageRequestOutcome, PageRequests
+from iommu.engine.faults.events import Message
+from iommu.engine.faults.log import FaultLog
+from iommu.engine.interrupts.remapping import Interrupts
+from iommu.engine.interrupts.request import InterruptOutcome, InterruptRequest
+from iommu.engine.invalidation.queue import Queue
+from iommu.engine.invalidation.registers import Invalidation
+from iommu.engine.page_requests.page_requests import PageRequestOutcome, PageRequests
 from iommu.engine.policy import Policy
-from iommu.engine.protected_memory import ProtectedMemory
-from iommu.engine.queue import Queue
 from iommu.engine.register_file import RegisterFile
 from iommu.engine.request import AddressType, DmaRequest, Outcome
-from iommu.engine.scalable import ScalableMode
-from iommu.engine.second_stage import SecondStage
-from iommu.engine.shortcut import Shortcuts
 from iommu.engine.trace import trace as trace_of
-from iommu.engine.translation import Translation
+from iommu.engine.translation.fast_path import Shortcuts
+from iommu.engine.translation.first_stage import FirstStage
+from iommu.engine.translation.legacy import LegacyMode
+from iommu.engine.translation.protected_memory import ProtectedMemory
+from iommu.engine.translation.scalable import ScalableMode
+from iommu.engine.translation.second_stage import SecondStage
+from iommu.engine.translation.translation import Translation
 from iommu.errors import MisuseError
 from iommu.memory import Memory, ProcessorCache
 from iommu.registers import GCMD, GSTS, RTADDR

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from iommu.engine.interrupt_request import InterruptOutcome, InterruptRequest
+from iommu.engine.interrupts.request import InterruptOutcome, InterruptRequest
 from iommu.engine.request import SourceId
 from iommu.errors import MemoryAccessError
 from iommu.fields import Layout

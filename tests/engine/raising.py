@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 import pytest
 
 from iommu import FaultReason
-from iommu.engine.faults import FaultLog
+from iommu.engine.faults.log import FaultLog
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from iommu import Capabilities, FlatMemory, Message, MisuseError, Policy, RemappingUnit, SourceId
 from iommu.engine.ats import PageRequest, PageResponse
-from iommu.engine.cached import ScalableContext
+from iommu.engine.caches.page import ScalableContext
 from iommu.engine.device import Device
-from iommu.engine.page_requests import PageRequestOutcome
+from iommu.engine.page_requests.page_requests import PageRequestOutcome
 from iommu.structures import ResponseCode
 from tests.engine.queueing import response, scalable, wait
 from tests.engine.scalable_world import ADDRESS, SCALABLE, ScalableWorld, first_stage

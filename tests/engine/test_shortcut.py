@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iommu import Access, DmaRequest, Outcome, Policy, RemappingUnit
-from iommu.engine.cached import Page
-from iommu.engine.legacy import LegacyMode
+from iommu.engine.caches.page import Page
 from iommu.engine.request import unmapped
+from iommu.engine.translation.legacy import LegacyMode
 from tests.engine.scalable_world import ADDRESS, ALL1, HOST, ScalableWorld, first_stage, nested, second_stage
 from tests.engine.world import ABSENT, NIC, PS, READ, RW, WRITE, World
 

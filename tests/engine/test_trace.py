@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iommu import Access, Capabilities, DmaRequest, FaultReason, FlatMemory, Outcome, RemappingUnit, SourceId
-from iommu.engine.second_stage import SecondStage
 from iommu.engine.trace import Step
+from iommu.engine.translation.second_stage import SecondStage
 from iommu.registers import GCMD, PMEN
 from iommu.structures import FirstStageMapper, PageAllocator, SecondStageMapper
 from tests.engine.world import NIC, READ, RTADDR, RW, WRITE, R, World, mapped

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from iommu import DmaRequest, FaultReason
-from iommu.engine.faults import FaultLog
+from iommu.engine.faults.log import FaultLog
 from iommu.registers import FRCD
 from qemu.vtd.quirks.quirk import Quirk
 

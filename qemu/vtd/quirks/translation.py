@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from iommu import DmaRequest, MemoryAccessError, Outcome
-from iommu.engine.cached import CachedContext, Page
-from iommu.engine.legacy import LegacyMode
+from iommu.engine.caches.page import CachedContext, Page
 from iommu.engine.reasons import Blocked
 from iommu.engine.request import INTERRUPT_RANGE, unmapped
-from iommu.engine.second_stage import LEGACY, SecondStage
+from iommu.engine.translation.legacy import LegacyMode
+from iommu.engine.translation.second_stage import LEGACY, SecondStage
 from qemu.vtd.quirks.quirk import Quirk
 
 _ALL_ONES = (1 << 64) - 1

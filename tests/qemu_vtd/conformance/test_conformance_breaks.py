@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from iommu import DmaRequest, FaultReason, Outcome, RemappingUnit
-from iommu.engine.cached import CachedContext, Page
-from iommu.engine.faults import FaultLog
-from iommu.engine.invalidation import Invalidation
-from iommu.engine.legacy import LegacyMode
-from iommu.engine.paging import Intent
-from iommu.engine.second_stage import SecondStage
+from iommu.engine.caches.page import CachedContext, Page
+from iommu.engine.faults.log import FaultLog
+from iommu.engine.invalidation.registers import Invalidation
+from iommu.engine.translation.legacy import LegacyMode
+from iommu.engine.translation.paging import Intent
+from iommu.engine.translation.second_stage import SecondStage
 from iommu.registers import FRCD, Granularity
 from iommu.structures import ContextEntry
 from qemu.vtd.conformance.scenario import catalogue

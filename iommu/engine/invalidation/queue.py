@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from iommu.engine.ats import AtsDevice
-from iommu.engine.events import Message
-from iommu.engine.faults import FaultLog
-from iommu.engine.invalidation import Invalidation
+from iommu.engine.faults.events import Message
+from iommu.engine.faults.log import FaultLog
+from iommu.engine.invalidation.cache_commands import CacheCommands, QueueError
+from iommu.engine.invalidation.device_commands import CompletionCommands
+from iommu.engine.invalidation.registers import Invalidation
 from iommu.engine.policy import Policy
-from iommu.engine.queue_commands import CacheCommands, QueueError
-from iommu.engine.queue_completion import CompletionCommands
 from iommu.engine.register_file import RegisterFile
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from iommu.engine.attributes import of_second_stage
-from iommu.engine.cached import CachedContext, FaultyEntry, Page
-from iommu.engine.caches import Caches
+from iommu.engine.caches.caches import Caches
+from iommu.engine.caches.page import CachedContext, FaultyEntry, Page
 from iommu.engine.capabilities import Capabilities
-from iommu.engine.paging import Intent, as_translated, in_interrupt_range, intent_of, through
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId, blocked, unmapped
-from iommu.engine.second_stage import LEGACY, SecondStage, Tables
-from iommu.engine.shortcut import Shortcuts
+from iommu.engine.translation.fast_path import Shortcuts
+from iommu.engine.translation.paging import Intent, as_translated, in_interrupt_range, intent_of, through
+from iommu.engine.translation.second_stage import LEGACY, SecondStage, Tables
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory
 from iommu.structures import ContextEntry, RootEntry, TranslationType

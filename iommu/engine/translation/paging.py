@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from iommu.engine.cached import Page
+from iommu.engine.caches.page import Page
 from iommu.engine.request import INTERRUPT_RANGE, Access, AddressType, DmaRequest, Outcome, blocked, unmapped
 
 

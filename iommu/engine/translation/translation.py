@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from iommu.engine.cached import CachedContext, FaultyEntry, ScalableContext
+from iommu.engine.caches.page import CachedContext, FaultyEntry, ScalableContext
 from iommu.engine.capabilities import Capabilities
-from iommu.engine.faults import FaultLog
-from iommu.engine.interrupts import Interrupts
-from iommu.engine.legacy import LegacyMode
-from iommu.engine.paging import in_interrupt_range
+from iommu.engine.faults.log import FaultLog
+from iommu.engine.interrupts.remapping import Interrupts
 from iommu.engine.policy import Policy
-from iommu.engine.protected_memory import ProtectedMemory
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import AddressType, DmaRequest, Outcome, SourceId, blocked, unmapped
-from iommu.engine.scalable import ScalableMode
-from iommu.engine.shortcut import Shortcut
+from iommu.engine.translation.fast_path import Shortcut
+from iommu.engine.translation.legacy import LegacyMode
+from iommu.engine.translation.paging import in_interrupt_range
+from iommu.engine.translation.protected_memory import ProtectedMemory
+from iommu.engine.translation.scalable import ScalableMode
 from iommu.registers import TableMode
 
 

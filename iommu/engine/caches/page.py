@@ -12,9 +12,9 @@ from iommu.engine.request import INTERRUPT_RANGE, Grant
 from iommu.structures import TranslationType
 
 if TYPE_CHECKING:
-    from iommu.engine.first_stage import Directory
-    from iommu.engine.second_stage import Tables
-    from iommu.engine.shortcut import Shortcut
+    from iommu.engine.translation.fast_path import Shortcut
+    from iommu.engine.translation.first_stage import Directory
+    from iommu.engine.translation.second_stage import Tables
 
 
 @dataclass(slots=True)

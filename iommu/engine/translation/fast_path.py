@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from iommu.engine.cached import Page, Table
-from iommu.engine.caches import Caches, Iotlb, StructureCache
+from iommu.engine.caches.caches import Caches, Iotlb, StructureCache
+from iommu.engine.caches.page import Page, Table
 from iommu.engine.request import INTERRUPT_RANGE, Access
 from iommu.errors import MemoryAccessError
 
 if TYPE_CHECKING:
-    from iommu.engine.first_stage import Directory, FirstStage
-    from iommu.engine.second_stage import SecondStage, Tables
+    from iommu.engine.translation.first_stage import Directory, FirstStage
+    from iommu.engine.translation.second_stage import SecondStage, Tables
 
 SmallPage = Callable[[Table, int, Access], Page | None]
 """The page of 4 KiB that a last table maps an address to, for a plain request; None where that takes a second look.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from iommu.engine.caches import Caches
+from iommu.engine.caches.caches import Caches
 from iommu.engine.capabilities import Capabilities
-from iommu.engine.events import Message
-from iommu.engine.faults import FaultLog
-from iommu.engine.interrupt_request import Interrupt, InterruptOutcome, InterruptRequest, Posting, unmodified
+from iommu.engine.faults.events import Message
+from iommu.engine.faults.log import FaultLog
+from iommu.engine.interrupts.request import Interrupt, InterruptOutcome, InterruptRequest, Posting, unmodified
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import INTERRUPT, Access, AddressType, DmaRequest, Outcome, SourceId, blocked

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from iommu.engine.events import Message
-from iommu.engine.paging import in_interrupt_range
+from iommu.engine.faults.events import Message
 from iommu.engine.reasons import FaultReason
 from iommu.engine.request import INTERRUPT_RANGE, SourceId
+from iommu.engine.translation.paging import in_interrupt_range
 from iommu.errors import MisuseError
 from iommu.structures import CompatibilityAddress, CompatibilityData
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iommu.engine.invalidation import Invalidation
+from iommu.engine.invalidation.registers import Invalidation
 from iommu.engine.policy import Policy
 from iommu.registers import Granularity, QueueFault
 from iommu.structures import (

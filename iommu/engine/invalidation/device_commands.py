@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from iommu.engine.ats import AtsDevice, Completion, DeviceInvalidation, PageResponse, invalidated
-from iommu.engine.events import Event, Message
-from iommu.engine.faults import FaultLog
+from iommu.engine.faults.events import Event, Message
+from iommu.engine.faults.log import FaultLog
+from iommu.engine.invalidation.cache_commands import QueueError
 from iommu.engine.policy import Policy
-from iommu.engine.queue_commands import QueueError
 from iommu.engine.register_file import RegisterFile
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from iommu.engine.ats import PageRequest
-from iommu.engine.events import Event, Message
+from iommu.engine.faults.events import Event, Message
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import FaultReason
 from iommu.engine.register_file import RegisterFile

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from iommu.engine.attributes import PLAIN, Attributes, second_stage_index
-from iommu.engine.cached import Page, PageKind, Table, kind_of
-from iommu.engine.caches import Iotlb, StructureCache
+from iommu.engine.caches.caches import Iotlb, StructureCache
+from iommu.engine.caches.page import Page, PageKind, Table, kind_of
 from iommu.engine.capabilities import Capabilities
-from iommu.engine.paging import Intent, Leaf
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import Access
-from iommu.engine.shortcut import SmallPage
+from iommu.engine.translation.fast_path import SmallPage
+from iommu.engine.translation.paging import Intent, Leaf
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory
 from iommu.structures import (

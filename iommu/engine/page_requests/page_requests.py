@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from iommu.engine.ats import AtsDevice, PageRequest, PageResponse
-from iommu.engine.cached import ScalableContext
-from iommu.engine.events import Message
-from iommu.engine.faults import FaultLog
-from iommu.engine.invalidation import Invalidation
-from iommu.engine.page_request_queue import PageRequestQueue
+from iommu.engine.caches.page import ScalableContext
+from iommu.engine.faults.events import Message
+from iommu.engine.faults.log import FaultLog
+from iommu.engine.invalidation.registers import Invalidation
+from iommu.engine.page_requests.queue import PageRequestQueue
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.register_file import RegisterFile

@@ -5,7 +5,7 @@ The queue's descriptors of the same names (6.5.2) carry out the same commands.
 
 from __future__ import annotations
 
-from iommu.engine.caches import Caches
+from iommu.engine.caches.caches import Caches
 from iommu.engine.register_file import RegisterFile
 from iommu.registers import CCMD, GSTS, IOTLB, IVA, Granularity, TableMode
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
-from iommu.engine.cached import CachedContext, FaultyEntry, Page, Process, ScalableContext, Table
+from iommu.engine.caches.page import CachedContext, FaultyEntry, Page, Process, ScalableContext, Table
 
 Key = TypeVar("Key")
 Item = TypeVar("Item")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from iommu.engine.attributes import Attributes, of_first_stage, of_second_stage
-from iommu.engine.cached import FaultyEntry, Process, ScalableContext
-from iommu.engine.caches import Caches
+from iommu.engine.caches.caches import Caches
+from iommu.engine.caches.page import FaultyEntry, Process, ScalableContext
 from iommu.engine.capabilities import Capabilities
-from iommu.engine.first_stage import Directory, FirstStage
-from iommu.engine.legacy import LEVELS
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import DmaRequest, SourceId
-from iommu.engine.second_stage import SCALABLE, SecondStage, Tables
-from iommu.engine.shortcut import Shortcut, Shortcuts
+from iommu.engine.translation.fast_path import Shortcut, Shortcuts
+from iommu.engine.translation.first_stage import Directory, FirstStage
+from iommu.engine.translation.legacy import LEVELS
+from iommu.engine.translation.second_stage import SCALABLE, SecondStage, Tables
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory
 from iommu.structures import (

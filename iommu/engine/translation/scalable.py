@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from iommu.engine.attributes import nested
-from iommu.engine.cached import Page, Process, ScalableContext, kind_of
-from iommu.engine.first_stage import Directory, Found, check, is_canonical
-from iommu.engine.paging import Intent, Leaf, as_translated, in_interrupt_range, intent_of, through
+from iommu.engine.caches.page import Page, Process, ScalableContext, kind_of
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import AddressType, DmaRequest, Outcome, blocked, unmapped
-from iommu.engine.scalable_tables import ScalableTables
-from iommu.engine.second_stage import SCALABLE, Tables
-from iommu.engine.shortcut import Shortcut
+from iommu.engine.translation.fast_path import Shortcut
+from iommu.engine.translation.first_stage import Directory, Found, check, is_canonical
+from iommu.engine.translation.paging import Intent, Leaf, as_translated, in_interrupt_range, intent_of, through
+from iommu.engine.translation.scalable_tables import ScalableTables
+from iommu.engine.translation.second_stage import SCALABLE, Tables
 
 # What a translation request is answered with instead of a fault: nothing is mapped, as far as the device can tell.
 _MERELY_NOT_MAPPED = (

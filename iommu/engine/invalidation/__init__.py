@@ -1,0 +1,1 @@
+"""Invalidation by register and by queue (spec 6.5)."""

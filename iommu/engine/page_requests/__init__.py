@@ -1,0 +1,1 @@
+"""Page requests and their queue (spec 7.4)."""
