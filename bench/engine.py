@@ -21,7 +21,7 @@ from pathlib import Path
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from iommu import Access, AddressType, Capabilities, DmaRequest, FlatMemory, Outcome, RemappingUnit, SourceId
+from iommu import Access, Capabilities, DmaRequest, FlatMemory, Outcome, RemappingUnit, SourceId
 from iommu.registers import GCMD, RTADDR
 from iommu.structures import (
     ContextEntry,
@@ -63,20 +63,7 @@ class Bare(RemappingUnit):
 
     def translate(self, request: DmaRequest, *, trace: bool = False) -> Outcome:
         """See RemappingUnit."""
-        if request.address_type is AddressType.UNTRANSLATED and request.length:
-            shortcut = None
-            if request.pasid is not None:
-                shortcut = self.translation.with_pasid(request)
-            elif (context := self.translation.find_context(request.source_id)) is not None:
-                shortcut = context.shortcut
-            if shortcut is not None:
-                address, access = request.address, request.access
-                page = shortcut.small.get(address >> 12) or shortcut.find(address, access)
-                if page is not None and not (access & (kind := page.kind).refused or address >> shortcut.reach):
-                    outcome = object.__new__(Outcome)
-                    outcome.host_address, outcome.grant = page.host | address & kind.size - 1, kind.grant
-                    return outcome
-        return self.translation.translate(request)
+        return self._translate(request)
 
 
 def legacy(kind: type[RemappingUnit] = RemappingUnit, *, audit: bool = False) -> Callable[[], RemappingUnit]:

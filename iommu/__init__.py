@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from iommu.engine.device import Device
     from iommu.engine.faults.events import Message
     from iommu.engine.interrupts.request import Interrupt, InterruptOutcome, InterruptRequest, Posting
+    from iommu.engine.invalidation.selector import CacheName, Selector
     from iommu.engine.policy import Policy
     from iommu.engine.reasons import FaultReason
     from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId
@@ -25,6 +26,7 @@ __all__ = [
     "Access",
     "AddressType",
     "Attributes",
+    "CacheName",
     "Capabilities",
     "Device",
     "DmaRequest",
@@ -46,6 +48,7 @@ __all__ = [
     "Posting",
     "ProcessorCache",
     "RemappingUnit",
+    "Selector",
     "SourceId",
     "VtdError",
 ]
@@ -58,6 +61,7 @@ if not TYPE_CHECKING:  # a type checker must not take any name for a public one
             "Access": "engine.request",
             "AddressType": "engine.request",
             "Attributes": "engine.attributes",
+            "CacheName": "engine.invalidation.selector",
             "Capabilities": "engine.capabilities",
             "Device": "engine.device",
             "DmaRequest": "engine.request",
@@ -79,6 +83,7 @@ if not TYPE_CHECKING:  # a type checker must not take any name for a public one
             "Posting": "engine.interrupts.request",
             "ProcessorCache": "memory",
             "RemappingUnit": "engine.unit",
+            "Selector": "engine.invalidation.selector",
             "SourceId": "engine.request",
             "VtdError": "errors",
         },

@@ -15,7 +15,7 @@ Everything else comes from that declaration:
     RootEntry.reserved_mask(host_address_width=46)
     print(RootEntry(raw).dump())        every field, for people
 
-Bits that no field names are reserved. Bits that hardware ignores are declared, since they are not.
+Bits that no field names are reserved. Bits that hardware never reads are declared too, as `ignored`.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Field(Generic[T]):
 
     `get(raw)` reads the value out of an integer, `put(raw, value)` returns the integer with it replaced.
     `mask` covers the field's bits in place. `needs` names the capability without which the field is reserved.
+    `ignored`: hardware never reads the field; software may use it as its own.
     """
 
     name: str
@@ -63,11 +64,13 @@ class Field(Generic[T]):
         shift: int = 0,
         names: type[IntEnum] | None = None,
         octets: bool = False,
+        ignored: bool = False,
     ) -> None:
         if not msb >= lsb >= 0:
             raise MisuseError(f"field bits {msb}:{lsb} are not msb:lsb")
         self.msb, self.lsb, self.meaning = msb, lsb, meaning
         self.rule, self.needs, self.shift, self.names, self.octets = rule, needs, shift, names, octets
+        self.ignored = ignored
         self.width = msb - lsb + 1
         self.mask = ((1 << self.width) - 1) << lsb
         self.get = cast(Callable[[int], T], self._octet_getter() if octets else self._integer_getter())
@@ -137,6 +140,11 @@ def field(msb: int, lsb: int, meaning: str, *, rule: Rule = Rule.RO, needs: str 
 def flag(bit: int, meaning: str, *, rule: Rule = Rule.RO, needs: str | None = None) -> Field[int]:
     """One bit, 0 or 1."""
     return Field(bit, bit, meaning, rule=rule, needs=needs)
+
+
+def ignored(msb: int, lsb: int, meaning: str = "ignored") -> Field[int]:
+    """Bits that hardware never reads."""
+    return Field(msb, lsb, meaning, ignored=True)
 
 
 def address(msb: int, lsb: int, meaning: str, *, rule: Rule = Rule.RO) -> Field[int]:
@@ -223,6 +231,16 @@ class Layout:
                 first = part.lsb - part.shift + host_address_width
                 mask |= part.mask >> first << first
         return mask
+
+    @classmethod
+    def bits_of(cls, *names: str) -> int:
+        """The bits of the named fields."""
+        return sum(cls.fields[name].mask for name in names)
+
+    @classmethod
+    def ignored_mask(cls) -> int:
+        """The bits that hardware never reads."""
+        return sum(part.mask for part in cls.fields.values() if part.ignored)
 
     @classmethod
     @cache

@@ -88,7 +88,6 @@ def _decode(data: bytes, name: str) -> str:
 def _describe(found: Explanation) -> list[Any]:
     """The lines for people."""
     from iommu.cli.output import line
-    from iommu.explain import section_of
 
     lines: list[Any] = []
     if found.report.source_id is not None:
@@ -98,7 +97,7 @@ def _describe(found: Explanation) -> list[Any]:
         return lines
     reason = found.reason
     lines.append(line((f"{reason.value:#04x}  {reason.condition}", "bold yellow"), f"  {reason.meaning}"))
-    lines.append(line(f"  {found.advice.means} (spec {section_of(reason)}; {_mode(reason.value)})"))
+    lines.append(line(f"  {found.advice.means} (spec {reason.section}; {_mode(reason.value)})"))
     lines.append(line(f"  {_QUALIFIED[reason.qualified]}"))
     lines += [line(("  the address: ", "bold"), guess) for guess in found.guesses]
     lines.append(line(("  where to look:", "bold")))
@@ -190,7 +189,6 @@ def _what(found: Explanation) -> str:
 def _to_dict(found: Explanation, snapshot: Snapshot | None) -> dict[str, Any]:
     """For programs."""
     from iommu.cli import walk
-    from iommu.explain import section_of
     from iommu.snapshot.interrupt import remap_in
     from iommu.snapshot.request import request_of
 
@@ -216,7 +214,7 @@ def _to_dict(found: Explanation, snapshot: Snapshot | None) -> dict[str, Any]:
         "condition": None if reason is None else reason.condition,
         "meaning": None if reason is None else reason.meaning,
         "qualified": None if reason is None else reason.qualified,
-        "section": None if reason is None else section_of(reason),
+        "section": None if reason is None else reason.section,
         "means": None if advice is None else advice.means,
         "look": [] if advice is None else list(advice.look),
         "guesses": list(found.guesses),

@@ -1,10 +1,10 @@
-"""Staleness, made visible: each cached item remembers the entries it was read from (spec 6.2, 6.5).
+"""Staleness, made visible: each cached item is recorded with the entries it was read from (spec 6.2, 6.5).
 
     unit = RemappingUnit(memory, audit=True)
     unit.audit()                    every cached item that no longer matches memory
     unit.translate(request).stale   those that this request was answered from
 
-A unit that is not audited has none of this in it: the classes below take the places of its caches and walkers.
+A unit that is not audited has none of this in it: the classes below take the places of its caches and table access.
 """
 
 from __future__ import annotations
@@ -13,27 +13,29 @@ from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 from iommu.engine.caches.caches import Caches, StructureCache
-from iommu.engine.caches.page import FaultyEntry, Table
+from iommu.engine.caches.entries import FaultyEntry
+from iommu.engine.caches.tables import Table
+from iommu.engine.formats import EntryFormat, PagingFormat
+from iommu.engine.invalidation.selector import CacheName, Selector
 from iommu.engine.request import SourceId
+from iommu.engine.table_access import TableAccess
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory
-from iommu.structures import FirstStageEntry, SecondStageEntry
-
-DEVICE_TLB = "device-TLB"
-"""What the names of devices' caches begin with."""
-
-# Accessed, dirty and extended accessed: the unit sets them itself, and that makes nothing stale.
-FIRST_STAGE_MARKS = FirstStageEntry.A.mask | FirstStageEntry.D.mask | FirstStageEntry.EA.mask
-SECOND_STAGE_MARKS = SecondStageEntry.A.mask | SecondStageEntry.D.mask
 
 
 class Source(NamedTuple):
-    """An entry as it stood in memory when it was read: `length` bytes at `address`, `marks` the unit's own bits."""
+    """An entry as it was in memory when it was read: its bits, and the format that says what they mean."""
 
     address: int
-    length: int
     raw: int
-    marks: int = 0
+    format: EntryFormat
+
+    def differs_from(self, now: int) -> bool:
+        """Whether `now` means something else to the unit. Marks that have been set are the unit's own work."""
+        marks = self.format.marks if isinstance(self.format, PagingFormat) else 0
+        read = self.format.read_mask(self.raw) | self.format.read_mask(now)
+        changed = (self.raw ^ now) & read
+        return changed & ~marks != 0 or changed & marks & self.raw != 0
 
 
 class StaleItem(NamedTuple):
@@ -42,14 +44,14 @@ class StaleItem(NamedTuple):
     Attributes:
         cache: which cache it is in.
         tag: what it is found by.
-        changed: the entries that have changed, as they were, each with what stands there now (None: unreadable).
-        owed: the invalidation that software has not issued.
+        changed: the entries that have changed, as they were, each with its bits now (None: unreadable).
+        owed: the invalidation that software has not issued; `RemappingUnit.invalidate(owed)` carries it out.
     """
 
     cache: str
     tag: str
     changed: tuple[tuple[Source, int | None], ...]
-    owed: str
+    owed: Selector
 
     def __str__(self) -> str:
         entries = ", ".join(f"the entry at {source.address:#x}" for source, _ in self.changed)
@@ -60,7 +62,7 @@ class _Record(NamedTuple):
     """What the ledger holds of one cached item."""
 
     tag: str
-    owed: str
+    owed: Selector
     sources: tuple[Source, ...]
     still_there: Callable[[], bool]
 
@@ -80,9 +82,10 @@ class Ledger:
         self._records: dict[tuple[str, Hashable], _Record] = {}
         self._used: list[StaleItem] = []
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """The unit has been reset: its caches are new ones. What devices hold stays."""
-        self._records = {key: record for key, record in self._records.items() if key[0].startswith(DEVICE_TLB)}
+        devices = CacheName.DEVICE_TLB.value
+        self._records = {key: record for key, record in self._records.items() if key[0].startswith(devices)}
 
     def begin(self) -> None:
         """A request arrives."""
@@ -95,9 +98,9 @@ class Ledger:
         self.seen.append(source)
 
     def written(self, source: Source) -> None:
-        """The unit itself has marked an entry: that is what it knows of it from then on."""
+        """The unit itself has marked an entry: these are the bits it knows of from then on."""
         for sources in (self.reads, self.seen):
-            sources[:] = [source if read[:2] == source[:2] else read for read in sources]
+            sources[:] = [source if read.address == source.address else read for read in sources]
 
     def take_reads(self) -> tuple[Source, ...]:
         """What has been read since the last call: what follows belongs to another item."""
@@ -105,10 +108,16 @@ class Ledger:
         return reads
 
     def fill(
-        self, cache: str, key: Hashable, tag: str, owed: str, sources: tuple[Source, ...], there: Callable[[], bool]
+        self,
+        cache: str,
+        key: Hashable,
+        tag: str,
+        owed: Selector,
+        sources: tuple[Source, ...],
+        still_there: Callable[[], bool],
     ) -> None:
         """An item has been cached."""
-        self._records[cache, key] = _Record(tag, owed, sources, there)
+        self._records[cache, key] = _Record(tag, owed, sources, still_there)
 
     def sources(self, cache: str, key: Hashable) -> tuple[Source, ...]:
         """Where an item came from."""
@@ -143,59 +152,49 @@ class Ledger:
         changed = []
         for source in record.sources:
             now = self._now(source)
-            if now is None or _differs(source, now):
+            if now is None or source.differs_from(now):
                 changed.append((source, now))
         return StaleItem(cache, record.tag, tuple(changed), record.owed) if changed else None
 
     def _now(self, source: Source) -> int | None:
         try:
-            return int.from_bytes(self.memory.read(source.address, source.length), "little")
+            return int.from_bytes(self.memory.read(source.address, source.format.size), "little")
         except MemoryAccessError:
             return None
 
 
-def _differs(source: Source, now: int) -> bool:
-    """Whether the change is software's. Marks that have been set are the unit's; marks taken away are not."""
-    return (source.raw ^ now) & ~source.marks != 0 or source.raw & source.marks & ~now != 0
+class RecordingAccess(TableAccess):
+    """Table access of an audited unit: everything that is read or updated is recorded."""
 
+    def __init__(self, memory: Memory, unsnooped: Memory, ledger: Ledger) -> None:
+        super().__init__(memory, unsnooped)
+        self._ledger = ledger
 
-class RecordingMemory:
-    """Memory as the walkers of an audited unit see it: every read is noted. `marks` are the bits they set."""
-
-    def __init__(self, memory: Memory, ledger: Ledger, marks: int = 0) -> None:
-        self._memory, self._ledger, self._marks = memory, ledger, marks
-
-    def read(self, address: int, length: int) -> bytes:
-        """See Memory."""
-        data = self._memory.read(address, length)
-        self._ledger.read(Source(address, length, int.from_bytes(data, "little"), self._marks))
-        return data
-
-    def read_u64(self, address: int) -> int:
-        """See Memory."""
-        raw = self._memory.read_u64(address)
-        self._ledger.read(Source(address, 8, raw, self._marks))
+    def read(self, entry_format: EntryFormat, where: int, snooped: int) -> int:
+        """See TableAccess."""
+        raw = super().read(entry_format, where, snooped)
+        self._ledger.read(Source(where, raw, entry_format))
         return raw
 
-    def write(self, address: int, data: bytes) -> None:
-        """See Memory."""
-        self._memory.write(address, data)
-        self._ledger.written(Source(address, len(data), int.from_bytes(data, "little"), self._marks))
+    def update(self, entry_format: EntryFormat, where: int, entry: int) -> None:
+        """See TableAccess."""
+        super().update(entry_format, where, entry)
+        self._ledger.written(Source(where, entry, entry_format))
 
 
 class Watched(NamedTuple):
-    """How one cache is watched: its name, and from the arguments of `fill` an item's key, name and remedy."""
+    """How one cache is watched: its name, and from the arguments of `fill` an item's key, tag and remedy."""
 
     name: str
     key: Callable[..., Hashable]
     tag: Callable[..., str]
-    owed: Callable[..., str]
+    owed: Callable[..., Selector]
 
 
 def watch(cache: Any, watched: Watched, ledger: Ledger) -> None:
-    """Have a cache tell the ledger of everything it takes in and gives out.
+    """Have a cache tell the ledger of everything that is cached and found.
 
-    `cache.find(*arguments)` is to find what `cache.fill(*arguments, item)` has put in.
+    `cache.find(*arguments)` must find what `cache.fill(*arguments, item)` has cached.
     """
     find, fill = cache.find, cache.fill
 
@@ -220,58 +219,66 @@ def watch(cache: Any, watched: Watched, ledger: Ledger) -> None:
     cache.find, cache.fill = found, filled
 
 
+def _context_owed(source_id: int, context: Any) -> Selector:
+    """Faulty entries are cached in domain 0 (doubt D-20); which domain they will be in is not known yet."""
+    if isinstance(context, FaultyEntry):
+        return Selector(cache=CacheName.CONTEXTS, domain_id=0, source_id=source_id, then=Selector.translations())
+    then = Selector.translations(context.domain_id)
+    return Selector(cache=CacheName.CONTEXTS, source_id=source_id, then=then)
+
+
+def _scalable_context_owed(source_id: int, context: Any) -> Selector:
+    if isinstance(context, FaultyEntry):
+        return Selector(cache=CacheName.CONTEXTS, domain_id=0, source_id=source_id, then=Selector.translations(0))
+    then = Selector(cache=CacheName.PASIDS, then=Selector.translations())
+    return Selector(cache=CacheName.CONTEXTS, source_id=source_id, then=then)
+
+
+def _pasid_owed(key: tuple[int, int], context: Any) -> Selector:
+    """A faulty entry has no domain yet: all domains have it."""
+    domain_id = None if isinstance(context, FaultyEntry) else context.domain_id
+    then = Selector.translations(domain_id, key[1])
+    if not isinstance(context, FaultyEntry) and context.first is None:
+        then = Selector.translations(domain_id)
+    return Selector(cache=CacheName.PASIDS, domain_id=domain_id, pasid=key[1], then=then)
+
+
 CONTEXTS = Watched(
-    "context cache",
+    CacheName.CONTEXTS.value,
     lambda source_id, _: source_id,
     lambda source_id, _: f"source-id {SourceId.of(source_id)}",
-    lambda source_id, context: (
-        f"context-cache invalidation of {SourceId.of(source_id)}, "
-        + (
-            "with domain-id 0, then the IOTLB of its new domain"
-            if isinstance(context, FaultyEntry)
-            else f"then the IOTLB of domain {context.domain_id}"
-        )
-    ),
+    _context_owed,
 )
-SCALABLE_CONTEXTS = CONTEXTS._replace(
-    owed=lambda source_id, context: (
-        f"context-cache invalidation of {SourceId.of(source_id)}, "
-        + (
-            "with domain-id 0, then the IOTLB of domain 0"
-            if isinstance(context, FaultyEntry)
-            else "then PASID cache and IOTLB"
-        )
-    )
-)
+SCALABLE_CONTEXTS = CONTEXTS._replace(owed=_scalable_context_owed)
 PASIDS = Watched(
-    "PASID cache",
+    CacheName.PASIDS.value,
     lambda key, _: key,
     lambda key, _: f"source-id {SourceId.of(key[0])}, PASID {key[1]:#x}",
-    lambda key, process: (
-        f"PASID-cache invalidation of PASID {key[1]:#x} in "
-        + ("its new domain" if isinstance(process, FaultyEntry) else f"domain {process.domain_id}")
-        + ", then its IOTLB"
-    ),
+    _pasid_owed,
 )
 TRANSLATIONS = Watched(
-    "IOTLB",
+    CacheName.TRANSLATIONS.value,
     lambda domain_id, pasid, address, page: (domain_id, pasid, page.kind.size, address & -page.kind.size),
     lambda domain_id, pasid, address, page: _stage_tag(domain_id, pasid, address & -page.kind.size),
-    lambda domain_id, pasid, address, page: _stage_owed(domain_id, pasid, address, page.kind.size.bit_length() - 1),
+    lambda domain_id, pasid, address, page: Selector.translations(
+        domain_id, pasid, addresses=_around(address, page.kind.size), leaf_only=True
+    ),
 )
 INTERRUPTS = Watched(
-    "interrupt-entry cache",
+    CacheName.INTERRUPTS.value,
     lambda index, _: index,
     lambda index, _: f"index {index}",
-    lambda index, _: f"interrupt-entry-cache invalidation of index {index}",
+    lambda index, _: Selector.interrupts(index),
 )
 
 
 def audited_caches(capacity: int, ledger: Ledger) -> Caches:
-    """Caches that the ledger knows all about."""
-    caches = Caches(capacity)
-    caches.first_stage = _Structures(capacity, ledger, "first-stage structure cache")
-    caches.second_stage = _Structures(capacity, ledger, "second-stage structure cache")
+    """Caches of which the ledger knows everything."""
+    caches = Caches(
+        capacity,
+        _Structures(capacity, ledger, "first-stage structure cache"),
+        _Structures(capacity, ledger, "second-stage structure cache"),
+    )
     watch(caches.contexts, CONTEXTS, ledger)
     watch(caches.scalable_contexts, SCALABLE_CONTEXTS, ledger)
     watch(caches.pasids, PASIDS, ledger)
@@ -307,19 +314,15 @@ class _Structures(StructureCache):
             self._name,
             (domain_id, pasid, level, address >> shift),
             f"{_stage_tag(domain_id, pasid, address >> shift << shift)}, level {level}",
-            _stage_owed(domain_id, pasid, address, shift) + ", upper entries too (IH=0)",
+            Selector.translations(domain_id, pasid, addresses=_around(address, 1 << shift)),
             tuple(self._ledger.reads[self._first_read : -1]),
             lambda: tables[level].get(address >> shift) is table,
         )
 
 
+def _around(address: int, size: int) -> range:
+    return range(address & -size, (address & -size) + size)
+
+
 def _stage_tag(domain_id: int, pasid: int | None, first: int) -> str:
     return f"domain {domain_id}" + ("" if pasid is None else f", PASID {pasid:#x}") + f", {first:#x}"
-
-
-def _stage_owed(domain_id: int, pasid: int | None, address: int, shift: int) -> str:
-    first = address >> shift << shift
-    pages = f"{1 << shift - 12} pages from {first:#x} on" if shift > 12 else f"the page {first:#x}"
-    if pasid is None:
-        return f"IOTLB invalidation of {pages} in domain {domain_id}"
-    return f"PASID-based IOTLB invalidation of {pages} in PASID {pasid:#x} of domain {domain_id}"

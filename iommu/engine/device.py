@@ -6,9 +6,9 @@ from functools import partial
 from typing import NamedTuple
 
 from iommu.engine.ats import Completion, DeviceInvalidation, PageRequest, PageResponse
-from iommu.engine.audit import DEVICE_TLB
+from iommu.engine.invalidation.selector import CacheName, Selector
 from iommu.engine.page_requests.page_requests import PageRequestOutcome
-from iommu.engine.request import PAGE_4K, Access, AddressType, DmaRequest, Outcome, SourceId, blocked
+from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId, blocked
 from iommu.engine.unit import RemappingUnit
 from iommu.errors import MemoryAccessError
 
@@ -51,7 +51,7 @@ class Device:
         self.tlb: list[DeviceTranslation] = []
         self.completion = Completion.DONE
         self.responses: list[PageResponse] = []
-        self._cache = f"{DEVICE_TLB} of {source_id}"
+        self._cache = f"{CacheName.DEVICE_TLB.value} of {source_id}"
         unit.attach(self)
 
     # Memory.
@@ -120,21 +120,18 @@ class Device:
         if not found.permits(access):
             return None
         self.tlb.append(found)
-        self._remember(found)
+        self._record(found)
         return found
 
-    def _remember(self, found: DeviceTranslation) -> None:
+    def _record(self, found: DeviceTranslation) -> None:
         """In an audited unit, where the translation came from: all that the unit's answer rested on."""
         ledger = self.unit.ledger
         if ledger is not None:
-            pages = found.addresses
-            where = (
-                f"{len(pages) >> 12} pages from {pages.start:#x} on" if len(pages) > PAGE_4K else f"{pages.start:#x}"
-            )
-            process = "" if found.pasid is None else f" in PASID {found.pasid:#x}"
-            owed = f"device-TLB invalidation of {where}{process}, after that of the IOTLB"
+            pages, pasid = found.addresses, found.pasid
+            within = "" if pasid is None else f" in PASID {pasid:#x}"
+            owed = Selector(cache=CacheName.DEVICE_TLB, source_id=self.source_id, addresses=pages, pasid=pasid)
             there = partial(self._holds, found)
-            ledger.fill(self._cache, found, f"{pages.start:#x}{process}", owed, tuple(ledger.seen), there)
+            ledger.fill(self._cache, found, f"{pages.start:#x}{within}", owed, tuple(ledger.seen), there)
 
     def _holds(self, found: DeviceTranslation) -> bool:
         return any(known is found for known in self.tlb)

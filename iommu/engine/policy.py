@@ -96,3 +96,6 @@ class Policy:
     overflow_response: ResponseCode | None = ResponseCode.SUCCESS
     blocked_page_response: ResponseCode | None = ResponseCode.FAILURE
     pasid_invalidation_drops_second_stage: bool = False
+    privileged_needs_supervisor: bool = False
+    nested_pointers_within_host: bool = False
+    unused_descriptor_fields_checked: bool = True

@@ -1,119 +1,146 @@
-"""Fault reasons (spec 5.1.4, 7.1.3): code, the specification's condition name, meaning, and whether FPD silences it.
+"""Fault reasons (spec 5.1.4, 7.1.3): code, the specification's condition name, meaning, and what follows from it.
 
 Three codes whose meaning no public source gives are left out: 0x33 (RTA.4), 0x88 (SGN.9) and 0x89 (SGN.10).
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import Flag, IntEnum, auto
+
+
+class Fact(Flag):
+    """What the specification says of a fault reason besides its meaning."""
+
+    NONE = 0
+    QUALIFIED = auto()
+    """FPD keeps it from being recorded (7.1.3)."""
+    CACHED = auto()
+    """In caching mode, the entry that raised it is cached as it is (6.1)."""
+    NOT_MAPPED = auto()
+    """A translation request is answered with success and without permissions instead (4.1; doubt D-25)."""
+
+
+_Q, _C, _N = Fact.QUALIFIED, Fact.CACHED, Fact.NOT_MAPPED
 
 
 class FaultReason(IntEnum):
     """Why a request was blocked. The number is FRCD.FR; the name is the condition's.
 
-    `condition` is the specification's name with dots, `meaning` one line for people. A `qualified` fault is not
-    recorded when the deciding entry's FPD (fault processing disable) is set; the request is blocked all the same.
     The interrupt-remapping faults have no condition names of their own: theirs are IR and the code.
+
+    Attributes:
+        condition: the specification's name, with dots.
+        meaning: one line for people.
+        section: where the specification lists the condition.
+        qualified: the fault is not recorded when the deciding entry's FPD (fault processing disable) is set; the
+            request is blocked all the same.
+        cached: in caching mode, the entry that raised it is cached as it is (spec 6.1).
+        not_mapped: a translation request is answered with success and without permissions instead of this fault.
     """
 
     condition: str
     meaning: str
+    section: str
     qualified: bool
+    cached: bool
+    not_mapped: bool
 
-    def __new__(cls, code: int, meaning: str, qualified: bool) -> FaultReason:
+    def __new__(cls, code: int, meaning: str, facts: Fact = Fact.NONE) -> FaultReason:
         member = int.__new__(cls, code)
         member._value_ = code
-        member.meaning, member.qualified = meaning, qualified
+        member.meaning = meaning
+        member.qualified, member.cached, member.not_mapped = _Q in facts, _C in facts, _N in facts
         return member
 
     def __init__(self, *_: object) -> None:
         self.condition = self.name.replace("_", ".")
+        self.section = "5.1.4" if self.name.startswith("IR_") else "7.1.3"
 
     # Legacy mode.
-    LRT_2 = 0x01, "root entry not present", False
-    LCT_2 = 0x02, "context entry not present", True
-    LCT_4 = 0x03, "invalid context entry: translation type, address width or table pointer", True
-    LGN_1 = 0x04, "address beyond the guest address width", True
-    LGN_2 = 0x05, "write without write permission", True
-    LGN_3 = 0x06, "read without read permission", True
-    LSL_1 = 0x07, "second-stage entry could not be read", True
-    LRT_1 = 0x08, "root entry could not be read", False
-    LCT_1 = 0x09, "context entry could not be read", False
-    LRT_3 = 0x0A, "reserved bit set in a present root entry", False
-    LCT_3 = 0x0B, "reserved bit set in a present context entry", True
-    LSL_2 = 0x0C, "reserved bit set in a present second-stage entry", True
-    LCT_5 = 0x0D, "translation or translated request blocked by the translation type", True
-    LGN_4 = 0x0E, "host address in the interrupt range", True
+    LRT_2 = 0x01, "root entry not present", _C
+    LCT_2 = 0x02, "context entry not present", _Q | _C
+    LCT_4 = 0x03, "invalid context entry: translation type, address width or table pointer", _Q | _C
+    LGN_1 = 0x04, "address beyond the guest address width", _Q | _N
+    LGN_2 = 0x05, "write without write permission", _Q | _N
+    LGN_3 = 0x06, "read without read permission", _Q | _N
+    LSL_1 = 0x07, "second-stage entry could not be read", _Q
+    LRT_1 = 0x08, "root entry could not be read"
+    LCT_1 = 0x09, "context entry could not be read"
+    LRT_3 = 0x0A, "reserved bit set in a present root entry", _C
+    LCT_3 = 0x0B, "reserved bit set in a present context entry", _Q | _C
+    LSL_2 = 0x0C, "reserved bit set in a present second-stage entry", _Q | _C
+    LCT_5 = 0x0D, "translation or translated request blocked by the translation type", _Q
+    LGN_4 = 0x0E, "host address in the interrupt range", _Q
 
     # Interrupt remapping.
-    IR_20 = 0x20, "reserved field set in the interrupt request", False
-    IR_21 = 0x21, "interrupt index beyond the table", False
-    IR_22 = 0x22, "interrupt-remapping entry not present", True
-    IR_23 = 0x23, "interrupt-remapping entry could not be read", False
-    IR_24 = 0x24, "reserved field set in the interrupt-remapping entry", True
-    IR_25 = 0x25, "compatibility-format interrupt blocked", False
-    IR_26 = 0x26, "source-id validation failed", True
-    IR_27 = 0x27, "posted-interrupt descriptor could not be read", True
-    IR_28 = 0x28, "reserved field set in the posted-interrupt descriptor", True
-    IR_29 = 0x29, "request in the interrupt range that is no interrupt message", False
+    IR_20 = 0x20, "reserved field set in the interrupt request"
+    IR_21 = 0x21, "interrupt index beyond the table"
+    IR_22 = 0x22, "interrupt-remapping entry not present", _Q | _C
+    IR_23 = 0x23, "interrupt-remapping entry could not be read"
+    IR_24 = 0x24, "reserved field set in the interrupt-remapping entry", _Q | _C
+    IR_25 = 0x25, "compatibility-format interrupt blocked"
+    IR_26 = 0x26, "source-id validation failed", _Q
+    IR_27 = 0x27, "posted-interrupt descriptor could not be read", _Q
+    IR_28 = 0x28, "reserved field set in the posted-interrupt descriptor", _Q
+    IR_29 = 0x29, "request in the interrupt range that is no interrupt message"
 
     # Root table address.
-    RTA_1 = 0x30, "translation table mode not supported", False
-    RTA_2 = 0x31, "request with a PASID in legacy mode", False
-    RTA_3 = 0x32, "page request in legacy mode", False
+    RTA_1 = 0x30, "translation table mode not supported"
+    RTA_2 = 0x31, "request with a PASID in legacy mode"
+    RTA_3 = 0x32, "page request in legacy mode"
 
     # Scalable mode: root, context, PASID structures.
-    SRT_1 = 0x38, "scalable root entry could not be read", False
-    SRT_2 = 0x39, "scalable root entry not present", False
-    SRT_3 = 0x3A, "reserved bit set in a present scalable root entry", False
-    SCT_1 = 0x40, "scalable context entry could not be read", False
-    SCT_2 = 0x41, "scalable context entry not present", True
-    SCT_3 = 0x42, "reserved bit set in a present scalable context entry", True
-    SCT_4 = 0x43, "invalid scalable context entry", True
-    SCT_5 = 0x44, "translation or translated request while device-TLBs are not enabled", True
-    SCT_6 = 0x45, "request with a PASID while PASIDs are not enabled", True
-    SCT_7 = 0x46, "PASID beyond the PASID directory", True
-    SCT_8 = 0x47, "page request while page requests are not enabled", True
-    SCT_9 = 0x48, "RID_PASID beyond the PASID directory", True
-    SPD_1 = 0x50, "PASID directory entry could not be read", False
-    SPD_2 = 0x51, "PASID directory entry not present", True
-    SPD_3 = 0x52, "reserved bit set in a present PASID directory entry", True
-    SPT_1 = 0x58, "PASID table entry could not be read", False
-    SPT_2 = 0x59, "PASID table entry not present", True
-    SPT_3 = 0x5A, "reserved bit set in a present PASID table entry", True
-    SPT_4 = 0x5B, "invalid PASID table entry: type, address width or paging mode", True
-    SPT_5 = 0x5C, "execute requested while it is not enabled", True
-    SPT_6 = 0x5D, "supervisor requested while it is not enabled", True
+    SRT_1 = 0x38, "scalable root entry could not be read"
+    SRT_2 = 0x39, "scalable root entry not present", _C
+    SRT_3 = 0x3A, "reserved bit set in a present scalable root entry", _C
+    SCT_1 = 0x40, "scalable context entry could not be read"
+    SCT_2 = 0x41, "scalable context entry not present", _Q | _C
+    SCT_3 = 0x42, "reserved bit set in a present scalable context entry", _Q | _C
+    SCT_4 = 0x43, "invalid scalable context entry", _Q
+    SCT_5 = 0x44, "translation or translated request while device-TLBs are not enabled", _Q
+    SCT_6 = 0x45, "request with a PASID while PASIDs are not enabled", _Q
+    SCT_7 = 0x46, "PASID beyond the PASID directory", _Q
+    SCT_8 = 0x47, "page request while page requests are not enabled", _Q
+    SCT_9 = 0x48, "RID_PASID beyond the PASID directory", _Q
+    SPD_1 = 0x50, "PASID directory entry could not be read"
+    SPD_2 = 0x51, "PASID directory entry not present", _Q | _C
+    SPD_3 = 0x52, "reserved bit set in a present PASID directory entry", _Q | _C
+    SPT_1 = 0x58, "PASID table entry could not be read"
+    SPT_2 = 0x59, "PASID table entry not present", _Q | _C
+    SPT_3 = 0x5A, "reserved bit set in a present PASID table entry", _Q | _C
+    SPT_4 = 0x5B, "invalid PASID table entry: type, address width or paging mode", _Q | _C
+    SPT_5 = 0x5C, "execute requested while it is not enabled", _Q
+    SPT_6 = 0x5D, "supervisor requested while it is not enabled", _Q
 
     # Scalable mode: first stage.
-    SFS_1 = 0x70, "first-stage entry could not be read", True
-    SFS_2 = 0x71, "first-stage entry not present", True
-    SFS_3 = 0x72, "reserved bit set in a present first-stage entry", True
-    SFS_4 = 0x73, "first-stage table of the top level could not be read", True
-    SFS_5 = 0x74, "first-stage table beyond the guest address width", True
-    SFS_6 = 0x75, "no second-stage read permission for the top first-stage table", True
-    SFS_7 = 0x76, "no second-stage read permission for a first-stage table", True
-    SFS_8 = 0x77, "no second-stage write permission to update a first-stage entry", True
-    SFS_9 = 0x90, "first-stage entry needs an update, but the walk is not snooped", True
-    SFS_10 = 0x91, "first-stage entry could not be updated", True
+    SFS_1 = 0x70, "first-stage entry could not be read", _Q
+    SFS_2 = 0x71, "first-stage entry not present", _Q | _N
+    SFS_3 = 0x72, "reserved bit set in a present first-stage entry", _Q
+    SFS_4 = 0x73, "first-stage table of the top level could not be read", _Q
+    SFS_5 = 0x74, "first-stage table beyond the guest address width", _Q
+    SFS_6 = 0x75, "no second-stage read permission for the top first-stage table", _Q
+    SFS_7 = 0x76, "no second-stage read permission for a first-stage table", _Q
+    SFS_8 = 0x77, "no second-stage write permission to update a first-stage entry", _Q
+    SFS_9 = 0x90, "first-stage entry needs an update, but the walk is not snooped", _Q
+    SFS_10 = 0x91, "first-stage entry could not be updated", _Q
 
     # Scalable mode: second stage.
-    SSS_1 = 0x78, "second-stage entry could not be read", True
-    SSS_2 = 0x79, "second-stage entry not present", True
-    SSS_3 = 0x7A, "reserved bit set in a present second-stage entry", True
-    SSS_4 = 0x7B, "second-stage table of the top level could not be read", True
-    SSS_5 = 0x7C, "second-stage entry needs an update, but the walk is not snooped", True
-    SSS_6 = 0x7D, "second-stage entry could not be updated", True
+    SSS_1 = 0x78, "second-stage entry could not be read", _Q
+    SSS_2 = 0x79, "second-stage entry not present", _Q | _C | _N
+    SSS_3 = 0x7A, "reserved bit set in a present second-stage entry", _Q | _C
+    SSS_4 = 0x7B, "second-stage table of the top level could not be read", _Q
+    SSS_5 = 0x7C, "second-stage entry needs an update, but the walk is not snooped", _Q
+    SSS_6 = 0x7D, "second-stage entry could not be updated", _Q
 
     # Scalable mode: the translation as a whole.
-    SGN_1 = 0x80, "address not canonical", True
-    SGN_2 = 0x81, "user request to a supervisor page", True
-    SGN_3 = 0x82, "execute request to a no-execute page", True
-    SGN_4 = 0x83, "address beyond the host address width", True
-    SGN_5 = 0x84, "second-stage input beyond the guest address width", True
-    SGN_6 = 0x85, "write without write permission", True
-    SGN_7 = 0x86, "read without read permission", True
-    SGN_8 = 0x87, "host address in the interrupt range", True
+    SGN_1 = 0x80, "address not canonical", _Q | _N
+    SGN_2 = 0x81, "user request to a supervisor page", _Q | _N
+    SGN_3 = 0x82, "execute request to a no-execute page", _Q | _N
+    SGN_4 = 0x83, "address beyond the host address width", _Q
+    SGN_5 = 0x84, "second-stage input beyond the guest address width", _Q | _N
+    SGN_6 = 0x85, "write without write permission", _Q | _N
+    SGN_7 = 0x86, "read without read permission", _Q | _N
+    SGN_8 = 0x87, "host address in the interrupt range", _Q
 
     def __str__(self) -> str:
         return f"{self.value:#04x} {self.condition} {self.meaning}"

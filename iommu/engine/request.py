@@ -15,6 +15,11 @@ INTERRUPT_RANGE = 0xFEE
 """Address bits 31:20 of the interrupt address range; bits 63:32 are 0 (spec 3.14)."""
 
 
+def in_interrupt_range(address: int) -> bool:
+    """Whether an address is in the interrupt address range."""
+    return address >> 20 == INTERRUPT_RANGE
+
+
 class SourceId(int):
     """A PCI requester id, 16 bits: bus 15:8, device 7:3, function 2:0. `str()` is "bus:device.function".
 
@@ -25,6 +30,10 @@ class SourceId(int):
         if not (0 <= bus < 256 and 0 <= device < 32 and 0 <= function < 8):
             raise MisuseError(f"no source-id has bus {bus}, device {device}, function {function}")
         return super().__new__(cls, bus << 8 | device << 3 | function)
+
+    def __reduce__(self) -> tuple[Any, tuple[int, int, int]]:
+        """For copies and pickles."""
+        return SourceId, (self.bus, self >> 3 & 31, self & 7)
 
     @classmethod
     def of(cls, number: int) -> SourceId:
@@ -206,14 +215,21 @@ class Outcome:
         return Outcome(self.host_address, self.grant._replace(**changes))
 
 
-_UNMAPPED = Grant()
+_IDENTITY = Grant()
 _BLOCKED = Grant(page_size=0, readable=False, writable=False)
 INTERRUPT = Outcome(None, _BLOCKED._replace(interrupt=True))
 
 
-def unmapped(host_address: int, attributes: Attributes = PLAIN) -> Outcome:
+def identity(host_address: int, attributes: Attributes = PLAIN) -> Outcome:
     """The outcome of a request that goes where it says, with no page that maps it."""
-    return Outcome(host_address, _UNMAPPED if attributes is PLAIN else _UNMAPPED._replace(attributes=attributes))
+    return Outcome(host_address, _IDENTITY if attributes is PLAIN else _IDENTITY._replace(attributes=attributes))
+
+
+def as_translated(request: DmaRequest, host_address_width: int) -> Outcome:
+    """A translated request is not walked; an address that no translation can have given it is blocked (spec 4.2)."""
+    if request.address >> host_address_width or in_interrupt_range(request.address):
+        return blocked()
+    return identity(request.address)
 
 
 def blocked(reason: FaultReason | None = None, *, recorded: bool = False) -> Outcome:

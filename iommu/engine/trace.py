@@ -1,8 +1,8 @@
-"""A walk step by step, for people to read: what was looked at, where, what it said, what became of it.
+"""A walk step by step, for people to read: what was looked at, where, what it said, and what followed from it.
 
-The parts a request goes through are copied, for one request, into kinds that write down what they read and what the
-caches knew. They share caches, memory and fault log with the unit, so that a traced request has the same effects as
-any other; requests that are not traced go through the unit's own parts, which know nothing of this.
+The parts a request goes through are copied for that request, with a table access and caches that record what is read
+and found. They share caches, memory and fault log with the unit, so that a traced request has the same effects as any
+other. Requests that are not traced go through the unit's own parts, which know nothing of this.
 """
 
 from __future__ import annotations
@@ -10,26 +10,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, TypeVar
 
-from iommu.engine.caches.page import FaultyEntry
-from iommu.engine.reasons import Blocked, FaultReason
-from iommu.engine.request import DmaRequest, Outcome
-from iommu.engine.translation.first_stage import Directory, FirstStage, Found, Place
-from iommu.engine.translation.legacy import LegacyMode
-from iommu.engine.translation.paging import Intent, Leaf, in_interrupt_range
-from iommu.engine.translation.scalable import ScalableMode
-from iommu.engine.translation.second_stage import SecondStage, Tables
+from iommu.engine.caches.entries import FaultyEntry
+from iommu.engine.caches.tables import FirstStageRoot
+from iommu.engine.formats import EntryFormat, PagingFormat
+from iommu.engine.reasons import FaultReason
+from iommu.engine.request import DmaRequest, Outcome, in_interrupt_range
+from iommu.engine.table_access import TableAccess
+from iommu.engine.translation.first_stage import FirstStage
+from iommu.engine.translation.paging import Leaf
+from iommu.engine.translation.second_stage import SecondStage
 from iommu.engine.translation.translation import Translation
 from iommu.errors import MemoryAccessError
 from iommu.fields import Layout
 from iommu.registers import TableMode
 from iommu.structures import (
     ContextEntry,
-    FirstStage1GPage,
-    FirstStage2MPage,
-    FirstStage4KPage,
     FirstStageEntry,
     FirstStageTable,
     PasidDirectoryEntry,
@@ -37,17 +34,16 @@ from iommu.structures import (
     RootEntry,
     ScalableContextEntry,
     ScalableRootHalf,
-    SecondStage1GPage,
-    SecondStage2MPage,
-    SecondStage4KPage,
-    SecondStageEntry,
     SecondStageTable,
 )
 
-_SECOND: dict[int, type[Layout]] = {1: SecondStage4KPage, 2: SecondStage2MPage, 3: SecondStage1GPage}
-_FIRST: dict[int, type[Layout]] = {1: FirstStage4KPage, 2: FirstStage2MPage, 3: FirstStage1GPage}
-_LARGE = SecondStage2MPage.PS.mask
 _SIZES = {1 << 12: "4 KiB", 1 << 21: "2 MiB", 1 << 30: "1 GiB"}
+# What an entry has passed when the walk goes on behind it, besides "present, nothing reserved".
+_CHECKED: dict[type[Layout], str] = {
+    ContextEntry: ", type and levels offered",
+    ScalableContextEntry: ", takes such requests",
+    PasidEntry: ", type and levels offered",
+}
 
 Part = TypeVar("Part")
 
@@ -60,10 +56,10 @@ class Step:
         structure: what it is: "request", "root entry", "second-stage entry, level 3", "IOTLB", ...
         section: where the specification describes it.
         address: where in host memory it was read; None for what is not in memory.
-        raw: what stood there; None where nothing could be read, and for most that caches knew.
+        raw: its bits; None where nothing could be read, and for most of what was cached.
         view: the same as fields; None where `raw` is.
         checked: what it was checked for and what it says, or why it blocks the request.
-        cached: a cache knew it: memory was not read, and may say something else by now.
+        cached: it was found in a cache: memory was not read, and may hold something else by now.
         fault: why the request was blocked here; None for every step but the last.
     """
 
@@ -85,46 +81,56 @@ class Step:
 
 
 class Recorder:
-    """Takes down the steps of one request."""
+    """The steps of one request. `purpose` is what entries are read for, where that is not the request itself."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self.purpose = ""
+        self.last: tuple[EntryFormat, int] | None = None
 
-    def read(self, structure: str, layout: type[Layout], checked: str, where: int, read: Callable[[int], int]) -> int:
-        """Read an entry by `read` and take it down, also when it cannot be read."""
+    def reading(self, entry_format: EntryFormat, where: int, read: Callable[[], int]) -> int:
+        """Read an entry by `read`, and record it. Raises MemoryAccessError as `read` does."""
         try:
-            raw = read(where)
-        except (Blocked, MemoryAccessError):
-            self.steps.append(Step(structure + self.purpose, layout.section, where, checked="could not be read"))
+            raw = read()
+        except MemoryAccessError:
+            self.read(entry_format, where, None)
             raise
-        self.steps.append(
-            Step(
-                structure + self.purpose,
-                layout.section,
-                where,
-                raw,
-                layout(raw),
-                f"{checked}{points_to(layout(raw))}",
-            )
-        )
+        self.read(entry_format, where, raw)
         return raw
 
-    def known(self, structure: str, section: str, checked: str, view: Layout | None = None) -> None:
-        """Take down what a cache knew."""
+    def read(self, entry_format: EntryFormat, where: int, raw: int | None) -> None:
+        """An entry has been read; None where it could not be."""
+        name = entry_format.name + self.purpose
+        if raw is None:
+            section = entry_format.layout.section
+            self.steps.append(Step(name, section, where, checked="could not be read"))
+            return
+        view = entry_format.layout_of(raw)(raw)
+        checked = f"present, nothing reserved{_CHECKED.get(type(view), '')}{points_to(entry_format, view)}"
+        self.steps.append(Step(name, view.section, where, raw, view, checked))
+        self.last = entry_format, raw
+
+    def updated(self, entry_format: EntryFormat, where: int, raw: int) -> None:
+        """The unit has set accessed or dirty bits of an entry."""
+        view = entry_format.layout_of(raw)(raw)
+        section = "3.6.2" if isinstance(view, FirstStageEntry) else "3.7.2"
+        self.steps.append(Step("update", section, where, raw, view, "accessed or dirty set in memory"))
+
+    def found(self, structure: str, section: str, checked: str, view: Layout | None = None) -> None:
+        """Something has been found in a cache."""
         raw = None if view is None else view.raw
         self.steps.append(Step(structure + self.purpose, section, raw=raw, view=view, checked=checked, cached=True))
 
-    def fail(self, reason: FaultReason, reserved: int) -> None:
+    def fail(self, reason: FaultReason) -> None:
         """The last step is what blocked the request."""
-        last = self.steps[-1]
-        why = reason.meaning
-        if last.raw is not None and last.raw & reserved and "reserved" in why:
-            why += f" ({last.raw & reserved:#x})"
-        self.steps[-1] = replace(last, checked=why, fault=reason)
+        step, why = self.steps[-1], reason.meaning
+        if step.raw is not None and self.last is not None and "reserved" in why:
+            entry_format, raw = self.last
+            why += f" ({raw & entry_format.reserved(raw):#x})"
+        self.steps[-1] = replace(step, checked=why, fault=reason)
 
 
-def points_to(view: Layout) -> str:
+def points_to(entry_format: EntryFormat, view: Layout) -> str:
     """Where an entry leads, in words."""
     match view:
         case RootEntry() | ScalableRootHalf():
@@ -136,14 +142,45 @@ def points_to(view: Layout) -> str:
         case PasidDirectoryEntry():
             return f"; PASID table {view.SMPTBLPTR:#x}"
         case PasidEntry():
-            return f"; domain {view.DID}, {PasidEntry.PGTT.show(view.raw).lower().replace('_', ' ')}"
+            return f"; {_pasid_in_words(view)}"
         case SecondStageTable() | FirstStageTable():
             return f"; table {view.ADDR:#x}"
+    if isinstance(entry_format, PagingFormat):
+        return f"; {_SIZES[entry_format.page_size]} page {view.raw & entry_format.page_address:#x}"
     return ""
 
 
+def _pasid_in_words(entry: PasidEntry) -> str:
+    return f"domain {entry.DID}, {PasidEntry.PGTT.show(entry.raw).lower().replace('_', ' ')}"
+
+
+class _TracedUpdates(TableAccess):
+    """Table access of a stage, which records by itself what it reads: updates are recorded here."""
+
+    def __init__(self, access: TableAccess, recorder: Recorder) -> None:
+        super().__init__(access.memory, access.unsnooped)
+        self._access, self._recorder = access, recorder
+
+    def read(self, entry_format: EntryFormat, where: int, snooped: int) -> int:
+        """See TableAccess."""
+        return self._access.read(entry_format, where, snooped)
+
+    def update(self, entry_format: EntryFormat, where: int, entry: int) -> None:
+        """See TableAccess."""
+        self._access.update(entry_format, where, entry)
+        self._recorder.updated(entry_format, where, entry)
+
+
+class _TracedReads(_TracedUpdates):
+    """Table access of a mode: what is read is recorded, too."""
+
+    def read(self, entry_format: EntryFormat, where: int, snooped: int) -> int:
+        """See TableAccess."""
+        return self._recorder.reading(entry_format, where, lambda: self._access.read(entry_format, where, snooped))
+
+
 class _CacheOf:
-    """A cache that takes down what it finds; everything else is the cache's own."""
+    """A cache that records what it finds; everything else is the cache's own."""
 
     def __init__(self, cache: Any, found: Callable[[Any], None]) -> None:
         self._cache, self._found = cache, found
@@ -158,139 +195,45 @@ class _CacheOf:
         return getattr(self._cache, name)
 
 
-class _MemoryOf:
-    """Memory that takes down what a stage writes: accessed and dirty bits."""
-
-    def __init__(self, memory: Any, recorder: Recorder, section: str, layout: type[Layout]) -> None:
-        self._memory, self._recorder, self._section, self._layout = memory, recorder, section, layout
-
-    def write(self, address: int, data: bytes) -> None:
-        self._memory.write(address, data)
-        view = self._layout(int.from_bytes(data, "little"))
-        text = "accessed or dirty set in memory"
-        self._recorder.steps.append(Step("update", self._section, address, view.raw, view, text))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._memory, name)
-
-
-class TracedLegacy(LegacyMode):
-    """Legacy mode, taken down."""
-
-    recorder: Recorder
-
-    def read_root(self, where: int) -> int:
-        return self.recorder.read("root entry", RootEntry, "present, nothing reserved", where, super().read_root)
-
-    def read_context(self, where: int) -> int:
-        checked = "present, nothing reserved, type and depth offered"
-        return self.recorder.read("context entry", ContextEntry, checked, where, super().read_context)
-
-
-class TracedScalable(ScalableMode):
-    """Scalable mode, taken down."""
-
-    recorder: Recorder
-
-    def read_root(self, where: int) -> int:
-        checked = "present, nothing reserved"
-        return self.recorder.read("half root entry", ScalableRootHalf, checked, where, super().read_root)
-
-    def read_context(self, where: int) -> int:
-        checked = "present, nothing reserved, takes such requests"
-        return self.recorder.read("context entry", ScalableContextEntry, checked, where, super().read_context)
-
-    def read_directory(self, where: int) -> int:
-        checked = "present, nothing reserved"
-        return self.recorder.read(
-            "PASID directory entry", PasidDirectoryEntry, checked, where, super().read_directory
-        )
-
-    def read_pasid(self, where: int) -> int:
-        checked = "present, nothing reserved, type and depth offered"
-        return self.recorder.read("PASID table entry", PasidEntry, checked, where, super().read_pasid)
-
-
 class TracedSecondStage(SecondStage):
-    """The second-stage walk, taken down. `level` is that of the entry read next; 0 outside a walk."""
+    """A second stage whose entries are recorded as its walk takes them."""
 
     recorder: Recorder
-    level: int
 
-    def walk(self, tables: Tables, address: int, intent: Intent) -> Leaf:
-        self.level = tables.levels
-        leaf = super().walk(tables, address, intent)
-        self.level = 0
-        return leaf
-
-    def read_entry(self, where: int, snooped: int) -> int:
-        level, self.level = self.level, self.level - 1
-        read = partial(super().read_entry, snooped=snooped)
-        return read_paging_entry(self.recorder, "second", _SECOND, SecondStageTable, level, where, read)
+    def read_entry(self, entry_format: PagingFormat, where: int, snooped: int) -> int:
+        """See SecondStage."""
+        read = super().read_entry
+        return self.recorder.reading(entry_format, where, lambda: read(entry_format, where, snooped))
 
 
 class TracedFirstStage(FirstStage):
-    """The first-stage walk, taken down. `level` as in the second stage."""
+    """The same for a first stage, which says which of its tables the second stage is walked for, too."""
 
     recorder: Recorder
-    level: int
 
-    def walk(self, tables: Directory, address: int, intent: Intent) -> Found:
-        self.level = tables.levels
-        found = super().walk(tables, address, intent)
-        self.level = 0
-        return found
+    def read_entry(self, entry_format: PagingFormat, where: int, snooped: int) -> int:
+        """See FirstStage."""
+        read = super().read_entry
+        return self.recorder.reading(entry_format, where, lambda: read(entry_format, where, snooped))
 
-    def place_of(self, tables: Directory, address: int, level: int) -> Place:
+    def place_of(self, tables: FirstStageRoot, address: int, level: int) -> tuple[int, Leaf | None]:
+        """See FirstStage."""
         self.recorder.purpose = f" of the first-stage table at {address & ~0xFFF:#x}"
         place = super().place_of(tables, address, level)
         self.recorder.purpose = ""
         return place
 
-    def read_entry(self, where: int, snooped: int) -> int:
-        level, self.level = self.level, self.level - 1
-        read = partial(super().read_entry, snooped=snooped)
-        return read_paging_entry(self.recorder, "first", _FIRST, FirstStageTable, level, where, read)
-
-
-def read_paging_entry(
-    recorder: Recorder,
-    stage: str,
-    pages: dict[int, type[Layout]],
-    table: type[Layout],
-    level: int,
-    where: int,
-    read: Callable[[int], int],
-) -> int:
-    """Read a paging entry and take it down as what it is: a table's or a page's."""
-    name = f"{stage}-stage entry, level {level}" if level > 0 else f"{stage}-stage entry, again"
-    raw_of: list[int] = []
-
-    def peek(place: int) -> int:
-        raw_of.append(read(place))
-        return raw_of[0]
-
-    checked = "present, nothing reserved"
-    raw = recorder.read(name, table, checked, where, peek)
-    if level == 1 or (level <= 3 and raw & _LARGE):
-        layout = pages.get(level, table)
-        size = _SIZES.get(8 << 9 * level, "")
-        page = raw & layout.fields["ADDR"].mask
-        recorder.steps[-1] = replace(
-            recorder.steps[-1], section=layout.section, view=layout(raw), checked=f"{checked}; {size} page {page:#x}"
-        )
-    return raw
-
 
 class TracedTranslation(Translation):
-    """The way of one request, taken down."""
+    """The way of one request, recorded."""
 
     recorder: Recorder
 
     def guard(self, outcome: Outcome) -> Outcome:
+        """See Translation."""
         guarded = super().guard(outcome)
         if guarded is not outcome:
-            text = f"{outcome.host_address:#x} lies in a protected memory region: dropped"
+            text = f"{outcome.host_address:#x} is in a protected memory region: dropped"
             self.recorder.steps.append(Step("protected memory", "11.4.8", checked=text))
         return guarded
 
@@ -302,24 +245,25 @@ def trace(translation: Translation, request: DmaRequest) -> Outcome:
     recorder.steps.append(first_step(translation, request))
     outcome = traced.translate(request)
     if outcome.fault is not None:
-        recorder.fail(outcome.fault, reserved_bits(translation, recorder.steps[-1].view))
+        recorder.fail(outcome.fault)
     return outcome.replace(trace=tuple(recorder.steps))
 
 
 def traced_copy(translation: Translation, recorder: Recorder) -> Translation:
-    """A translation of the traced kinds that shares everything else with `translation`."""
+    """A translation that records its steps and shares everything else with `translation`."""
     traced: Translation = _of_kind(translation, TracedTranslation, recorder)
-    legacy = traced.legacy = _of_kind(translation.legacy, TracedLegacy, recorder)
-    scalable = traced.scalable = _of_kind(translation.scalable, TracedScalable, recorder)
-    second = legacy.second_stage = scalable.second_stage = _of_kind(legacy.second_stage, TracedSecondStage, recorder)
+    legacy = traced.legacy = copy.copy(translation.legacy)
+    scalable = traced.scalable = copy.copy(translation.scalable)
+    second = _of_kind(legacy.second_stage, TracedSecondStage, recorder)
+    legacy.second_stage = scalable.second_stage = second
     first = scalable.first_stage = _of_kind(scalable.first_stage, TracedFirstStage, recorder)
     first.second_stage = second
-    traced.shortcuts, traced.enabled = False, translation.enabled  # every step is to be seen
-    first.level = second.level = 0
-    first.memory = _MemoryOf(first.memory, recorder, "3.6.2", FirstStageEntry)
-    second.memory = _MemoryOf(second.memory, recorder, "3.7.2", SecondStageEntry)
-    for part in (first, second):
-        part.cache = _traced_structures(part, recorder)
+    for mode in (legacy, scalable):
+        mode.access = _TracedReads(mode.access, recorder)
+    for stage in (first, second):
+        stage.access = _TracedUpdates(stage.access, recorder)
+    first.cache = _traced_structures("first", first.cache, recorder)
+    second.cache = _traced_structures("second", second.cache, recorder)
     legacy.caches = scalable.caches = _traced_caches(legacy.caches, recorder)
     return traced
 
@@ -332,15 +276,12 @@ def _of_kind(part: Part, kind: type[Any], recorder: Recorder) -> Any:
     return traced
 
 
-def _traced_structures(part: Any, recorder: Recorder) -> Any:
-    stage = "first" if isinstance(part, FirstStage) else "second"
-
+def _traced_structures(stage: str, cache: Any, recorder: Recorder) -> Any:
     def found(item: tuple[int, Any]) -> None:
         level, table = item
-        part.level = level
-        recorder.known(f"{stage}-stage structure cache", "6.2.5", f"table of level {level} at {table.address:#x}")
+        recorder.found(f"{stage}-stage structure cache", "6.2.5", f"table of level {level} at {table.address:#x}")
 
-    return _CacheOf(part.cache, found)
+    return _CacheOf(cache, found)
 
 
 def _traced_caches(caches: Any, recorder: Recorder) -> Any:
@@ -350,34 +291,34 @@ def _traced_caches(caches: Any, recorder: Recorder) -> Any:
         """What caching mode keeps of entries that are not as they should be."""
         if not isinstance(item, FaultyEntry):
             return False
-        recorder.known(cache, section, "not present or erroneous when it was read")
+        recorder.found(cache, section, "not present or erroneous when it was read")
         return True
 
     def context(item: Any) -> None:
         if not faulty("context cache", "6.2.2", item):
             text = f"domain {item.domain_id}, type {item.translation_type.name.lower()}"
-            recorder.known("context cache", "6.2.2", text)
+            recorder.found("context cache", "6.2.2", text)
 
     def scalable_context(item: Any) -> None:
         if not faulty("context cache", "6.2.2", item):
-            recorder.known("context cache", "6.2.2", f"PASID directory {item.directory:#x}")
+            recorder.found("context cache", "6.2.2", f"PASID directory {item.directory:#x}")
 
-    def process(item: Any) -> None:
+    def pasid_context(item: Any) -> None:
         if faulty("PASID cache", "6.2.3", item):
             return
         entry = PasidEntry(item.raw)
-        recorder.known("PASID cache", "6.2.3", f"valid when it was read{points_to(entry)}", entry)
+        recorder.found("PASID cache", "6.2.3", f"valid when it was read; {_pasid_in_words(entry)}", entry)
 
     def page(item: Any) -> None:
         if item.kind.fault is not None:
-            recorder.known("IOTLB", "6.2.4", "no translation when it was walked")
+            recorder.found("IOTLB", "6.2.4", "no translation when it was walked")
             return
         rights = f"{'R' if item.kind.readable else '-'}{'W' if item.kind.writable else '-'}"
-        recorder.known("IOTLB", "6.2.4", f"{_SIZES[item.kind.size]} page {item.host:#x}, {rights}")
+        recorder.found("IOTLB", "6.2.4", f"{_SIZES[item.kind.size]} page {item.host:#x}, {rights}")
 
     traced.contexts = _CacheOf(caches.contexts, context)
     traced.scalable_contexts = _CacheOf(caches.scalable_contexts, scalable_context)
-    traced.pasids = _CacheOf(caches.pasids, process)
+    traced.pasids = _CacheOf(caches.pasids, pasid_context)
     traced.iotlb = _CacheOf(caches.iotlb, page)
     return traced
 
@@ -392,11 +333,3 @@ def first_step(translation: Translation, request: DmaRequest) -> Step:
     name = TableMode(mode).name.lower().replace("_", "-") if mode in list(TableMode) else f"mode {mode}"
     text = f"translation is on, {name} mode, root table {translation.legacy.root_table:#x}"
     return Step("request", "3.4", checked=text)
-
-
-def reserved_bits(translation: Translation, view: Layout | None) -> int:
-    """The bits that must be 0 in such an entry on this unit."""
-    if view is None:
-        return 0
-    capabilities = translation.capabilities
-    return type(view).reserved_mask(capabilities.host_address_width, capabilities.offered)

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from iommu.engine.ats import AtsDevice, PageRequest
-from iommu.engine.audit import (
-    FIRST_STAGE_MARKS,
-    SECOND_STAGE_MARKS,
-    Ledger,
-    RecordingMemory,
-    StaleItem,
-    audited_caches,
-)
+from iommu.engine.ats import AtsDevice, DeviceInvalidation, PageRequest
+from iommu.engine.audit import Ledger, RecordingAccess, StaleItem, audited_caches
 from iommu.engine.caches.caches import Caches
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.faults.events import Message
 from iommu.engine.faults.log import FaultLog
+from iommu.engine.formats import Formats
 from iommu.engine.interrupts.remapping import Interrupts
 from iommu.engine.interrupts.request import InterruptOutcome, InterruptRequest
 from iommu.engine.invalidation.queue import Queue
 from iommu.engine.invalidation.registers import Invalidation
+from iommu.engine.invalidation.selector import CacheName, Selector
 from iommu.engine.page_requests.page_requests import PageRequestOutcome, PageRequests
 from iommu.engine.policy import Policy
 from iommu.engine.register_file import RegisterFile
-from iommu.engine.request import AddressType, DmaRequest, Outcome
+from iommu.engine.request import DmaRequest, Outcome
+from iommu.engine.table_access import TableAccess
 from iommu.engine.trace import trace as trace_of
-from iommu.engine.translation.fast_path import Shortcuts
+from iommu.engine.translation.fast_path import FastPath
 from iommu.engine.translation.first_stage import FirstStage
 from iommu.engine.translation.legacy import LegacyMode
 from iommu.engine.translation.protected_memory import ProtectedMemory
@@ -36,9 +32,6 @@ from iommu.engine.translation.translation import Translation
 from iommu.errors import MisuseError
 from iommu.memory import Memory, ProcessorCache
 from iommu.registers import GCMD, GSTS, RTADDR
-
-_new = object.__new__
-_UNTRANSLATED = AddressType.UNTRANSLATED
 
 
 class RemappingUnit:
@@ -55,12 +48,13 @@ class RemappingUnit:
             the unit snoops.
         capabilities: what the unit offers.
         policy: how it uses the freedom the architecture leaves.
-        audit: remember where each cached item came from, for `audit()` and `Outcome.stale`; requests take longer.
+        audit: record where each cached item came from, for `audit()` and `Outcome.stale`; requests take longer.
 
     The class attributes name the parts it is made of, so that a unit which departs from the specification in one
     part can be described by that part alone.
     """
 
+    Formats: ClassVar[type[Formats]] = Formats
     FaultLog: ClassVar[type[FaultLog]] = FaultLog
     SecondStage: ClassVar[type[SecondStage]] = SecondStage
     FirstStage: ClassVar[type[FirstStage]] = FirstStage
@@ -81,8 +75,7 @@ class RemappingUnit:
         audit: bool = False,
     ) -> None:
         self.ledger = Ledger(memory) if audit else None
-        self._given = memory
-        self.memory = self._seen(memory)
+        self.memory = memory
         self.capabilities = capabilities or Capabilities()
         self.policy = policy or Policy()
         self.devices: dict[int, AtsDevice] = {}
@@ -91,57 +84,51 @@ class RemappingUnit:
     def reset(self) -> None:
         """Power-good reset (spec 11.4): registers at their reset values, caches empty, no event pending."""
         if self.ledger is not None:
-            self.ledger.forget()
+            self.ledger.reset()
         self.registers = RegisterFile(self.capabilities)
         self._events: list[Message] = []
         capacity = self.policy.cache_capacity
         self.caches = Caches(capacity) if self.ledger is None else audited_caches(capacity, self.ledger)
+        self.formats = self.Formats(self.capabilities, self.policy)
         self.faults = self.FaultLog(self.registers, self.policy, self._events.append)
         self.invalidation = self.Invalidation(self.registers, self.caches)
-        memory, capabilities, policy = self.memory, self.capabilities, self.policy
-        behind = self._given.behind if isinstance(self._given, ProcessorCache) else self._given
-        second_views = self._seen(self._given, SECOND_STAGE_MARKS), self._seen(behind, SECOND_STAGE_MARKS)
-        second = self.SecondStage(*second_views, capabilities, policy, self.caches.second_stage)
-        first_views = self._seen(self._given, FIRST_STAGE_MARKS), self._seen(behind, FIRST_STAGE_MARKS)
-        first = self.FirstStage(*first_views, capabilities, policy, self.caches.first_stage, second)
-        # What is read of root, context, PASID and interrupt tables is snooped or not for the unit as a whole.
-        tables = memory if capabilities.coherent else self._seen(behind)
-        shortcuts = Shortcuts(self.caches, first, second)
-        legacy = self.LegacyMode(tables, capabilities, policy, second, self.caches, shortcuts)
-        scalable_tables = memory if capabilities.scalable_coherent else tables
-        scalable = self.ScalableMode(scalable_tables, capabilities, policy, first, second, self.caches, shortcuts)
-        self.interrupts = self.Interrupts(
-            self.memory, tables, self.capabilities, self.policy, self.faults, self.caches, self._events.append
-        )
-        protected = ProtectedMemory(self.registers)
-        self.translation = self.Translation(
-            self.capabilities,
-            self.policy,
-            legacy,
-            scalable,
-            self.faults,
-            protected,
-            self.interrupts,
-            shortcuts=self.ledger is None and self._is_by_the_book(),
-        )
+        self._place_translation(self._table_access())
         self._place_queues()
         self.registers.slots["GCMD"].effect = self._on_command
 
-    def _seen(self, memory: Memory, marks: int = 0) -> Memory:
-        """Memory as the unit reads it: an audited one takes down what; `marks` are bits it sets there itself."""
-        return memory if self.ledger is None else RecordingMemory(memory, self.ledger, marks)
+    def _table_access(self) -> TableAccess:
+        """How the unit reaches its tables: behind a ProcessorCache, only snooping shows what is not flushed."""
+        memory = self.memory
+        behind = memory.behind if isinstance(memory, ProcessorCache) else memory
+        return TableAccess(memory, behind) if self.ledger is None else RecordingAccess(memory, behind, self.ledger)
+
+    def _place_translation(self, access: TableAccess) -> None:
+        """What requests go through: the stages, the modes, interrupt remapping, and what decides among them."""
+        capabilities, policy, formats, caches = self.capabilities, self.policy, self.formats, self.caches
+        second = self.SecondStage(access, capabilities, policy, caches.second_stage)
+        first = self.FirstStage(access, policy, caches.first_stage, second)
+        legacy = self.LegacyMode(access, capabilities, policy, formats, second, caches)
+        scalable = self.ScalableMode(access, capabilities, policy, formats, first, second, caches)
+        send = self._events.append
+        self.interrupts = self.Interrupts(access, capabilities, policy, formats, self.faults, caches, send)
+        protected = ProtectedMemory(self.registers)
+        self.translation = self.Translation(
+            capabilities, policy, legacy, scalable, self.faults, protected, self.interrupts
+        )
+        fast = self.ledger is None and self._is_by_the_book()
+        self._translate = FastPath(self.translation, caches, access).translate if fast else self.translation.translate
 
     def _is_by_the_book(self) -> bool:
-        """Whether all that a request goes through is the specification's: the short way knows of nothing else."""
+        """Whether requests go through the specification's own parts, where none wants to see every request."""
         stock = SecondStage, FirstStage, LegacyMode, ScalableMode, Translation
         return stock == (self.SecondStage, self.FirstStage, self.LegacyMode, self.ScalableMode, self.Translation)
 
     def _place_queues(self) -> None:
         """The two queues between unit and software: page requests, and invalidations where the unit has a queue."""
         memory, registers, policy, send = self.memory, self.registers, self.policy, self._events.append
-        context_of, devices = self.translation.scalable.context_of, self.devices
+        tables, devices = self.translation.scalable, self.devices
         self.page_requests = self.PageRequests(
-            memory, registers, self.invalidation, self.faults, policy, context_of, devices, send
+            memory, registers, self.invalidation, self.faults, policy, tables, devices, send
         )
         drain = self.page_requests.drain
         self.queue = (
@@ -163,24 +150,26 @@ class RemappingUnit:
 
         With `trace`, the outcome has the steps of the walk (iommu.engine.trace.Step); nothing else is different.
         """
-        # The short way is written out: each call more, a constructor's too, would cost a tenth of all it takes.
-        if request.address_type is _UNTRANSLATED and request.length and not trace:
-            shortcut = None
-            if request.pasid is not None:
-                shortcut = self.translation.with_pasid(request)
-            elif (context := self.translation.find_context(request.source_id)) is not None:
-                shortcut = context.shortcut
-            if shortcut is not None:
-                address, access = request.address, request.access
-                page = shortcut.small.get(address >> 12) or shortcut.find(address, access)
-                if page is not None and not (access & (kind := page.kind).refused or address >> shortcut.reach):
-                    outcome = _new(Outcome)
-                    outcome.host_address, outcome.grant = page.host | address & kind.size - 1, kind.grant
-                    return outcome
+        if self.ledger is None and not trace:
+            return self._translate(request)
         if self.ledger is not None:
             self.ledger.begin()
-        outcome = trace_of(self.translation, request) if trace else self.translation.translate(request)
+        outcome = trace_of(self.translation, request) if trace else self._translate(request)
         return outcome if self.ledger is None else outcome.replace(stale=self.ledger.take_used())
+
+    def invalidate(self, named: Selector) -> None:
+        """Carry out an invalidation, and those that have to follow it, without a register or a queue.
+
+        for stale in unit.audit():
+            unit.invalidate(stale.owed)
+        """
+        step: Selector | None = named
+        while step is not None:
+            if step.cache is not CacheName.DEVICE_TLB:
+                self.invalidation.invalidate(step)
+            elif step.source_id is not None and (device := self.devices.get(step.source_id)) is not None:
+                device.invalidate(DeviceInvalidation(step.addresses or range(0), step.pasid, step.every_pasid))
+            step = step.then
 
     def audit(self) -> list[StaleItem]:
         """Every cached item that no longer matches memory, with the invalidation it is owed.
@@ -233,7 +222,8 @@ class RemappingUnit:
         status.value = translating | self._interrupt_status(command, status.value)
         if self.translation.enabled and not command.TE:
             self._on_translation_off()
-        self.translation.enabled = self.page_requests.enabled = bool(command.TE)
+        self.translation.switch(command.TE)
+        self.page_requests.enabled = bool(command.TE)
         if self.queue is not None:
             status.value |= GSTS.make(QIES=command.QIE)
             self.queue.switch(command.QIE)
@@ -242,7 +232,7 @@ class RemappingUnit:
         """GCMD.TE from 1 to 0."""
         self.faults.translation_off()
         if self.capabilities.scalable_mode and self.policy.translation_off_drops:
-            self.caches.drop_all_of_dma()
+            self.caches.invalidate_dma()
 
     def _interrupt_status(self, command: GCMD, status: int) -> int:
         """SIRTP, IRE and CFI, where the unit has them. Returns their bits of GSTS."""
@@ -261,4 +251,4 @@ class RemappingUnit:
         if self.queue is not None:
             self.queue.mode = latched.TTM
         if self.capabilities.invalidate_on_root_pointer:
-            self.caches.drop_all_of_dma()
+            self.caches.invalidate_dma()

@@ -13,7 +13,7 @@ from iommu.engine.reasons import FaultReason
 from iommu.engine.request import SourceId
 from iommu.errors import MisuseError
 from iommu.explain import linux
-from iommu.explain.advice import ADVICE, Advice, section_of
+from iommu.explain.advice import ADVICE, Advice
 from iommu.explain.report import FaultReport, from_record, guess_from_address
 
 _WORDS = re.compile(r"^(?:[0-9a-f]+:)?\s*(?:0x)?([0-9a-f]{16})[\s:_,]+(?:0x)?([0-9a-f]{16})$", re.IGNORECASE)
@@ -123,4 +123,4 @@ def _join(first: int, second: int) -> int:
     return second << 64 | first
 
 
-__all__ = ["ADVICE", "Advice", "Explanation", "FaultReport", "explain", "from_record", "group", "section_of"]
+__all__ = ["ADVICE", "Advice", "Explanation", "FaultReport", "explain", "from_record", "group"]

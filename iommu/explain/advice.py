@@ -423,8 +423,3 @@ ADVICE: dict[R, Advice] = {
         (_OUTPUT_FEE, "a request with a PASID to 0xFEExxxxx in pass-through is no interrupt, and is blocked"),
     ),
 }
-
-
-def section_of(reason: R) -> str:
-    """Where the specification lists the condition."""
-    return "5.1.4" if reason.condition.startswith("IR.") else "7.1.3"

@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-from iommu.fields import Layout, address, enumerated, field, flag
+from iommu.fields import Layout, address, enumerated, field, flag, ignored
 
 
 class TranslationType(IntEnum):
@@ -27,7 +27,7 @@ class ContextEntry(Layout, bits=128, section="9.3"):
     """Context entry, legacy mode: one per device and function."""
 
     DID = field(87, 72, "domain-id")
-    AVAIL = field(70, 67, "ignored, for software")
+    AVAIL = ignored(70, 67, "ignored, for software")
     AW = field(66, 64, "address width: 1 39-bit, 3 levels; 2 48-bit, 4 levels; 3 57-bit, 5 levels")
     SSPTPTR = address(63, 12, "second-stage table")
     TT = enumerated(3, 2, TranslationType, "translation type")

@@ -1,16 +1,16 @@
 """First-stage paging entries (spec 9.7): x86 long-mode tables of 4 or 5 levels."""
 
-from iommu.fields import Layout, address, field, flag
+from iommu.fields import Layout, address, flag, ignored
 
 
 class FirstStageEntry(Layout, bits=64, section="9.7"):
     """What every first-stage entry has."""
 
     XD = flag(63, "execute disabled")
-    IGN62 = field(62, 52, "ignored")
-    IGN11 = flag(11, "ignored")
+    IGN62 = ignored(62, 52)
+    IGN11 = ignored(11, 11)
     EA = flag(10, "extended accessed")
-    IGN9 = flag(9, "ignored")
+    IGN9 = ignored(9, 9)
     G = flag(8, "global; ignored in an entry that points to a table")
     D = flag(6, "dirty; ignored in an entry that points to a table")
     A = flag(5, "accessed")

@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-from iommu.fields import Layout, enumerated, field, flag
+from iommu.fields import Layout, enumerated, field, flag, ignored
 
 
 class DeliveryMode(IntEnum):
@@ -71,7 +71,7 @@ class InterruptEntry(Layout, bits=128, section="5.1.3"):
     SQ = field(81, 80, "source-id bits not compared: 0 none, 1 bit 2, 2 bits 2:1, 3 bits 2:0")
     SID = field(79, 64, "source-id, or first and last bus")
     IM = flag(15, "form: 0 remapped, 1 posted", needs="posted_interrupts")
-    AVAIL = field(11, 8, "ignored, for software")
+    AVAIL = ignored(11, 8, "ignored, for software")
     FPD = flag(1, "fault processing disabled")
     P = flag(0, "present")
 
@@ -99,7 +99,7 @@ class PostedInterruptEntry(InterruptEntry, section="9.10"):
 class PostedInterruptDescriptor(Layout, bits=512, section="9.11"):
     """Posted-interrupt descriptor, 64 bytes aligned to their size: what waits for a virtual processor."""
 
-    AVAIL = field(511, 320, "ignored, for software")
+    AVAIL = ignored(511, 320, "ignored, for software")
     NDST = field(319, 288, "notification destination: as RemappedInterruptEntry.DST")
     NV = field(279, 272, "notification vector")
     SN = flag(257, "suppress notifications that are not urgent")

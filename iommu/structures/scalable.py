@@ -29,7 +29,7 @@ class ScalableContextEntry(Layout, bits=256, section="9.4"):
     PASIDDIRPTR = address(63, 12, "PASID directory")
     PDTS = field(11, 9, "the directory has 2**(PDTS+7) entries")
     PRE = flag(4, "page requests enabled", needs="page_requests")
-    PASIDE = flag(3, "PASIDs enabled")
+    PASIDE = flag(3, "PASIDs enabled", needs="pasid")
     DTE = flag(2, "device-TLB enabled", needs="device_tlb")
     FPD = flag(1, "fault processing disabled")
     P = flag(0, "present")

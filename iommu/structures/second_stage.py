@@ -1,14 +1,14 @@
 """Second-stage paging entries (spec 9.8): one layout for entries that point to a table, one for each size of page."""
 
-from iommu.fields import Layout, address, field, flag
+from iommu.fields import Layout, address, field, flag, ignored
 
 
 class SecondStageEntry(Layout, bits=64, section="9.8"):
     """What every second-stage entry has."""
 
-    IGN63 = flag(63, "ignored")
-    IGN61 = field(61, 52, "ignored")
-    IGN10 = flag(10, "ignored")
+    IGN63 = ignored(63, 63)
+    IGN61 = ignored(61, 52)
+    IGN10 = ignored(10, 10)
     D = flag(9, "dirty; ignored where accessed and dirty are off")
     A = flag(8, "accessed; ignored where accessed and dirty are off")
     IPAT = flag(6, "the first stage's memory type is ignored; ignored in an entry that points to a table")
@@ -35,7 +35,7 @@ class SecondStage4KPage(SecondStagePage):
     """A 4 KiB page, level 1."""
 
     ADDR = address(51, 12, "page")
-    IGN7 = flag(7, "ignored")
+    IGN7 = ignored(7, 7)
 
 
 class SecondStage2MPage(SecondStagePage):

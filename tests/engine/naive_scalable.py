@@ -377,7 +377,9 @@ class Reader:
 
     def reserved_in_first(self, level: int, leaf: bool) -> list[int]:
         """2.5, item 4."""
-        reserved = list(range(self.can.host_address_width, 52))
+        nested = self.entry >> 6 & 7 == NESTED
+        held_to_host = not nested or self.doubt("D-34: guest addresses are held to the host width")
+        reserved = list(range(self.can.host_address_width, 52)) if held_to_host else []
         if level in (4, 5) or (level == 3 and not self.can.first_stage_1g):
             reserved.append(7)
         if leaf and level > 1:

@@ -65,11 +65,17 @@ class ScalableWorld(World):
     memory: CountingMemory
 
     def __init__(
-        self, *, policy: Policy | None = None, size: int = 16 << 20, depths: tuple[int, ...] = (), **changes: Any
+        self,
+        *,
+        policy: Policy | None = None,
+        size: int = 16 << 20,
+        depths: tuple[int, ...] = (),
+        audit: bool = False,
+        **changes: Any,
     ) -> None:
         self.capabilities = Capabilities.full(**{"fault_records": 8, "levels": depths, **changes})
         self.memory = CountingMemory(size)
-        self.unit = RemappingUnit(self.memory, self.capabilities, policy)
+        self.unit = RemappingUnit(self.memory, self.capabilities, policy, audit=audit)
         self._free = 0x1000
         self.root = self.page()
         self.frcd = self.capabilities.fault_record_offset

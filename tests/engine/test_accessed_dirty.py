@@ -113,7 +113,7 @@ def test_second_request_writes_nothing_more() -> None:
         for access in (READ, WRITE, ATOMIC):
             assert world.code(access=access) == 0
             assert world.memory.log == []
-        world.unit.caches.drop_all_of_dma()
+        world.unit.caches.invalidate_dma()
         assert world.code(access=WRITE) == 0
         assert world.memory.log == []
 
@@ -160,7 +160,7 @@ def test_first_stage_update_needs_a_snooped_walk() -> None:
     assert world.fault(access=WRITE) == 0x90
     assert world.memory.log == []
     world.change(world.first[1], add=D1)
-    world.unit.caches.drop_all_of_dma()
+    world.unit.caches.invalidate_dma()
     assert world.code(access=WRITE) == 0
     assert world.memory.log == []
 
@@ -262,7 +262,7 @@ def test_address_beyond_the_width_or_invalid_entry_mark_nothing() -> None:
     world = second_stage(process=DIRTY)
     assert world.fault(1 << 50) == 0x84
     assert world.memory.log == []
-    world.unit.caches.drop_all_of_dma()
+    world.unit.caches.invalidate_dma()
     world.change(world.pasids[NIC, 0], clear=7 << 2)
     assert world.fault() == 0x5B
     assert world.memory.log == []

@@ -12,9 +12,12 @@ from iommu import (
     InterruptRequest,
     MisuseError,
     RemappingUnit,
+    Selector,
     SourceId,
 )
 from iommu.engine.audit import StaleItem
+from tests.engine.scalable_world import HOST, second_stage
+from tests.engine.world import NIC
 
 READ, WRITE = Access.READ, Access.WRITE
 DEVICE = SourceId(0, 4, 0)
@@ -70,7 +73,7 @@ def test_a_changed_page_entry_makes_one_translation_stale() -> None:
     host, used = world.dma()
     assert host == 0x9000
     assert [(item.cache, item.tag) for item in used] == [("IOTLB", "domain 7, 0x5000")]
-    assert used[0].owed == "IOTLB invalidation of the page 0x5000 in domain 7"
+    assert str(used[0].owed) == "IOTLB invalidation of the page 0x5000 in domain 7"
     ((source, now),) = used[0].changed
     assert (source.raw, now) == (0x9000 | RW, 0xA000 | RW)
     assert f"{LEVEL_1 + 5 * 8:#x}" in str(used[0])
@@ -95,7 +98,7 @@ def test_a_walk_from_a_stale_upper_entry_says_so() -> None:
     host, used = world.dma(address=0x6000)
     assert host == 0xB000
     assert [item.cache for item in used] == ["second-stage structure cache"]
-    assert used[0].owed.endswith("upper entries too (IH=0)")
+    assert str(used[0].owed).endswith("upper entries too (IH=0)")
 
 
 def test_a_changed_context_entry_makes_the_context_stale() -> None:
@@ -105,7 +108,7 @@ def test_a_changed_context_entry_makes_the_context_stale() -> None:
     assert world.stale() == {"context cache source-id 00:04.0": [CONTEXTS + 16 * DEVICE]}
     host, used = world.dma()
     assert host == 0x9000
-    assert used[0].owed == "context-cache invalidation of 00:04.0, then the IOTLB of domain 7"
+    assert str(used[0].owed) == "context-cache invalidation of 00:04.0, then the IOTLB of domain 7"
 
 
 def test_a_changed_root_entry_makes_the_context_stale() -> None:
@@ -187,12 +190,63 @@ def test_a_translation_is_audited_in_caching_mode_too(caching_mode: bool) -> Non
 
 
 @pytest.mark.parametrize("bit", [3, 4, 5, 6])
-def test_a_changed_memory_type_makes_a_translation_stale(bit: int) -> None:
-    """EMT and IPAT of a second-stage entry stand where a first-stage entry has accessed and dirty."""
+@pytest.mark.parametrize("typed", [False, True])
+def test_a_changed_memory_type_makes_a_translation_stale_where_it_counts(bit: int, typed: bool) -> None:
+    """EMT and IPAT of a second-stage entry are where a first-stage entry has accessed and dirty (layouts 2.7)."""
+    world = second_stage(audit=True)
+    entry = world.pasids[NIC, 0] + 8
+    world.put(entry, world.memory.read_u64(entry) | typed << 26)
+    world.dma()
+    world.put(world.second[1], HOST | RW | 1 << bit)
+    stale = [(item.cache, [source.address for source, _ in item.changed]) for item in world.unit.audit()]
+    assert stale == ([("IOTLB", [world.second[1]])] if typed else [])
+
+
+IGNORED = {
+    "page": (LEVEL_1 + 5 * 8, (2, 3, 4, 5, 6, 7, 8, 9, 10, 52, 55, 60, 61, 63)),
+    "table": (LEVEL_2, (2, 3, 4, 5, 6, 8, 9, 10, 52, 60, 61, 63)),
+    "context": (CONTEXTS + 16 * DEVICE + 8, (3, 4, 5, 6)),
+}
+"""Bits that hardware ignores in legacy mode, by the sheet on semantics 1.3 and 1.6, item 3."""
+
+
+@pytest.mark.parametrize(("where", "bit"), [(at, bit) for at, bits in IGNORED.values() for bit in bits])
+def test_bits_that_hardware_ignores_are_software_s_own(where: int, bit: int) -> None:
     world = Legacy()
     world.dma()
-    world.put(LEVEL_1 + 5 * 8, 0x9000 | RW | 1 << bit)
-    assert world.stale() == {"IOTLB domain 7, 0x5000": [LEVEL_1 + 5 * 8]}
+    world.put(where, world.memory.read_u64(where) ^ 1 << bit)
+    assert world.stale() == {}
+
+
+@pytest.mark.parametrize("bit", [8, 9, 10, 11])
+def test_bits_of_an_interrupt_entry_that_are_for_software(bit: int) -> None:
+    """9.9: bits 11:8 are available; without source validation, SID and SQ are not looked at either."""
+    memory = FlatMemory(1 << 20)
+    unit = RemappingUnit(memory, Capabilities(), audit=True)
+    unit.mmio_write(0xB8, 0x9000, 8)
+    unit.mmio_write(0x18, 1 << 24, 4)
+    unit.mmio_write(0x18, 1 << 25, 4)
+    for sid_matters in (False, True):
+        memory.write_u64(0x9000, 0x41 << 16 | 1)
+        memory.write_u64(0x9008, DEVICE | (1 << 18 if sid_matters else 0))
+        unit.invalidate(Selector.interrupts())
+        assert unit.remap_interrupt(InterruptRequest(DEVICE, 0xFEE0_0010, 0)).remapped is not None
+        memory.write_u64(0x9000, 0x41 << 16 | 1 | 1 << bit)
+        assert unit.audit() == []
+        memory.write_u64(0x9008, DEVICE + 8 | (1 << 18 if sid_matters else 0))
+        assert [item.cache for item in unit.audit()] == (["interrupt-entry cache"] if sid_matters else [])
+
+
+def test_what_is_owed_can_be_issued() -> None:
+    """6.5: the selector in `owed` is an invalidation, and after it nothing is stale."""
+    world = Legacy()
+    world.dma()
+    world.set_context(OTHER_TOP)
+    world.put(LEVEL_2, 0)
+    for item in world.unit.audit():
+        world.unit.invalidate(item.owed)
+    assert world.unit.audit() == []
+    assert world.dma() == (None, [])
 
 
 def test_reset_forgets_what_the_old_caches_held() -> None:

@@ -63,12 +63,12 @@ def test_what_is_seen_without_snooping_is_what_was_there() -> None:
     unit, cpu = behind_caches(world, coherent=False)
     at = next(at for at in range(0x1000, 0x8000, 8) if world.memory.read_u64(at) == 0x9003)
     cpu.write_u64(at, 0xA003)
-    unit.caches.drop_all_of_dma()
+    unit.caches.invalidate_dma()
     request = DmaRequest(NIC, 0x5000, Access.READ)
     assert (unit.translate(request).host_address, cpu.read_u64(at)) == (0x9000, 0xA003)
     cpu.flush_all()
     assert unit.translate(request).host_address == 0x9000, "it is cached now"
-    unit.caches.drop_all_of_dma()
+    unit.caches.invalidate_dma()
     assert unit.translate(request).host_address == 0xA000
 
 

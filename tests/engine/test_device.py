@@ -397,7 +397,7 @@ def test_missing_device_tlb_invalidation_is_blamed(pasid: int | None) -> None:
     assert (stale.cache, [source.address for source, _ in stale.changed]) == ("device-TLB of 00:04.0", [leaf])
     in_pasid = "" if pasid is None else f" in PASID {pasid:#x}"
     assert stale.tag == f"{address & ~0xFFF:#x}{in_pasid}"
-    assert stale.owed == f"device-TLB invalidation of {address & ~0xFFF:#x}{in_pasid}, after that of the IOTLB"
+    assert str(stale.owed) == f"device-TLB invalidation of {address & ~0xFFF:#x}{in_pasid}, after that of the IOTLB"
     late = device.dma(address, WRITE, pasid=pasid)
     assert late.host_address is not None
     assert late.stale == (stale,)

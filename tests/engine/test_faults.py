@@ -30,7 +30,7 @@ from tests.engine.world import (
     mapped,
 )
 
-PFO, PPF, IM, IP = 1 << 0, 1 << 1, 1 << 31, 1 << 30
+PFO, PPF, IQE, IM, IP = 1 << 0, 1 << 1, 1 << 4, 1 << 31, 1 << 30
 RECORDS = [1, 2, 8]
 
 
@@ -458,7 +458,22 @@ def test_overflow_alone_is_no_event() -> None:
     world.dma()
     assert world.read(FSTS) & PFO
     world.clear_record()
+    assert world.read(FECTL) == IM | IP
+    world.write(FSTS, PFO)
     assert world.read(FECTL) == IM
+
+
+def test_no_second_message_while_an_overflow_is_pending() -> None:
+    """11.4.7.2: PFO is one of the statuses that keep further messages back (3.3: EDC, QM, VB)."""
+    world = with_message(blank())
+    world.dma()
+    world.dma()
+    world.clear_record()
+    world.unit.faults.set_status(IQE)
+    assert world.unit.drain_events() == [MESSAGE]
+    world.write(FSTS, PFO | IQE)
+    world.dma()
+    assert world.unit.drain_events() == [MESSAGE]
 
 
 def test_silenced_fault_is_no_event() -> None:

@@ -322,7 +322,7 @@ def test_not_present_becomes_present_without_an_invalidation() -> None:
     for level in LEVELS:
         old = world.memory.read_u64(world.first[level])
         world.put(world.first[level], 0)
-        world.unit.caches.drop_all_of_dma()
+        world.unit.caches.invalidate_dma()
         assert world.fault() == 0x71
         world.put(world.first[level], old)
         assert world.dma().host_address == HOST

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from iommu import (
     Policy,
+    Selector,
     SourceId,
 )
 from tests.engine.interrupting import (
@@ -33,9 +34,9 @@ def test_present_entries_are_cached_by_index() -> None:
         assert world.code(index) == 0
         world.irte(index, 0)
     assert (world.code(0), world.code(1)) == (0, 0)
-    world.unit.caches.drop_interrupts(1, 0)
+    world.unit.caches.invalidate(Selector.interrupts(1, 0))
     assert (world.code(0), world.code(1)) == (0, 0x22)
-    world.unit.caches.drop_interrupts()
+    world.unit.caches.invalidate(Selector.interrupts())
     assert world.code(0) == 0x22
 
 
@@ -46,7 +47,7 @@ def test_invalidation_of_a_block(mask: int) -> None:
         world.irte(index)
         world.interrupt(index)
         world.irte(index, 0)
-    world.unit.caches.drop_interrupts(21, mask)
+    world.unit.caches.invalidate(Selector.interrupts(21, mask))
     gone = [index for index in range(32) if world.code(index)]
     assert gone == [index for index in range(32) if index >> mask == 21 >> mask]
 
@@ -71,7 +72,7 @@ def test_what_is_wrong_is_cached_in_caching_mode_only(bad: int | str, caching: b
     world.irte(0)
     stale = caching or (absent_cached and bad == 0x22)
     assert world.code(0) == (code if stale else 0)
-    world.unit.caches.drop_interrupts(0, 0)
+    world.unit.caches.invalidate(Selector.interrupts(0, 0))
     assert world.code(0) == 0
 
 
@@ -82,7 +83,7 @@ def test_entry_that_refuses_a_source_is_cached_all_the_same() -> None:
     assert world.code(0) == 0x26
     world.irte(0)
     assert world.code(0) == 0x26
-    world.unit.caches.drop_interrupts(0, 0)
+    world.unit.caches.invalidate(Selector.interrupts(0, 0))
     assert world.code(0) == 0
 
 
@@ -207,7 +208,7 @@ def test_what_is_used_stood_there_since_the_last_invalidation(
                     assert now[index] == 0
             case _:
                 if step == "drop":
-                    world.unit.caches.drop_interrupts(index, value)
+                    world.unit.caches.invalidate(Selector.interrupts(index, value))
                 else:
-                    world.unit.caches.drop_interrupts()
+                    world.unit.caches.invalidate(Selector.interrupts())
                 stood.update({n: {now[n]} for n in block})

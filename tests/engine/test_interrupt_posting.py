@@ -14,6 +14,7 @@ from iommu import (
     Policy,
     Posting,
     RemappingUnit,
+    Selector,
 )
 from tests.engine.interrupting import (
     DESCRIPTOR,
@@ -105,7 +106,7 @@ def test_reserved_bits_of_the_posted_form(eime: bool) -> None:
     for bit in set(range(2, 96)) - {15, *range(38, 64), 82, 83}:
         entry = POSTED_71 ^ 1 << bit
         world.irte(0, entry & ONES, entry >> 64)
-        world.unit.caches.drop_interrupts()
+        world.unit.caches.invalidate(Selector.interrupts())
         world.descriptor()
         assert world.code(0) == (0x24 if bit in reserved else 0), bit
         if bit in reserved:

@@ -21,6 +21,7 @@ from iommu import (
     MisuseError,
     Policy,
     RemappingUnit,
+    Selector,
     SourceId,
 )
 from tests.engine.interrupting import (
@@ -229,10 +230,10 @@ def test_faults_in_their_order() -> None:
     assert world.code(1, 0) == 0x24
     world.irte(1, POSTED_71 | 1 << 63, other | (ABSENT >> 32) << 32)
     assert world.code(1, 0) == 0x26
-    world.unit.caches.drop_interrupts()
+    world.unit.caches.invalidate(Selector.interrupts())
     world.irte(1, POSTED_71, (ABSENT >> 32) << 32)
     assert world.code(1, 0) == 0x27
-    world.unit.caches.drop_interrupts()
+    world.unit.caches.invalidate(Selector.interrupts())
     world.irte(1, POSTED_71)
     world.descriptor()
     world.put(DESCRIPTOR + 32, world.control() | 1 << 2)
@@ -366,7 +367,7 @@ def test_message_in_apic_mode() -> None:
     world = Interrupting()
     for dlm, dm, rh, tm in itertools.product((0, 1, 2, 4, 5, 7), (0, 1), (0, 1), (0, 1)):
         world.irte(0, 0xA500 << 32 | 0x93 << 16 | 0xF << 8 | dlm << 5 | tm << 4 | rh << 3 | dm << 2 | 1)
-        world.unit.caches.drop_interrupts()
+        world.unit.caches.invalidate(Selector.interrupts())
         outcome = world.interrupt(0)
         assert outcome.message == (0xFEEA_5000 | rh << 3 | dm << 2, tm << 15 | 1 << 14 | dlm << 8 | 0x93)
         assert outcome.remapped == (0x93, 0xA5, dlm, bool(dm), bool(rh), bool(tm))
@@ -398,7 +399,7 @@ def test_reserved_bits_of_the_remapped_form(eime: bool, pi: bool) -> None:
     for bit in set(range(2, 128)) - {5, 6, 7, 15, 82, 83} | ({15} if not pi else set()):
         entry = FIXED_41_TO_5 ^ 1 << bit
         world.irte(0, entry & ONES, entry >> 64)
-        world.unit.caches.drop_interrupts()
+        world.unit.caches.invalidate(Selector.interrupts())
         assert world.code(0) == (0x24 if bit in reserved else 0), bit
 
 
@@ -429,7 +430,7 @@ def test_source_validation(svt: int, sq: int) -> None:
     mask = (0xFFFF, 0xFFFB, 0xFFF9, 0xFFF8)[sq]
     for sid in SIDS:
         world.irte(0, FIXED_41_TO_5, svt << 18 | sq << 16 | sid)
-        world.unit.caches.drop_interrupts()
+        world.unit.caches.invalidate(Selector.interrupts())
         for requester in REQUESTERS:
             bus = requester // 256
             expected = {

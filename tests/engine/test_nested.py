@@ -167,10 +167,10 @@ def test_table_that_needs_no_update_needs_no_write_permission(level: int) -> Non
     world.change(world.first[level], add=A1)
     world.change(world.under[level][1], clear=W)
     assert world.dma().host_address == HOST
-    world.unit.caches.drop_all_of_dma()
+    world.unit.caches.invalidate_dma()
     assert world.code(access=WRITE) == (0x77 if level == 1 else 0)
     world.change(world.first[1], add=D1)
-    world.unit.caches.drop_all_of_dma()
+    world.unit.caches.invalidate_dma()
     assert world.dma(access=WRITE).host_address == HOST
 
 
@@ -219,7 +219,11 @@ def test_lower_table_mapped_to_nowhere(level: int) -> None:
 @pytest.mark.parametrize("level", LEVELS)
 @raises(FaultReason.SFS_2, FaultReason.SFS_3, FaultReason.SGN_2, FaultReason.SGN_6, FaultReason.SGN_3)
 def test_first_stage_entries_meet_the_same_checks(level: int) -> None:
-    world = nested(host_address_width=46, process={"ere": 1, "wpe": 1})
+    world = nested(
+        host_address_width=46,
+        process={"ere": 1, "wpe": 1},
+        policy=Policy(nested_pointers_within_host=True),
+    )
     whole = world.memory.read_u64(world.first[level])
     at = world.first[level]
     world.put(at, whole & ~P)
@@ -229,12 +233,34 @@ def test_first_stage_entries_meet_the_same_checks(level: int) -> None:
     world.put(at, whole & ~USER)
     assert world.fault() == 0x81
     world.put(at, whole & ~WRITABLE)
-    world.unit.caches.drop_all_of_dma()
+    world.unit.caches.invalidate_dma()
     assert world.fault(access=WRITE) == 0x85
     assert world.fault(access=WRITE, pasid=0, privileged=True) == 0x85
     world.put(at, whole | 1 << 63)
-    world.unit.caches.drop_all_of_dma()
+    world.unit.caches.invalidate_dma()
     assert world.fault(pasid=0, execute=True) == 0x82
+
+
+@raises(FaultReason.SFS_5, FaultReason.SGN_5)
+def test_first_stage_entries_hold_guest_addresses() -> None:
+    """2.7, D-34: what is beyond the host's width is not reserved, but what is beyond the guest's leads nowhere."""
+    for level, code in ((4, 0x74), (3, 0x74), (2, 0x74), (1, 0x84)):
+        world = nested(host_address_width=46)
+        at = world.first[level]
+        world.put(at, world.memory.read_u64(at) | 1 << 50)
+        assert world.fault() == code
+
+
+@raises(FaultReason.SFS_3)
+def test_guest_page_beyond_the_host_width() -> None:
+    """D-34: a guest page at 1 << 40 on a host of 39 bits; the sheet takes the guest's width for the limit."""
+    guest = 1 << 40
+    for within_host, code in ((False, 0), (True, 0x72)):
+        world = nested(guest | ALL1, host_address_width=39, policy=Policy(nested_pointers_within_host=within_host))
+        if code:
+            assert world.fault() == code
+        else:
+            assert world.dma().host_address is not None
 
 
 # The page

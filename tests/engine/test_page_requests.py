@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from iommu import Capabilities, FlatMemory, Message, MisuseError, Policy, RemappingUnit, SourceId
 from iommu.engine.ats import PageRequest, PageResponse
-from iommu.engine.caches.page import ScalableContext
+from iommu.engine.caches.entries import ScalableContext
 from iommu.engine.device import Device
 from iommu.engine.page_requests.page_requests import PageRequestOutcome
 from iommu.structures import ResponseCode
@@ -226,7 +226,8 @@ def test_unit_that_could_not_queue_what_its_context_enables() -> None:
     """No table can say so; a part that departs from the specification might."""
     world = ScalableWorld(page_requests=False, page_request_drain=False, stop_markers=False)
     world.start()
-    world.unit.page_requests.context_of = lambda _: ScalableContext(0, 1 << 20, 1, 1, 1, 0, 0, 0)
+    found = ScalableContext(0, 1 << 20, 1, 1, 1, 0, 0, 0)
+    world.unit.translation.scalable.context_of = lambda _: found  # type: ignore[method-assign, assignment]
     assert world.unit.page_request(PageRequest(NIC, 0)) == PageRequestOutcome(queued=False, answer=SUCCESS)
 
 

@@ -98,7 +98,7 @@ def test_pasid_in_legacy_mode() -> None:
 def test_page_request_in_legacy_mode() -> None:
     world = second_stage()
     world.latch(world.root)
-    world.unit.caches.drop_all_of_dma()
+    world.unit.caches.invalidate_dma()
     assert world.unit.page_request(PageRequest(NIC, 0x5000)).fault == 0x32
 
 

@@ -87,7 +87,7 @@ SCALABLE_ONLY = {
 def test_reserved_table_mode() -> None:
     world = second_stage()
     world.latch(world.root | 2 << 10)
-    world.unit.caches.drop_all_of_dma()
+    world.unit.caches.invalidate_dma()
     assert world.fault() == 0x30
 
 
@@ -175,10 +175,10 @@ def test_only_the_half_in_use_is_checked(bus: int, devfn: int) -> None:
     world.put(other, (1 << 64) - 1 if bus or devfn >= 0x80 else world.memory.read_u64(other))
     assert world.dma(source_id=source_id).host_address == HOST
     world.put(other, 0)
-    world.unit.caches.drop_all_of_dma()
+    world.unit.caches.invalidate_dma()
     assert world.dma(source_id=source_id).host_address == HOST
     world.put(other ^ 8, 0)
-    world.unit.caches.drop_all_of_dma()
+    world.unit.caches.invalidate_dma()
     assert world.fault(source_id=source_id) == 0x39
 
 
@@ -236,7 +236,7 @@ def test_reserved_bits_of_the_context_entry(haw: int) -> None:
 def test_context_field_is_reserved_without_its_capability(field: str, flags: tuple[str, ...]) -> None:
     world = second_stage(context={"dte": 0, "pre": 0}, **without(*flags))
     assert world.dma().host_address == HOST
-    world.unit.caches.drop_all_of_dma()
+    world.unit.caches.invalidate_dma()
     fields: dict[str, Any] = {"dte": 0, "pre": 0, field: 1}
     world.scalable_context(**fields)
     assert world.fault() == 0x42
@@ -316,7 +316,7 @@ def test_rid_pasid_beyond_the_directory(pdts: int) -> None:
     limit = 1 << pdts + 13
     world = second_stage(pasid=limit - 1, context={"rid_pasid": limit - 1, "pdts": pdts})
     assert world.dma().host_address == HOST
-    world.unit.caches.drop_all_of_dma()
+    world.unit.caches.invalidate_dma()
     world.scalable_context(rid_pasid=limit, pdts=pdts)
     assert world.fault() == 0x48
     assert world.dma(pasid=limit - 1).host_address == HOST
@@ -462,7 +462,7 @@ def test_memory_type_fields_are_reserved_without_memory_types(pgtt: int) -> None
             reserved = not offered or (bit >= 96 and bit % 4 == 3)
             assert world.code() == (0x5A if reserved else 0), f"bit {bit}"
             world.flip(world.pasids[NIC, 0], bit)
-            world.unit.caches.drop_all_of_dma()
+            world.unit.caches.invalidate_dma()
 
 
 @pytest.mark.parametrize(("pgtt", "bit", "flag"), [
@@ -478,7 +478,7 @@ def test_pasid_field_is_reserved_without_its_capability(pgtt: int, bit: int, fla
         for at in world.first.values():
             world.change(at, add=1 << 5)
         assert world.code() == 0
-        world.unit.caches.drop_all_of_dma()
+        world.unit.caches.invalidate_dma()
         world.flip(world.pasids[NIC, 0], bit)
         assert world.code() in ((0, 0x7C) if offered else (0x5A,))
 
@@ -719,7 +719,7 @@ def test_fpd_of_any_entry_silences_the_walk(fpd: str, pgtt: int) -> None:
     assert world.dma(ADDRESS + (1 << 30)).recorded
     assert [record.reason for record in world.records()] == [code]
     world.change(at[fpd], add=2)
-    world.unit.caches.drop_all_of_dma()
+    world.unit.caches.invalidate_dma()
     for _ in range(2):
         outcome = world.dma(ADDRESS + (1 << 30))
         assert (outcome.fault, outcome.recorded) == (code, False)

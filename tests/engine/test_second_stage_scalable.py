@@ -290,7 +290,7 @@ def test_not_present_becomes_present_without_an_invalidation() -> None:
     for level in range(1, 5):
         old = world.memory.read_u64(world.second[level])
         world.put(world.second[level], 0)
-        world.unit.caches.drop_all_of_dma()
+        world.unit.caches.invalidate_dma()
         assert world.fault() == 0x79
         world.put(world.second[level], old)
         assert world.dma().host_address == HOST

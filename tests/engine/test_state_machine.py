@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from iommu import Access, AddressType, DmaRequest, Outcome, SourceId
+from iommu import Access, AddressType, DmaRequest, Outcome, Selector, SourceId
 from tests.engine import naive, naive_scalable
 from tests.engine.scalable_world import ALL1, GUEST, SCALABLE, ScalableWorld
 from tests.engine.world import PS, RW, SRTP, TE, R, W
@@ -135,7 +135,7 @@ class Machine(RuleBasedStateMachine):
     def compare(self, request: DmaRequest, agrees: Callable[[Callable[[int], int], Outcome], bool]) -> None:
         """The request gives what it would have given on some past."""
         if not self.caching:
-            self.world.unit.caches.drop_all_of_dma()
+            self.world.unit.caches.invalidate_dma()
         pasts = list(self.snapshots())
         outcome = self.world.unit.translate(request)
         for n in range(self.world.capabilities.fault_records):
@@ -453,23 +453,23 @@ class ScalableMachine(Machine):
     def invalidate_contexts(self, what: str, number: int) -> None:
         """Context cache, global or by device."""
         if what == "contexts":
-            self.world.unit.caches.drop_contexts()
+            self.world.unit.caches.invalidate(Selector.contexts())
             self.cover(("contexts", 0))
         else:
-            self.world.unit.caches.drop_contexts_of_device(DEVICES[number], 0)
+            self.world.unit.caches.invalidate(Selector.contexts(source_id=DEVICES[number]))
             self.cover(("device", DEVICES[number]))
 
     @rule(what=st.sampled_from(("all", "domain", "pasid")), pasid=st.sampled_from(PASIDS))
     def invalidate_pasids(self, what: str, pasid: int) -> None:
         """PASID cache, by each granularity."""
         if what == "pasid":
-            self.world.unit.caches.drop_pasid(1, pasid)
+            self.world.unit.caches.invalidate(Selector.pasids(1, pasid))
             self.cover(("process", pasid))
         else:
             if what == "all":
-                self.world.unit.caches.drop_pasids()
+                self.world.unit.caches.invalidate(Selector.pasids())
             else:
-                self.world.unit.caches.drop_pasids_of_domain(1)
+                self.world.unit.caches.invalidate(Selector.pasids(1))
             self.cover(("processes", 0))
 
     @rule(what=st.sampled_from(("all", "domain", "other domain", "pasid")), pasid=st.sampled_from((1, 2)))
@@ -477,15 +477,15 @@ class ScalableMachine(Machine):
         """IOTLB and PASID-based IOTLB. Of the nested, the latter covers the first stage only: 4.3."""
         caches = self.world.unit.caches
         if what == "all":
-            caches.drop_translations()
+            caches.invalidate(Selector.translations())
             self.cover(("iotlb", 0))
         elif what == "domain":
-            caches.drop_translations_of_domain(1)
+            caches.invalidate(Selector.translations(1))
             self.cover(("domain", 1))
         elif what == "other domain":
-            caches.drop_translations_of_domain(2)
+            caches.invalidate(Selector.translations(2))
         else:
-            caches.drop_translations_of_pasid(1, pasid)
+            caches.invalidate(Selector.translations(1, pasid))
             self.cover(("pasid", pasid))
 
     @rule(

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iommu import Access, Capabilities, DmaRequest, FaultReason, FlatMemory, Outcome, RemappingUnit, SourceId
+from iommu.engine.formats import PagingFormat
 from iommu.engine.trace import Step
 from iommu.engine.translation.second_stage import SecondStage
 from iommu.registers import GCMD, PMEN
 from iommu.structures import FirstStageMapper, PageAllocator, SecondStageMapper
-from tests.engine.world import NIC, READ, RTADDR, RW, WRITE, R, World, mapped
+from tests.engine.world import NIC, READ, RTADDR, RW, WRITE, R, World, held, mapped
 
 
 def steps(world: World, address: int, access: Access = WRITE, **request: Any) -> tuple[Step, ...]:
@@ -130,8 +131,8 @@ def test_steps_read_well() -> None:
 class Stubborn(SecondStage):
     """A departure like those of qemu.vtd.quirks."""
 
-    def read_entry(self, where: int, snooped: int) -> int:
-        return super().read_entry(where, snooped) & ~(1 << 11)
+    def read_entry(self, entry_format: PagingFormat, where: int, snooped: int) -> int:
+        return super().read_entry(entry_format, where, snooped) & ~(1 << 11)
 
 
 def test_a_unit_that_departs_from_the_specification_is_traced_as_it_is() -> None:
@@ -269,4 +270,4 @@ def test_outcomes_memory_faults_and_caches_are_those_of_an_untraced_walk(
 
 def _contents(unit: RemappingUnit) -> list[Any]:
     """Everything the caches hold, whatever they keep it in."""
-    return [vars(cache) | {"find": None, "evicted": None} for cache in vars(unit.caches).values()]
+    return list(held(unit.caches).values())

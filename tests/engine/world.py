@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from iommu import Access, AddressType, Capabilities, DmaRequest, FlatMemory, Outcome, Policy, RemappingUnit, SourceId
+from iommu.engine.caches.caches import Caches
 
 CAP, ECAP, GCMD, GSTS, RTADDR, CCMD = 0x08, 0x10, 0x18, 0x1C, 0x20, 0x28
 FSTS, FECTL, FEDATA, FEADDR, FEUADDR = 0x34, 0x38, 0x3C, 0x40, 0x44
@@ -205,6 +206,17 @@ class World:
         outcome = self.dma(address, access, source_id, **rest)
         assert outcome.host_address is None, outcome
         return int(outcome.fault or 0)
+
+
+def held(caches: Caches) -> dict[str, Any]:
+    """Everything that the caches hold; a tag under which nothing is cached is nothing."""
+    tagged: list[Any] = [caches.iotlb, caches.first_stage, caches.second_stage]
+    keyed = (caches.contexts, caches.scalable_contexts, caches.pasids, caches.interrupts)
+    found: dict[str, Any] = {type(cache).__name__: cache._entries for cache in keyed}
+    for number, cache in enumerate(tagged):
+        found[f"tags {number}"] = {tag: items for tag, items in cache._tags.items() if any(items)}
+        found[f"count {number}"] = cache._count
+    return found
 
 
 def mapped(

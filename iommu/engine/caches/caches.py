@@ -1,4 +1,4 @@
-"""What the unit remembers (spec 6.2), tagged as the specification's table says.
+"""The caches of a unit (spec 6.2), tagged as the specification's table says.
 
     context cache               source-id
     PASID cache                 source-id and PASID; domain-id for invalidation
@@ -6,22 +6,27 @@
     paging-structure caches     the same, each stage its own; level and page
     interrupt-entry cache       index
 
-Only what led to a translation is kept, and with caching mode what did not, too (spec 6.1). Nothing notices when
+Only what led to a translation is cached, and with caching mode what did not, too (spec 6.1). Nothing notices when
 memory changes: staleness is real, until an invalidation covers it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
-from iommu.engine.caches.page import CachedContext, FaultyEntry, Page, Process, ScalableContext, Table
+from iommu.engine.caches.entries import CachedContext, FaultyEntry, PasidContext, ScalableContext
+from iommu.engine.caches.page import Page
+from iommu.engine.caches.tables import Table
+from iommu.engine.invalidation.selector import CacheName, Selector
 
 Key = TypeVar("Key")
 Item = TypeVar("Item")
+Tag = tuple[int, int | None]
+"""Domain-id and PASID; None as PASID where no first stage took part."""
 
 
-class Keyed(Generic[Key, Item]):
+class KeyedCache(Generic[Key, Item]):
     """Entries by key. `evicted` is called when one has had to make room for another."""
 
     def __init__(self, capacity: int) -> None:
@@ -31,7 +36,7 @@ class Keyed(Generic[Key, Item]):
         self.evicted: Callable[[], None] = lambda: None
 
     def fill(self, key: Key, item: Item) -> None:
-        """Remember one entry; the oldest makes room for it where there is none."""
+        """Cache one entry; where there is no room, the oldest is evicted."""
         if len(self._entries) >= self._capacity and key not in self._entries:
             del self._entries[next(iter(self._entries))]
             self.evicted()
@@ -40,41 +45,53 @@ class Keyed(Generic[Key, Item]):
     def __iter__(self) -> Iterator[Item]:
         return iter(self._entries.values())
 
-    def drop_all(self) -> None:
-        """Forget everything."""
-        self._entries.clear()
+    def remove(self, key: Key) -> None:
+        """Drop one entry, if it is there."""
+        self._entries.pop(key, None)
 
-
-class Numbered(Keyed[int, Item]):
-    """Entries by a number: a source-id, an index."""
-
-    def drop_matching(self, wanted: int, ignored: int) -> None:
-        """Forget the entries whose key equals `wanted` in all bits that are not `ignored`."""
-        for key in [key for key in self._entries if (key ^ wanted) & ~ignored == 0]:
+    def _drop(self, is_named: Callable[[Key, Item], bool]) -> None:
+        for key in [key for key, item in self._entries.items() if is_named(key, item)]:
             del self._entries[key]
 
 
-class ContextCache(Numbered[CachedContext | FaultyEntry]):
+class ContextCache(KeyedCache[int, CachedContext | FaultyEntry]):
     """Legacy context entries by source-id, with the root entry folded in."""
 
-    def drop_domain(self, domain_id: int) -> None:
-        """Forget the entries of a domain."""
-        for key in [key for key, context in self._entries.items() if context.domain_id == domain_id]:
-            del self._entries[key]
+    def invalidate(self, named: Selector) -> None:
+        """A device-selective command goes by source-id alone, whatever domain-id it names."""
+        if named.source_id is None and named.domain_id is not None:
+            self._drop(lambda _, context: context.domain_id == named.domain_id)
+        else:
+            self._drop(lambda source_id, _: named.matches(source_id))
 
 
-class PasidCache(Keyed[tuple[int, int], Process | FaultyEntry]):
+class ScalableContextCache(KeyedCache[int, ScalableContext | FaultyEntry]):
+    """Scalable-mode context entries by source-id. They have no domain-id: domain-selective commands drop them all."""
+
+    def invalidate(self, named: Selector) -> None:
+        """See ContextCache."""
+        self._drop(lambda source_id, _: named.matches(source_id))
+
+
+class PasidCache(KeyedCache[tuple[int, int], PasidContext | FaultyEntry]):
     """PASID-table entries by source-id and PASID, with the directory entry folded in (spec 6.2.3)."""
 
-    def drop(self, domain_id: int, pasid: int | None = None) -> None:
-        """Forget the entries of a domain, or those of one PASID in it; faulty ones have no domain yet, and go too."""
-        gone = [
-            key
-            for key, process in self._entries.items()
-            if pasid in (None, key[1]) and (process.domain_id == domain_id or isinstance(process, FaultyEntry))
-        ]
-        for key in gone:
-            del self._entries[key]
+    def invalidate(self, named: Selector) -> None:
+        """Faulty entries have no domain yet: they go with any."""
+
+        def is_named(key: tuple[int, int], context: PasidContext | FaultyEntry) -> bool:
+            right_domain = named.domain_id in (None, context.domain_id) or isinstance(context, FaultyEntry)
+            return right_domain and named.pasid in (None, key[1])
+
+        self._drop(is_named)
+
+
+class InterruptCache(KeyedCache[int, int]):
+    """Interrupt-remapping entries by index."""
+
+    def invalidate(self, named: Selector) -> None:
+        """Some indices, or all."""
+        self._drop(lambda index, _: named.indices is None or index in named.indices)
 
 
 class Pages(NamedTuple):
@@ -89,22 +106,34 @@ class Pages(NamedTuple):
         return self.small.get(address >> 12) or self.large.get(address >> 21) or self.huge.get(address >> 30)
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Drop all of them."""
         self.small.clear()
         self.large.clear()
         self.huge.clear()
 
+    def drop_overlapping(self, addresses: range) -> None:
+        """Drop the pages that overlap these bytes."""
+        for shift, sized in zip((12, 21, 30), self, strict=True):
+            low, high = addresses.start >> shift, addresses.stop - 1 >> shift
+            if high - low < len(sized):
+                gone = [frame for frame in range(low, high + 1) if frame in sized]
+            else:
+                gone = [frame for frame in sized if low <= frame <= high]
+            for frame in gone:
+                del sized[frame]
+
 
 class Iotlb:
-    """Translations by domain-id, PASID and page (spec 6.2.4). Devices that share a domain share them.
+    """Translations by tag and page (spec 6.2.4). Devices that share a domain share them.
 
-    The PASID is None where no first stage took part.
+    `evicted` is called when pages have had to make room for another.
     """
 
     def __init__(self, capacity: int) -> None:
-        self._tags: dict[tuple[int, int | None], Pages] = {}
+        self._tags: dict[Tag, Pages] = {}
         self._capacity = capacity
         self._count = 0
+        self.evicted: Callable[[], None] = lambda: None
 
     def pages_of(self, domain_id: int, pasid: int | None) -> Pages:
         """All pages of a tag: a container that stays the same one, whatever is dropped from it."""
@@ -119,89 +148,59 @@ class Iotlb:
         return None if pages is None else pages.find(address)
 
     def fill(self, domain_id: int, pasid: int | None, address: int, page: Page) -> None:
-        """Remember the page that maps `address`."""
+        """Cache the page that maps `address`."""
         if page.touches_interrupts(address) or page.touches_interrupts(page.host):
             page.kind = page.kind.but(guarded=True)
         shift = page.kind.size.bit_length() - 1
         self.put(self.pages_of(domain_id, pasid)[(shift - 12) // 9], address >> shift, page)
 
     def put(self, sized: dict[int, Page], frame: int, page: Page) -> None:
-        """Remember a page of a known tag and size. With no room left, everything is forgotten to make some."""
+        """Cache a page of a known tag and size. Where there is no room, everything else is evicted."""
         if self._count >= self._capacity:
-            self.drop_all()
+            self._clear()
+            self.evicted()
         self._count += 1
         sized[frame] = page
 
-    def drop_all(self) -> None:
-        """Forget everything."""
+    def _clear(self) -> None:
         for pages in self._tags.values():
             pages.clear()
         self._count = 0
 
-    def drop_domain(self, domain_id: int) -> None:
-        """Forget everything of a domain, whatever its PASID."""
-        self.pages_of(domain_id, None).clear()
-        self._drop_with_pasid(domain_id)
-
-    def drop_pages(self, domain_id: int, address: int, mask: int) -> None:
-        """Page-selective within a domain: second-stage pages that overlap, and all that a first stage had part in.
-
-        `mask`: the 2**mask pages of 4 KiB around `address`.
-        """
-        self._drop_with_pasid(domain_id)
-        drop_overlapping(self.pages_of(domain_id, None), address, mask)
-
-    def drop_pasid(self, domain_id: int, pasid: int) -> None:
-        """PASID-selective: everything of one PASID; second-stage entries may stay."""
-        self.pages_of(domain_id, pasid).clear()
-
-    def drop_pasid_pages(self, domain_id: int, pasid: int, address: int, mask: int) -> None:
-        """Page-selective within a PASID."""
-        drop_overlapping(self.pages_of(domain_id, pasid), address, mask)
-
-    def drop_page(self, address: int) -> None:
-        """Whatever covers one 4 KiB page, under any tag."""
-        for pages in self._tags.values():
-            drop_overlapping(pages, address, 0)
-
-    def _drop_with_pasid(self, domain_id: int) -> None:
-        for (domain, pasid), pages in self._tags.items():
-            if domain == domain_id and pasid is not None:
+    def invalidate(self, named: Selector) -> None:
+        """See Selector: what addresses and a PASID mean."""
+        if named.domain_id is None and named.addresses is None:
+            self._clear()
+            return
+        for (domain_id, pasid), pages in self._tags.items():
+            if named.domain_id not in (None, domain_id) or named.pasid not in (None, pasid):
+                continue
+            by_first_stage = named.domain_id is not None and named.pasid is None and pasid is not None
+            if named.addresses is None or by_first_stage:
                 pages.clear()
-
-
-def drop_overlapping(pages: Pages, address: int, mask: int) -> None:
-    """Forget the pages that overlap the 2**mask pages of 4 KiB around `address`."""
-    first = address >> 12 + mask << mask
-    last = first + (1 << mask) - 1
-    for down, sized in zip((0, 9, 18), pages, strict=True):
-        low, high = first >> down, last >> down
-        if high - low < len(sized):
-            gone = [frame for frame in range(low, high + 1) if frame in sized]
-        else:
-            gone = [frame for frame in sized if low <= frame <= high]
-        for frame in gone:
-            del sized[frame]
+            else:
+                pages.drop_overlapping(named.addresses)
 
 
 class StructureCache:
-    """Upper paging entries of one stage by domain-id, PASID, level and page (spec 6.2.5)."""
+    """Upper paging entries of one stage by tag, level and page (spec 6.2.5). `evicted` as in Iotlb."""
 
     def __init__(self, capacity: int) -> None:
         # For each tag a dictionary per level of the table pointed to, 1 to 4, by the address bits that lead to it.
-        self._tags: dict[tuple[int, int | None], list[dict[int, Table]]] = {}
+        self._tags: dict[Tag, list[dict[int, Table]]] = {}
         self._capacity = capacity
         self._count = 0
+        self.evicted: Callable[[], None] = lambda: None
 
     def tables_of(self, domain_id: int, pasid: int | None) -> list[dict[int, Table]]:
-        """What is known under a tag, by level: containers that stay the same, whatever is dropped from them."""
+        """What is cached under a tag, by level: containers that stay the same, whatever is dropped from them."""
         tables = self._tags.get((domain_id, pasid))
         if tables is None:
             tables = self._tags[domain_id, pasid] = [{} for _ in range(5)]
         return tables
 
     def find(self, domain_id: int, pasid: int | None, address: int, levels: int) -> tuple[int, Table] | None:
-        """The deepest table known on the way to `address`, and its level."""
+        """The deepest table cached on the way to `address`, and its level."""
         tables = self._tags.get((domain_id, pasid))
         if tables is None:
             return None
@@ -212,135 +211,89 @@ class StructureCache:
         return None
 
     def fill(self, domain_id: int, pasid: int | None, address: int, level: int, table: Table) -> None:
-        """Remember that the table of `level` on the way to `address` is `table`."""
+        """Cache `table` as the table of `level` on the way to `address`."""
         if self._count >= self._capacity:
-            self.drop_all()
+            self._clear(self._tags)
+            self._count = 0
+            self.evicted()
         self._count += 1
         self.tables_of(domain_id, pasid)[level][address >> 12 + 9 * level] = table
 
-    def drop_all(self) -> None:
-        """Forget everything."""
-        for tag in self._tags:
-            self.drop_tag(*tag)
-        self._count = 0
+    def _clear(self, tags: Iterable[Tag]) -> None:
+        for tag in tags:
+            for tables in self._tags[tag]:
+                tables.clear()
 
-    def drop_domain(self, domain_id: int) -> None:
-        """Forget everything of a domain."""
-        for tag in self._tags:
-            if tag[0] == domain_id:
-                self.drop_tag(*tag)
-
-    def drop_page(self, address: int) -> None:
-        """Forget the tables on the way to one page, under any tag."""
-        for tables in self._tags.values():
-            for level, known in enumerate(tables):
-                known.pop(address >> 12 + 9 * level, None)
-
-    def drop_tag(self, domain_id: int, pasid: int | None) -> None:
-        """Forget everything of one PASID, or of the domain's second stage."""
-        for known in self.tables_of(domain_id, pasid):
-            known.clear()
+    def invalidate(self, named: Selector) -> None:
+        """A page-selective command drops all upper entries of the tags it reaches, unless it is for leaves only."""
+        if named.domain_id is None and named.addresses is not None:
+            for levels in self._tags.values():
+                for level, tables in enumerate(levels):
+                    tables.pop(named.addresses.start >> 12 + 9 * level, None)
+            return
+        if named.addresses is not None and named.leaf_only:
+            return
+        self._clear(
+            [
+                (domain_id, pasid)
+                for domain_id, pasid in self._tags
+                if named.domain_id in (None, domain_id) and named.pasid in (None, pasid)
+            ]
+        )
+        if named.domain_id is None:
+            self._count = 0
 
 
 class Caches:
-    """All of a unit's caches, and what each invalidation command drops (spec 6.5.2).
-
-    Register-based and queued commands both end here. A command may drop more than it names, never less.
+    """All of a unit's caches. `invalidate` is where every invalidation ends, by register, by queue, or implied.
 
     Args:
         capacity: entries each cache holds.
+        first_stage, second_stage: the paging-structure caches, where they are not of the usual kind.
+
+    `changed` are called after anything has been invalidated or evicted.
     """
 
-    def __init__(self, capacity: int = 1 << 20) -> None:
-        self.contexts = ContextCache(capacity)
-        self.scalable_contexts: Numbered[ScalableContext | FaultyEntry] = Numbered(capacity)
-        self.pasids = PasidCache(capacity)
-        self.pasids.evicted = self._part_contexts_from_pasids
-        self.iotlb = Iotlb(capacity)
-        self.first_stage = StructureCache(capacity)
-        self.second_stage = StructureCache(capacity)
-        self.interrupts: Numbered[int] = Numbered(capacity)
-
-    def drop_contexts(self) -> None:
-        """Context cache, global."""
-        self.contexts.drop_all()
-        self.scalable_contexts.drop_all()
-
-    def drop_contexts_of_domain(self, domain_id: int) -> None:
-        """Context cache, domain-selective. Scalable-mode context entries have no domain-id: all of them go."""
-        self.contexts.drop_domain(domain_id)
-        self.scalable_contexts.drop_all()
-
-    def drop_contexts_of_device(self, source_id: int, ignored: int) -> None:
-        """Context cache, device-selective; `ignored` are the source-id bits that need not match."""
-        self.contexts.drop_matching(source_id, ignored)
-        self.scalable_contexts.drop_matching(source_id, ignored)
-
-    def drop_pasids(self) -> None:
-        """PASID cache, global."""
-        self.pasids.drop_all()
-        self._part_contexts_from_pasids()
-
-    def drop_pasids_of_domain(self, domain_id: int) -> None:
-        """PASID cache, domain-selective."""
-        self.pasids.drop(domain_id)
-        self._part_contexts_from_pasids()
-
-    def drop_pasid(self, domain_id: int, pasid: int) -> None:
-        """PASID cache, PASID-selective within a domain."""
-        self.pasids.drop(domain_id, pasid)
-        self._part_contexts_from_pasids()
-
-    def _part_contexts_from_pasids(self) -> None:
-        """What a context knows of its process goes with the PASID cache."""
-        for context in self.scalable_contexts:
-            if isinstance(context, ScalableContext):
-                context.shortcut = None
-
-    def drop_translations(self) -> None:
-        """IOTLB, global."""
-        self.iotlb.drop_all()
-        self.first_stage.drop_all()
-        self.second_stage.drop_all()
-
-    def drop_translations_of_domain(self, domain_id: int) -> None:
-        """IOTLB, domain-selective."""
-        self.iotlb.drop_domain(domain_id)
-        self.first_stage.drop_domain(domain_id)
-        self.second_stage.drop_domain(domain_id)
-
-    def drop_translations_of_pages(self, domain_id: int, address: int, mask: int, leaf_only: int) -> None:
-        """IOTLB, page-selective within a domain: 2**mask pages. With `leaf_only`, the hint IH, upper entries stay."""
-        self.iotlb.drop_pages(domain_id, address, mask)
-        if not leaf_only:
-            self.second_stage.drop_tag(domain_id, None)
-            self.first_stage.drop_domain(domain_id)
-
-    def drop_translations_of_pasid(self, domain_id: int, pasid: int) -> None:
-        """PASID-based IOTLB, PASID-selective within a domain."""
-        self.iotlb.drop_pasid(domain_id, pasid)
-        self.first_stage.drop_tag(domain_id, pasid)
-
-    def drop_translations_of_pasid_pages(
-        self, domain_id: int, pasid: int, address: int, mask: int, leaf_only: int
+    def __init__(
+        self,
+        capacity: int = 1 << 20,
+        first_stage: StructureCache | None = None,
+        second_stage: StructureCache | None = None,
     ) -> None:
-        """PASID-based IOTLB, page-selective within a PASID: 2**mask pages."""
-        self.iotlb.drop_pasid_pages(domain_id, pasid, address, mask)
-        if not leaf_only:
-            self.first_stage.drop_tag(domain_id, pasid)
+        self.contexts = ContextCache(capacity)
+        self.scalable_contexts = ScalableContextCache(capacity)
+        self.pasids = PasidCache(capacity)
+        self.iotlb = Iotlb(capacity)
+        self.first_stage = first_stage or StructureCache(capacity)
+        self.second_stage = second_stage or StructureCache(capacity)
+        self.interrupts = InterruptCache(capacity)
+        self.changed: list[Callable[[], None]] = []
+        for cache in (self.contexts, self.scalable_contexts, self.pasids, self.iotlb):
+            cache.evicted = self._on_change
+        for structures in (self.first_stage, self.second_stage):
+            structures.evicted = self._on_change
 
-    def drop_page(self, address: int) -> None:
-        """What a page request drops by itself, so that the device's retry is translated anew (spec 7.4)."""
-        self.iotlb.drop_page(address)
-        self.first_stage.drop_page(address)
-        self.second_stage.drop_page(address)
+    def invalidate(self, named: Selector) -> None:
+        """Drop what the selector names; what has to follow, `then`, is another invalidation."""
+        match named.cache:
+            case CacheName.CONTEXTS:
+                self.contexts.invalidate(named)
+                self.scalable_contexts.invalidate(named)
+            case CacheName.PASIDS:
+                self.pasids.invalidate(named)
+            case CacheName.TRANSLATIONS:
+                self.iotlb.invalidate(named)
+                self.first_stage.invalidate(named)
+                self.second_stage.invalidate(named)
+            case CacheName.INTERRUPTS:
+                self.interrupts.invalidate(named)
+        self._on_change()
 
-    def drop_interrupts(self, index: int = 0, mask: int = 16) -> None:
-        """Interrupt-entry cache: the 2**mask entries around `index`; by default all."""
-        self.interrupts.drop_matching(index, (1 << mask) - 1)
+    def invalidate_dma(self) -> None:
+        """Everything except interrupts: what a unit may do by itself when the root table is set (CAP.ESRTPS)."""
+        for named in (Selector.contexts(), Selector.pasids(), Selector.translations()):
+            self.invalidate(named)
 
-    def drop_all_of_dma(self) -> None:
-        """What a unit that says so does by itself when the root table is set (CAP.ESRTPS)."""
-        self.drop_contexts()
-        self.drop_pasids()
-        self.drop_translations()
+    def _on_change(self) -> None:
+        for changed in self.changed:
+            changed()

@@ -1,62 +1,100 @@
-"""What each cache holds: entries that passed their checks, decoded, and with caching mode those that did not."""
+"""One translation as it is cached: where it leads, what it permits, and what a request needs of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from iommu.engine.attributes import Attributes
 from iommu.engine.reasons import FaultReason
-from iommu.engine.request import INTERRUPT_RANGE, Grant
-from iommu.structures import TranslationType
-
-if TYPE_CHECKING:
-    from iommu.engine.translation.fast_path import Shortcut
-    from iommu.engine.translation.first_stage import Directory
-    from iommu.engine.translation.second_stage import Tables
+from iommu.engine.request import INTERRUPT_RANGE, Access, AddressType, DmaRequest, Grant
 
 
-@dataclass(slots=True)
-class FaultyEntry:
-    """An entry on the way to a translation that is not present or erroneous: only caching mode keeps it (spec 6.1).
+class Permission(Enum):
+    """What a page may lack."""
 
-    Until it is dropped, requests that meet it are blocked for the reason it was first met for, with its FPD. In
-    caching mode, domain-id 0 is the hardware's own, for entries like this (doubt D-20).
+    USER = auto()
+    WRITE = auto()
+    READ = auto()
+    EXECUTE = auto()
+
+
+class Intent(NamedTuple):
+    """What a request needs of the page it lands in.
+
+    Attributes:
+        read, write, execute: permissions it cannot do without.
+        either: a zero-length read on a unit with CAP.ZLR, or a translation request: R or W is enough.
+        user: it is not privileged.
+        dirties: it writes if it may: a translation request without the no-write flag counts as a write.
     """
 
-    reason: FaultReason
-    fpd: int
-    domain_id: int = 0
-    shortcut: None = None
+    read: bool
+    write: bool
+    execute: bool = False
+    either: bool = False
+    user: bool = True
+    dirties: bool = False
+
+    def lacks(self, kind: PageKind) -> Permission | None:
+        """The permission that a page of this kind does not give, in the order of the checks (spec 3.6.1, 3.7.1).
+
+        An AtomicOp that lacks both R and W lacks W (doubt D-29).
+        """
+        writable = kind.writable if self.user else kind.supervisor_writable
+        if self.user and not kind.user:
+            return Permission.USER
+        if self.either and not (kind.readable or writable):
+            return Permission.READ
+        if self.write and not writable:
+            return Permission.WRITE
+        if self.read and not self.either and not kind.readable:
+            return Permission.READ
+        return Permission.EXECUTE if self.execute and not kind.executable else None
 
 
-@dataclass(slots=True)
-class CachedContext:
-    """A legacy context entry that passed its checks, decoded.
+PLAIN_INTENTS = {
+    Access.READ: Intent(read=True, write=False),
+    Access.WRITE: Intent(read=False, write=True, dirties=True),
+    Access.ATOMIC: Intent(read=True, write=True, dirties=True),
+}
+"""What untranslated requests need that have a length and ask neither to execute nor for privileged mode."""
 
-    `shortcut`: what the caches know of its domain; None where no pages are involved.
-    """
 
-    domain_id: int
-    translation_type: TranslationType
-    tables: Tables
-    fpd: int
-    shortcut: Shortcut | None = field(compare=False)
+def intent_of(
+    request: DmaRequest, *, privileged: bool, execute: bool, zero_length_read: bool, no_write: bool
+) -> Intent:
+    """What `request` needs; the arguments say which of its wishes count on this unit and in this mode."""
+    if request.address_type is AddressType.TRANSLATION_REQUEST:
+        return Intent(False, False, execute, True, not privileged, not (request.no_write and no_write))
+    return Intent(
+        read=request.access is not Access.WRITE,
+        write=request.access is not Access.READ,
+        execute=execute,
+        either=request.length == 0 and zero_length_read,
+        user=not privileged,
+        dirties=request.access is not Access.READ,
+    )
 
 
 @dataclass(slots=True)
 class PageKind:
-    """What a translation is, but for where it leads. There are few, and `kind_of` makes each only once.
+    """All of a translation except where it leads. There are few, and `kind_of` makes each only once.
 
-    `supervisor_writable` differs from `writable` where a first stage lets privileged writes through read-only
-    entries. `user` and `executable` come from a first stage, and are set where none took part. `dirty` says that the
-    entries of all stages that record writes have done so, so that a write may use this translation as it is.
-    `guarded`: some of it is in the interrupt address range, before or after translation.
-    `fault`: it is no translation at all, and requests are blocked for this.
-
-    `refused` are the accesses, R and W as in Access, that it does not grant a plain request without a second look;
-    `grant` is what such a request is told.
+    Attributes:
+        size: bytes.
+        readable, writable: the permissions of all levels and stages together.
+        supervisor_writable: differs from `writable` where a first stage lets privileged writes through read-only
+            entries.
+        user, executable: come from a first stage, and are set where none took part.
+        dirty: the entries of all stages that record writes have done so: a write may use this translation as it is.
+        attributes: snooping and memory types.
+        guarded: some of it is in the interrupt address range, before or after translation.
+        fault: it is no translation at all, and requests are blocked for this reason (caching mode).
+        refused: accesses, R and W as in Access, for which a plain request needs more than this translation.
+        grant: the outcome of a plain request, except for the address.
     """
 
     size: int
@@ -73,20 +111,24 @@ class PageKind:
     grant: Grant = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        granted = self.user and not self.guarded
-        reads, writes = granted and self.readable, granted and self.writable and self.dirty
-        self.refused = (0 if reads else 1) | (0 if writes else 2)
+        self.refused = sum(int(access) for access in (Access.READ, Access.WRITE) if self._refuses(access))
         self.grant = Grant(self.size, readable=self.readable, writable=self.writable, attributes=self.attributes)
 
-    def but(self, *, dirty: bool = False, guarded: bool = False, executable: bool = False) -> PageKind:
-        """The same kind with these flags set, too."""
+    def _refuses(self, access: Access) -> bool:
+        intent = PLAIN_INTENTS[access]
+        return self.guarded or (intent.dirties and not self.dirty) or intent.lacks(self) is not None
+
+    def but(self, *, dirty: bool = False, guarded: bool = False) -> PageKind:
+        """The same kind with these flags set as well."""
+        if self.dirty >= dirty and self.guarded >= guarded:
+            return self
         return kind_of(
             self.size,
             self.readable,
             self.writable,
             self.supervisor_writable,
             self.user,
-            self.executable or executable,
+            self.executable,
             self.dirty or dirty,
             self.attributes,
             self.guarded or guarded,
@@ -105,55 +147,6 @@ class Page:
     kind: PageKind
 
     def touches_interrupts(self, address: int) -> bool:
-        """Whether the page around an address has some of the interrupt address range in it."""
+        """Whether the page around an address, as large as this one, has some of the interrupt address range in it."""
         first = address & -self.kind.size
         return first >> 20 <= INTERRUPT_RANGE <= first + self.kind.size - 1 >> 20
-
-
-class Table(NamedTuple):
-    """What a paging-structure cache holds: the next table, and the permissions of the levels down to it.
-
-    `rights` are the permission bits that all levels so far have set, as the stage's entries have them.
-    `executable`: no level so far forbids it.
-    """
-
-    address: int
-    rights: int
-    executable: bool = True
-
-
-@dataclass(slots=True)
-class Process:
-    """A PASID-table entry that passed its checks, decoded (spec 9.6); `raw` is the entry itself.
-
-    `first` and `second` are the stages it has, ready to be walked; `attributes` those of pass-through.
-    `shortcut` is None where there is none: for nested stages and for pass-through.
-    """
-
-    domain_id: int
-    first: Directory | None
-    second: Tables | None
-    execute_enabled: int
-    supervisor_enabled: int
-    attributes: Attributes
-    raw: int
-    fpd: int
-    shortcut: Shortcut | None = field(default=None, compare=False)
-
-
-@dataclass(slots=True)
-class ScalableContext:
-    """A scalable-mode context entry that passed its checks, decoded (spec 9.4).
-
-    `shortcut` as in CachedContext, for requests without PASID: that of their process, while it is cached.
-    """
-
-    directory: int
-    pasids: int
-    pasid_enabled: int
-    device_tlb_enabled: int
-    page_requests_enabled: int
-    rid_pasid: int
-    rid_priv: int
-    fpd: int
-    shortcut: Shortcut | None = field(default=None, compare=False)

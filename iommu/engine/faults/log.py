@@ -131,15 +131,15 @@ class FaultLog:
             self._next = 0
 
     def set_status(self, condition: int) -> None:
-        """Set a bit of FSTS; a message goes out only if no other condition was pending already (spec 7.3)."""
+        """Set a bit of FSTS; a message goes out only if no status was pending already (spec 7.3, 11.4.7.2)."""
         already = self._conditions()
         self._status.value |= condition
         if not already:
             self._event.signal()
 
     def _conditions(self) -> int:
-        """The status bits that raise the event. PFO is not among them."""
-        return self._status.value & (FSTS.PPF.mask | FSTS.IQE.mask | FSTS.ICE.mask | FSTS.ITE.mask)
+        """The status bits that are pending (spec 11.4.7.2). PFO is one of them, though setting it raises no event."""
+        return self._status.value & FSTS.bits_of("PFO", "PPF", "IQE", "ICE", "ITE")
 
     def _on_clear(self, _written: int) -> None:
         """Software cleared some F or status bits: PPF follows F, and a held event goes when nothing is pending."""

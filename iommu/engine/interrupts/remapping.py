@@ -1,4 +1,4 @@
-"""Interrupt remapping and posting (spec chapter 5): request to index, index to entry, entry to interrupt."""
+"""Interrupt remapping (spec 5.1): request to index, index to entry, entry to interrupt."""
 
 from __future__ import annotations
 
@@ -8,34 +8,26 @@ from iommu.engine.caches.caches import Caches
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.faults.events import Message
 from iommu.engine.faults.log import FaultLog
-from iommu.engine.interrupts.request import Interrupt, InterruptOutcome, InterruptRequest, Posting, unmodified
+from iommu.engine.formats import Formats
+from iommu.engine.interrupts.posting import InterruptPosting
+from iommu.engine.interrupts.request import Interrupt, InterruptOutcome, InterruptRequest, destination, unmodified
+from iommu.engine.invalidation.selector import Selector
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import INTERRUPT, Access, AddressType, DmaRequest, Outcome, SourceId, blocked
+from iommu.engine.table_access import TableAccess
 from iommu.errors import MemoryAccessError
-from iommu.memory import Memory
 from iommu.registers import IRTA
 from iommu.structures import (
-    DeliveryMode,
     InterruptEntry,
-    PostedInterruptDescriptor,
-    PostedInterruptEntry,
     RemappableAddress,
     RemappableData,
     RemappedInterruptEntry,
     SourceValidation,
 )
 
-_ENTRY_SIZE = 16
-_DESCRIPTOR_SIZE = 64
-
-_RESERVED_VALIDATION = 3
-_DELIVERY_MODES = frozenset(DeliveryMode)
 # InterruptEntry.SQ: the source-id bits that need not match.
 _UNCOMPARED = (0b000, 0b100, 0b110, 0b111)
-# Where a destination field holds an 8-bit APIC id; its other bits are reserved then.
-_APIC_ID_SHIFT = 8
-_APIC_ID_RESERVED = 0xFFFF_00FF
 
 
 class Interrupts:
@@ -45,35 +37,28 @@ class Interrupts:
     SIRTP latched: address, number of entries, and whether destinations have 32 bits.
 
     Args:
-        memory: where posted-interrupt descriptors are, which are updated coherently.
-        tables: the same memory as the unit sees the interrupt table, snooped or not.
-        send: called with each notification.
+        access: how the unit reads the interrupt table.
+        send: called with each notification of a posted interrupt.
     """
 
     def __init__(
         self,
-        memory: Memory,
-        tables: Memory,
+        access: TableAccess,
         capabilities: Capabilities,
         policy: Policy,
+        formats: Formats,
         faults: FaultLog,
         caches: Caches,
         send: Callable[[Message], None],
     ) -> None:
-        self.memory, self.tables = memory, tables
-        self.capabilities, self.policy = capabilities, policy
-        self.faults, self.caches, self.send = faults, caches, send
+        self.access, self.capabilities, self.policy, self.formats = access, capabilities, policy, formats
+        self.faults, self.caches = faults, caches
+        self.posting = InterruptPosting(access.memory, formats, send)
         self.enabled = False
         self.compatibility_passes = False
         self.table = 0
         self.size = 2
         self.extended = False
-        offered = capabilities.offered
-        self._posted_reserved = PostedInterruptEntry.reserved_mask(offered=offered)
-        self._remapped_reserved = RemappedInterruptEntry.reserved_mask(offered=offered)
-        if policy.posted_form_ignored:
-            self._remapped_reserved &= ~InterruptEntry.IM.mask
-        self._descriptor_reserved = PostedInterruptDescriptor.reserved_mask()
 
     # What software commands (spec 5.1.5, 11.4.4)
 
@@ -84,12 +69,12 @@ class Interrupts:
         self.size = 2 << latched.S
         self.extended = bool(latched.EIME) and self.capabilities.extended_interrupts
         if self.capabilities.invalidate_on_interrupt_pointer:
-            self.caches.drop_interrupts()
+            self.caches.invalidate(Selector.interrupts())
 
     def switch(self, enabled: int, compatibility_passes: int) -> None:
         """IRE and CFI. Turning off drops the cached entries where setting the table does."""
         if self.enabled and not enabled and self.capabilities.invalidate_on_interrupt_pointer:
-            self.caches.drop_interrupts()
+            self.caches.invalidate(Selector.interrupts())
         self.enabled = bool(enabled)
         self.compatibility_passes = bool(compatibility_passes)
 
@@ -107,6 +92,7 @@ class Interrupts:
             return INTERRUPT
         if not (self.enabled and self.policy.malformed_interrupt_faults):
             return blocked()
+        # IR.29: a request in the interrupt range that is not an interrupt message.
         reason = FaultReason.IR_29
         return blocked(reason, recorded=self.faults.report_interrupt(reason, request.source_id, 0, 0))
 
@@ -132,19 +118,23 @@ class Interrupts:
             # FPD counts even in an entry that is not present.
             fpd = InterruptEntry.FPD.get(entry)
             self.check_entry(entry, request.source_id)
-            return self.post(entry) if self.is_posted(entry) else self.deliver(entry)
+            if self.formats.is_posted(entry):
+                return self.posting.post(entry, extended=self.extended)
+            return self.deliver(entry)
         except Blocked as condition:
             recorded = self.faults.report_interrupt(condition.reason, request.source_id, index, fpd)
             return InterruptOutcome(fault=condition.reason, recorded=recorded)
 
     def admit_compatibility_format(self) -> None:
         """Requests that say themselves where they go pass by leave of CFI, and never in extended mode (5.1.2.1)."""
+        # IR.25: interrupts of compatibility format are blocked.
         if self.extended or not self.compatibility_passes:
             raise Blocked(FaultReason.IR_25)
 
     def check_request(self, request: InterruptRequest) -> None:
         """Reserved fields of a remappable request: the upper data, where the data are used (spec 5.1.2.2)."""
         used = RemappableAddress.SHV.get(request.address) or self.policy.unused_data_checked
+        # IR.20: a reserved field is set in the request.
         if used and request.data & ~RemappableData.SUBHANDLE.mask:
             raise Blocked(FaultReason.IR_20)
 
@@ -157,72 +147,65 @@ class Interrupts:
     # Entries (spec 5.1.3, 5.1.4)
 
     def entry(self, index: int) -> int:
-        """The entry, from the cache or from memory."""
+        """The entry, from the cache or from memory. Raises Blocked."""
+        # IR.21: the index is beyond the table.
         if index >= self.size:
             raise Blocked(FaultReason.IR_21)
         cached = self.caches.interrupts.find(index)
         if cached is not None:
             return cached
-        try:
-            entry = int.from_bytes(self.tables.read(self.table + _ENTRY_SIZE * index, _ENTRY_SIZE), "little")
-        except MemoryAccessError:
-            raise Blocked(FaultReason.IR_23) from None
+        entry = self.read_entry(self.table + self.formats.interrupt.size * index)
         if self.may_cache(entry):
             self.caches.interrupts.fill(index, entry)
         return entry
 
+    def read_entry(self, where: int) -> int:
+        """An entry in memory. Raises Blocked."""
+        try:
+            return self.access.read(self.formats.interrupt, where, int(self.capabilities.coherent))
+        except MemoryAccessError:
+            # IR.23: the entry could not be read.
+            raise Blocked(FaultReason.IR_23) from None
+
     def may_cache(self, entry: int) -> bool:
-        """Without caching mode, only what is present and free of errors is remembered (spec 6.1)."""
+        """Without caching mode, only what is present and free of errors is cached (spec 6.1)."""
         if self.capabilities.caching_mode and self.policy.cache_faulting:
             return True
         if not InterruptEntry.P.get(entry):
             return self.policy.absent_interrupts_cached
-        return not self.has_reserved(entry) and InterruptEntry.SVT.get(entry) != _RESERVED_VALIDATION
+        return not self.reserved(entry) and self.formats.source_validation(entry) is not None
+
+    def reserved(self, entry: int) -> int:
+        """The bits of an entry that must be 0 and are not."""
+        return entry & self.formats.reserved_in_interrupt(entry, extended=self.extended)
 
     def check_entry(self, entry: int, source_id: SourceId) -> None:
-        """Present, nothing reserved, and for this requester, in this order."""
+        """Present, nothing reserved, and for this requester, in this order. Raises Blocked."""
+        # IR.22: the entry is not present.
         if not InterruptEntry.P.get(entry):
             raise Blocked(FaultReason.IR_22)
         if self.policy.source_validated_first:
             self.validate_source(entry, source_id)
-            self.check_reserved(entry)
-        else:
-            self.check_reserved(entry)
-            self.validate_source(entry, source_id)
-
-    def check_reserved(self, entry: int) -> None:
-        """Bits that must be 0, and encodings that mean nothing."""
-        if self.has_reserved(entry):
+        # IR.24: a reserved field is set in the entry.
+        if self.reserved(entry):
             raise Blocked(FaultReason.IR_24)
-        if InterruptEntry.SVT.get(entry) == _RESERVED_VALIDATION and not self.policy.reserved_validation_fails:
-            raise Blocked(FaultReason.IR_24)
-
-    def has_reserved(self, entry: int) -> bool:
-        """Whether the entry, in its form, sets a reserved bit or has a reserved delivery mode (spec 9.9, 9.10)."""
-        if self.is_posted(entry):
-            return bool(entry & self._posted_reserved)
-        if entry & self._remapped_reserved or RemappedInterruptEntry.DLM.get(entry) not in _DELIVERY_MODES:
-            return True
-        return not self.extended and bool(RemappedInterruptEntry.DST.get(entry) & _APIC_ID_RESERVED)
-
-    def is_posted(self, entry: int) -> bool:
-        """Only a unit with CAP.PI knows the posted form; to the others IM is a reserved bit of the remapped one."""
-        return bool(InterruptEntry.IM.get(entry)) and self.capabilities.posted_interrupts
+        self.validate_source(entry, source_id)
 
     def validate_source(self, entry: int, source_id: SourceId) -> None:
-        """SVT and SQ against the requester (spec 9.9)."""
-        validation = InterruptEntry.SVT.get(entry)
-        if validation == SourceValidation.SOURCE_ID:
+        """SVT and SQ against the requester (spec 9.9). Raises Blocked."""
+        validation = self.formats.source_validation(entry)
+        if validation is SourceValidation.SOURCE_ID:
             valid = self.is_source(entry, source_id)
-        elif validation == SourceValidation.BUS:
+        elif validation is SourceValidation.BUS:
             valid = self.is_bus_within(entry, source_id.bus)
         else:
-            valid = validation == SourceValidation.NONE or not self.policy.reserved_validation_fails
+            valid = validation is SourceValidation.NONE or not self.policy.reserved_validation_fails
+        # IR.26: the entry is for another requester.
         if not valid:
             raise Blocked(FaultReason.IR_26)
 
     def is_source(self, entry: int, source_id: SourceId) -> bool:
-        """The requester is the one in SID, but for the function bits that SQ leaves out."""
+        """The requester is the one in SID, except for the function bits that SQ leaves out."""
         return (InterruptEntry.SID.get(entry) ^ source_id) & ~_UNCOMPARED[InterruptEntry.SQ.get(entry)] == 0
 
     def is_bus_within(self, entry: int, bus: int) -> bool:
@@ -237,55 +220,10 @@ class Interrupts:
         entry = RemappedInterruptEntry(raw)
         interrupt = Interrupt(
             vector=entry.V,
-            destination=self.destination(entry.DST),
+            destination=destination(entry.DST, extended=self.extended),
             delivery_mode=entry.DLM,
             logical=bool(entry.DM),
             redirection_hint=bool(entry.RH),
             level=bool(entry.TM),
         )
         return InterruptOutcome(interrupt.message, interrupt)
-
-    def destination(self, field: int) -> int:
-        """The APIC id in a destination field of 32 bits."""
-        return field if self.extended else field >> _APIC_ID_SHIFT & 0xFF
-
-    # Posting (spec 5.2)
-
-    def post(self, raw: int) -> InterruptOutcome:
-        """Set the vector's bit in the descriptor; notify when nobody has been yet and somebody wants to know."""
-        entry = PostedInterruptEntry(raw)
-        where = entry.PDAH << 32 | entry.PDAL << 6
-        before = self.update_descriptor(where, entry)
-        if not self.notifies(before, entry):
-            return InterruptOutcome(posted=Posting(where, entry.VV))
-        notification = Interrupt(
-            PostedInterruptDescriptor.NV.get(before), self.destination(PostedInterruptDescriptor.NDST.get(before))
-        )
-        self.send(notification.message)
-        return InterruptOutcome(posted=Posting(where, entry.VV, notification))
-
-    def update_descriptor(self, where: int, entry: PostedInterruptEntry) -> int:
-        """One atomic read-modify-write of PIR and ON (spec 5.2.3). Returns what the descriptor was before."""
-        try:
-            before = int.from_bytes(self.memory.read(where, _DESCRIPTOR_SIZE), "little")
-            if self.is_invalid_descriptor(before):
-                raise Blocked(FaultReason.IR_28)
-            after = before | 1 << entry.VV
-            if self.notifies(before, entry):
-                after |= PostedInterruptDescriptor.ON.mask
-            self.memory.write(where, after.to_bytes(_DESCRIPTOR_SIZE, "little"))
-        except MemoryAccessError:
-            raise Blocked(FaultReason.IR_27) from None
-        return before
-
-    def is_invalid_descriptor(self, descriptor: int) -> bool:
-        """Whether it sets a reserved bit (spec 9.11)."""
-        if descriptor & self._descriptor_reserved:
-            return True
-        return not self.extended and bool(PostedInterruptDescriptor.NDST.get(descriptor) & _APIC_ID_RESERVED)
-
-    def notifies(self, descriptor: int, entry: PostedInterruptEntry) -> bool:
-        """A notification still outstanding is enough; SN holds back those that are not urgent."""
-        if PostedInterruptDescriptor.ON.get(descriptor):
-            return False
-        return bool(entry.URG) or not PostedInterruptDescriptor.SN.get(descriptor)

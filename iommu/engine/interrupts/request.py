@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from iommu.engine.faults.events import Message
 from iommu.engine.reasons import FaultReason
-from iommu.engine.request import INTERRUPT_RANGE, SourceId
-from iommu.engine.translation.paging import in_interrupt_range
+from iommu.engine.request import INTERRUPT_RANGE, SourceId, in_interrupt_range
 from iommu.errors import MisuseError
 from iommu.structures import CompatibilityAddress, CompatibilityData
 
@@ -101,3 +100,8 @@ class InterruptOutcome(NamedTuple):
 def unmodified(request: InterruptRequest) -> InterruptOutcome:
     """The outcome of a request nobody remaps."""
     return InterruptOutcome(Message(request.address, request.data), passed=True)
+
+
+def destination(field: int, *, extended: bool) -> int:
+    """The APIC id in a destination field of 32 bits: all of it, or bits 15:8 where destinations have 8 bits."""
+    return field if extended else field >> 8 & 0xFF

@@ -1,8 +1,10 @@
-"""What the descriptors for the unit's own caches do, and when they are refused (spec 6.5.2.1 to 6.5.2.4, 6.5.2.7)."""
+"""The descriptors for the unit's own caches, and when they are refused (spec 6.5.2.1 to 6.5.2.4, 6.5.2.7)."""
 
 from __future__ import annotations
 
+from iommu.engine.invalidation.errors import QueueError
 from iommu.engine.invalidation.registers import Invalidation
+from iommu.engine.invalidation.selector import Selector, pages_around
 from iommu.engine.policy import Policy
 from iommu.registers import Granularity, QueueFault
 from iommu.structures import (
@@ -14,69 +16,73 @@ from iommu.structures import (
 )
 
 
-class QueueError(Exception):
-    """Inside the engine: the queue cannot go on. Never leaves the unit.
-
-    `taken`: the descriptor counts as taken all the same; the head moves past it.
-    """
-
-    def __init__(self, code: QueueFault, *, taken: bool = False) -> None:
-        super().__init__(code)
-        self.code = code
-        self.taken = taken
-
-
 class CacheCommands:
     """One method for each type of descriptor. They raise QueueError for what is reserved."""
 
     def __init__(self, invalidation: Invalidation, policy: Policy) -> None:
         self.capabilities = invalidation.capabilities
-        self.invalidation, self.caches = invalidation, invalidation.caches
-        self.policy = policy
+        self.invalidation, self.policy = invalidation, policy
+
+    def carry_out_selector(self, named: Selector | None) -> None:
+        """Drop what a descriptor names. Raises QueueError where it names nothing."""
+        if named is None:
+            raise QueueError(QueueFault.RESERVED)
+        self.invalidation.invalidate(named)
 
     def invalidate_contexts(self, command: ContextDescriptor) -> None:
         """Type 1."""
-        if not self.invalidation.invalidate_contexts(command.G, command.DID, command.SID, command.FM):
-            raise QueueError(QueueFault.RESERVED)
+        self.carry_out_selector(self.invalidation.select_contexts(command.G, command.DID, command.SID, command.FM))
 
     def invalidate_translations(self, command: IotlbDescriptor) -> None:
         """Type 2. Nothing is in flight in this model: draining, DR and DW, changes nothing."""
         where = command.ADDR, command.AM, command.IH
-        if not self.invalidation.invalidate_translations(command.G, command.DID, *where):
-            raise QueueError(QueueFault.RESERVED)
+        self.carry_out_selector(self.invalidation.select_translations(command.G, command.DID, *where))
 
     def invalidate_interrupts(self, command: InterruptDescriptor) -> None:
         """Type 4."""
-        if not command.G:
-            self.caches.drop_interrupts()
-        elif command.IM > self.capabilities.max_index_mask:
-            raise QueueError(QueueFault.RESERVED)
-        else:
-            self.caches.drop_interrupts(command.IIDX, command.IM)
+        self.carry_out_selector(self.select_interrupts(command))
 
-    def invalidate_process(self, command: PasidIotlbDescriptor) -> None:
-        """Type 6. The limits of the page-selective type 2 do not hold here."""
-        where = command.ADDR, command.AM, command.IH
+    def select_interrupts(self, command: InterruptDescriptor) -> Selector | None:
+        """All entries, or the 2**IM entries around IIDX; None for more than the unit offers."""
+        if not command.G:
+            return Selector.interrupts()
+        if command.IM > self.capabilities.max_index_mask:
+            return None
+        return Selector.interrupts(command.IIDX, command.IM)
+
+    def invalidate_pasid_translations(self, command: PasidIotlbDescriptor) -> None:
+        """Type 6."""
+        self.carry_out_selector(self.select_pasid_translations(command))
+        if self.policy.pasid_invalidation_drops_second_stage and command.G == Granularity.DOMAIN:
+            self.invalidation.invalidate(Selector.translations(self.invalidation.domain(command.DID)))
+
+    def select_pasid_translations(self, command: PasidIotlbDescriptor) -> Selector | None:
+        """A PASID, or pages of it; the limits of the page-selective type 2 do not hold here."""
+        domain_id = self.invalidation.domain(command.DID)
         match command.G:
-            case Granularity.DOMAIN if any(where):
-                raise QueueError(QueueFault.RESERVED)
+            case Granularity.DOMAIN if command.ADDR or command.AM or command.IH:
+                return None
             case Granularity.DOMAIN:
-                self.caches.drop_translations_of_pasid(command.DID, command.PASID)
-                if self.policy.pasid_invalidation_drops_second_stage:
-                    self.caches.drop_translations_of_domain(command.DID)
+                return Selector.translations(domain_id, command.PASID)
             case Granularity.SELECTIVE:
-                self.caches.drop_translations_of_pasid_pages(command.DID, command.PASID, *where)
-            case _:
-                raise QueueError(QueueFault.RESERVED)
+                addresses = pages_around(command.ADDR, command.AM)
+                return Selector.translations(
+                    domain_id, command.PASID, addresses=addresses, leaf_only=bool(command.IH)
+                )
+        return None
 
     def invalidate_pasids(self, command: PasidCacheDescriptor) -> None:
-        """Type 7, whose granularities are numbered in its own way."""
+        """Type 7."""
+        self.carry_out_selector(self.select_pasids(command))
+
+    def select_pasids(self, command: PasidCacheDescriptor) -> Selector | None:
+        """A domain, a PASID in it, or everything: the granularities are numbered in a way of their own."""
+        domain_id = self.invalidation.domain(command.DID)
         match command.G:
             case 0:
-                self.caches.drop_pasids_of_domain(command.DID)
+                return Selector.pasids(domain_id)
             case 1:
-                self.caches.drop_pasid(command.DID, command.PASID)
+                return Selector.pasids(domain_id, command.PASID)
             case 3:
-                self.caches.drop_pasids()
-            case _:
-                raise QueueError(QueueFault.RESERVED)
+                return Selector.pasids()
+        return None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from iommu.engine.ats import AtsDevice, Completion, DeviceInvalidation, PageResponse, invalidated
 from iommu.engine.faults.events import Event, Message
 from iommu.engine.faults.log import FaultLog
-from iommu.engine.invalidation.cache_commands import QueueError
+from iommu.engine.invalidation.errors import QueueError
 from iommu.engine.policy import Policy
 from iommu.engine.register_file import RegisterFile
 from iommu.errors import MemoryAccessError
@@ -22,7 +22,7 @@ from iommu.structures import (
 )
 
 
-class CompletionCommands:
+class DeviceCommands:
     """One method for each type of descriptor, and what completion means: ICS.IWC and its event, FSTS.ITE, FSTS.ICE.
 
     Time-outs strike at the wait descriptor that would have to wait for the device.
@@ -58,7 +58,7 @@ class CompletionCommands:
         """Type 3."""
         self.deliver(command.SID, DeviceInvalidation(invalidated(command.ADDR, command.S)))
 
-    def invalidate_device_process(self, command: PasidDeviceTlbDescriptor) -> None:
+    def invalidate_device_pasid(self, command: PasidDeviceTlbDescriptor) -> None:
         """Type 8."""
         addresses = invalidated(command.ADDR, command.S)
         self.deliver(command.SID, DeviceInvalidation(addresses, command.PASID, every_pasid=bool(command.G)))

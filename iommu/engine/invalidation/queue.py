@@ -8,8 +8,9 @@ from typing import Any
 from iommu.engine.ats import AtsDevice
 from iommu.engine.faults.events import Message
 from iommu.engine.faults.log import FaultLog
-from iommu.engine.invalidation.cache_commands import CacheCommands, QueueError
-from iommu.engine.invalidation.device_commands import CompletionCommands
+from iommu.engine.invalidation.cache_commands import CacheCommands
+from iommu.engine.invalidation.device_commands import DeviceCommands
+from iommu.engine.invalidation.errors import QueueError
 from iommu.engine.invalidation.registers import Invalidation
 from iommu.engine.policy import Policy
 from iommu.engine.register_file import RegisterFile
@@ -45,7 +46,7 @@ _NEEDS: dict[int, tuple[str, ...]] = {
 _SCALABLE_ONLY = range(DescriptorType.PASID_IOTLB, DescriptorType.PAGE_RESPONSE + 1)
 
 
-class Queue(CacheCommands, CompletionCommands):
+class Queue(CacheCommands, DeviceCommands):
     """Takes descriptors from head to tail, one after the other, as soon as there are any.
 
     `enabled` is GSTS.QIES; `mode` is the table mode the last SRTP latched.
@@ -53,7 +54,7 @@ class Queue(CacheCommands, CompletionCommands):
     Args:
         registers: the unit's registers; this class gives IQA and IQT their behaviour.
         invalidation: carries out what the registers can also ask for.
-        devices, drain_page_requests, send: see CompletionCommands.
+        devices, drain_page_requests, send: see DeviceCommands.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Queue(CacheCommands, CompletionCommands):
         send: Callable[[Message], None],
     ) -> None:
         CacheCommands.__init__(self, invalidation, policy)
-        CompletionCommands.__init__(self, memory, registers, faults, policy, devices, drain_page_requests, send)
+        DeviceCommands.__init__(self, memory, registers, faults, policy, devices, drain_page_requests, send)
         self.enabled = False
         self.mode: int = TableMode.LEGACY
         self._commands: dict[int, tuple[type[Descriptor], Command]] = {
@@ -77,9 +78,9 @@ class Queue(CacheCommands, CompletionCommands):
             DescriptorType.DEVICE_TLB: (DeviceTlbDescriptor, self.invalidate_device),
             DescriptorType.INTERRUPT: (InterruptDescriptor, self.invalidate_interrupts),
             DescriptorType.WAIT: (WaitDescriptor, self.wait),
-            DescriptorType.PASID_IOTLB: (PasidIotlbDescriptor, self.invalidate_process),
+            DescriptorType.PASID_IOTLB: (PasidIotlbDescriptor, self.invalidate_pasid_translations),
             DescriptorType.PASID_CACHE: (PasidCacheDescriptor, self.invalidate_pasids),
-            DescriptorType.PASID_DEVICE_TLB: (PasidDeviceTlbDescriptor, self.invalidate_device_process),
+            DescriptorType.PASID_DEVICE_TLB: (PasidDeviceTlbDescriptor, self.invalidate_device_pasid),
             DescriptorType.PAGE_RESPONSE: (PageResponseDescriptor, self.respond),
         }
         self._reserved = {

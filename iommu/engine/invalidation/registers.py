@@ -1,11 +1,12 @@
 """Invalidation by register (spec 6.5.1): CCMD for the context cache, IOTLB and IVA for the IOTLB.
 
-The queue's descriptors of the same names (6.5.2) carry out the same commands.
+The queue's descriptors of the same names (6.5.2) name the same things, and are decoded here too.
 """
 
 from __future__ import annotations
 
 from iommu.engine.caches.caches import Caches
+from iommu.engine.invalidation.selector import Selector, pages_around
 from iommu.engine.register_file import RegisterFile
 from iommu.registers import CCMD, GSTS, IOTLB, IVA, Granularity, TableMode
 
@@ -28,6 +29,7 @@ class Invalidation:
         self.caches = caches
         self.mode: int = TableMode.LEGACY
         self._address_mask = (1 << registers.capabilities.address_width) - 1
+        self._domain_mask = (1 << registers.capabilities.domain_id_bits) - 1
         slots = registers.slots
         self._status = slots["GSTS"]
         self._ccmd, self._iotlb, self._iva = slots["CCMD"], slots["IOTLB"], slots["IVA"]
@@ -36,52 +38,66 @@ class Invalidation:
 
     def _on_ccmd(self, written: int) -> None:
         if CCMD.ICC.get(written):
-            done, command = Granularity.NONE, CCMD(self._ccmd.value)
+            command, named = CCMD(self._ccmd.value), None
             # The register serves legacy mode only.
             if self.by_register() and self.mode == TableMode.LEGACY:
-                done = self.invalidate_contexts(command.CIRG, command.DID, command.SID, command.FM)
-            self._ccmd.value = CCMD.CAIG.put(self._ccmd.value, done)
+                named = self.select_contexts(command.CIRG, command.DID, command.SID, command.FM)
+            self._ccmd.value = CCMD.CAIG.put(self._ccmd.value, self._done(named, command.CIRG))
 
     def _on_iotlb(self, written: int) -> None:
         if IOTLB.IVT.get(written):
-            done, command, where = Granularity.NONE, IOTLB(self._iotlb.value), IVA(self._iva.value)
+            command, where, named = IOTLB(self._iotlb.value), IVA(self._iva.value), None
             if self.by_register():
-                done = self.invalidate_translations(command.IIRG, command.DID, where.ADDR, where.AM, where.IH)
-            self._iotlb.value = IOTLB.IAIG.put(self._iotlb.value, done)
+                named = self.select_translations(command.IIRG, command.DID, where.ADDR, where.AM, where.IH)
+            self._iotlb.value = IOTLB.IAIG.put(self._iotlb.value, self._done(named, command.IIRG))
+
+    def _done(self, named: Selector | None, asked: int) -> Granularity:
+        """Carry out a command, if it is one. Returns the granularity performed."""
+        if named is None:
+            return Granularity.NONE
+        self.invalidate(named)
+        return Granularity(asked)
 
     def by_register(self) -> bool:
         """Whether the registers do anything: not beside the queue (spec 6.5.2), nor from version 6 on."""
         return self.capabilities.version >> 4 < _QUEUE_ONLY and not GSTS.QIES.get(self._status.value)
 
-    def invalidate_contexts(self, asked: int, domain_id: int, source_id: int, function_mask: int) -> Granularity:
-        """Spec 6.5.1.1, 6.5.2.1. A device-selective command goes by source-id alone, whatever domain-id it names."""
+    def invalidate(self, named: Selector) -> None:
+        """Drop what is named from the unit's caches."""
+        self.caches.invalidate(named)
+
+    def domain(self, domain_id: int) -> int:
+        """A domain-id in a command: the bits that the unit does not have (CAP.ND) are ignored."""
+        return domain_id & self._domain_mask
+
+    def select_contexts(self, asked: int, domain_id: int, source_id: int, function_mask: int) -> Selector | None:
+        """What a context-cache command names (spec 6.5.1.1, 6.5.2.1); None for a reserved granularity."""
         match asked:
             case Granularity.GLOBAL:
-                self.caches.drop_contexts()
+                return Selector.contexts()
             case Granularity.DOMAIN:
-                self.caches.drop_contexts_of_domain(domain_id)
+                return Selector.contexts(self.domain(domain_id))
             case Granularity.SELECTIVE:
-                self.caches.drop_contexts_of_device(source_id, IGNORED_FUNCTION_BITS[function_mask])
-            case _:
-                return Granularity.NONE
-        return Granularity(asked)
+                ignored = IGNORED_FUNCTION_BITS[function_mask]
+                return Selector.contexts(self.domain(domain_id), source_id=source_id, ignored=ignored)
+        return None
 
-    def invalidate_translations(
+    def select_translations(
         self, asked: int, domain_id: int, address: int, mask: int, leaf_only: int
-    ) -> Granularity:
-        """Spec 6.5.1.2, 6.5.2.3. A page-selective command the unit does not offer is not carried out.
+    ) -> Selector | None:
+        """What an IOTLB command names (spec 6.5.1.2, 6.5.2.3); None for one that the unit does not carry out.
 
-        Address bits at and above the guest address width are ignored.
+        That is a reserved granularity, or a page-selective command beyond what the unit offers. Address bits at and
+        above the guest address width are ignored.
         """
         match asked:
             case Granularity.GLOBAL:
-                self.caches.drop_translations()
+                return Selector.translations()
             case Granularity.DOMAIN:
-                self.caches.drop_translations_of_domain(domain_id)
+                return Selector.translations(self.domain(domain_id))
             case Granularity.SELECTIVE:
                 if not self.capabilities.page_selective or mask > self.capabilities.max_address_mask:
-                    return Granularity.NONE
-                self.caches.drop_translations_of_pages(domain_id, address & self._address_mask, mask, leaf_only)
-            case _:
-                return Granularity.NONE
-        return Granularity(asked)
+                    return None
+                addresses = pages_around(address & self._address_mask, mask)
+                return Selector.translations(self.domain(domain_id), addresses=addresses, leaf_only=bool(leaf_only))
+        return None

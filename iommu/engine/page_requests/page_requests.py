@@ -6,15 +6,16 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from iommu.engine.ats import AtsDevice, PageRequest, PageResponse
-from iommu.engine.caches.page import ScalableContext
+from iommu.engine.caches.entries import ScalableContext
 from iommu.engine.faults.events import Message
 from iommu.engine.faults.log import FaultLog
 from iommu.engine.invalidation.registers import Invalidation
+from iommu.engine.invalidation.selector import Selector, pages_around
 from iommu.engine.page_requests.queue import PageRequestQueue
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.register_file import RegisterFile
-from iommu.engine.request import SourceId
+from iommu.engine.translation.scalable_tables import ScalableTables
 from iommu.memory import Memory
 from iommu.registers import TableMode
 from iommu.structures import ResponseCode
@@ -42,7 +43,7 @@ class PageRequests:
     `enabled` is GSTS.TES; `mode` is the table mode the last SRTP latched.
 
     Args:
-        context_of: the scalable-mode context of a device. Raises Blocked.
+        tables: the tables of scalable mode.
         devices: by source-id, those that get the unit's own answers.
         send: called with each page request event message.
     """
@@ -54,13 +55,13 @@ class PageRequests:
         invalidation: Invalidation,
         faults: FaultLog,
         policy: Policy,
-        context_of: Callable[[SourceId], ScalableContext],
+        tables: ScalableTables,
         devices: Mapping[int, AtsDevice],
         send: Callable[[Message], None],
     ) -> None:
         self.capabilities, self.caches = registers.capabilities, invalidation.caches
         self.faults, self.policy = faults, policy
-        self.context_of, self.devices = context_of, devices
+        self.tables, self.devices = tables, devices
         self.enabled = False
         self.mode: int = TableMode.LEGACY
         self._on_the_way: list[PageRequest] = []
@@ -88,7 +89,7 @@ class PageRequests:
         fpd = 0
         try:
             self.check_mode()
-            context = self.context_of(request.source_id)
+            context = self.tables.context_of(request.source_id)
             fpd = context.fpd
             self.admit(context, request)
         except Blocked as condition:
@@ -100,25 +101,24 @@ class PageRequests:
 
     def check_mode(self) -> None:
         """Only scalable mode has page requests (spec 7.1.3). Raises Blocked."""
+        # RTA.3: a page request in legacy mode.
         if self.mode == TableMode.LEGACY:
             raise Blocked(FaultReason.RTA_3)
+        # RTA.1: the unit does not support the table mode.
         if self.mode != TableMode.SCALABLE or not self.capabilities.scalable_mode:
             raise Blocked(FaultReason.RTA_1)
 
     def admit(self, context: ScalableContext, request: PageRequest) -> None:
         """Whether the context takes page requests, and this PASID (spec 7.1.3). Raises Blocked."""
+        # SCT.8: a page request while they are not enabled.
         if not context.page_requests_enabled:
             raise Blocked(FaultReason.SCT_8)
-        if request.pasid is None:
-            return
-        if not context.pasid_enabled:
-            raise Blocked(FaultReason.SCT_6)
-        if request.pasid >= context.pasids or request.pasid >> self.capabilities.pasid_bits:
-            raise Blocked(FaultReason.SCT_7)
+        if request.pasid is not None:
+            self.tables.admit_pasid(context, request.pasid)
 
     def enter(self, request: PageRequest) -> PageRequestOutcome:
-        """Queue it, after forgetting the page it asks for, so that the retry is not answered from old entries."""
-        self.caches.drop_page(request.address)
+        """Queue it, after dropping the page it asks for, so that the retry is not answered from old entries (7.4)."""
+        self.caches.invalidate(Selector.translations(addresses=pages_around(request.address, 0)))
         if self.queue is not None and self.queue.put(request):
             return PageRequestOutcome(queued=True)
         return PageRequestOutcome(queued=False, answer=self.answer(request, self.policy.overflow_response))

@@ -1,58 +1,61 @@
-"""The short way of a plain request: from what the caches know, or one entry away from it, to the outcome.
+"""The fast path of plain requests: what full translations have found, found again without their checks.
 
-Nothing here is architecture. A plain request is untranslated, has a length and asks neither to execute nor for
-privileged mode. Nearly all are, and find their context, and their page or the last table on the way to it, in a
-cache. Where anything is out of the ordinary the long way decides, and nothing here says what it would not.
+Nothing here is architecture, and no rule of the architecture is stated here. A plain request is untranslated, has a
+length and asks neither to execute nor for privileged mode. Nearly all are plain, and find their page, or the last
+table on the way to it, in a cache of the unit. This file knows for each requester and PASID where in the caches that
+is. All of it is dropped whenever anything is invalidated or evicted, or the unit's mode or tables change. Whatever it
+does not know takes the full translation, which alone decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-from iommu.engine.caches.caches import Caches, Iotlb, StructureCache
-from iommu.engine.caches.page import Page, Table
-from iommu.engine.request import INTERRUPT_RANGE, Access
+from iommu.engine.caches.caches import Caches
+from iommu.engine.caches.page import PLAIN_INTENTS, Page, PageKind
+from iommu.engine.caches.tables import Root, Table
+from iommu.engine.reasons import Blocked
+from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId, in_interrupt_range
+from iommu.engine.table_access import TableAccess
+from iommu.engine.translation.paging import Stage
+from iommu.engine.translation.translation import Translation
 from iommu.errors import MemoryAccessError
 
-if TYPE_CHECKING:
-    from iommu.engine.translation.first_stage import Directory, FirstStage
-    from iommu.engine.translation.second_stage import SecondStage, Tables
-
-SmallPage = Callable[[Table, int, Access], Page | None]
-"""The page of 4 KiB that a last table maps an address to, for a plain request; None where that takes a second look.
-
-Raises MemoryAccessError."""
+_new = object.__new__
+_UNTRANSLATED = AddressType.UNTRANSLATED
 
 
-class Shortcut:
-    """The pages and the last tables that are known of one domain, or of one PASID in it.
+class Way:
+    """Where the pages and last tables of one requester and PASID are in the caches, and what their entries mean.
 
-    Args:
-        iotlb, structures: the caches; structures of the stage, which has to be the only one.
-        domain_id, pasid: the tag.
-        small_page: how the stage reads the entries of its last tables.
-
-        reach: addresses of so many bits are within what the stage maps; others may be cached under the same tag.
-
-    `small` are the pages of 4 KiB, by page number.
+    Attributes:
+        small: the pages of 4 KiB, by page number.
+        end: the first address that is not within what the stage maps, or may not be.
     """
 
-    __slots__ = ("_huge", "_iotlb", "_large", "_small_page", "_tables", "reach", "small")
+    __slots__ = (
+        "_address",
+        "_huge",
+        "_kinds",
+        "_large",
+        "_put",
+        "_read",
+        "_rest",
+        "_root",
+        "_stage",
+        "_tables",
+        "end",
+        "small",
+    )
 
-    def __init__(
-        self,
-        iotlb: Iotlb,
-        structures: StructureCache,
-        domain_id: int,
-        pasid: int | None,
-        small_page: SmallPage,
-        reach: int,
-    ) -> None:
-        self.reach = reach
-        self.small, self._large, self._huge = iotlb.pages_of(domain_id, pasid)
-        self._tables = structures.tables_of(domain_id, pasid)[1]
-        self._iotlb, self._small_page = iotlb, small_page
+    def __init__(self, stage: Stage, root: Root, caches: Caches, access: TableAccess) -> None:
+        self._stage, self._root = stage, root
+        self.end = 1 << stage.reach(root)
+        self.small, self._large, self._huge = caches.iotlb.pages_of(root.domain_id, root.pasid)
+        structures = caches.second_stage if root.pasid is None else caches.first_stage
+        self._tables = structures.tables_of(root.domain_id, root.pasid)[1]
+        self._put, self._read = caches.iotlb.put, access.seen(root.snooped).read_u64
+        self._address = root.formats[1].page_address
+        self._rest = ~self._address
+        self._kinds: dict[int, PageKind] = {}
 
     def find(self, address: int, access: Access) -> Page | None:
         """The page that maps an address, where it is not among the small ones that have been used."""
@@ -61,37 +64,73 @@ class Shortcut:
         if self._huge and (page := self._huge.get(address >> 30)) is not None:
             return page
         table = self._tables.get(address >> 21)
-        if table is None or address >> 20 == INTERRUPT_RANGE or address >> self.reach:
+        if table is None or address >= self.end or in_interrupt_range(address):
             return None
+        where, rights = table
         try:
-            page = self._small_page(table, address, access)
+            entry = self._read(where + (address >> 9 & 0xFF8))
         except MemoryAccessError:
             return None
-        if page is None or page.host >> 20 == INTERRUPT_RANGE:
+        # All of an entry but the address says what it means; access and rights take the place of the address.
+        meaning = entry & self._rest | access << 12 | rights << 14
+        kind = self._kinds.get(meaning) or self._learn(meaning, table, entry, access)
+        host = entry & self._address
+        if kind is None or in_interrupt_range(host):
             return None
-        # The walk would have found it, and remembered it, without ado.
-        self._iotlb.put(self.small, address >> 12, page)
+        page = _new(Page)
+        page.host, page.kind = host, kind
+        self._put(self.small, address >> 12, page)
         return page
 
+    def _learn(self, meaning: int, table: Table, entry: int, access: Access) -> PageKind | None:
+        """What the stage makes of such an entry; None where the full translation has more to do than to look."""
+        intent = PLAIN_INTENTS[access]
+        try:
+            kind = self._stage.judge(self._root, table, entry, intent)
+        except Blocked:
+            return None
+        if access & kind.refused or self._stage.unmarked(self._root, entry, dirty=intent.dirties):
+            return None
+        self._kinds[meaning] = kind
+        return kind
 
-class Shortcuts:
-    """Makes the short ways of a unit.
 
-    A mode is copied to be traced, and this is not: contexts and processes that a traced request caches have the same
-    short way as any other.
-    """
+class FastPath:
+    """Translates requests: plain ones from what the caches hold, where it can, all others in full."""
 
-    def __init__(self, caches: Caches, first_stage: FirstStage, second_stage: SecondStage) -> None:
-        self._caches, self._first, self._second = caches, first_stage, second_stage
+    def __init__(self, translation: Translation, caches: Caches, access: TableAccess) -> None:
+        self._translation, self._caches, self._access = translation, caches, access
+        self._ways: dict[SourceId | tuple[SourceId, int], Way] = {}
+        translation.changed = self.forget
+        caches.changed.append(self.forget)
 
-    def by_second_stage(self, tables: Tables) -> Shortcut:
-        """The second stage alone."""
-        small_page, reach = self._second.small_pages(tables), self._second.reach(tables)
-        caches, domain_id = self._caches, tables.domain_id
-        return Shortcut(caches.iotlb, caches.second_stage, domain_id, None, small_page, reach)
+    def forget(self) -> None:
+        """Drop everything: none of it may be true any more."""
+        self._ways.clear()
 
-    def by_first_stage(self, tables: Directory) -> Shortcut:
-        """The first stage alone: the lower half of its addresses."""
-        small_page, caches = self._first.small_pages(tables), self._caches
-        tag = tables.domain_id, tables.pasid
-        return Shortcut(caches.iotlb, caches.first_stage, *tag, small_page, 11 + 9 * tables.levels)
+    def translate(self, request: DmaRequest) -> Outcome:
+        """The outcome of a request; the same as that of the full translation."""
+        pasid, address, way = request.pasid, request.address, None
+        if pasid is None:
+            way = self._ways.get(request.source_id)
+        elif not (request.privileged or request.execute):
+            way = self._ways.get((request.source_id, pasid))
+        if way is not None and request.address_type is _UNTRANSLATED and request.length:
+            access = request.access
+            page = way.small.get(address >> 12) or way.find(address, access)
+            if page is not None and not (access & (kind := page.kind).refused or address >= way.end):
+                # Without the call of a constructor, which would cost a tenth of all this takes.
+                outcome = _new(Outcome)
+                outcome.host_address, outcome.grant = page.host | address & kind.size - 1, kind.grant
+                return outcome
+        outcome = self._translation.translate(request)
+        if way is None:
+            self._learn(request)
+        return outcome
+
+    def _learn(self, request: DmaRequest) -> None:
+        """A request has been translated in full: the next one like it may not have to."""
+        plain = request.address_type is _UNTRANSLATED and not (request.privileged or request.execute)
+        if plain and (found := self._translation.single_stage(request)) is not None:
+            key = request.source_id if request.pasid is None else (request.source_id, request.pasid)
+            self._ways[key] = Way(*found, self._caches, self._access)

@@ -2,238 +2,208 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from iommu.engine.attributes import Attributes
+from iommu.engine.attributes import nested
 from iommu.engine.caches.caches import StructureCache
-from iommu.engine.caches.page import Page, PageKind, Table, kind_of
-from iommu.engine.capabilities import Capabilities
+from iommu.engine.caches.page import Intent, Page, PageKind, kind_of
+from iommu.engine.caches.tables import SECOND_STAGE, FirstStageRoot, SecondStageRoot, Table
+from iommu.engine.formats import PagingFormat, is_page
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
-from iommu.engine.request import Access
-from iommu.engine.translation.fast_path import SmallPage
-from iommu.engine.translation.paging import Intent, Leaf
-from iommu.engine.translation.second_stage import SecondStage, Tables
+from iommu.engine.table_access import TableAccess
+from iommu.engine.translation.paging import Leaf
+from iommu.engine.translation.second_stage import SecondStage
 from iommu.errors import MemoryAccessError
-from iommu.memory import Memory
-from iommu.structures import (
-    FirstStage1GPage,
-    FirstStage2MPage,
-    FirstStage4KPage,
-    FirstStageEntry,
-    FirstStageTable,
-)
+from iommu.structures import FirstStage2MPage, FirstStage4KPage, FirstStageEntry, FirstStageTable
 
-_PAGES: dict[int, type[FirstStage4KPage] | type[FirstStage2MPage] | type[FirstStage1GPage]] = {
-    1: FirstStage4KPage,
-    2: FirstStage2MPage,
-    3: FirstStage1GPage,
-}
-_PAGE_MASK = {level: layout.ADDR.mask for level, layout in _PAGES.items()}
-_PRESENT = FirstStageEntry.P.mask
-_PAGE_SIZE = FirstStage2MPage.PS.mask
-_TABLE = FirstStageTable.ADDR.mask
-# Without the call of a constructor: there is a page for every request of the short way that is new.
-_new = object.__new__
 _ACCESSED, _DIRTY, _EXTENDED = FirstStageEntry.A.mask, FirstStageEntry.D.mask, FirstStageEntry.EA.mask
-
 _USER, _WRITE, _NO_EXECUTE = FirstStageEntry.US.mask, FirstStageEntry.RW.mask, FirstStageEntry.XD.mask
-_RIGHTS = _USER | _WRITE
+_EXECUTE = 1
+"""In the rights: no level forbids to execute."""
+_RIGHTS = _USER | _WRITE | _EXECUTE
+_TABLE = FirstStageTable.ADDR.mask
 _PAT_SMALL, _PAT_LARGE = FirstStage4KPage.PAT.lsb, FirstStage2MPage.PAT.lsb
-# What makes a small page what it is; P is always set then, and stands for the tables' own say in executing.
-_KIND = (
-    _WRITE | _NO_EXECUTE | _DIRTY | FirstStage4KPage.PAT.mask | FirstStageEntry.PCD.mask | FirstStageEntry.PWT.mask
-)
 
 _READS = Intent(read=True, write=False)
 
 
-class Directory(NamedTuple):
-    """One first stage and how it is walked: what the PASID-table entry says of it.
-
-    Attributes:
-        address: the top table; a host address, or a guest address where `second` is there.
-        levels: 4 or 5.
-        attributes: of its pages, by the three bits that choose a memory type: PAT, PCD, PWT.
-        domain_id, pasid: the tag its upper entries are cached under.
-        write_protect: supervisor writes need R/W too (WPE).
-        extended: the extended-accessed flag is kept (EAFE).
-        snooped: the walk is coherent: it sees what processors hold in their caches, and can update entries.
-        second: the second stage that table addresses and pages go through; None where the first stage is alone.
-    """
-
-    address: int
-    levels: int
-    domain_id: int
-    pasid: int
-    write_protect: int
-    extended: int
-    snooped: int
-    second: Tables | None
-    attributes: tuple[Attributes, ...]
-
-
-class Place(NamedTuple):
-    """Where an entry stands in host memory, and where nested the page of the second stage it stands in."""
-
-    host: int
-    within: Leaf | None
-
-
-class Found(NamedTuple):
-    """The end of a first-stage walk: the page, still unmarked, and the entry that maps it."""
-
-    page: Page
-    place: Place
-    entry: int
-
-
 class FirstStage:
-    """Walks first-stage tables in `memory` as a unit with these capabilities does; `unsnooped` as in SecondStage."""
+    """Walks first-stage tables as a unit with this policy does."""
 
-    def __init__(
-        self,
-        memory: Memory,
-        unsnooped: Memory,
-        capabilities: Capabilities,
-        policy: Policy,
-        cache: StructureCache,
-        second_stage: SecondStage,
-    ) -> None:
-        self.memory, self.unsnooped = memory, unsnooped
-        self.policy, self.cache, self.second_stage = policy, cache, second_stage
-        self.caches_tables = policy.cache_upper_levels
-        width, offered = capabilities.host_address_width, capabilities.offered
-        self._table_reserved = FirstStageTable.reserved_mask(width, offered)
-        self._page_reserved = {level: layout.reserved_mask(width, offered) for level, layout in _PAGES.items()}
+    def __init__(self, access: TableAccess, policy: Policy, cache: StructureCache, second_stage: SecondStage) -> None:
+        self.access, self.policy, self.cache, self.second_stage = access, policy, cache, second_stage
 
-    def walk(self, tables: Directory, address: int, intent: Intent) -> Found:
-        """The page that maps a canonical address, permitted and not yet marked; where nested, `host` is the guest's.
+    def reach(self, tables: FirstStageRoot) -> int:
+        """How many bits of address the lower half of the addresses has (3.6.1)."""
+        return 11 + 9 * tables.levels
 
-        Raises:
-            Blocked: SGN.2, SGN.3, SGN.6, SFS.*; where nested, SSS.* of the tables' own translation.
+    def check_address(self, tables: FirstStageRoot, address: int) -> None:
+        """Raises Blocked for an address that is not canonical."""
+        # SGN.1: the bits above what the levels index do not all equal the top one they do.
+        reach = self.reach(tables)
+        if address >> reach not in (0, (1 << 64 - reach) - 1):
+            raise Blocked(FaultReason.SGN_1)
+
+    def find(self, tables: FirstStageRoot, address: int, intent: Intent) -> Leaf:
+        """The page that maps a canonical address, permitted and not yet marked.
+
+        Raises Blocked: SFS.*, SGN.2, SGN.3, SGN.6; where nested, SSS.*, SGN.5 to SGN.7 too.
         """
-        level, table, rights, executable, fresh = tables.levels, tables.address, _RIGHTS, True, False
-        tag, per_level = (tables.domain_id, tables.pasid), self.policy.permission_per_level
-        known = self.cache.find(*tag, address, level) if self.caches_tables else None
-        if known is not None:
-            level, (table, rights, executable) = known
+        leaf = self.walk(tables, address, intent)
+        return leaf if tables.second is None else self.find_behind(tables.second, leaf, address, intent)
+
+    def find_behind(self, second: SecondStageRoot, leaf: Leaf, address: int, intent: Intent) -> Leaf:
+        """The page of a nested first stage is a guest address: the second stage maps it (spec 3.8)."""
+        guest = leaf.page.host | address & leaf.page.kind.size - 1
+        self.second_stage.check_address(second, guest)
+        behind = self.second_stage.find(second, guest, intent)
+        SECOND_STAGE.check(behind.page.kind, intent)
+        return leaf._replace(page=combine(leaf.page, behind.page, guest), behind=behind)
+
+    def walk(self, tables: FirstStageRoot, address: int, intent: Intent) -> Leaf:
+        """The first stage's own page; where nested, its `host` is a guest address."""
+        level, table, rights, is_new = tables.levels, tables.address, _RIGHTS, False
+        cached = self.cached_table(tables, address)
+        if cached is not None:
+            level, (table, rights) = cached
         while True:
-            place = self.place_of(tables, table + (address >> 3 + 9 * level & 0x1FF) * 8, level)
-            try:
-                entry = self.read_entry(place.host, tables.snooped)
-            except MemoryAccessError:
-                raise Blocked(FaultReason.SFS_4 if level == tables.levels else FaultReason.SFS_1) from None
-            if fresh:  # only now is it known that there is such a table
-                self.cache.fill(*tag, address, level, Table(table, rights, executable))
-            if not entry & _PRESENT:
-                raise Blocked(FaultReason.SFS_2)
-            rights &= entry
-            executable = executable and not entry & _NO_EXECUTE
-            writable = rights & _WRITE == _WRITE
-            kind = kind_of(
-                8 << 9 * level,
-                True,
-                writable,
-                writable or not tables.write_protect,
-                rights & _USER == _USER,
-                executable,
-                entry & _DIRTY == _DIRTY,
-                tables.attributes[_memory_type(entry, level)],
-            )
-            if per_level:  # execution is looked at last, as in an entry on its own
-                check(kind.but(executable=True), intent)
-            is_page = level == 1 or (level <= 3 and entry & _PAGE_SIZE)
-            if entry & (self._page_reserved[level] if is_page else self._table_reserved):
-                raise Blocked(FaultReason.SFS_3)
-            if is_page or per_level:
-                check(kind, intent)
-            if is_page:
-                return Found(Page(entry & _PAGE_MASK[level], kind), place, entry)
-            self.mark(tables, place, entry, dirty=False)
-            level, table, fresh = level - 1, entry & _TABLE, self.caches_tables
+            entry_format = tables.formats[level]
+            where, within = self.place_of(tables, table + (address >> 3 + 9 * level & 0x1FF) * 8, level)
+            entry = self.read(tables, entry_format, where)
+            if is_new:  # only now is it known that there is such a table
+                self.cache.fill(tables.domain_id, tables.pasid, address, level, Table(table, rights))
+            rights = self.check_entry(tables, entry_format, rights, entry, intent)
+            if is_page(level, entry):
+                kind = self.kind(tables, entry_format, rights, entry)
+                tables.codes.check(kind, intent)
+                return Leaf(Page(entry & entry_format.page_address, kind), where, entry, entry_format, within)
+            self.set_bits(tables, entry_format, where, entry, self.unmarked(tables, entry, dirty=False), within)
+            level, table, is_new = level - 1, entry & _TABLE, self.policy.cache_upper_levels
 
-    def small_pages(self, tables: Directory) -> SmallPage:
-        """How the entries of last tables are read for the short way, where the first stage is alone."""
-        read_entry = (self.memory if tables.snooped else self.unsnooped).read_u64
-        reserved, attributes = self._page_reserved[1], tables.attributes
-        # By access: whether the request writes. Marks have to be set already.
-        reads = _PRESENT | _USER | _ACCESSED | (_EXTENDED if tables.extended else 0)
-        writes = reads | _WRITE | _DIRTY
-        wanted, protected = (0, reads, writes, writes), bool(tables.write_protect)
+    def cached_table(self, tables: FirstStageRoot, address: int) -> tuple[int, Table] | None:
+        """Where the walk may begin: the deepest table that is cached, and its level."""
+        if not self.policy.cache_upper_levels:
+            return None
+        return self.cache.find(tables.domain_id, tables.pasid, address, tables.levels)
 
-        def kind(entry: int, executable: bool) -> PageKind:
-            writable, dirty = entry & _WRITE == _WRITE, entry & _DIRTY == _DIRTY
-            told = attributes[_memory_type(entry, 1)]
-            return kind_of(4096, True, writable, writable or not protected, True, executable, dirty, told)
-
-        kinds: dict[int, PageKind] = {}
-
-        def small_page(table: Table, address: int, access: Access) -> Page | None:
-            entry = read_entry(table.address + (address >> 9 & 0xFF8))
-            allowed = entry & (table.rights | ~_RIGHTS)
-            if allowed & wanted[access] != wanted[access] or entry & reserved:
-                return None
-            key = allowed & _KIND | table.executable
-            found = kinds.get(key)
-            if found is None:
-                found = kinds[key] = kind(allowed, table.executable and not entry & _NO_EXECUTE)
-            page = _new(Page)
-            page.host, page.kind = entry & _TABLE, found
-            return page
-
-        return small_page
-
-    def read_entry(self, where: int, snooped: int) -> int:
-        """One 64-bit entry, by way of the processors' caches where the walk is snooped. Raises MemoryAccessError."""
-        return (self.memory if snooped else self.unsnooped).read_u64(where)
-
-    def place_of(self, tables: Directory, address: int, level: int) -> Place:
-        """Where the entry at `address` really is; where nested, by way of the second stage (spec 3.8).
+    def place_of(self, tables: FirstStageRoot, address: int, level: int) -> tuple[int, Leaf | None]:
+        """Where the entry at `address` is in host memory; where nested, by way of the second stage (spec 3.8).
 
         Raises Blocked: SFS.5 to SFS.7, SSS.*.
         """
         second = tables.second
         if second is None:
-            return Place(address, None)
-        if not self.second_stage.covers(second, address):
+            return address, None
+        # SFS.5: a first-stage table is beyond the guest address width.
+        if address >> self.second_stage.reach(second):
             raise Blocked(FaultReason.SFS_5)
+        # SFS.6 for the top table, SFS.7 below: the second stage does not permit to read it.
         unreadable = FaultReason.SFS_6 if level == tables.levels else FaultReason.SFS_7
         try:
-            leaf = self.second_stage.walk(second, address, _READS)
+            leaf = self.second_stage.find(second, address, _READS)
         except Blocked as condition:
             absent = condition.reason is FaultReason.SSS_2 and self.policy.nested_absent_is_no_permission
             if absent or condition.reason is FaultReason.SGN_7:
                 raise Blocked(unreadable) from None
             raise
-        page, _, _ = leaf
-        if not page.kind.readable:
+        if not leaf.page.kind.readable:
             raise Blocked(unreadable)
-        self.second_stage.mark_page(second, leaf, dirty=False)
-        return Place(page.host | address & page.kind.size - 1, leaf)
+        self.second_stage.mark(second, leaf, dirty=False)
+        return leaf.page.host | address & leaf.page.kind.size - 1, leaf
 
-    def mark_page(self, tables: Directory, found: Found, *, dirty: bool) -> Page:
-        """Record the access in the page's own entry; the page as it is from then on."""
-        self.mark(tables, found.place, found.entry, dirty=dirty)
-        return Page(found.page.host, found.page.kind.but(dirty=dirty))
+    def read(self, tables: FirstStageRoot, entry_format: PagingFormat, where: int) -> int:
+        """One entry. Raises Blocked."""
+        try:
+            return self.read_entry(entry_format, where, tables.snooped)
+        except MemoryAccessError:
+            # SFS.4 for the top table, SFS.1 below: the entry could not be read.
+            is_top = entry_format.level == tables.levels
+            raise Blocked(tables.codes.top_unreadable if is_top else tables.codes.unreadable) from None
 
-    def mark(self, tables: Directory, place: Place, entry: int, *, dirty: bool) -> None:
-        """Set A, EA where it is kept, and D, all in one update; nothing is written when they are set already."""
-        bits = _ACCESSED | (_EXTENDED if tables.extended else 0) | (_DIRTY if dirty else 0)
+    def read_entry(self, entry_format: PagingFormat, where: int, snooped: int) -> int:
+        """The bits of an entry. Raises MemoryAccessError."""
+        return self.access.read(entry_format, where, snooped)
+
+    def check_entry(
+        self, tables: FirstStageRoot, entry_format: PagingFormat, rights: int, entry: int, intent: Intent
+    ) -> int:
+        """What is left of the rights behind an entry. Raises Blocked."""
+        # SFS.2: the entry is not present, and all its other bits are ignored.
+        if not entry & entry_format.present:
+            raise Blocked(FaultReason.SFS_2)
+        rights &= entry & (_USER | _WRITE) | (0 if entry & _NO_EXECUTE else _EXECUTE)
+        if self.policy.permission_per_level:
+            # SGN.2, SGN.6 before the entry's reserved bits, SGN.3 after them (doubt D-4).
+            kind = self.kind(tables, entry_format, rights, entry)
+            tables.codes.check(kind, intent._replace(execute=False))
+        # SFS.3: a reserved bit is set in a present entry.
+        if entry & entry_format.reserved(entry):
+            raise Blocked(FaultReason.SFS_3)
+        if self.policy.permission_per_level:
+            tables.codes.check(kind, intent)
+        return rights
+
+    def kind(self, tables: FirstStageRoot, entry_format: PagingFormat, rights: int, entry: int) -> PageKind:
+        """What a page is that this entry maps, with the rights of all levels; a page that is present is readable."""
+        writable = rights & _WRITE == _WRITE
+        return kind_of(
+            entry_format.page_size,
+            True,
+            writable,
+            writable or not tables.write_protect,
+            rights & _USER == _USER,
+            rights & _EXECUTE == _EXECUTE,
+            entry & _DIRTY == _DIRTY,
+            tables.attributes[_memory_type(entry, entry_format.level)],
+        )
+
+    def judge(self, tables: FirstStageRoot, table: Table, entry: int, intent: Intent) -> PageKind:
+        """What a last table's entry makes of the page it maps. Raises Blocked."""
+        entry_format = tables.formats[1]
+        rights = self.check_entry(tables, entry_format, table.rights, entry, intent)
+        return self.kind(tables, entry_format, rights, entry)
+
+    def unmarked(self, tables: FirstStageRoot, entry: int, *, dirty: bool) -> int:
+        """The bits that an access has still to set in an entry: A, EA where it is kept, D for the page of a write."""
+        return (_ACCESSED | (_EXTENDED if tables.extended else 0) | (_DIRTY if dirty else 0)) & ~entry
+
+    def faulty_kind(self, tables: FirstStageRoot, reason: FaultReason) -> PageKind | None:
+        """Not even caching mode caches what a first stage does not map (spec 6.1)."""
+        return None
+
+    def mark(self, tables: FirstStageRoot, leaf: Leaf, *, dirty: bool) -> Page:
+        """Record the access in the entries that map the page; the page as it is from then on."""
+        missing = self.unmarked(tables, leaf.entry, dirty=dirty)
+        self.set_bits(tables, leaf.format, leaf.where, leaf.entry, missing, leaf.within)
+        if leaf.behind is not None and tables.second is not None:
+            self.second_stage.mark(tables.second, leaf.behind, dirty=dirty)
+        return Page(leaf.page.host, leaf.page.kind.but(dirty=dirty))
+
+    def set_bits(
+        self,
+        tables: FirstStageRoot,
+        entry_format: PagingFormat,
+        where: int,
+        entry: int,
+        bits: int,
+        within: Leaf | None,
+    ) -> None:
+        """Set bits of an entry, all in one update; nothing is written where they are set already. Raises Blocked."""
         if entry & bits == bits:
             return
+        # SFS.9: the entry needs an update, but the walk is not snooped.
         if not tables.snooped:
             raise Blocked(FaultReason.SFS_9)
-        if place.within is not None and tables.second is not None:
-            page, where, _ = place.within
-            if not page.kind.writable:
+        if within is not None and tables.second is not None:
+            # SFS.8: the second stage does not permit to write to the table.
+            if not within.page.kind.writable:
                 raise Blocked(FaultReason.SFS_8)
-            # The second stage sees the update as a write to the page of tables.
-            leaf = page, where, self.second_stage.read_entry(where, tables.snooped)
-            self.second_stage.mark_page(tables.second, leaf, dirty=True)
+            # The second stage sees the update as a write to the page that the table is in.
+            entry_now = self.second_stage.read_entry(within.format, within.where, tables.snooped)
+            self.second_stage.mark(tables.second, within._replace(entry=entry_now), dirty=True)
         try:
-            self.memory.write(place.host, (entry | bits).to_bytes(8, "little"))
+            self.access.update(entry_format, where, entry | bits)
         except MemoryAccessError:
+            # SFS.10: the entry could not be updated.
             raise Blocked(FaultReason.SFS_10) from None
 
 
@@ -242,19 +212,19 @@ def _memory_type(entry: int, level: int) -> int:
     return entry >> 3 & 3 | entry >> (_PAT_LARGE if level > 1 else _PAT_SMALL) - 2 & 4
 
 
-def is_canonical(address: int, levels: int) -> bool:
-    """Whether the bits above what `levels` can index all equal the top one they can (spec 3.6.1)."""
-    above = address >> 11 + 9 * levels
-    return above in (0, (1 << 53 - 9 * levels) - 1)
-
-
-def check(kind: PageKind, intent: Intent) -> None:
-    """Whether a page that a first stage maps permits the request (spec 3.6.1). Raises Blocked: SGN.2, 3, 6, 7."""
-    if intent.user and not kind.user:
-        raise Blocked(FaultReason.SGN_2)
-    if intent.write and not (kind.writable if intent.user else kind.supervisor_writable):
-        raise Blocked(FaultReason.SGN_6)
-    if intent.read and not kind.readable:
-        raise Blocked(FaultReason.SGN_7)
-    if intent.execute and not kind.executable:
-        raise Blocked(FaultReason.SGN_3)
+def combine(first: Page, second: Page, guest: int) -> Page:
+    """A nested translation: the smaller of the two pages, and the permissions of both (spec 3.8)."""
+    one, other = first.kind, second.kind
+    size = min(one.size, other.size)
+    host = second.host | guest & other.size - 1
+    kind = kind_of(
+        size,
+        one.readable and other.readable,
+        one.writable and other.writable,
+        one.supervisor_writable and other.writable,
+        one.user,
+        one.executable,
+        one.dirty and other.dirty,
+        nested(one.attributes, other.attributes),
+    )
+    return Page(host & -size, kind)

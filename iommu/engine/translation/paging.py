@@ -1,69 +1,145 @@
-"""What both stages of paging share: what a request wants of a page, and what a walk hands back."""
+"""What both stages of paging share: the leaf of a walk, and how one stage translates a request."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from iommu.engine.caches.page import Page
-from iommu.engine.request import INTERRUPT_RANGE, Access, AddressType, DmaRequest, Outcome, blocked, unmapped
+from iommu.engine.caches.caches import Caches
+from iommu.engine.caches.page import Intent, Page, PageKind
+from iommu.engine.caches.tables import Root, SecondStageRoot, Table
+from iommu.engine.capabilities import Capabilities
+from iommu.engine.formats import PagingFormat
+from iommu.engine.reasons import Blocked, FaultReason
+from iommu.engine.request import DmaRequest, Outcome, in_interrupt_range
 
 
-class Intent(NamedTuple):
-    """What a request needs of the page it lands in.
+class Leaf(NamedTuple):
+    """The end of a walk: a page whose own entry is not marked yet.
 
     Attributes:
-        read, write, execute: permissions it cannot do without.
-        any_will_do: a zero-length read on a unit with CAP.ZLR, or a translation request: R or W is enough.
-        user: it is not privileged.
-        dirties: it writes if it may: a translation request without the no-write flag counts as a write.
+        page: the translation.
+        where: the address of the entry that maps it, in host memory.
+        entry: its bits.
+        format: its format.
+        within: in a nested walk, the second stage's leaf for the table that the entry is in.
+        behind: in a nested walk, the second stage's leaf for the page.
     """
 
-    read: bool
-    write: bool
-    execute: bool = False
-    any_will_do: bool = False
-    user: bool = True
-    dirties: bool = False
-
-    def lacks(self, readable: int, writable: int) -> bool:
-        """Whether these permissions are not enough."""
-        if self.any_will_do:
-            return not (readable or writable)
-        return bool((self.read and not readable) or (self.write and not writable))
+    page: Page
+    where: int
+    entry: int
+    format: PagingFormat
+    within: Leaf | None = None
+    behind: Leaf | None = None
 
 
-def intent_of(
-    request: DmaRequest, *, privileged: bool, execute: bool, zero_length_read: bool, no_write: bool
-) -> Intent:
-    """What `request` needs; the arguments say which of its wishes count on this unit and in this mode."""
-    if request.address_type is AddressType.TRANSLATION_REQUEST:
-        return Intent(False, False, execute, True, not privileged, not (request.no_write and no_write))
-    return Intent(
-        read=request.access is not Access.WRITE,
-        write=request.access is not Access.READ,
-        execute=execute,
-        any_will_do=request.length == 0 and zero_length_read,
-        user=not privileged,
-        dirties=request.access is not Access.READ,
-    )
+class Stage(Protocol):
+    """FirstStage, which may be nested in a second one, or SecondStage. `tables` is a root of the stage's own kind."""
+
+    def check_address(self, tables: Any, address: int) -> None:
+        """Whether the stage maps such addresses at all. Raises Blocked."""
+        ...
+
+    def find(self, tables: Any, address: int, intent: Intent) -> Leaf:
+        """The page that maps an address. Raises Blocked."""
+        ...
+
+    def mark(self, tables: Any, leaf: Leaf, *, dirty: bool) -> Page:
+        """Record the access in the entries that map the page; the page as it is from then on. Raises Blocked."""
+        ...
+
+    def judge(self, tables: Any, table: Table, entry: int, intent: Intent) -> PageKind:
+        """What a last table's entry makes of the page it maps. Raises Blocked."""
+        ...
+
+    def unmarked(self, tables: Any, entry: int, *, dirty: bool) -> int:
+        """The bits that an access has still to set in the entry of its page."""
+        ...
+
+    def reach(self, tables: Any) -> int:
+        """Addresses of so many bits are within what the stage maps; a larger one takes `check_address`."""
+        ...
+
+    def faulty_kind(self, tables: Any, reason: FaultReason) -> PageKind | None:
+        """What caching mode caches where a walk has ended so; None for nothing."""
+        ...
 
 
-Leaf = tuple[Page, int, int]
-"""The end of a walk: the page, and where the entry stands that maps it, and its bits: it may have to be marked."""
+class Paging:
+    """Translation by one stage: the same for legacy mode, second stage and first stage. The modes derive from it."""
+
+    def __init__(self, capabilities: Capabilities, caches: Caches, *, keep_faulty: bool) -> None:
+        self.capabilities, self.caches, self.keep_faulty = capabilities, caches, keep_faulty
+
+    def translate_stage(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Outcome:
+        """The outcome of a request that `tables` map. Raises Blocked."""
+        stage.check_address(tables, request.address)
+        page = self.cached_page(tables, intent, request.address)
+        if page is not None:
+            self.check(tables, page.kind, intent)
+            return self.answer(self.outcome(tables, page, intent, request), page, request)
+        leaf = self.walk(stage, tables, intent, request)
+        self.check(tables, leaf.page.kind, intent)
+        outcome = self.outcome(tables, leaf.page, intent, request)
+        page = stage.mark(tables, leaf, dirty=dirties(leaf.page.kind, intent))
+        if not self.caches_early(tables):
+            self.caches.iotlb.fill(tables.domain_id, tables.pasid, request.address, page)
+        return self.answer(outcome, page, request)
+
+    def cached_page(self, tables: Root, intent: Intent, address: int) -> Page | None:
+        """The IOTLB's page; none where a write has still to be recorded in the tables."""
+        page = self.caches.iotlb.find(tables.domain_id, tables.pasid, address)
+        return None if page is None or (intent.dirties and not page.kind.dirty) else page
+
+    def check(self, tables: Root, kind: PageKind, intent: Intent) -> None:
+        """Whether the page permits the request, or is one at all (caching mode). Raises Blocked."""
+        if kind.fault is not None:
+            raise Blocked(kind.fault)
+        tables.codes.check(kind, intent)
+
+    def walk(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Leaf:
+        """The page, from the tables. In caching mode, what is not present or erroneous is cached (spec 6.1)."""
+        try:
+            leaf = stage.find(tables, request.address, intent)
+        except Blocked as condition:
+            kind = stage.faulty_kind(tables, condition.reason) if self.keep_faulty else None
+            if kind is not None:
+                self.caches.iotlb.fill(tables.domain_id, tables.pasid, request.address, Page(0, kind))
+            raise
+        if self.caches_early(tables):
+            self.caches.iotlb.fill(tables.domain_id, tables.pasid, request.address, leaf.page)
+        return leaf
+
+    def caches_early(self, tables: Root) -> bool:
+        """Caching mode caches a page before it is known whether the request may use it.
+
+        Not where the page's own entry has still to be marked: the cached page could be used then without that.
+        """
+        return self.keep_faulty and isinstance(tables, SecondStageRoot) and not tables.marks
+
+    def outcome(self, tables: Root, page: Page, intent: Intent, request: DmaRequest) -> Outcome:
+        """The host address within the page. Raises Blocked."""
+        host = page.host | request.address & page.kind.size - 1
+        # LGN.4, SGN.8: no DMA may reach the interrupt range through a translation (3.14).
+        if self.reaches_interrupt_range(page, host):
+            raise Blocked(tables.codes.interrupt_range)
+        outcome = Outcome(host, page.kind.grant)
+        if intent.user and not intent.execute:
+            return outcome
+        writable = page.kind.writable if intent.user else page.kind.supervisor_writable
+        return outcome.replace(writable=writable, executable=intent.execute and page.kind.executable)
+
+    def reaches_interrupt_range(self, page: Page, host: int) -> bool:
+        """Whether the address itself, not just its page, is in the range (spec 3.14)."""
+        return in_interrupt_range(host)
+
+    def answer(self, outcome: Outcome, page: Page, request: DmaRequest) -> Outcome:
+        """A translation request that will not write is granted write permission only where D is set already."""
+        if request.no_write and self.capabilities.no_write_requests and not page.kind.dirty:
+            return outcome.replace(writable=False)
+        return outcome
 
 
-def in_interrupt_range(host: int) -> bool:
-    """Whether a host address lies in the interrupt address range."""
-    return host >> 20 == INTERRUPT_RANGE
-
-
-def as_translated(request: DmaRequest, host_address_width: int) -> Outcome:
-    """A translated request is not walked; an address that no translation can have given it is blocked (spec 4.2)."""
-    if request.address >> host_address_width or in_interrupt_range(request.address):
-        return blocked()
-    return unmapped(request.address)
-
-
-def through(host: int, page: Page) -> Outcome:
-    """The outcome of a request that a page maps."""
-    return Outcome(host, page.kind.grant)
+def dirties(kind: PageKind, intent: Intent) -> bool:
+    """Whether the request is recorded as a write: it is one, or may become one by what it is granted."""
+    return intent.dirties and (kind.writable if intent.user else kind.supervisor_writable)

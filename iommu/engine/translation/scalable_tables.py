@@ -4,111 +4,59 @@ from __future__ import annotations
 
 from iommu.engine.attributes import Attributes, of_first_stage, of_second_stage
 from iommu.engine.caches.caches import Caches
-from iommu.engine.caches.page import FaultyEntry, Process, ScalableContext
+from iommu.engine.caches.entries import PasidContext, ScalableContext, read_through
+from iommu.engine.caches.tables import SECOND_STAGE, FirstStageRoot, SecondStageRoot
 from iommu.engine.capabilities import Capabilities
+from iommu.engine.formats import EntryFormat, Formats
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import DmaRequest, SourceId
-from iommu.engine.translation.fast_path import Shortcut, Shortcuts
-from iommu.engine.translation.first_stage import Directory, FirstStage
-from iommu.engine.translation.legacy import LEVELS
-from iommu.engine.translation.second_stage import SCALABLE, SecondStage, Tables
+from iommu.engine.table_access import TableAccess
 from iommu.errors import MemoryAccessError
-from iommu.memory import Memory
-from iommu.structures import (
-    PasidDirectoryEntry,
-    PasidEntry,
-    PasidTranslationType,
-    ScalableContextEntry,
-    ScalableRootHalf,
-)
+from iommu.structures import PasidDirectoryEntry, PasidEntry, ScalableContextEntry, ScalableRootHalf
 
-FIRST, SECOND = PasidTranslationType.FIRST_STAGE, PasidTranslationType.SECOND_STAGE
-NESTED, PASS = PasidTranslationType.NESTED, PasidTranslationType.PASS_THROUGH
-
-# What makes an entry faulty as such, whoever asks; one that cannot be read is none.
-_FAULTY_ENTRIES = (
-    FaultReason.SRT_2,
-    FaultReason.SRT_3,
-    FaultReason.SCT_2,
-    FaultReason.SCT_3,
-    FaultReason.SPD_2,
-    FaultReason.SPD_3,
-    FaultReason.SPT_2,
-    FaultReason.SPT_3,
-    FaultReason.SPT_4,
-)
+_PAT = PasidEntry.PA0.lsb
 
 
 class ScalableTables:
-    """Finds the context of a device and the process behind a PASID. `root_table` is what SRTP latched."""
+    """Finds the context of a device, and that of a PASID. `root_table` is what SRTP latched."""
 
     def __init__(
-        self,
-        memory: Memory,
-        capabilities: Capabilities,
-        policy: Policy,
-        first_stage: FirstStage,
-        second_stage: SecondStage,
-        caches: Caches,
-        shortcuts: Shortcuts,
+        self, access: TableAccess, capabilities: Capabilities, policy: Policy, formats: Formats, caches: Caches
     ) -> None:
-        self._shortcuts = shortcuts
-        self.memory, self.capabilities, self.policy = memory, capabilities, policy
-        self.first_stage, self.second_stage, self.caches = first_stage, second_stage, caches
+        self.access, self.capabilities, self.policy = access, capabilities, policy
+        self.formats, self.caches = formats, caches
         self.root_table = 0
-        self.caches_faulting = capabilities.caching_mode and policy.cache_faulting
-        self.find_context, self._find_process = caches.scalable_contexts.find, caches.pasids.find
-        self._pasid_bits = capabilities.pasid_bits
-        width, offered = capabilities.host_address_width, capabilities.offered
-        self._root_reserved = ScalableRootHalf.reserved_mask(width)
-        self._context_reserved = ScalableContextEntry.reserved_mask(width, offered)
-        if policy.rid_pasid_must_be_zero and not capabilities.rid_pasid:
-            self._context_reserved |= ScalableContextEntry.RID_PASID.mask
-        self._directory_reserved = PasidDirectoryEntry.reserved_mask(width)
-        self._pasid_reserved = PasidEntry.reserved_mask(width, offered) | self._reserved_by_stage()
-
-    def _reserved_by_stage(self) -> int:
-        """Fields of the PASID-table entry that belong to what this unit does not have (spec 9.6)."""
-        mask = PasidEntry.DID.mask & ~PasidEntry.make(DID=(1 << self.capabilities.domain_id_bits) - 1)
-        if not self.capabilities.second_stage:
-            mask |= PasidEntry.AW.mask | PasidEntry.SSPTPTR.mask
-        if not self.capabilities.first_stage:
-            first = (PasidEntry.FSPTPTR, PasidEntry.EAFE, PasidEntry.WPE, PasidEntry.FSPM)
-            mask |= sum(part.mask for part in (*first, PasidEntry.ERE, PasidEntry.SRE))
-        if self.policy.withdrawn_bits_reserved:
-            mask |= PasidEntry.NXE.mask | PasidEntry.SMEP.mask | PasidEntry.SSEE.mask
-        return mask
+        self.keep_faulty = capabilities.caching_mode and policy.cache_faulting
+        self._snooped = int(capabilities.scalable_coherent or capabilities.coherent)
 
     # Root and context entry (spec 9.2, 9.4).
 
     def context_of(self, source_id: SourceId) -> ScalableContext:
         """The context of a device, from the cache or from memory. Raises Blocked: SRT.*, SCT.1 to SCT.3."""
-        context = self.caches.scalable_contexts.find(source_id)
-        if isinstance(context, FaultyEntry):
-            raise Blocked(context.reason, context.fpd)
-        if context is None:
-            try:
-                context = self.decode_context(self.context_entry(source_id))
-            except Blocked as condition:
-                if self.caches_faulting and condition.reason in _FAULTY_ENTRIES:
-                    self.caches.scalable_contexts.fill(source_id, FaultyEntry(condition.reason, condition.fpd))
-                raise
-            self.caches.scalable_contexts.fill(source_id, context)
-        return context
+        return read_through(
+            self.caches.scalable_contexts,
+            source_id,
+            lambda: self.decode_context(self.context_entry(source_id)),
+            keep_faulty=self.keep_faulty,
+        )
 
     def context_entry(self, source_id: SourceId) -> int:
-        """The context entry in memory, present and without reserved bits."""
+        """The context entry in memory, present and without reserved bits. Raises Blocked."""
         half = self.read_root(self.root_table + 16 * source_id.bus + 8 * (source_id.devfn >> 7))
+        # SRT.2: the half of the root entry is not present.
         if not ScalableRootHalf.P.get(half):
             raise Blocked(FaultReason.SRT_2)
-        if half & self._root_reserved:
+        # SRT.3: a reserved bit is set in it.
+        if half & self.formats.scalable_root.reserved(half):
             raise Blocked(FaultReason.SRT_3)
         entry = self.read_context(ScalableRootHalf.CTP.get(half) + 32 * (source_id.devfn & 0x7F))
         fpd = ScalableContextEntry.FPD.get(entry)
+        # SCT.2: the context entry is not present.
         if not ScalableContextEntry.P.get(entry):
             raise Blocked(FaultReason.SCT_2, fpd)
-        if entry & self._context_reserved:
+        # SCT.3: a reserved bit is set in a present context entry.
+        if entry & self.formats.scalable_context.reserved(entry):
             raise Blocked(FaultReason.SCT_3, fpd)
         return entry
 
@@ -128,103 +76,99 @@ class ScalableTables:
 
     def admit(self, context: ScalableContext, request: DmaRequest) -> int:
         """The PASID that counts, if the context takes such a request (spec 7.1.3). Raises Blocked: SCT.4 to SCT.9."""
+        # SCT.5: a translation or translated request while device-TLBs are not enabled.
         if request.address_type and not context.device_tlb_enabled:
             raise Blocked(FaultReason.SCT_5)
         if request.pasid is None:
+            # SCT.9, or SCT.4 (doubt D-5): RID_PASID is beyond the PASID directory.
             if context.rid_pasid >= context.pasids:
                 beyond_is_invalid = self.policy.rid_pasid_beyond_is_invalid
                 raise Blocked(FaultReason.SCT_4 if beyond_is_invalid else FaultReason.SCT_9)
             return context.rid_pasid
+        self.admit_pasid(context, request.pasid)
+        return request.pasid
+
+    def admit_pasid(self, context: ScalableContext, pasid: int) -> None:
+        """Whether the context takes requests with this PASID. Raises Blocked: SCT.6, SCT.7."""
+        # SCT.6: a request with a PASID while PASIDs are not enabled.
         if not context.pasid_enabled:
             raise Blocked(FaultReason.SCT_6)
-        if request.pasid >= context.pasids or request.pasid >> self.capabilities.pasid_bits:
+        # SCT.7: the PASID is beyond the PASID directory, or has more bits than the unit.
+        if pasid >= context.pasids or pasid >> self.capabilities.pasid_bits:
             raise Blocked(FaultReason.SCT_7)
-        return request.pasid
 
     # PASID directory and PASID table (spec 9.5, 9.6).
 
-    def process_of(self, context: ScalableContext, source_id: SourceId, pasid: int) -> Process:
-        """The process behind a PASID, from the cache or from memory. Raises Blocked: SPD.*, SPT.1 to SPT.4."""
-        process = self.caches.pasids.find((source_id, pasid))
-        if isinstance(process, FaultyEntry):
-            raise Blocked(process.reason, process.fpd)
-        if process is None:
-            try:
-                process = self.pasid_entry(context, pasid)
-            except Blocked as condition:
-                if self.caches_faulting and condition.reason in _FAULTY_ENTRIES:
-                    self.caches.pasids.fill((source_id, pasid), FaultyEntry(condition.reason, condition.fpd))
-                raise
-            self.caches.pasids.fill((source_id, pasid), process)
-        return process
+    def pasid_context_of(self, context: ScalableContext, source_id: SourceId, pasid: int) -> PasidContext:
+        """The context of a PASID, from the cache or from memory. Raises Blocked: SPD.*, SPT.1 to SPT.4."""
+        return read_through(
+            self.caches.pasids,
+            (source_id, pasid),
+            lambda: self.pasid_entry(context, pasid),
+            keep_faulty=self.keep_faulty,
+        )
 
-    def pasid_entry(self, context: ScalableContext, pasid: int) -> Process:
+    def pasid_entry(self, context: ScalableContext, pasid: int) -> PasidContext:
         """The PASID-table entry in memory, present, without reserved bits, and of a kind this unit supports."""
         directory = self.read_directory(context.directory + 8 * (pasid >> 6))
         fpd = context.fpd | PasidDirectoryEntry.FPD.get(directory)
+        # SPD.2: the PASID directory entry is not present.
         if not PasidDirectoryEntry.P.get(directory):
             raise Blocked(FaultReason.SPD_2, fpd)
-        if directory & self._directory_reserved:
+        # SPD.3: a reserved bit is set in a present PASID directory entry.
+        if directory & self.formats.directory.reserved(directory):
             raise Blocked(FaultReason.SPD_3, fpd)
         entry = self.read_pasid(PasidDirectoryEntry.SMPTBLPTR.get(directory) + 64 * (pasid & 0x3F))
         fpd |= PasidEntry.FPD.get(entry)
+        # SPT.2: the PASID-table entry is not present.
         if not PasidEntry.P.get(entry):
             raise Blocked(FaultReason.SPT_2, fpd)
-        if entry & self._pasid_reserved:
+        # SPT.3: a reserved bit is set in a present PASID-table entry.
+        if entry & self.formats.pasid.reserved(entry):
             raise Blocked(FaultReason.SPT_3, fpd)
-        if not self.is_supported(PasidEntry(entry)):
+        # SPT.4: the unit does not support the translation type, the address width or the paging mode.
+        if self.formats.stages(entry) is None:
             raise Blocked(FaultReason.SPT_4, fpd)
-        return self.decode_process(PasidEntry(entry), pasid, fpd)
+        return self.decode_pasid(PasidEntry(entry), pasid, fpd)
 
-    def is_supported(self, entry: PasidEntry) -> bool:
-        """Whether the unit has the stages the entry asks for, in the depths it asks for."""
-        offered: dict[int, bool] = {
-            FIRST: self.capabilities.first_stage,
-            SECOND: self.capabilities.second_stage,
-            NESTED: self.capabilities.nested,
-            PASS: self.capabilities.pass_through,
-        }
-        if not offered.get(entry.PGTT):
-            return False
-        if entry.PGTT in (SECOND, NESTED) and LEVELS.get(entry.AW, 0) not in self.capabilities.levels:
-            return False
-        five_levels = self.capabilities.first_stage_5_level
-        return not (entry.PGTT in (FIRST, NESTED) and entry.FSPM > five_levels)
-
-    def decode_process(self, entry: PasidEntry, pasid: int, fpd: int) -> Process:
+    def decode_pasid(self, entry: PasidEntry, pasid: int, fpd: int) -> PasidContext:
         """The stages the entry names, ready to be walked."""
+        first_levels, second_levels = self.formats.stages(entry.raw) or (0, 0)
         typed = self.capabilities.memory_types
         snooped, uncacheable = bool(entry.PGSNP), typed and bool(entry.CD)
-        second = self.second_tables(entry) if entry.PGTT in (SECOND, NESTED) else None
+        second = self.second_root(entry, second_levels) if second_levels else None
         first = None
-        if entry.PGTT in (FIRST, NESTED):
-            first = Directory(
+        if first_levels:
+            first = FirstStageRoot(
                 address=entry.FSPTPTR,
-                levels=4 + entry.FSPM,
+                levels=first_levels,
                 domain_id=entry.DID,
                 pasid=pasid,
+                formats=self.formats.first_stage(nested=second is not None, extended=bool(entry.EAFE)),
                 write_protect=entry.WPE,
                 extended=entry.EAFE,
                 snooped=self.is_snooped(entry),
                 second=second,
                 attributes=of_first_stage(
-                    snooped=snooped, pat=_pat(entry) if typed else None, uncacheable=uncacheable
+                    snooped=snooped, pat=entry.raw >> _PAT & 0xFFFF_FFFF if typed else None, uncacheable=uncacheable
                 ),
             )
         attributes = Attributes(snooped, uncacheable=uncacheable)
-        shortcut = self.shortcut_of(first, second)
-        return Process(entry.DID, first, second, entry.ERE, entry.SRE, attributes, entry.raw, fpd, shortcut)
+        return PasidContext(entry.DID, first, second, entry.ERE, entry.SRE, attributes, entry.raw, fpd)
 
-    def second_tables(self, entry: PasidEntry) -> Tables:
+    def second_root(self, entry: PasidEntry, levels: int) -> SecondStageRoot:
         """The second stage the entry names."""
-        typed = self.capabilities.memory_types
+        typed = self.capabilities.memory_types and bool(entry.EMTE)
         attributes = of_second_stage(
             snooped=bool(entry.PGSNP),
-            typed=typed and bool(entry.EMTE),
-            uncacheable=typed and bool(entry.CD),
+            typed=typed,
+            uncacheable=self.capabilities.memory_types and bool(entry.CD),
         )
-        marks, snooped = entry.SSADE, self.is_snooped(entry)
-        return Tables(entry.SSPTPTR, LEVELS[entry.AW], entry.DID, SCALABLE, attributes, marks, snooped)
+        formats = self.formats.second_stage(marks=bool(entry.SSADE), typed=typed)
+        snooped = self.is_snooped(entry)
+        return SecondStageRoot(
+            entry.SSPTPTR, levels, entry.DID, formats, SECOND_STAGE, attributes, entry.SSADE, snooped
+        )
 
     def is_snooped(self, entry: PasidEntry) -> int:
         """Whether the walk is coherent, so that entries can be updated by it."""
@@ -232,37 +176,28 @@ class ScalableTables:
             return int(self.capabilities.coherent)
         return entry.PWSNP
 
-    def shortcut_of(self, first: Directory | None, second: Tables | None) -> Shortcut | None:
-        """The short way through one stage."""
-        if first is not None and second is None:
-            return self._shortcuts.by_first_stage(first)
-        if second is not None and first is None:
-            return self._shortcuts.by_second_stage(second)
-        return None
-
     def read_root(self, where: int) -> int:
         """Half a root entry, 64 bits. Raises Blocked."""
-        return self._read(where, 8, FaultReason.SRT_1)
+        # SRT.1: it could not be read.
+        return self._read(self.formats.scalable_root, where, FaultReason.SRT_1)
 
     def read_context(self, where: int) -> int:
         """A context entry, 256 bits. Raises Blocked."""
-        return self._read(where, 32, FaultReason.SCT_1)
+        # SCT.1: it could not be read.
+        return self._read(self.formats.scalable_context, where, FaultReason.SCT_1)
 
     def read_directory(self, where: int) -> int:
         """A PASID directory entry, 64 bits. Raises Blocked."""
-        return self._read(where, 8, FaultReason.SPD_1)
+        # SPD.1: it could not be read.
+        return self._read(self.formats.directory, where, FaultReason.SPD_1)
 
     def read_pasid(self, where: int) -> int:
-        """A PASID table entry, 512 bits. Raises Blocked."""
-        return self._read(where, 64, FaultReason.SPT_1)
+        """A PASID-table entry, 512 bits. Raises Blocked."""
+        # SPT.1: it could not be read.
+        return self._read(self.formats.pasid, where, FaultReason.SPT_1)
 
-    def _read(self, where: int, length: int, unreadable: FaultReason) -> int:
+    def _read(self, entry_format: EntryFormat, where: int, unreadable: FaultReason) -> int:
         try:
-            return int.from_bytes(self.memory.read(where, length), "little")
+            return self.access.read(entry_format, where, self._snooped)
         except MemoryAccessError:
             raise Blocked(unreadable) from None
-
-
-def _pat(entry: PasidEntry) -> int:
-    """The page attribute table, its 32 bits."""
-    return entry.raw >> PasidEntry.PA0.lsb & 0xFFFF_FFFF

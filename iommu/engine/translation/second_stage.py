@@ -2,249 +2,152 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from iommu.engine.attributes import PLAIN, Attributes, second_stage_index
-from iommu.engine.caches.caches import Iotlb, StructureCache
-from iommu.engine.caches.page import Page, PageKind, Table, kind_of
+from iommu.engine.attributes import PLAIN, second_stage_index
+from iommu.engine.caches.caches import StructureCache
+from iommu.engine.caches.page import Intent, Page, PageKind, kind_of
+from iommu.engine.caches.tables import SecondStageRoot, Table
 from iommu.engine.capabilities import Capabilities
+from iommu.engine.formats import PagingFormat, is_page
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
-from iommu.engine.request import Access
-from iommu.engine.translation.fast_path import SmallPage
-from iommu.engine.translation.paging import Intent, Leaf
+from iommu.engine.table_access import TableAccess
+from iommu.engine.translation.paging import Leaf
 from iommu.errors import MemoryAccessError
-from iommu.memory import Memory
-from iommu.structures import (
-    SecondStage1GPage,
-    SecondStage2MPage,
-    SecondStage4KPage,
-    SecondStageEntry,
-    SecondStageTable,
-)
+from iommu.structures import SecondStageEntry, SecondStageTable
 
-_PAGES: dict[int, type[SecondStage4KPage] | type[SecondStage2MPage] | type[SecondStage1GPage]] = {
-    1: SecondStage4KPage,
-    2: SecondStage2MPage,
-    3: SecondStage1GPage,
-}
-_PAGE_MASK = {level: layout.ADDR.mask for level, layout in _PAGES.items()}
-
-# An entry with neither R nor W is not present, and all its other bits are ignored.
-_PRESENT = SecondStageEntry.R.mask | SecondStageEntry.W.mask
-_PAGE_SIZE = SecondStage2MPage.PS.mask
-_TABLE = SecondStageTable.ADDR.mask
 _READ, _WRITE = SecondStageEntry.R.mask, SecondStageEntry.W.mask
-# Without the call of a constructor: there is a page for every request of the short way that is new.
-_new = object.__new__
-
-# What makes a small page what it is.
-_KIND = (
-    _PRESENT
-    | SecondStageEntry.D.mask
-    | SecondStageEntry.EMT.mask
-    | SecondStageEntry.IPAT.mask
-    | SecondStage4KPage.SNP.mask
-)
+_RIGHTS = _READ | _WRITE
 _ACCESSED, _DIRTY = SecondStageEntry.A.mask, SecondStageEntry.D.mask
-
-
-class Codes(NamedTuple):
-    """The fault reasons of one mode."""
-
-    top_unreadable: FaultReason
-    unreadable: FaultReason
-    reserved: FaultReason
-    no_write: FaultReason
-    no_read: FaultReason
-    not_present: FaultReason | None
-    """None where "not present" is told as a missing permission."""
-
-    def permission_of(self, intent: Intent, readable: int, writable: int) -> FaultReason:
-        """Which permission is missing. An AtomicOp that lacks both is told as a write (doubt D-29)."""
-        return self.no_write if intent.write and not writable else self.no_read
-
-    def absent(self, intent: Intent) -> FaultReason:
-        """Nothing is mapped."""
-        return self.not_present or self.permission_of(intent, 0, 0)
-
-
-LEGACY = Codes(FaultReason.LCT_4, FaultReason.LSL_1, FaultReason.LSL_2, FaultReason.LGN_2, FaultReason.LGN_3, None)
-SCALABLE = Codes(
-    FaultReason.SSS_4,
-    FaultReason.SSS_1,
-    FaultReason.SSS_3,
-    FaultReason.SGN_6,
-    FaultReason.SGN_7,
-    FaultReason.SSS_2,
-)
-
-
-class Tables(NamedTuple):
-    """One second stage: its top table, and how it is walked.
-
-    Attributes:
-        address: the top table's host address.
-        levels: 3, 4 or 5.
-        domain_id: the tag its upper entries are cached under.
-        attributes: of its pages, by `second_stage_index`.
-        marks: accessed and dirty are kept (SSADE).
-        snooped: the walk is coherent: it sees what processors hold in their caches, and can update entries.
-    """
-
-    address: int
-    levels: int
-    domain_id: int
-    codes: Codes
-    attributes: tuple[Attributes, ...]
-    marks: int = 0
-    snooped: int = 1
+_TABLE = SecondStageTable.ADDR.mask
 
 
 class SecondStage:
-    """Walks second-stage tables in `memory` as a unit with these capabilities does.
-
-    `unsnooped` is the same memory without what processors hold of it in their caches.
-    """
+    """Walks second-stage tables as a unit with these capabilities does."""
 
     def __init__(
-        self, memory: Memory, unsnooped: Memory, capabilities: Capabilities, policy: Policy, cache: StructureCache
+        self, access: TableAccess, capabilities: Capabilities, policy: Policy, cache: StructureCache
     ) -> None:
-        self.memory, self.unsnooped, self.policy, self.cache = memory, unsnooped, policy, cache
+        self.access, self.policy, self.cache = access, policy, cache
         self.address_width = capabilities.address_width
-        self.caches_tables = policy.cache_upper_levels
-        width, offered = capabilities.host_address_width, capabilities.offered
-        self._table_reserved = SecondStageTable.reserved_mask(width, offered)
-        self._page_reserved = {level: layout.reserved_mask(width, offered) for level, layout in _PAGES.items()}
 
-    def covers(self, tables: Tables, address: int) -> bool:
-        """Whether the address is within the guest address width and what the levels can index (spec 3.7)."""
-        return not address >> self.reach(tables)
-
-    def reach(self, tables: Tables) -> int:
-        """How many bits of address the tables map."""
+    def reach(self, tables: SecondStageRoot) -> int:
+        """How many bits of address the tables map: the guest address width, or what the levels can index (3.7)."""
         return min(self.address_width, 12 + 9 * tables.levels)
 
-    def walk(self, tables: Tables, address: int, intent: Intent) -> Leaf:
+    def check_address(self, tables: SecondStageRoot, address: int) -> None:
+        """Raises Blocked for an address that the tables cannot map."""
+        # LGN.1, SGN.5: the address is beyond the guest address width.
+        if address >> self.reach(tables):
+            raise Blocked(tables.codes.beyond)
+
+    def find(self, tables: SecondStageRoot, address: int, intent: Intent) -> Leaf:
         """The page that maps `address`, with the permissions of all levels combined; the page itself is not marked.
 
-        Permissions are left to the caller, but for those that no level further down can give back.
+        Permissions are left to the caller, except for those that no level further down can give back.
 
-        Raises:
-            Blocked: by the codes of the mode.
+        Raises Blocked by the codes of the mode.
         """
-        table, levels, domain_id, codes, marks = (
-            tables.address,
-            tables.levels,
-            tables.domain_id,
-            tables.codes,
-            tables.marks,
-        )
-        level, rights, fresh, per_level = levels, _PRESENT, False, self.policy.permission_per_level
-        known = self.cache.find(domain_id, None, address, levels) if self.caches_tables else None
-        if known is not None:
-            level, (table, rights, _) = known
+        level, table, rights, is_new = tables.levels, tables.address, _RIGHTS, False
+        cached = self.cached_table(tables, address)
+        if cached is not None:
+            level, (table, rights) = cached
         while True:
-            where = table + (address >> 3 + 9 * level & 0x1FF) * 8
-            try:
-                entry = self.read_entry(where, tables.snooped)
-            except MemoryAccessError:
-                raise Blocked(codes.top_unreadable if level == levels else codes.unreadable) from None
-            if fresh:  # only now is it known that there is such a table
-                self.cache.fill(domain_id, None, address, level, Table(table, rights))
-            if not entry & _PRESENT:
-                raise Blocked(codes.absent(intent))
-            rights &= entry
-            if per_level and intent.lacks(rights & _READ, rights & _WRITE):
-                raise Blocked(codes.permission_of(intent, rights & _READ, rights & _WRITE))
-            is_page = level == 1 or (level <= 3 and entry & _PAGE_SIZE)
-            if entry & (self._page_reserved[level] if is_page else self._table_reserved):
-                raise Blocked(codes.reserved)
-            if not rights:
-                # Nothing further down can give back what the levels so far have taken.
-                raise Blocked(codes.absent(intent))
-            if is_page:
-                readable, writable = rights & _READ == _READ, rights & _WRITE == _WRITE
-                dirty = not marks or entry & _DIRTY == _DIRTY
-                attributes = tables.attributes[second_stage_index(entry)]
-                kind = kind_of(8 << 9 * level, readable, writable, writable, True, True, dirty, attributes)
-                return Page(entry & _PAGE_MASK[level], kind), where, entry
-            if marks:
-                self.mark(tables, where, entry, _ACCESSED)
-            level, table, fresh = level - 1, entry & _TABLE, self.caches_tables
+            entry_format, where = tables.formats[level], table + (address >> 3 + 9 * level & 0x1FF) * 8
+            entry = self.read(tables, entry_format, where)
+            if is_new:  # only now is it known that there is such a table
+                self.cache.fill(tables.domain_id, None, address, level, Table(table, rights))
+            rights = self.check_entry(tables, entry_format, rights, entry, intent)
+            if is_page(level, entry):
+                kind = self.kind(tables, entry_format, rights, entry)
+                return Leaf(Page(entry & entry_format.page_address, kind), where, entry, entry_format)
+            self.set_bits(tables, entry_format, where, entry, _ACCESSED if tables.marks else 0)
+            level, table, is_new = level - 1, entry & _TABLE, self.policy.cache_upper_levels
 
-    def walk_or_remember(self, tables: Tables, address: int, intent: Intent, iotlb: Iotlb) -> Leaf:
-        """The same; what is not present or has reserved bits is remembered, as caching mode may do (spec 6.1)."""
+    def cached_table(self, tables: SecondStageRoot, address: int) -> tuple[int, Table] | None:
+        """Where the walk may begin: the deepest table that is cached, and its level."""
+        if not self.policy.cache_upper_levels:
+            return None
+        return self.cache.find(tables.domain_id, None, address, tables.levels)
+
+    def read(self, tables: SecondStageRoot, entry_format: PagingFormat, where: int) -> int:
+        """One entry. Raises Blocked."""
         try:
-            return self.walk(tables, address, intent)
-        except Blocked as condition:
-            kind = self.faulty(tables.codes, condition.reason)
-            if kind is not None:
-                iotlb.fill(tables.domain_id, None, address, Page(0, kind))
-            raise
+            return self.read_entry(entry_format, where, tables.snooped)
+        except MemoryAccessError:
+            # LCT.4, SSS.4 for the top table; LSL.1, SSS.1 below: the entry could not be read.
+            is_top = entry_format.level == tables.levels
+            raise Blocked(tables.codes.top_unreadable if is_top else tables.codes.unreadable) from None
 
-    def faulty(self, codes: Codes, reason: FaultReason) -> PageKind | None:
-        """What is remembered where a walk has ended so; None for nothing.
+    def read_entry(self, entry_format: PagingFormat, where: int, snooped: int) -> int:
+        """The bits of an entry. Raises MemoryAccessError."""
+        return self.access.read(entry_format, where, snooped)
 
-        Where "not present" is told as a missing permission, by whoever asks, it is a page without permissions. One
+    def check_entry(
+        self, tables: SecondStageRoot, entry_format: PagingFormat, rights: int, entry: int, intent: Intent
+    ) -> int:
+        """What is left of the rights behind an entry. Raises Blocked."""
+        # LGN.2, LGN.3, SSS.2: an entry with neither R nor W is not present, and all its other bits are ignored.
+        if not entry & entry_format.present:
+            raise Blocked(tables.codes.absent(intent))
+        rights &= entry
+        if self.policy.permission_per_level:
+            # LGN.2, LGN.3, SGN.6, SGN.7, before the reserved bits of the entry that lacks it (doubt D-4).
+            tables.codes.check(self.kind(tables, entry_format, rights, entry), intent)
+        # LSL.2, SSS.3: a reserved bit is set in a present entry.
+        if entry & entry_format.reserved(entry):
+            raise Blocked(tables.codes.reserved)
+        # LGN.2, LGN.3, SSS.2: nothing further down can give back what the levels so far have taken.
+        if not rights:
+            raise Blocked(tables.codes.absent(intent))
+        return rights
+
+    def kind(self, tables: SecondStageRoot, entry_format: PagingFormat, rights: int, entry: int) -> PageKind:
+        """What a page is that this entry maps, with the rights of all levels."""
+        readable, writable = rights & _READ == _READ, rights & _WRITE == _WRITE
+        dirty = not tables.marks or entry & _DIRTY == _DIRTY
+        attributes = tables.attributes[second_stage_index(entry)]
+        return kind_of(entry_format.page_size, readable, writable, writable, True, True, dirty, attributes)
+
+    def judge(self, tables: SecondStageRoot, table: Table, entry: int, intent: Intent) -> PageKind:
+        """What a last table's entry makes of the page it maps. Raises Blocked."""
+        entry_format = tables.formats[1]
+        rights = self.check_entry(tables, entry_format, table.rights, entry, intent)
+        return self.kind(tables, entry_format, rights, entry)
+
+    def unmarked(self, tables: SecondStageRoot, entry: int, *, dirty: bool) -> int:
+        """The accessed and dirty bits that an access has still to set in the entry of its page (3.7.2)."""
+        return (_ACCESSED | (_DIRTY if dirty else 0)) & ~entry if tables.marks else 0
+
+    def faulty_kind(self, tables: SecondStageRoot, reason: FaultReason) -> PageKind | None:
+        """What caching mode caches where a walk has ended so; None for nothing.
+
+        Where an entry that is not present is reported as a missing permission, it is a page without permissions. One
         that was missing further up may be there for another access.
         """
-        if reason is codes.reserved or reason is codes.not_present:
+        codes = tables.codes
+        if reason in (codes.reserved, codes.not_present):
             return kind_of(4096, False, False, False, False, False, True, PLAIN, False, reason)
-        if reason in (codes.no_read, codes.no_write) and not self.policy.permission_per_level:
-            return kind_of(4096, False, False, False, False, False, True, PLAIN)
+        if reason in codes.missing.values() and not self.policy.permission_per_level:
+            return kind_of(4096, False, False, False, True, True, True, PLAIN)
         return None
 
-    def small_pages(self, tables: Tables) -> SmallPage:
-        """How the entries of last tables are read for the short way."""
-        read_entry = (self.memory if tables.snooped else self.unsnooped).read_u64
-        reserved, attributes = self._page_reserved[1], tables.attributes
-        # By access: R and W of an entry count as READ and WRITE do, and marks have to be set already.
-        marked, written = (_ACCESSED, _ACCESSED | _DIRTY) if tables.marks else (0, 0)
-        wanted = (0, _READ | marked, _WRITE | written, _READ | _WRITE | written)
-        clean = 0 if tables.marks else _DIRTY
-
-        def kind(entry: int) -> PageKind:
-            readable, writable, dirty = (entry & bit == bit for bit in (_READ, _WRITE, _DIRTY))
-            told = attributes[second_stage_index(entry)]
-            return kind_of(4096, readable, writable, writable, True, True, dirty, told)
-
-        kinds: dict[int, PageKind] = {}
-
-        def small_page(table: Table, address: int, access: Access) -> Page | None:
-            entry = read_entry(table.address + (address >> 9 & 0xFF8))
-            allowed = entry & (table.rights | ~_PRESENT)
-            if allowed & wanted[access] != wanted[access] or entry & reserved:
-                return None
-            key = (allowed | clean) & _KIND
-            found = kinds.get(key)
-            if found is None:
-                found = kinds[key] = kind(key)
-            page = _new(Page)
-            page.host, page.kind = entry & _TABLE, found
-            return page
-
-        return small_page
-
-    def read_entry(self, where: int, snooped: int) -> int:
-        """One 64-bit entry, by way of the processors' caches where the walk is snooped. Raises MemoryAccessError."""
-        return (self.memory if snooped else self.unsnooped).read_u64(where)
-
-    def mark_page(self, tables: Tables, leaf: Leaf, *, dirty: bool) -> Page:
+    def mark(self, tables: SecondStageRoot, leaf: Leaf, *, dirty: bool) -> Page:
         """Record the access in the page's own entry, A and D in one update; the page as it is from then on."""
-        page, where, entry = leaf
-        if not tables.marks:
-            return page
-        self.mark(tables, where, entry, _ACCESSED | _DIRTY if dirty else _ACCESSED)
-        return Page(page.host, page.kind.but(dirty=dirty))
+        missing = self.unmarked(tables, leaf.entry, dirty=dirty)
+        self.set_bits(tables, leaf.format, leaf.where, leaf.entry, missing)
+        return Page(leaf.page.host, leaf.page.kind.but(dirty=dirty))
 
-    def mark(self, tables: Tables, where: int, entry: int, bits: int) -> None:
-        """Set bits of an entry in memory, if they are not set already: then nothing is written (spec 3.7.2)."""
+    def set_bits(
+        self, tables: SecondStageRoot, entry_format: PagingFormat, where: int, entry: int, bits: int
+    ) -> None:
+        """Set bits of an entry in memory; nothing is written where they are set already (3.7.2). Raises Blocked."""
         if entry & bits == bits:
             return
+        # SSS.5: the entry needs an update, but the walk is not snooped.
         if not tables.snooped:
             raise Blocked(FaultReason.SSS_5)
         try:
-            self.memory.write(where, (entry | bits).to_bytes(8, "little"))
+            self.access.update(entry_format, where, entry | bits)
         except MemoryAccessError:
+            # SSS.6: the entry could not be updated.
             raise Blocked(FaultReason.SSS_6) from None

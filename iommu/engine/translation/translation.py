@@ -4,30 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from iommu.engine.caches.page import CachedContext, FaultyEntry, ScalableContext
+from iommu.engine.caches.tables import Root
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.faults.log import FaultLog
 from iommu.engine.interrupts.remapping import Interrupts
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
-from iommu.engine.request import AddressType, DmaRequest, Outcome, SourceId, blocked, unmapped
-from iommu.engine.translation.fast_path import Shortcut
+from iommu.engine.request import AddressType, DmaRequest, Outcome, blocked, identity, in_interrupt_range
 from iommu.engine.translation.legacy import LegacyMode
-from iommu.engine.translation.paging import in_interrupt_range
+from iommu.engine.translation.paging import Stage
 from iommu.engine.translation.protected_memory import ProtectedMemory
 from iommu.engine.translation.scalable import ScalableMode
 from iommu.registers import TableMode
 
 
-def _nothing(_request: object) -> None:
-    return None
-
-
 class Translation:
     """Takes one request through the unit.
 
-    `mode` is the table mode that the last SRTP latched. Without `shortcuts`, every request takes the long way, where
-    all that it uses can be seen.
+    `enabled` is GSTS.TES, `mode` the table mode that the last SRTP latched. `changed` is called when either has
+    changed, or what memory is protected.
     """
 
     def __init__(
@@ -39,46 +34,39 @@ class Translation:
         faults: FaultLog,
         protected: ProtectedMemory,
         interrupts: Interrupts,
-        *,
-        shortcuts: bool = True,
     ) -> None:
         self.capabilities, self.policy = capabilities, policy
         self.legacy, self.scalable, self.faults, self.protected = legacy, scalable, faults, protected
         self.interrupts = interrupts
         self.mode: int = TableMode.LEGACY
-        self.shortcuts = shortcuts
         self.enabled = False
-        protected.changed = self._choose
+        self.changed: Callable[[], None] = lambda: None
+        protected.changed = self._on_change
         self._protects_remapped = policy.protect_remapped or capabilities.version >= 0x20
 
-    @property
-    def enabled(self) -> bool:
-        """GSTS.TES."""
-        return self._enabled
+    def switch(self, enabled: int) -> None:
+        """GCMD.TE."""
+        self.enabled = bool(enabled)
+        self._on_change()
 
-    @enabled.setter
-    def enabled(self, enabled: bool) -> None:
-        self._enabled = enabled
-        self._choose()
-
-    def _choose(self) -> None:
-        """Where the short way of a request begins: with its context, or where it has a PASID with that.
-
-        Both know nothing where anything stands before them.
-        """
-        self.find_context: Callable[[SourceId], CachedContext | ScalableContext | FaultyEntry | None] = _nothing
-        self.with_pasid: Callable[[DmaRequest], Shortcut | None] = _nothing
-        if self.shortcuts and self._enabled and not self.protected.ranges:
-            if self.mode == TableMode.LEGACY:
-                self.find_context = self.legacy.find_context
-            elif self.mode == TableMode.SCALABLE and self.capabilities.scalable_mode:
-                self.find_context, self.with_pasid = self.scalable.find_context, self.scalable.shortcut
+    def _on_change(self) -> None:
+        self.changed()
 
     def set_root_table(self, address: int, mode: int) -> None:
         """What SRTP latches."""
         self.legacy.root_table = self.scalable.root_table = address
         self.mode = mode
-        self._choose()
+        self.changed()
+
+    def single_stage(self, request: DmaRequest) -> tuple[Stage, Root] | None:
+        """The one stage that plain requests like this go through, and nothing else, as far as it is cached."""
+        if not self.enabled or self.protected.ranges:
+            return None
+        if self.mode == TableMode.LEGACY:
+            return self.legacy.single_stage(request)
+        if self.mode == TableMode.SCALABLE and self.capabilities.scalable_mode:
+            return self.scalable.single_stage(request)
+        return None
 
     def translate(self, request: DmaRequest) -> Outcome:
         """Where the request goes, or why it does not; faults are recorded on the way."""
@@ -87,7 +75,7 @@ class Translation:
         if not self.enabled:
             # Nothing but plain requests is served while translation is off (doubt D-26).
             plain = request.address_type is AddressType.UNTRANSLATED and request.pasid is None
-            outcome = unmapped(request.address) if plain else blocked()
+            outcome = identity(request.address) if plain else blocked()
             return self.guard(outcome) if self.protected.ranges else outcome
         try:
             outcome = self.by_mode(request)
@@ -107,6 +95,7 @@ class Translation:
             return self.scalable.translate(request)
         if self.mode == TableMode.ABORT_DMA and self.capabilities.abort_dma:
             return blocked()
+        # RTA.1: the unit does not support the table mode.
         raise Blocked(FaultReason.RTA_1)
 
     def guard(self, outcome: Outcome) -> Outcome:

@@ -36,6 +36,7 @@ QUIRKS: tuple[type[Quirk], ...] = (
 POLICY = Policy(compress_faults=True, permission_per_level=True)
 
 _PARTS = (
+    "Formats",
     "FaultLog",
     "SecondStage",
     "FirstStage",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from iommu import DmaRequest, MemoryAccessError, Outcome
-from iommu.engine.caches.page import CachedContext, Page
+from iommu.engine.caches.page import Intent, Page
+from iommu.engine.caches.tables import Root
+from iommu.engine.formats import Formats, PagingFormat
 from iommu.engine.reasons import Blocked
-from iommu.engine.request import INTERRUPT_RANGE, unmapped
+from iommu.engine.request import INTERRUPT_RANGE, identity
 from iommu.engine.translation.legacy import LegacyMode
-from iommu.engine.translation.second_stage import LEGACY, SecondStage
+from iommu.engine.translation.paging import Stage
+from iommu.engine.translation.second_stage import SecondStage
+from iommu.structures import ContextEntry
 from qemu.vtd.quirks.quirk import Quirk
 
 _ALL_ONES = (1 << 64) - 1
@@ -24,13 +28,12 @@ class SilentOnHit(Quirk, LegacyMode):
     section = "7.1.3 LGN.2, LGN.3"
     scenarios = ("cache.iotlb.write-after-read",)
 
-    def through_pages(self, context: CachedContext, request: DmaRequest) -> Outcome:
+    def translate_stage(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Outcome:
         """A cached page without the permission ends the request as if FPD were set."""
-        page = self.caches.iotlb.find(context.domain_id, None, request.address)
-        intent = self.intent(request)
-        if page is not None and intent.lacks(page.kind.readable, page.kind.writable):
-            raise Blocked(LEGACY.permission_of(intent, page.kind.readable, page.kind.writable), fpd=1)
-        return super().through_pages(context, request)
+        page = self.cached_page(tables, intent, request.address)
+        if page is not None and (missing := intent.lacks(page.kind)) is not None:
+            raise Blocked(tables.codes.missing[missing], fpd=1)
+        return super().translate_stage(stage, tables, intent, request)
 
 
 class AllOnesUnreadable(Quirk, SecondStage):
@@ -43,9 +46,9 @@ class AllOnesUnreadable(Quirk, SecondStage):
     section = "7.1.3 LSL.2"
     scenarios = ("legacy.reserved.all-ones",)
 
-    def read_entry(self, where: int, snooped: int) -> int:
+    def read_entry(self, entry_format: PagingFormat, where: int, snooped: int) -> int:
         """All ones are an error."""
-        entry = super().read_entry(where, snooped)
+        entry = super().read_entry(entry_format, where, snooped)
         if entry == _ALL_ONES:
             raise MemoryAccessError(where, 8)
         return entry
@@ -79,10 +82,10 @@ class PassThroughUnlimited(Quirk, LegacyMode):
 
     def pass_through(self, request: DmaRequest) -> Outcome:
         """Any address goes."""
-        return unmapped(request.address)
+        return identity(request.address)
 
 
-class PassThroughPointerChecked(Quirk, LegacyMode):
+class PassThroughPointerChecked(Quirk, Formats):
     """Pass-through checks the reserved bits of a table pointer that it does not use.
 
     `vtd_context_entry_rsvd_bits_check` does not look at the translation type.
@@ -94,4 +97,4 @@ class PassThroughPointerChecked(Quirk, LegacyMode):
 
     def reserved_in_context(self, entry: int) -> int:
         """The same bits for every type."""
-        return self._context_reserved
+        return super().reserved_in_context(entry & ~ContextEntry.TT.mask)

@@ -1,19 +1,20 @@
 """The catalogue on engines broken on purpose: a conformance run that cannot fail would prove nothing."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from iommu import DmaRequest, FaultReason, Outcome, RemappingUnit
-from iommu.engine.caches.page import CachedContext, Page
+from iommu.engine.caches.entries import CachedContext
+from iommu.engine.caches.page import Intent, Page
+from iommu.engine.caches.tables import Root
 from iommu.engine.faults.log import FaultLog
+from iommu.engine.formats import Formats, is_page
 from iommu.engine.invalidation.registers import Invalidation
+from iommu.engine.invalidation.selector import CacheName, Selector
 from iommu.engine.translation.legacy import LegacyMode
-from iommu.engine.translation.paging import Intent
-from iommu.engine.translation.second_stage import SecondStage
-from iommu.registers import FRCD, Granularity
-from iommu.structures import ContextEntry
+from iommu.engine.translation.paging import Stage
+from iommu.registers import FRCD
 from qemu.vtd.conformance.scenario import catalogue
 from qemu.vtd.platform import ModelPlatform
 
@@ -24,20 +25,20 @@ class WritePermissionSkipped(LegacyMode):
 
 
 class NeighbouringPage(LegacyMode):
-    def outcome(self, page: Page, request: DmaRequest) -> Outcome:
-        right = super().outcome(page, request)
+    def outcome(self, tables: Root, page: Page, intent: Intent, request: DmaRequest) -> Outcome:
+        right = super().outcome(tables, page, intent, request)
         return right if right.host_address is None else replace(right, host_address=right.host_address ^ 0x1000)
 
 
 class OffsetLost(LegacyMode):
-    def outcome(self, page: Page, request: DmaRequest) -> Outcome:
-        return super().outcome(page, replace(request, address=request.address & ~0xFFF))
+    def outcome(self, tables: Root, page: Page, intent: Intent, request: DmaRequest) -> Outcome:
+        return super().outcome(tables, page, intent, replace(request, address=request.address & ~0xFFF))
 
 
 class WidthUnchecked(LegacyMode):
-    def through_pages(self, context: CachedContext, request: DmaRequest) -> Outcome:
-        narrow = request.address & (1 << 12 + 9 * context.tables.levels) - 1
-        return super().through_pages(context, replace(request, address=narrow))
+    def translate_stage(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Outcome:
+        narrow = request.address & (1 << 12 + 9 * tables.levels) - 1
+        return super().translate_stage(stage, tables, intent, replace(request, address=narrow))
 
 
 class InterruptRangeOpen(LegacyMode):
@@ -45,12 +46,12 @@ class InterruptRangeOpen(LegacyMode):
         return False
 
 
-class AnyDepth(LegacyMode):
-    def levels(self, entry: ContextEntry) -> int:
-        return min(entry.AW + 2, 5)
+class AnyDepth(Formats):
+    def second_stage_levels(self, address_width: int) -> int:
+        return min(address_width + 2, 5)
 
 
-class ReservedContextBitsUnchecked(LegacyMode):
+class ReservedContextBitsUnchecked(Formats):
     def reserved_in_context(self, entry: int) -> int:
         return 0
 
@@ -60,16 +61,14 @@ class OneContextForAll(LegacyMode):
         return super().context_of(replace(request, source_id=type(request.source_id)(0, 4, 0)))
 
 
-class ReservedTableBitsUnchecked(SecondStage):
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._table_reserved = 0
+class ReservedTableBitsUnchecked(Formats):
+    def reserved_in_second_stage(self, level: int, entry: int) -> int:
+        return super().reserved_in_second_stage(level, entry) if is_page(level, entry) else 0
 
 
-class ReservedPageBitsUnchecked(SecondStage):
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._page_reserved = dict.fromkeys(self._page_reserved, 0)
+class ReservedPageBitsUnchecked(Formats):
+    def reserved_in_second_stage(self, level: int, entry: int) -> int:
+        return 0 if is_page(level, entry) else super().reserved_in_second_stage(level, entry)
 
 
 class FpdDropped(FaultLog):
@@ -99,24 +98,22 @@ class NeverOverflows(FaultLog):
 
 
 class ContextInvalidationIgnored(Invalidation):
-    def invalidate_contexts(self, asked: int, domain_id: int, source_id: int, function_mask: int) -> Granularity:
-        return Granularity(asked)
+    def invalidate(self, named: Selector) -> None:
+        if named.cache is not CacheName.CONTEXTS:
+            super().invalidate(named)
 
 
 class PageInvalidationIgnored(Invalidation):
-    def invalidate_translations(
-        self, asked: int, domain_id: int, address: int, mask: int, leaf_only: int
-    ) -> Granularity:
-        if asked == Granularity.SELECTIVE:
-            return Granularity.SELECTIVE
-        return super().invalidate_translations(asked, domain_id, address, mask, leaf_only)
+    def invalidate(self, named: Selector) -> None:
+        if named.addresses is None:
+            super().invalidate(named)
 
 
 class AddressMaskIgnored(Invalidation):
-    def invalidate_translations(
+    def select_translations(
         self, asked: int, domain_id: int, address: int, mask: int, leaf_only: int
-    ) -> Granularity:
-        return super().invalidate_translations(asked, domain_id, address, 0, leaf_only)
+    ) -> Selector | None:
+        return super().select_translations(asked, domain_id, address, 0, leaf_only)
 
 
 BREAKS = [
@@ -143,7 +140,7 @@ BREAKS = [
 
 @pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.__name__)
 def test_a_broken_engine_is_caught(broken: type) -> None:
-    part = next(name for name in ("FaultLog", "SecondStage", "LegacyMode", "Invalidation") if _is(broken, name))
+    part = next(name for name in ("FaultLog", "Formats", "LegacyMode", "Invalidation") if _is(broken, name))
     unit = type("Broken", (RemappingUnit,), {part: broken})
     failing = []
     for scenario in catalogue():

@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iommu import Access, DmaRequest, Outcome, Policy, RemappingUnit
-from iommu.engine.caches.page import Page
-from iommu.engine.request import unmapped
+from iommu.engine.caches.page import Intent, Page
+from iommu.engine.caches.tables import Root
+from iommu.engine.invalidation.selector import Selector, pages_around
+from iommu.engine.request import identity
 from iommu.engine.translation.legacy import LegacyMode
 from tests.engine.scalable_world import ADDRESS, ALL1, HOST, ScalableWorld, first_stage, nested, second_stage
-from tests.engine.world import ABSENT, NIC, PS, READ, RW, WRITE, World
+from tests.engine.world import ABSENT, NIC, PS, READ, RW, WRITE, World, held
 
 BASE = ADDRESS & ~0x1F_FFFF
 NEIGHBOURS = [ADDRESS + 0x1000 * n for n in range(4)]
@@ -56,8 +58,8 @@ def build(kind: str, leaves: list[int], options: dict[str, Any], *, short: bool)
         world.put(places[1] + 8 * number, leaf)
     world.put(places[2] + 8, 0x4000_0000 | rights | PS)
     world.put(places[2] + 16, ABSENT | rights)
-    world.unit.translation.shortcuts = short
-    world.unit.translation.enabled = True
+    if not short:
+        world.unit._translate = world.unit.translation.translate
     return world
 
 
@@ -97,8 +99,10 @@ def test_short_and_long_way_agree(kind: str, data: st.DataObject) -> None:
         if isinstance(step, Drop):
             address = NEIGHBOURS[step.number]
             for world in (short, long):
-                world.unit.caches.drop_translations_of_pages(1, address, 0, step.leaf_only)
-                world.unit.caches.drop_translations_of_pasid_pages(1, 0, address, 0, step.leaf_only)
+                for pasid in (None, 0):
+                    pages = pages_around(address, 0)
+                    named = Selector.translations(1, pasid, addresses=pages, leaf_only=bool(step.leaf_only))
+                    world.unit.invalidate(named)
         else:
             assert short.unit.translate(step) == long.unit.translate(step)
     assert state(short) == state(long)
@@ -107,8 +111,7 @@ def test_short_and_long_way_agree(kind: str, data: st.DataObject) -> None:
 def state(world: World) -> tuple[Any, ...]:
     """Memory, registers and what is in the caches."""
     unit = world.unit
-    held = [vars(cache) | {"find": None, "evicted": None} for cache in vars(unit.caches).values()]
-    return world.memory.read(0, 1 << 20), [slot.value for slot in unit.registers.slots.values()], held
+    return world.memory.read(0, 1 << 20), [slot.value for slot in unit.registers.slots.values()], held(unit.caches)
 
 
 def test_it_is_taken() -> None:
@@ -219,8 +222,8 @@ def test_unit_that_departs_takes_the_long_way() -> None:
     """Whoever overrides a part gets every request."""
 
     class Shifted(LegacyMode):
-        def outcome(self, page: Page, request: DmaRequest) -> Outcome:
-            return unmapped(page.host ^ 0x1000)
+        def outcome(self, tables: Root, page: Page, intent: Intent, request: DmaRequest) -> Outcome:
+            return identity(page.host ^ 0x1000)
 
     class Departing(RemappingUnit):
         LegacyMode = Shifted

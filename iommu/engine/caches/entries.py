@@ -1,0 +1,102 @@
+"""Context and PASID entries as they are cached: decoded, once they have passed their checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from iommu.engine.attributes import Attributes
+from iommu.engine.caches.tables import FirstStageRoot, SecondStageRoot
+from iommu.engine.reasons import Blocked, FaultReason
+from iommu.structures import TranslationType
+
+Key_contra = TypeVar("Key_contra", contravariant=True)
+Item = TypeVar("Item")
+
+
+@dataclass(slots=True)
+class FaultyEntry:
+    """An entry on the way to a translation that is not present or erroneous: only caching mode keeps it (spec 6.1).
+
+    Until it is invalidated, requests that meet it are blocked for the reason it was first met for, with its FPD. In
+    caching mode, domain-id 0 is the hardware's own, for entries like this (doubt D-20).
+    """
+
+    reason: FaultReason
+    fpd: int
+    domain_id: int = 0
+
+
+@dataclass(slots=True)
+class CachedContext:
+    """A legacy-mode context entry (spec 9.3)."""
+
+    domain_id: int
+    translation_type: TranslationType
+    tables: SecondStageRoot
+    fpd: int
+
+
+@dataclass(slots=True)
+class ScalableContext:
+    """A scalable-mode context entry (spec 9.4). `pasids` is the number of PASIDs that its directory has room for."""
+
+    directory: int
+    pasids: int
+    pasid_enabled: int
+    device_tlb_enabled: int
+    page_requests_enabled: int
+    rid_pasid: int
+    rid_priv: int
+    fpd: int
+
+
+@dataclass(slots=True)
+class PasidContext:
+    """A PASID-table entry (spec 9.6); `raw` is the entry itself.
+
+    `first` and `second` are the stages it has, ready to be walked; `attributes` those of pass-through.
+    """
+
+    domain_id: int
+    first: FirstStageRoot | None
+    second: SecondStageRoot | None
+    execute_enabled: int
+    supervisor_enabled: int
+    attributes: Attributes
+    raw: int
+    fpd: int
+
+
+class Cache(Protocol[Key_contra, Item]):
+    """What `read_through` needs of a cache."""
+
+    def find(self, key: Key_contra, /) -> Item | FaultyEntry | None: ...
+
+    def fill(self, key: Key_contra, item: Item | FaultyEntry, /) -> None: ...
+
+
+def read_through(
+    cache: Cache[Key_contra, Item], key: Key_contra, read: Callable[[], Item], *, keep_faulty: bool
+) -> Item:
+    """An entry from a cache, or from memory by `read`, and then it is cached.
+
+    Args:
+        keep_faulty: caching mode: an entry that is not present or erroneous is cached as that.
+
+    Raises Blocked as `read` does, or as it did when the faulty entry was cached.
+    """
+    known = cache.find(key)
+    if isinstance(known, FaultyEntry):
+        raise Blocked(known.reason, known.fpd)
+    if known is not None:
+        return known
+    try:
+        item = read()
+    except Blocked as condition:
+        if keep_faulty and condition.reason.cached:
+            cache.fill(key, FaultyEntry(condition.reason, condition.fpd))
+        raise
+    cache.fill(key, item)
+    return item

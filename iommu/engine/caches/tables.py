@@ -1,0 +1,147 @@
+"""The top tables of stages, as context and PASID entries name them, and the tables below as they are cached."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from iommu.engine.attributes import Attributes
+from iommu.engine.caches.page import Intent, PageKind, Permission
+from iommu.engine.formats import PagingFormats
+from iommu.engine.reasons import Blocked, FaultReason
+
+
+class FaultCodes(NamedTuple):
+    """The fault reasons of one mode, for what both modes check.
+
+    Attributes:
+        top_unreadable, unreadable: the top table, a lower table could not be read.
+        reserved: a reserved bit is set.
+        beyond: the address is beyond what the stage maps.
+        interrupt_range: the host address is in the interrupt range.
+        missing: by permission.
+        not_present: None where an entry that is not present is reported as a missing permission.
+    """
+
+    top_unreadable: FaultReason
+    unreadable: FaultReason
+    reserved: FaultReason
+    beyond: FaultReason
+    interrupt_range: FaultReason
+    missing: dict[Permission, FaultReason]
+    not_present: FaultReason | None
+
+    def absent(self, intent: Intent) -> FaultReason:
+        """The reason for an entry that is not present."""
+        return self.not_present or self.missing[Permission.WRITE if intent.write else Permission.READ]
+
+    def check(self, kind: PageKind, intent: Intent) -> None:
+        """Whether a page permits the request. Raises Blocked."""
+        permission = intent.lacks(kind)
+        if permission is not None:
+            raise Blocked(self.missing[permission])
+
+
+LEGACY = FaultCodes(
+    top_unreadable=FaultReason.LCT_4,
+    unreadable=FaultReason.LSL_1,
+    reserved=FaultReason.LSL_2,
+    beyond=FaultReason.LGN_1,
+    interrupt_range=FaultReason.LGN_4,
+    missing={Permission.WRITE: FaultReason.LGN_2, Permission.READ: FaultReason.LGN_3},
+    not_present=None,
+)
+_SCALABLE_MISSING = {
+    Permission.USER: FaultReason.SGN_2,
+    Permission.EXECUTE: FaultReason.SGN_3,
+    Permission.WRITE: FaultReason.SGN_6,
+    Permission.READ: FaultReason.SGN_7,
+}
+SECOND_STAGE = FaultCodes(
+    top_unreadable=FaultReason.SSS_4,
+    unreadable=FaultReason.SSS_1,
+    reserved=FaultReason.SSS_3,
+    beyond=FaultReason.SGN_5,
+    interrupt_range=FaultReason.SGN_8,
+    missing=_SCALABLE_MISSING,
+    not_present=FaultReason.SSS_2,
+)
+FIRST_STAGE = FaultCodes(
+    top_unreadable=FaultReason.SFS_4,
+    unreadable=FaultReason.SFS_1,
+    reserved=FaultReason.SFS_3,
+    beyond=FaultReason.SGN_1,
+    interrupt_range=FaultReason.SGN_8,
+    missing=_SCALABLE_MISSING,
+    not_present=FaultReason.SFS_2,
+)
+
+
+class SecondStageRoot(NamedTuple):
+    """One second stage: its top table, and how it is walked.
+
+    Attributes:
+        address: the top table's host address.
+        levels: 3, 4 or 5.
+        domain_id: with `pasid`, the tag its entries are cached under.
+        formats: of its entries, by level.
+        codes: the fault reasons of the mode.
+        attributes: of its pages, by `second_stage_index`.
+        marks: accessed and dirty are kept (SSADE).
+        snooped: the walk is coherent: it sees what processors hold in their caches, and can update entries.
+    """
+
+    address: int
+    levels: int
+    domain_id: int
+    formats: PagingFormats
+    codes: FaultCodes
+    attributes: tuple[Attributes, ...]
+    marks: int = 0
+    snooped: int = 1
+
+    @property
+    def pasid(self) -> None:
+        """What a second stage alone translates is cached without a PASID (spec 6.2.4)."""
+        return None
+
+
+class FirstStageRoot(NamedTuple):
+    """One first stage and how it is walked: what the PASID-table entry says of it.
+
+    Attributes:
+        address: the top table; a host address, or a guest address where `second` is there.
+        levels: 4 or 5.
+        domain_id, pasid: the tag its entries are cached under.
+        formats: of its entries, by level.
+        write_protect: supervisor writes need R/W too (WPE).
+        extended: the extended-accessed flag is kept (EAFE).
+        snooped: the walk is coherent: it sees what processors hold in their caches, and can update entries.
+        second: the second stage that table addresses and pages go through; None where the first stage is alone.
+        attributes: of its pages, by the three bits that choose a memory type: PAT, PCD, PWT.
+        codes: the fault reasons of the mode.
+    """
+
+    address: int
+    levels: int
+    domain_id: int
+    pasid: int
+    formats: PagingFormats
+    write_protect: int
+    extended: int
+    snooped: int
+    second: SecondStageRoot | None
+    attributes: tuple[Attributes, ...]
+    codes: FaultCodes = FIRST_STAGE
+
+
+Root = SecondStageRoot | FirstStageRoot
+
+
+class Table(NamedTuple):
+    """What a paging-structure cache holds: the next table, and the rights that all levels down to it leave.
+
+    `rights` are numbered by the stage that filled the cache.
+    """
+
+    address: int
+    rights: int

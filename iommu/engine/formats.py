@@ -1,0 +1,426 @@
+"""The rules of table entries: which bits must be 0, which values a field may hold, and which bits hardware reads.
+
+This is the one owner of these rules. Both walks, the trace, the audit and the lint of snapshots ask here. The rules
+follow from the unit's capabilities and policy alone, so that a departure from them is one override:
+
+    class Ours(Formats):
+        def reserved_in_context(self, entry: int) -> int: ...
+
+    class OurUnit(RemappingUnit):
+        Formats = Ours
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+from iommu.engine.capabilities import Capabilities
+from iommu.engine.policy import Policy
+from iommu.fields import Layout
+from iommu.structures import (
+    ContextEntry,
+    DeliveryMode,
+    FirstStage1GPage,
+    FirstStage2MPage,
+    FirstStage4KPage,
+    FirstStageEntry,
+    FirstStageTable,
+    InterruptEntry,
+    PasidDirectoryEntry,
+    PasidEntry,
+    PasidTranslationType,
+    PostedInterruptDescriptor,
+    PostedInterruptEntry,
+    RemappedInterruptEntry,
+    RootEntry,
+    ScalableContextEntry,
+    ScalableRootHalf,
+    SecondStage1GPage,
+    SecondStage2MPage,
+    SecondStage4KPage,
+    SecondStageEntry,
+    SecondStageTable,
+    SourceValidation,
+    TranslationType,
+)
+
+# AW of context entries and PASID entries (9.3, 9.6), in levels of the second stage; the other values are reserved.
+_LEVELS_BY_AW = {1: 3, 2: 4, 3: 5}
+# FSPM of PASID entries (9.6), in levels of the first stage; the other values are reserved.
+_LEVELS_BY_FSPM = {0: 4, 1: 5}
+
+_SECOND_PAGES: dict[int, type[Layout]] = {1: SecondStage4KPage, 2: SecondStage2MPage, 3: SecondStage1GPage}
+_FIRST_PAGES: dict[int, type[Layout]] = {1: FirstStage4KPage, 2: FirstStage2MPage, 3: FirstStage1GPage}
+_PAGE_SIZE = SecondStage2MPage.PS.mask
+
+_FIRST_FIELDS = PasidEntry.bits_of("FSPTPTR", "EAFE", "WPE", "FSPM", "ERE", "SRE")
+_SECOND_FIELDS = PasidEntry.bits_of("AW", "SSPTPTR")
+_WITHDRAWN_FIELDS = PasidEntry.bits_of("NXE", "SMEP", "SSEE")
+# Where a destination has 8 bits, its other bits are reserved (9.9, 9.11).
+_APIC_ID_RESERVED = 0xFFFF_00FF
+
+_DELIVERY_MODES = frozenset(DeliveryMode)
+_SOURCE_VALIDATIONS = frozenset(SourceValidation)
+
+
+@dataclass(frozen=True)
+class EntryFormat:
+    """One kind of table entry on one unit.
+
+    Attributes:
+        name: for people.
+        layout: its declaration.
+        reserved: the bits that must be 0 in a given entry, if it is present.
+        ignored: the bits that hardware does not read in a given entry, if it is present.
+        present: an entry is present when one of these bits is set.
+        kept: the bits that count in an entry that is not present.
+    """
+
+    name: str
+    layout: type[Layout]
+    reserved: Callable[[int], int] = field(compare=False)
+    ignored: Callable[[int], int] = field(compare=False)
+    present: int = field(default=1, kw_only=True)
+    kept: int = field(default=0, kw_only=True)
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes."""
+        return self.layout.bits // 8
+
+    def layout_of(self, entry: int) -> type[Layout]:
+        """The declaration that this entry has to be read by."""
+        return self.layout
+
+    def read_mask(self, entry: int) -> int:
+        """The bits of this entry that hardware reads. What the others hold is software's own business."""
+        if not entry & self.present:
+            return self.present | self.kept
+        return (1 << self.layout.bits) - 1 & ~self.ignored(entry)
+
+
+@dataclass(frozen=True)
+class PagingFormat(EntryFormat):
+    """The entries of one level of a stage (9.7, 9.8), which point to a table, as `layout` says, or map a page.
+
+    Attributes:
+        level: 1 for the entries that map 4 KiB.
+        page: the declaration of an entry that maps a page.
+        marks: the accessed and dirty bits that the unit sets here itself.
+    """
+
+    level: int = field(kw_only=True)
+    page: type[Layout] = field(kw_only=True)
+    marks: int = field(kw_only=True)
+
+    @cached_property
+    def page_size(self) -> int:
+        """Bytes that an entry of this level maps."""
+        return 8 << 9 * self.level
+
+    @cached_property
+    def page_address(self) -> int:
+        """The bits of an entry that are the page's address."""
+        return int(self.page.fields["ADDR"].mask)
+
+    def layout_of(self, entry: int) -> type[Layout]:
+        """See EntryFormat."""
+        return self.page if is_page(self.level, entry) else self.layout
+
+
+def is_page(level: int, entry: int) -> bool:
+    """Whether a present paging entry of this level maps a page; no page is larger than 1 GiB (3.6, 3.7)."""
+    return level == 1 or (level <= 3 and bool(entry & _PAGE_SIZE))
+
+
+PagingFormats = tuple[PagingFormat, ...]
+"""The formats of a stage's entries by level; there is no level 0."""
+
+
+class Stages(NamedTuple):
+    """What a PASID-table entry asks for: the levels of each stage, 0 for one it does not have."""
+
+    first_levels: int
+    second_levels: int
+
+
+class Formats:
+    """The rules of every kind of entry on a unit with these capabilities and this policy.
+
+    Attributes:
+        root, context, scalable_root, scalable_context, directory, pasid, interrupt: the formats of these entries.
+    """
+
+    def __init__(self, capabilities: Capabilities, policy: Policy) -> None:
+        self.capabilities, self.policy = capabilities, policy
+        self._width, self._offered = capabilities.host_address_width, capabilities.offered
+        self._masks: dict[type[Layout], int] = {}
+        self.root = EntryFormat("root entry", RootEntry, self.reserved_in_root, _ignored_in(RootEntry))
+        self.context = EntryFormat(
+            "context entry",
+            ContextEntry,
+            self.reserved_in_context,
+            self._ignored_in_context,
+            kept=ContextEntry.FPD.mask,
+        )
+        self.scalable_root = EntryFormat(
+            "half root entry", ScalableRootHalf, self.reserved_in_scalable_root, _ignored_in(ScalableRootHalf)
+        )
+        self.scalable_context = EntryFormat(
+            "context entry",
+            ScalableContextEntry,
+            self.reserved_in_scalable_context,
+            _ignored_in(ScalableContextEntry),
+            kept=ScalableContextEntry.FPD.mask,
+        )
+        self.directory = EntryFormat(
+            "PASID directory entry",
+            PasidDirectoryEntry,
+            self.reserved_in_directory,
+            _ignored_in(PasidDirectoryEntry),
+            kept=PasidDirectoryEntry.FPD.mask,
+        )
+        self.pasid = EntryFormat(
+            "PASID table entry",
+            PasidEntry,
+            self.reserved_in_pasid,
+            self._ignored_in_pasid,
+            kept=PasidEntry.FPD.mask,
+        )
+        self.interrupt = EntryFormat(
+            "interrupt-remapping entry",
+            InterruptEntry,
+            self.reserved_in_interrupt,
+            self._ignored_in_interrupt,
+            kept=InterruptEntry.FPD.mask,
+        )
+        self._unreserved_domain = (1 << capabilities.domain_id_bits) - 1
+
+    def _reserved_bits(self, layout: type[Layout]) -> int:
+        """What follows from the declaration alone: bits without a field, or whose capability the unit lacks."""
+        mask = self._masks.get(layout)
+        if mask is None:
+            mask = self._masks[layout] = layout.reserved_mask(self._width, self._offered)
+        return mask
+
+    # Legacy mode: root and context entry (9.1, 9.3).
+
+    def reserved_in_root(self, entry: int) -> int:
+        """LRT.3: the bits that must be 0 in a present root entry."""
+        return self._reserved_bits(RootEntry)
+
+    def reserved_in_context(self, entry: int) -> int:
+        """LCT.3: the bits that must be 0 in a present context entry. Only a type that walks has a table pointer."""
+        mask = self._reserved_bits(ContextEntry)
+        mask |= ContextEntry.DID.mask & ~ContextEntry.make(DID=self._unreserved_domain)
+        if ContextEntry.TT.get(entry) not in (TranslationType.UNTRANSLATED_ONLY, TranslationType.WITH_DEVICE_TLB):
+            mask &= ~ContextEntry.SSPTPTR.mask
+        return mask
+
+    def _ignored_in_context(self, entry: int) -> int:
+        pointer = ContextEntry.SSPTPTR.mask if ContextEntry.TT.get(entry) == TranslationType.PASS_THROUGH else 0
+        return ContextEntry.ignored_mask() | pointer
+
+    def translation_type(self, entry: int) -> TranslationType | None:
+        """LCT.4: what TT of a context entry means; None where the unit has no such type."""
+        offered: dict[int, bool] = {
+            TranslationType.UNTRANSLATED_ONLY: True,
+            TranslationType.WITH_DEVICE_TLB: self.capabilities.device_tlb,
+            TranslationType.PASS_THROUGH: self.capabilities.pass_through,
+        }
+        number = ContextEntry.TT.get(entry)
+        return TranslationType(number) if offered.get(number) else None
+
+    def second_stage_levels(self, address_width: int) -> int | None:
+        """LCT.4, SPT.4: the levels that AW stands for; None where the unit does not walk so many."""
+        levels = _LEVELS_BY_AW.get(address_width)
+        return levels if levels in self.capabilities.levels else None
+
+    # Scalable mode: root, context, PASID directory and PASID table (9.2, 9.4 to 9.6).
+
+    def reserved_in_scalable_root(self, entry: int) -> int:
+        """SRT.3: the bits that must be 0 in half a root entry."""
+        return self._reserved_bits(ScalableRootHalf)
+
+    def reserved_in_scalable_context(self, entry: int) -> int:
+        """SCT.3: the bits that must be 0 in a present scalable-mode context entry."""
+        mask = self._reserved_bits(ScalableContextEntry)
+        if self.policy.rid_pasid_must_be_zero and not self.capabilities.rid_pasid:
+            mask |= ScalableContextEntry.RID_PASID.mask
+        return mask
+
+    def reserved_in_directory(self, entry: int) -> int:
+        """SPD.3: the bits that must be 0 in a present PASID directory entry."""
+        return self._reserved_bits(PasidDirectoryEntry)
+
+    def reserved_in_pasid(self, entry: int) -> int:
+        """SPT.3: the bits that must be 0 in a present PASID-table entry, the fields of absent stages included."""
+        mask = self._reserved_bits(PasidEntry)
+        mask |= PasidEntry.DID.mask & ~PasidEntry.make(DID=self._unreserved_domain)
+        if not self.capabilities.second_stage:
+            mask |= _SECOND_FIELDS
+        if not self.capabilities.first_stage:
+            mask |= _FIRST_FIELDS
+        if self.policy.withdrawn_bits_reserved:
+            mask |= _WITHDRAWN_FIELDS
+        return mask
+
+    def _ignored_in_pasid(self, entry: int) -> int:
+        mask = 0 if self.policy.withdrawn_bits_reserved else _WITHDRAWN_FIELDS
+        stages = self.stages(entry)
+        if stages is not None and not stages.first_levels:
+            mask |= _FIRST_FIELDS
+        if stages is not None and not stages.second_levels:
+            mask |= _SECOND_FIELDS | PasidEntry.SSADE.mask
+        return mask & ~self.reserved_in_pasid(entry)
+
+    def stages(self, entry: int) -> Stages | None:
+        """SPT.4: the stages that PGTT, AW and FSPM ask for; None where the unit lacks one, or such a depth of it."""
+        kind = PasidEntry.PGTT.get(entry)
+        offered: dict[int, bool] = {
+            PasidTranslationType.FIRST_STAGE: self.capabilities.first_stage,
+            PasidTranslationType.SECOND_STAGE: self.capabilities.second_stage,
+            PasidTranslationType.NESTED: self.capabilities.nested,
+            PasidTranslationType.PASS_THROUGH: self.capabilities.pass_through,
+        }
+        if not offered.get(kind):
+            return None
+        first: int | None = 0
+        second: int | None = 0
+        if kind in (PasidTranslationType.FIRST_STAGE, PasidTranslationType.NESTED):
+            first = self.first_stage_levels(PasidEntry.FSPM.get(entry))
+        if kind in (PasidTranslationType.SECOND_STAGE, PasidTranslationType.NESTED):
+            second = self.second_stage_levels(PasidEntry.AW.get(entry))
+        return None if first is None or second is None else Stages(first, second)
+
+    def first_stage_levels(self, mode: int) -> int | None:
+        """SPT.4: the levels that FSPM stands for; None where the unit does not walk so many."""
+        levels = _LEVELS_BY_FSPM.get(mode)
+        return None if levels == 5 and not self.capabilities.first_stage_5_level else levels
+
+    # Paging entries (9.7, 9.8).
+
+    def second_stage(self, *, marks: bool, typed: bool) -> PagingFormats:
+        """The entries of a second stage, by level.
+
+        Args:
+            marks: accessed and dirty are kept (SSADE).
+            typed: memory types count (EMTE).
+        """
+        unread = SecondStageEntry.bits_of("X")
+        unread |= 0 if marks else SecondStageEntry.bits_of("A", "D")
+        unread |= 0 if typed else SecondStageEntry.bits_of("EMT", "IPAT")
+        only_in_pages = SecondStageEntry.bits_of("D", "EMT", "IPAT")
+
+        def format_of(level: int) -> PagingFormat:
+            page = _SECOND_PAGES.get(level, SecondStageTable)
+
+            def ignored(entry: int) -> int:
+                mapped = is_page(level, entry)
+                return unread | (page.ignored_mask() if mapped else SecondStageTable.ignored_mask() | only_in_pages)
+
+            return PagingFormat(
+                f"second-stage entry, level {level}",
+                SecondStageTable,
+                lambda entry: self.reserved_in_second_stage(level, entry),
+                ignored,
+                level=level,
+                page=page,
+                present=SecondStageEntry.bits_of("R", "W"),
+                marks=SecondStageEntry.bits_of("A", "D") if marks else 0,
+            )
+
+        return tuple(format_of(level) for level in range(6))
+
+    def reserved_in_second_stage(self, level: int, entry: int) -> int:
+        """LSL.2, SSS.3: the bits that must be 0 in a second-stage entry of this level with R or W."""
+        layout = _SECOND_PAGES.get(level, SecondStageTable) if is_page(level, entry) else SecondStageTable
+        return self._reserved_bits(layout)
+
+    def first_stage(self, *, nested: bool, extended: bool) -> PagingFormats:
+        """The entries of a first stage, by level.
+
+        Args:
+            nested: its addresses are guest addresses, which a second stage translates.
+            extended: the extended-accessed flag is kept (EAFE).
+        """
+        unread = 0 if extended else FirstStageEntry.EA.mask
+        unread |= 0 if self.capabilities.memory_types else FirstStageEntry.bits_of("PCD", "PWT")
+        only_in_pages = FirstStageEntry.bits_of("D", "G")
+
+        def format_of(level: int) -> PagingFormat:
+            page = _FIRST_PAGES.get(level, FirstStageTable)
+            untyped = page.fields["PAT"].mask if "PAT" in page.fields and not self.capabilities.memory_types else 0
+
+            def ignored(entry: int) -> int:
+                mapped = is_page(level, entry)
+                own = page.ignored_mask() | untyped if mapped else FirstStageTable.ignored_mask() | only_in_pages
+                return unread | own
+
+            return PagingFormat(
+                f"first-stage entry, level {level}",
+                FirstStageTable,
+                lambda entry: self.reserved_in_first_stage(level, entry, nested=nested),
+                ignored,
+                level=level,
+                page=page,
+                present=FirstStageEntry.P.mask,
+                marks=FirstStageEntry.bits_of("A", "D") | (FirstStageEntry.EA.mask if extended else 0),
+            )
+
+        return tuple(format_of(level) for level in range(6))
+
+    def reserved_in_first_stage(self, level: int, entry: int, *, nested: bool) -> int:
+        """SFS.3: the bits that must be 0 in a present first-stage entry of this level.
+
+        Where nested, its address is a guest's, which the second stage limits (doubt D-34).
+        """
+        layout = _FIRST_PAGES.get(level, FirstStageTable) if is_page(level, entry) else FirstStageTable
+        if nested and not self.policy.nested_pointers_within_host:
+            return layout.reserved_mask(64, self._offered)
+        return self._reserved_bits(layout)
+
+    # Interrupts (9.9 to 9.11).
+
+    def is_posted(self, entry: int) -> bool:
+        """Only a unit with CAP.PI knows the posted form; to the others IM is a reserved bit of the remapped form."""
+        return bool(InterruptEntry.IM.get(entry)) and self.capabilities.posted_interrupts
+
+    def reserved_in_interrupt(self, entry: int, *, extended: bool = True) -> int:
+        """IR.24: the bits that must be 0, in the form this entry has, and the fields that hold a reserved value.
+
+        `extended`: destinations have 32 bits (IRTA.EIME).
+        """
+        reserved_validation = self.source_validation(entry) is None and not self.policy.reserved_validation_fails
+        mask = InterruptEntry.SVT.mask if reserved_validation else 0
+        if self.is_posted(entry):
+            return mask | self._reserved_bits(PostedInterruptEntry)
+        mask |= RemappedInterruptEntry.reserved_mask(offered=self._offered)
+        if self.policy.posted_form_ignored:
+            mask &= ~InterruptEntry.IM.mask
+        if RemappedInterruptEntry.DLM.get(entry) not in _DELIVERY_MODES:
+            mask |= RemappedInterruptEntry.DLM.mask
+        return mask if extended else mask | _APIC_ID_RESERVED << RemappedInterruptEntry.DST.lsb
+
+    def source_validation(self, entry: int) -> SourceValidation | None:
+        """What SVT means; None for the reserved value."""
+        number = InterruptEntry.SVT.get(entry)
+        return SourceValidation(number) if number in _SOURCE_VALIDATIONS else None
+
+    def _ignored_in_interrupt(self, entry: int) -> int:
+        unused = InterruptEntry.bits_of("SID", "SQ") if InterruptEntry.SVT.get(entry) == SourceValidation.NONE else 0
+        return InterruptEntry.ignored_mask() | unused
+
+    def reserved_in_descriptor(self, entry: int, *, extended: bool) -> int:
+        """IR.28: the bits that must be 0 in a posted-interrupt descriptor."""
+        mask = PostedInterruptDescriptor.reserved_mask()
+        return mask if extended else mask | _APIC_ID_RESERVED << PostedInterruptDescriptor.NDST.lsb
+
+
+def _ignored_in(layout: type[Layout]) -> Callable[[int], int]:
+    """Entries of which hardware reads all but what the declaration says is ignored."""
+    mask = layout.ignored_mask()
+    return lambda _entry: mask

@@ -1,0 +1,33 @@
+"""How a unit reads its tables and updates their entries: snooped or not, one entry at a time."""
+
+from __future__ import annotations
+
+from iommu.engine.formats import EntryFormat
+from iommu.memory import Memory
+
+
+class TableAccess:
+    """Reads and updates table entries.
+
+    Args:
+        memory: as processors see it.
+        unsnooped: the same memory without what processors hold of it in their caches.
+    """
+
+    def __init__(self, memory: Memory, unsnooped: Memory) -> None:
+        self.memory, self.unsnooped = memory, unsnooped
+
+    def seen(self, snooped: int) -> Memory:
+        """The memory that a snooped, or an unsnooped, access sees."""
+        return self.memory if snooped else self.unsnooped
+
+    def read(self, entry_format: EntryFormat, where: int, snooped: int) -> int:
+        """One entry. Raises MemoryAccessError."""
+        memory = self.memory if snooped else self.unsnooped
+        if entry_format.size == 8:
+            return memory.read_u64(where)
+        return int.from_bytes(memory.read(where, entry_format.size), "little")
+
+    def update(self, entry_format: EntryFormat, where: int, entry: int) -> None:
+        """Write back an entry in which the unit has set bits: always coherently. Raises MemoryAccessError."""
+        self.memory.write(where, entry.to_bytes(entry_format.size, "little"))
