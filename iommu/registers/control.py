@@ -1,5 +1,6 @@
 """Capabilities, commands and status, the tables' pointers, register-based invalidation (spec 11.4.1 to 11.4.6)."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 from iommu.fields import Rule, address, enumerated, field, flag
@@ -130,7 +131,7 @@ class IRTA(Register, bits=64, offset=0xB8, section="11.4.10.1", needs="interrupt
     """Interrupt remapping table address; takes effect with GCMD.SIRTP."""
 
     IRTA = address(63, 12, "table", rule=RW)
-    EIME = flag(11, "32-bit destinations", rule=RW)
+    EIME = flag(11, "32-bit destinations", rule=RW, needs="extended_interrupts")
     S = field(3, 0, "2**(S+1) entries", rule=RW)
 
 
@@ -146,15 +147,20 @@ class CCMD(Register, bits=64, offset=0x28, section="11.4.6.1"):
 
 
 class IVA(Register, bits=64, section="11.4.6.2"):
-    """Invalidate address: what IOTLB's page-selective command works on. Stands at ECAP.IRO * 16."""
+    """Invalidate address: the pages of IOTLB's page-selective command."""
 
     ADDR = address(63, 12, "first page", rule=RW)
     IH = flag(6, "only leaf entries changed", rule=RW)
     AM = field(5, 0, "low page-number bits to ignore: 2**AM pages", rule=RW)
 
+    @classmethod
+    def places(cls, cap: int, ecap: int) -> Sequence[int]:
+        """Where ECAP.IRO says."""
+        return (16 * ECAP.IRO.get(ecap),)
+
 
 class IOTLB(Register, bits=64, section="11.4.6.3"):
-    """IOTLB invalidation. Stands at ECAP.IRO * 16 + 8."""
+    """IOTLB invalidation."""
 
     IVT = flag(63, "start; 0 again when done", rule=WO)
     IIRG = enumerated(61, 60, Granularity, "granularity asked for", rule=RW)
@@ -162,3 +168,8 @@ class IOTLB(Register, bits=64, section="11.4.6.3"):
     DR = flag(49, "drain reads", rule=RW)
     DW = flag(48, "drain writes", rule=RW)
     DID = field(47, 32, "domain-id", rule=RW)
+
+    @classmethod
+    def places(cls, cap: int, ecap: int) -> Sequence[int]:
+        """Directly after IVA."""
+        return (16 * ECAP.IRO.get(ecap) + 8,)

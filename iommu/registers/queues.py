@@ -3,7 +3,14 @@
 from enum import IntEnum
 
 from iommu.fields import Rule, address, enumerated, field, flag
-from iommu.registers.register import EventAddress, EventControl, EventData, EventUpperAddress, Register
+from iommu.registers.register import (
+    EventAddress,
+    EventControl,
+    EventData,
+    EventRegisters,
+    EventUpperAddress,
+    Register,
+)
 
 RW, RW1C = Rule.RW, Rule.RW1C
 
@@ -68,6 +75,9 @@ class IEUADDR(EventUpperAddress, offset=0xAC, section="11.4.9.8", needs="queued_
     """Invalidation event address, high half."""
 
 
+INVALIDATION_EVENT = EventRegisters(IECTL, IEDATA, IEADDR, IEUADDR)
+
+
 class IQERCD(Register, bits=64, offset=0xB0, section="11.4.9.9", needs="queued_invalidation"):
     """What went wrong with the queue."""
 
@@ -116,3 +126,6 @@ class PEADDR(EventAddress, offset=0xE8, section="11.4.11.7", needs="page_request
 
 class PEUADDR(EventUpperAddress, offset=0xEC, section="11.4.11.8", needs="page_requests"):
     """Page request event address, high half."""
+
+
+PAGE_REQUEST_EVENT = EventRegisters(PECTL, PEDATA, PEADDR, PEUADDR)

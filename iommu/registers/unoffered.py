@@ -95,7 +95,7 @@ class ECSTS(Register, bits=64, offset=0x420, section="11.4", needs="enhanced_com
     """Enhanced command: status."""
 
 
-class ECCAP(Register, bits=64, section="11.4", needs="enhanced_commands"):
+class ECCAP(Register, bits=64, offsets=range(0x430, 0x450, 8), section="11.4", needs="enhanced_commands"):
     """Enhanced commands there are, a bit each."""
 
     COMMANDS = field(63, 0, "commands")

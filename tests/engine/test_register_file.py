@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iommu import MisuseError
+from iommu import registers as layouts
 from tests.engine.world import CAP, CCMD, ECAP, FEADDR, FECTL, FEDATA, FEUADDR, FSTS, GCMD, GSTS, RTADDR, World
 
 ONES32, ONES64 = (1 << 32) - 1, (1 << 64) - 1
@@ -167,3 +168,27 @@ def test_64_bit_read_is_its_two_halves(offset: int, faults: int) -> None:
     for n in range(faults):
         world.dma(n << 12)
     assert world.read(offset, 8) == world.read(offset + 4) << 32 | world.read(offset)
+
+
+def test_registers_are_found_by_their_class() -> None:
+    registers = World(fault_records=3).unit.registers
+    assert registers[layouts.GSTS].offset == GSTS
+    assert [slot.offset for slot in registers.all(layouts.FRCD)] == [0x220, 0x230, 0x240]
+    assert registers[layouts.FRCD] is registers.all(layouts.FRCD)[0]
+    assert [slot.offset for slot in registers] == sorted(slot.offset for slot in registers)
+
+
+def test_register_that_the_unit_does_not_have() -> None:
+    registers = World().unit.registers
+    assert registers.get(layouts.PMEN) is None
+    assert list(registers.all(layouts.PQH)) == []
+    with pytest.raises(MisuseError, match="no register PMEN"):
+        registers[layouts.PMEN]
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_extended_interrupt_mode_is_kept_only_where_it_is_offered(extended: bool) -> None:
+    """IRTA.EIME, bit 11, is RsvdZ where ECAP.EIM is 0 (layouts sheet 1.12)."""
+    world = World(extended_interrupts=extended, host_address_width=48)
+    world.write(0xB8, 0x1234_5000 | 1 << 11 | 7, 8)
+    assert world.read(0xB8, 8) == 0x1234_5000 | extended << 11 | 7

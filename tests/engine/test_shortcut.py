@@ -108,7 +108,7 @@ def state(world: World) -> tuple[Any, ...]:
     """Memory, registers and what is in the caches."""
     unit = world.unit
     held = [vars(cache) | {"find": None, "evicted": None} for cache in vars(unit.caches).values()]
-    return world.memory.read(0, 1 << 20), [slot.value for slot in unit.registers.slots.values()], held
+    return world.memory.read(0, 1 << 20), [slot.value for slot in unit.registers], held
 
 
 def test_it_is_taken() -> None:
