@@ -52,12 +52,14 @@ class Choice:
         default: the strictest reading.
         doubt: the number of the doubt, "D-n"; empty where the specification leaves the choice.
         section: the section that leaves the choice; empty where there is a doubt only.
+        sources: what public sources say, in a few words.
     """
 
     meaning: str
     default: Any
     doubt: str = ""
     section: str = ""
+    sources: str = ""
 
 
 def capability(
@@ -131,9 +133,9 @@ def level_set(part: Field[int], meaning: str) -> Any:
     )
 
 
-def choice(meaning: str, *, default: Any = False, doubt: str = "", section: str = "") -> Any:
+def choice(meaning: str, *, default: Any = False, doubt: str = "", section: str = "", sources: str = "") -> Any:
     """A field of the policy; see Choice."""
-    return _field(Choice(meaning, default, doubt, section))
+    return _field(Choice(meaning, default, doubt, section, sources))
 
 
 def _field(declaration: Capability | Choice) -> Any:
