@@ -25,7 +25,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 def capabilities() -> str:
     """Every capability: field, register bit, default, prerequisites, meaning."""
     rows = (
-        (f"`{name}`", f"{bit_of(one)}{_bits(one)}", _value(one.default), _needs(one), one.meaning)
+        (f"`{name}`", f"{bit_of(one)}{_bits(one)}", _default(one), _needs(one), one.meaning)
         for name, one in CAPABILITIES.items()
     )
     return _table(("field", "register", "default", "needs", "what the unit can do, or what is counted"), rows)
@@ -105,6 +105,12 @@ def _needs(one: Capability) -> str:
     text = ", ".join(f"`{name}`" for name in one.needs)
     alternatives = " or ".join(f"`{name}`" for name in one.needs_one_of)
     return ", ".join(filter(None, (text, alternatives)))
+
+
+def _default(one: Capability) -> str:
+    """A default, for people: offsets as the specification writes them."""
+    offset = one.allowed is not None and one.allowed.step == 16
+    return hex(one.default) if offset or one.source == "VER" else _value(one.default)
 
 
 def _value(value: object) -> str:
