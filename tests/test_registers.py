@@ -1,4 +1,4 @@
-"""registers.py: every register at its offset, every field at its bits, as the layouts sheet lists them."""
+"""registers/: every register at its offset and every field at its bits, as the layouts sheet has them."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_offsets_of_an_array(name: str, offsets: list[int]) -> None:
     assert list(layout(name).places(0, 0)) == offsets
 
 
-def test_places_that_cap_and_ecap_tell() -> None:
+def test_places_that_cap_and_ecap_give() -> None:
     """CAP.FRO 33:24 and CAP.NFR 47:40 place the fault records, ECAP.IRO 17:8 places IVA and IOTLB."""
     cap, ecap = 2 << 40 | 0x22 << 24, 0xF << 8
     assert list(registers.FRCD.places(cap, ecap)) == [0x220, 0x230, 0x240]

@@ -72,7 +72,7 @@ from iommu.registers.register import (
     EventUpperAddress,
     Register,
 )
-from iommu.registers.unoffered import (
+from iommu.registers.unimplemented import (
     ECCAP,
     ECEO,
     ECMD,

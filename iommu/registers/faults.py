@@ -24,7 +24,7 @@ class FSTS(Register, bits=32, offset=0x34, section="11.4.7.1"):
     ICE = flag(5, "wrong device-TLB invalidation completion", rule=RW1C, needs="device_tlb")
     IQE = flag(4, "invalidation queue error", rule=RW1C, needs="queued_invalidation")
     PPF = flag(1, "a fault recording register holds a fault")
-    PFO = flag(0, "a fault was lost", rule=RW1C)
+    PFO = flag(0, "a fault was lost: overflow", rule=RW1C)
 
 
 class FECTL(EventControl, offset=0x38, section="11.4.7.2", reset=1 << 31):

@@ -29,7 +29,7 @@ from iommu.registers.queues import (
 )
 from iommu.registers.ranges import MTRRBASE, MTRRCAP, MTRRDEF, MTRRFIX, MTRRMASK
 from iommu.registers.register import Register
-from iommu.registers.unoffered import (
+from iommu.registers.unimplemented import (
     ECCAP,
     ECEO,
     ECMD,

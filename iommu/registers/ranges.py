@@ -1,4 +1,4 @@
-"""Memory type ranges: what they say is kept, and left to whoever combines it with the tables' types (spec 11.4)."""
+"""Memory type ranges (spec 11.4): stored, but not combined with the memory types that the tables give."""
 
 from iommu.fields import Rule, address, field, flag
 from iommu.registers.register import Register
@@ -7,7 +7,7 @@ RW = Rule.RW
 
 
 class MTRRCAP(Register, bits=64, offset=0x100, section="11.4", needs="memory_types"):
-    """Memory type ranges: what there are."""
+    """Memory type ranges: which there are."""
 
     WC = flag(10, "write combining")
     FIX = flag(8, "fixed ranges")
@@ -25,7 +25,7 @@ class MTRRDEF(Register, bits=64, offset=0x108, section="11.4", needs="memory_typ
 class MTRRFIX(Register, bits=64, offsets=range(0x120, 0x178, 8), section="11.4", needs="memory_types"):
     """The fixed memory type ranges, eight sub-ranges each: one of 64 KiB, two of 16 KiB, eight of 4 KiB."""
 
-    TYPES = field(63, 0, "a type each", rule=RW)
+    TYPES = field(63, 0, "the type of each sub-range, 8 bits each", rule=RW)
 
 
 class MTRRBASE(Register, bits=64, offsets=range(0x180, 0x220, 16), section="11.4", needs="memory_types"):

@@ -1,4 +1,4 @@
-"""capabilities.py: CAP and ECAP bit by bit, and what no unit can be."""
+"""capabilities.py: CAP and ECAP bit by bit, and combinations that no unit can have."""
 
 from __future__ import annotations
 
