@@ -11,6 +11,7 @@ import pytest
 
 from iommu import Capabilities, FlatMemory, MisuseError, RemappingUnit
 from iommu.engine.presets import PRESETS
+from iommu.snapshot.snapshot import Snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = Path(os.environ.get("VTDLAB_UNITS", ROOT.parent / "shared" / "reference" / "real-machines" / "units.tsv"))
@@ -152,3 +153,14 @@ def test_preset_is_a_unit_of_the_list_whose_machine_is_named(name: str) -> None:
     assert found
     capabilities = Capabilities.preset(name)
     assert (capabilities.cap, capabilities.ecap) == (preset.cap, preset.ecap)
+
+
+@pytest.mark.parametrize("name", ["kaby-lake-graphics", "sapphire-rapids"])
+def test_snapshot_of_a_real_unit_becomes_a_unit(name: str) -> None:
+    preset = PRESETS[name]
+    window = bytearray(0x1000)
+    for offset, value in ((0x00, preset.version), (0x08, preset.cap), (0x10, preset.ecap)):
+        window[offset : offset + 8] = value.to_bytes(8, "little")
+    snapshot = Snapshot(name, bytes(window), FlatMemory(1 << 20), preset.host_address_width, 0xFED9_0000)
+    assert snapshot.unit().capabilities == Capabilities.preset(name)
+    assert snapshot.faults() == []
