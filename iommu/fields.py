@@ -1,4 +1,4 @@
-"""How a register, a table entry or a part of an ACPI structure is declared: once, as the specification draws it.
+"""How a register, a table entry or part of an ACPI structure is declared: once, as the specification draws it.
 
     class RootEntry(Layout, bits=128, section="9.1"):
         '''Root entry, legacy mode.'''
@@ -8,14 +8,14 @@
 
 Everything else comes from that declaration:
 
-    RootEntry.CTP.get(raw)              the field of a plain integer; fast enough for the walk
-    RootEntry.make(P=1, CTP=0x5000)     a plain integer
+    RootEntry.CTP.get(raw)              the field of an integer; fast enough for the walk
+    RootEntry.make(P=1, CTP=0x5000)     an integer
     RootEntry(raw).CTP                  a view, where speed does not matter
-    RootEntry.construct().parse(data)   a Construct that parses and builds, for the edges
+    RootEntry.construct().parse(data)   a Construct that parses and builds bytes
     RootEntry.reserved_mask(host_address_width=46)
-    print(RootEntry(raw).dump())        every field, for people
+    print(RootEntry(raw).dump())        every field, in words
 
-Bits that no field names are reserved. Bits that hardware never reads are declared too, as `ignored`.
+Bits that no field names are reserved. Bits that hardware ignores are declared too, as `ignored`.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Rule(Enum):
 class Field(Generic[T]):
     """A named run of bits, `msb` down to `lsb`, both counted from bit 0 of the whole layout.
 
-    `get(raw)` reads the value out of an integer, `put(raw, value)` returns the integer with it replaced.
-    `mask` covers the field's bits in place. `needs` names the capability without which the field is reserved.
+    `get(raw)` reads the value from an integer, `put(raw, value)` returns the integer with the value replaced.
+    `mask` has the field's bits set, in place. `needs` names the capability without which the field is reserved.
     `ignored`: hardware never reads the field; software may use it as its own.
     """
 
@@ -87,7 +87,7 @@ class Field(Generic[T]):
         return self if instance is None else self.get(instance.raw)
 
     def _integer_getter(self) -> Callable[[int], int]:
-        """The smallest function that does it: the walk calls these a million times a second."""
+        """The fastest function for this position: the walk calls it a million times a second."""
         mask, lsb, shift = self.mask, self.lsb, self.shift
         value_mask = mask >> lsb << shift
         if lsb == shift:
@@ -105,7 +105,7 @@ class Field(Generic[T]):
         return raw & ~self.mask | self.encode(value) << self.lsb
 
     def encode(self, value: T) -> int:
-        """The bits that stand for `value`, unshifted. Raises MisuseError when it does not fit."""
+        """The bits that encode `value`, unshifted. Raises MisuseError when it does not fit."""
         if isinstance(value, bytes):
             if len(value) * 8 != self.width:
                 raise MisuseError(f"{self.name} takes {self.width // 8} bytes, got {len(value)}")
@@ -116,11 +116,11 @@ class Field(Generic[T]):
         return int(bits)
 
     def decode(self, bits: int) -> T:
-        """The value that the field's own bits, unshifted, stand for: the inverse of `encode`."""
+        """The value that the field's own bits, unshifted, encode: the inverse of `encode`."""
         return self.get(bits << self.lsb)
 
     def show(self, raw: int) -> str:
-        """The value in `raw` as people want to read it: a name, an address, a number, a text."""
+        """The value in `raw`, formatted: a name, an address, a number or a text."""
         value = self.get(raw)
         if isinstance(value, bytes):
             return repr(value.decode("latin-1"))
@@ -133,7 +133,7 @@ class Field(Generic[T]):
 
 
 def field(msb: int, lsb: int, meaning: str, *, rule: Rule = Rule.RO, needs: str | None = None) -> Field[int]:
-    """A plain number."""
+    """A number."""
     return Field(msb, lsb, meaning, rule=rule, needs=needs)
 
 
@@ -153,12 +153,12 @@ def address(msb: int, lsb: int, meaning: str, *, rule: Rule = Rule.RO) -> Field[
 
 
 def enumerated(msb: int, lsb: int, names: type[IntEnum], meaning: str, *, rule: Rule = Rule.RO) -> Field[int]:
-    """A number whose values have names; values without one are reserved encodings and stay plain numbers."""
+    """A number whose values have names; a value without a name is a reserved encoding."""
     return Field(msb, lsb, meaning, rule=rule, names=names)
 
 
 def octets(offset: int, length: int, meaning: str) -> Field[bytes]:
-    """Bytes in memory order, at a byte offset: ACPI identifiers."""
+    """Bytes in memory order, at a byte offset, as in ACPI identifiers."""
     return Field(8 * (offset + length) - 1, 8 * offset, meaning, octets=True)
 
 
@@ -168,9 +168,9 @@ def at(offset: int, length: int, meaning: str) -> Field[int]:
 
 
 class Layout:
-    """Base of every declaration. An instance is a view of one integer; the class holds all the rest.
+    """Base of every declaration. An instance is a view of one integer; everything else belongs to the class.
 
-    `bits` is the width of the whole, `section` the specification's section.
+    `bits` is the width of the layout, `section` the section of the specification that defines it.
     """
 
     bits: ClassVar[int] = 0
@@ -195,7 +195,7 @@ class Layout:
 
     @classmethod
     def _check(cls) -> None:
-        """A declaration that contradicts itself is a bug of ours: say so when the module is imported."""
+        """A declaration that contradicts itself is a programming error: raise when the module is imported."""
         taken = 0
         for part in cls.fields.values():
             if part.msb >= cls.bits or part.mask & taken:
@@ -204,7 +204,7 @@ class Layout:
 
     @classmethod
     def make(cls, **values: int | bytes) -> int:
-        """The integer with the named fields set and all else 0.
+        """The integer with the named fields set and all other bits 0.
 
         Raises MisuseError for a name that is not a field or a value that does not fit.
         """
@@ -221,7 +221,7 @@ class Layout:
 
         Args:
             host_address_width: address bits at or above it are reserved too.
-            offered: the capabilities there are; None for all of them. A field that `needs` another is reserved.
+            offered: the capabilities of the unit; None for all of them. A field that `needs` another is reserved.
         """
         mask = (1 << cls.bits) - 1
         for part in cls.fields.values():
@@ -245,9 +245,9 @@ class Layout:
     @classmethod
     @cache
     def construct(cls) -> cs.Construct[cs.Container[Any], Any]:
-        """A Construct of the little-endian bytes; fields by name, reserved bits as `reserved_MSB_LSB`.
+        """A Construct for the little-endian bytes; fields by name, reserved bits as `reserved_MSB_LSB`.
 
-        Fields left out when building are 0.
+        Fields that are left out when building are 0.
         """
         parts = [
             f"reserved_{msb}_{lsb}" / cs.Default(cs.BitsInteger(msb - lsb + 1), 0)
@@ -259,7 +259,7 @@ class Layout:
 
     @classmethod
     def _spans(cls) -> Iterator[tuple[Field[Any] | None, int, int]]:
-        """Fields and the reserved runs between them, from the top bit down."""
+        """The fields and the reserved bits between them, from the top bit down."""
         top = cls.bits - 1
         for part in cls.fields.values():
             if part.msb < top:
@@ -270,7 +270,7 @@ class Layout:
             yield None, top, 0
 
     def dump(self) -> str:
-        """One line per field: bits, name, value, meaning; reserved bits only where they are set."""
+        """One line for each field: bits, name, value, meaning; reserved bits only where they are set."""
         lines = [f"{type(self).__name__} {self.raw:#0{self.bits // 4 + 2}x}  (spec {self.section})"]
         for part, msb, lsb in self._spans():
             where = f"{msb}:{lsb}" if msb != lsb else f"{msb}"
@@ -286,7 +286,7 @@ class Layout:
 
 
 def _bits_of(part: Field[Any]) -> cs.Construct[Any, Any]:
-    """One field as Construct sees it inside a BitStruct."""
+    """One field as a part of a BitStruct."""
     bits = cs.BitsInteger(part.width)
     if not (part.shift or part.octets):
         return bits

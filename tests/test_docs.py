@@ -17,7 +17,10 @@ from qemu.vtd.errors import QemuNotFound
 from qemu.vtd.probe import find_qemu
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("conformance", "engine", "explain"))]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("capabilities", "conformance", "engine", "explain")),
+]
 NEEDS_QEMU = ("vtd conform",)
 
 

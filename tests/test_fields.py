@@ -1,4 +1,4 @@
-"""fields.py: one declaration, and everything that comes from it agrees."""
+"""fields.py: everything that comes from one declaration agrees."""
 
 from enum import IntEnum
 from typing import Any
@@ -17,7 +17,7 @@ class Colour(IntEnum):
 
 
 class Sample(Layout, bits=128, section="0.0"):
-    """A made-up layout with a field of every kind, gaps, and both words in use."""
+    """A made-up layout with gaps, fields of every kind, and fields in both words."""
 
     TAG = octets(14, 2, "two bytes")
     TABLE = address(107, 76, "table, in the upper word")
@@ -107,7 +107,7 @@ def test_a_view_is_as_wide_as_its_layout() -> None:
         Acpi(1 << 64)
 
 
-def test_overlapping_fields_are_refused_at_once() -> None:
+def test_overlapping_fields_are_refused_on_declaration() -> None:
     with pytest.raises(TypeError, match="overlaps"):
 
         class Wrong(Layout, bits=8):

@@ -1,4 +1,4 @@
-"""registers.py: every register at its offset, every field at its bits, as the layouts sheet lists them."""
+"""registers/: every register at its offset and every field at its bits, as the layouts sheet has them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from iommu import registers
 from iommu.fields import Rule
-from iommu.registers import FIXED_REGISTERS, Register
+from iommu.registers import REGISTERS, Register
 
 OFFSETS = {
     "VER": 0x00, "CAP": 0x08, "ECAP": 0x10, "GCMD": 0x18, "GSTS": 0x1C, "RTADDR": 0x20, "CCMD": 0x28, "FSTS": 0x34,
@@ -76,8 +76,36 @@ def test_offset(name: str) -> None:
 
 
 def test_fixed_registers_are_these() -> None:
-    placed = {name: offset for name, _, offset in FIXED_REGISTERS}
+    placed = {register.__name__: register.offset for register in REGISTERS}
     assert {name: placed[name] for name in OFFSETS} == OFFSETS
+
+
+def test_map_has_every_register_that_is_declared() -> None:
+    declared = {each for each in vars(registers).values() if isinstance(each, type) and issubclass(each, Register)}
+    without_a_place = {
+        Register, registers.EventControl, registers.EventData, registers.EventAddress, registers.EventUpperAddress,
+        registers.PERFEVNTCAP,
+    }  # fmt: skip
+    assert set(REGISTERS) == declared - without_a_place
+    assert len(REGISTERS) == len(set(REGISTERS))
+
+
+@pytest.mark.parametrize(("name", "offsets"), [
+    ("MTRRFIX", [0x120, 0x128, 0x130, 0x138, 0x140, 0x148, 0x150, 0x158, 0x160, 0x168, 0x170]),
+    ("MTRRBASE", [0x180, 0x190, 0x1A0, 0x1B0, 0x1C0, 0x1D0, 0x1E0, 0x1F0, 0x200, 0x210]),
+    ("MTRRMASK", [0x188, 0x198, 0x1A8, 0x1B8, 0x1C8, 0x1D8, 0x1E8, 0x1F8, 0x208, 0x218]),
+    ("ECCAP", [0x430, 0x438, 0x440, 0x448]),
+    ("IQA", [0x90]),
+])  # fmt: skip
+def test_offsets_of_an_array(name: str, offsets: list[int]) -> None:
+    assert list(layout(name).places(0, 0)) == offsets
+
+
+def test_places_that_cap_and_ecap_give() -> None:
+    """CAP.FRO 33:24 and CAP.NFR 47:40 place the fault records, ECAP.IRO 17:8 places IVA and IOTLB."""
+    cap, ecap = 2 << 40 | 0x22 << 24, 0xF << 8
+    assert list(registers.FRCD.places(cap, ecap)) == [0x220, 0x230, 0x240]
+    assert (list(registers.IVA.places(cap, ecap)), list(registers.IOTLB.places(cap, ecap))) == ([0xF0], [0xF8])
 
 
 @pytest.mark.parametrize("name", WIDTHS)

@@ -2,274 +2,320 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
+from iommu.engine.declaration import Capability, capability, declared, elsewhere, level_set, number
+from iommu.engine.presets import PRESETS
 from iommu.errors import MisuseError
-from iommu.registers import CAP, ECAP
+from iommu.fields import Field
+from iommu.registers import CAP, ECAP, Register, registers_of
 
 _WIDTHS = {3: 39, 4: 48, 5: 57}
-# What CAP.FRO and ECAP.IRO can say: 10 bits, in units of 16 bytes.
+# What CAP.FRO and ECAP.IRO can say.
 _OFFSETS = range(0, 0x4000, 16)
-
-# Flags of this class and the bits that declare them.
-_CAP_FLAGS = {
-    "invalidate_on_root_pointer": CAP.ESRTPS,
-    "invalidate_on_interrupt_pointer": CAP.ESIRTPS,
-    "first_stage_5_level": CAP.FS5LP,
-    "posted_interrupts": CAP.PI,
-    "first_stage_1g": CAP.FS1GP,
-    "drain_reads": CAP.DRD,
-    "drain_writes": CAP.DWD,
-    "page_selective": CAP.PSI,
-    "zero_length_read": CAP.ZLR,
-    "caching_mode": CAP.CM,
-    "protected_high": CAP.PHMR,
-    "protected_low": CAP.PLMR,
-    "write_buffer_flush": CAP.RWBF,
-}
-_ECAP_FLAGS = {
-    "stop_markers": ECAP.SMS,
-    "rid_priv": ECAP.RPRIVS,
-    "abort_dma": ECAP.ADMS,
-    "rid_pasid": ECAP.RPS,
-    "scalable_coherent": ECAP.SMPWCS,
-    "first_stage": ECAP.FSTS,
-    "second_stage": ECAP.SSTS,
-    "second_stage_dirty": ECAP.SSADS,
-    "scalable_mode": ECAP.SMTS,
-    "page_request_drain": ECAP.PDS,
-    "invalidation_throttle": ECAP.DIT,
-    "pasid": ECAP.PASID,
-    "extended_accessed": ECAP.EAFS,
-    "no_write_requests": ECAP.NWFS,
-    "supervisor_requests": ECAP.SRS,
-    "execute_requests": ECAP.ERS,
-    "page_requests": ECAP.PRS,
-    "nested": ECAP.NEST,
-    "snoop_control": ECAP.SC,
-    "memory_types": ECAP.MTS,
-    "pass_through": ECAP.PT,
-    "extended_interrupts": ECAP.EIM,
-    "interrupt_remapping": ECAP.IR,
-    "device_tlb": ECAP.DT,
-    "queued_invalidation": ECAP.QI,
-    "coherent": ECAP.C,
-}
-# What each flag cannot be without.
-_NEEDS = {
-    "scalable_mode": ("queued_invalidation",),
-    "device_tlb": ("queued_invalidation",),
-    "posted_interrupts": ("interrupt_remapping",),
-    "extended_interrupts": ("interrupt_remapping",),
-    "invalidate_on_interrupt_pointer": ("interrupt_remapping",),
-    "first_stage": ("scalable_mode",),
-    "second_stage": ("scalable_mode",),
-    "nested": ("first_stage", "second_stage"),
-    "first_stage_5_level": ("first_stage",),
-    "first_stage_1g": ("first_stage",),
-    "extended_accessed": ("first_stage",),
-    "second_stage_dirty": ("second_stage",),
-    "scalable_coherent": ("scalable_mode",),
-    "rid_pasid": ("scalable_mode",),
-    "rid_priv": ("scalable_mode",),
-    "abort_dma": ("queued_invalidation",),
-    "pasid": ("scalable_mode",),
-    "supervisor_requests": ("pasid",),
-    "execute_requests": ("pasid",),
-    "page_requests": ("scalable_mode", "device_tlb"),
-    "page_request_drain": ("page_requests",),
-    "stop_markers": ("page_requests",),
-    "no_write_requests": ("device_tlb",),
-    "invalidation_throttle": ("device_tlb",),
-    "page_1g": ("page_2m",),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
-    """One unit's capabilities; the defaults make a complete legacy-mode unit, `full` one that can do everything.
+    """One unit's capabilities. Each field is declared below with its register bit, its prerequisites and its meaning.
 
-    Attributes:
-        version: architecture version, major << 4 | minor.
-        address_width: bits of the largest guest address (CAP.MGAW + 1).
-        host_address_width: bits of a host address, from the DMAR; address bits beyond it are reserved.
-        levels: the page-table depths it walks (CAP.SAGAW), out of 3, 4, 5; by default all that `address_width` needs.
-        domain_id_bits: 4, 6, ... 16.
-        page_2m, page_1g: second-stage large pages.
-        max_address_mask: largest AM of a page-selective invalidation (CAP.MAMV); 0 to 63.
-        max_index_mask: largest IM of an interrupt-entry invalidation (ECAP.MHMV); 0 to 15.
-        pasid_bits: width of a PASID (ECAP.PSS + 1); 1 to 20.
-        fault_records: fault recording registers, 1 to 256.
-        fault_record_offset, iotlb_offset: register offsets in bytes, multiples of 16 (CAP.FRO, ECAP.IRO).
-        The others are the flags of CAP and ECAP whose meaning they spell out.
+    The defaults make a complete legacy-mode unit; `scalable`, `full` and `preset` make others. The constructor is for
+    units that people design: it refuses what the specification does not allow, and `scalable_mode=True` without
+    `first_stage` or `second_stage`, a unit that could translate nothing. `from_registers` takes the registers of a
+    unit that exists as they are.
 
     Raises:
         MisuseError: a combination no unit can have; the message says why.
     """
 
-    version: int = 0x10
-    address_width: int = 48
-    host_address_width: int = 48
-    levels: tuple[int, ...] = ()
-    domain_id_bits: int = 16
-    page_2m: bool = True
-    page_1g: bool = True
-    max_address_mask: int = 18
-    max_index_mask: int = 15
-    pasid_bits: int = 20
-    fault_records: int = 1
-    fault_record_offset: int = 0x220
-    iotlb_offset: int = 0xF0
+    version: int = elsewhere("VER", "architecture version, major << 4 | minor", default=0x10, allowed=range(0x100))
+    address_width: int = number(
+        CAP.MGAW, "bits of the largest guest address", default=48, values=range(1, 65), allowed=range(31, 58)
+    )
+    host_address_width: int = elsewhere(
+        "DMAR header",
+        "bits of a host address; address bits beyond it are reserved",
+        default=48,
+        allowed=range(32, 53),
+    )
+    levels: tuple[int, ...] = level_set(
+        CAP.SAGAW, "the levels of second-stage tables, out of 3, 4, 5; by default all that `address_width` needs"
+    )
+    domain_id_bits: int = number(CAP.ND, "bits of a domain-id", default=16, values=range(4, 17, 2))
+    max_address_mask: int = number(
+        CAP.MAMV, "largest address mask of a page-selective invalidation", default=18, values=range(64)
+    )
+    max_index_mask: int = number(
+        ECAP.MHMV,
+        "largest index mask of an interrupt-entry invalidation",
+        default=15,
+        values=range(16),
+        needs=("interrupt_remapping",),
+    )
+    pasid_bits: int = number(
+        ECAP.PSS, "bits of a PASID", default=20, values=range(1, 33), allowed=range(1, 21), needs=("pasid",)
+    )
+    fault_records: int = number(CAP.NFR, "fault recording registers", default=1, values=range(1, 257))
+    fault_record_offset: int = number(
+        CAP.FRO, "where the fault recording registers are, in bytes", default=0x220, values=_OFFSETS
+    )
+    iotlb_offset: int = number(ECAP.IRO, "where IVA and IOTLB are, in bytes", default=0xF0, values=_OFFSETS)
 
-    pass_through: bool = True
-    zero_length_read: bool = True
-    page_selective: bool = True
-    drain_reads: bool = True
-    drain_writes: bool = True
-    queued_invalidation: bool = True
-    interrupt_remapping: bool = True
-    coherent: bool = False
-    snoop_control: bool = False
-    memory_types: bool = False
-    caching_mode: bool = False
-    write_buffer_flush: bool = False
-    protected_low: bool = False
-    protected_high: bool = False
-    device_tlb: bool = False
-    extended_interrupts: bool = False
-    posted_interrupts: bool = False
-    invalidate_on_root_pointer: bool = False
-    invalidate_on_interrupt_pointer: bool = False
-    abort_dma: bool = False
-    scalable_mode: bool = False
-    scalable_coherent: bool = False
-    first_stage: bool = False
-    first_stage_5_level: bool = False
-    first_stage_1g: bool = False
-    second_stage: bool = False
-    second_stage_dirty: bool = False
-    nested: bool = False
-    pasid: bool = False
-    rid_pasid: bool = False
-    rid_priv: bool = False
-    supervisor_requests: bool = False
-    execute_requests: bool = False
-    extended_accessed: bool = False
-    page_requests: bool = False
-    page_request_drain: bool = False
-    stop_markers: bool = False
-    no_write_requests: bool = False
-    invalidation_throttle: bool = False
+    # Translation.
+    page_2m: bool = capability(CAP.SSLPS, "second-stage pages of 2 MiB", default=True, bit=0)
+    page_1g: bool = capability(CAP.SSLPS, "second-stage pages of 1 GiB", default=True, bit=1, needs=("page_2m",))
+    pass_through: bool = capability(ECAP.PT, "pass-through translation", default=True)
+    zero_length_read: bool = capability(CAP.ZLR, "zero-length reads of pages that are write-only", default=True)
+    coherent: bool = capability(ECAP.C, "the processors' caches are snooped when tables are read")
+    snoop_control: bool = capability(ECAP.SC, "tables can force an access to be snooped")
+    memory_types: bool = capability(ECAP.MTS, "tables can give memory types, and the MTRR registers exist")
+    caching_mode: bool = capability(CAP.CM, "what is not present may be cached", in_full=False)
+    write_buffer_flush: bool = capability(CAP.RWBF, "software must flush the write buffer", in_full=False)
+    protected_low: bool = capability(CAP.PLMR, "the protected low-memory region")
+    protected_high: bool = capability(CAP.PHMR, "the protected high-memory region")
+
+    # Invalidation.
+    queued_invalidation: bool = capability(ECAP.QI, "the invalidation queue", default=True)
+    page_selective: bool = capability(CAP.PSI, "page-selective invalidation of the IOTLB", default=True)
+    drain_reads: bool = capability(CAP.DRD, "an IOTLB invalidation can drain reads", default=True)
+    drain_writes: bool = capability(CAP.DWD, "an IOTLB invalidation can drain writes", default=True)
+    invalidate_on_root_pointer: bool = capability(
+        CAP.ESRTPS, "setting the root-table pointer invalidates what is cached for DMA", in_full=False
+    )
+    invalidate_on_interrupt_pointer: bool = capability(
+        CAP.ESIRTPS,
+        "setting the interrupt-table pointer invalidates the interrupt entries that are cached",
+        needs=("interrupt_remapping",),
+        in_full=False,
+    )
+
+    # Interrupts.
+    interrupt_remapping: bool = capability(
+        ECAP.IR, "interrupt remapping", default=True, needs=("queued_invalidation",)
+    )
+    extended_interrupts: bool = capability(
+        ECAP.EIM, "extended interrupt mode: 32-bit destinations", needs=("interrupt_remapping",)
+    )
+    posted_interrupts: bool = capability(CAP.PI, "posted interrupts", needs=("interrupt_remapping",))
+
+    # Scalable mode.
+    scalable_mode: bool = capability(
+        ECAP.SMTS,
+        "scalable mode",
+        needs=("queued_invalidation",),
+        needs_one_of=("first_stage", "second_stage"),
+    )
+    scalable_coherent: bool = capability(
+        ECAP.SMPWCS, "a PASID-table entry can ask for snooped walks", needs=("scalable_mode",)
+    )
+    abort_dma: bool = capability(ECAP.ADMS, "abort-DMA mode", needs=("queued_invalidation",))
+    first_stage: bool = capability(ECAP.FSTS, "first-stage translation", needs=("scalable_mode",))
+    first_stage_5_level: bool = capability(CAP.FS5LP, "first-stage tables of 5 levels", needs=("first_stage",))
+    first_stage_1g: bool = capability(CAP.FS1GP, "first-stage pages of 1 GiB", needs=("first_stage",))
+    extended_accessed: bool = capability(ECAP.EAFS, "the extended-accessed bit", needs=("first_stage",))
+    second_stage: bool = capability(ECAP.SSTS, "second-stage translation in scalable mode", needs=("scalable_mode",))
+    second_stage_dirty: bool = capability(
+        ECAP.SSADS, "accessed and dirty bits in second-stage tables", needs=("second_stage",)
+    )
+    nested: bool = capability(ECAP.NEST, "nested translation", needs=("first_stage", "second_stage"))
+    pasid: bool = capability(ECAP.PASID, "requests with PASID", needs=("scalable_mode",))
+    rid_pasid: bool = capability(
+        ECAP.RPS, "the RID_PASID field, for requests without PASID", needs=("scalable_mode",)
+    )
+    rid_priv: bool = capability(
+        ECAP.RPRIVS, "the RID_PRIV field: requests without PASID can be privileged", needs=("scalable_mode",)
+    )
+    supervisor_requests: bool = capability(ECAP.SRS, "privileged requests", needs=("pasid",))
+    execute_requests: bool = capability(ECAP.ERS, "execute requests", needs=("pasid",))
+
+    # Device-TLBs and page requests.
+    device_tlb: bool = capability(ECAP.DT, "device-TLBs", needs=("queued_invalidation",))
+    invalidation_throttle: bool = capability(
+        ECAP.DIT, "device-TLB invalidations can be throttled", needs=("device_tlb",)
+    )
+    no_write_requests: bool = capability(
+        ECAP.NWFS, "the no-write flag of translation requests", needs=("device_tlb",)
+    )
+    page_requests: bool = capability(ECAP.PRS, "page requests", needs=("scalable_mode", "device_tlb"))
+    page_request_drain: bool = capability(
+        ECAP.PDS, "a wait descriptor can drain page requests", needs=("page_requests",)
+    )
+    stop_markers: bool = capability(ECAP.SMS, "stop markers", needs=("page_requests",))
+
+    cap_without_effect: int = 0
+    """Bits of CAP that a unit sets and that mean nothing here: see `from_registers`. 0 in a unit that is designed."""
+    ecap_without_effect: int = 0
+    """The same of ECAP."""
 
     def __post_init__(self) -> None:
         if not self.levels:
-            depths = tuple(level for level in _WIDTHS if _WIDTHS[level] - 9 < self.address_width)
-            object.__setattr__(self, "levels", depths)
-        for wrong, why in (
-            (not 0 <= self.version < 256, "version is major << 4 | minor"),
-            (not 31 <= self.address_width <= 57, "address_width is 31 to 57"),
-            (not 32 <= self.host_address_width <= 52, "host_address_width is 32 to 52"),
-            (not set(self.levels) <= set(_WIDTHS), "levels are out of 3, 4, 5"),
-            (self.domain_id_bits not in range(4, 17, 2), "domain_id_bits is 4, 6, ... 16"),
-            (not 0 <= self.max_address_mask < 64, "max_address_mask is 0 to 63"),
-            (not 0 <= self.max_index_mask < 16, "max_index_mask is 0 to 15"),
-            (not 1 <= self.pasid_bits <= 20, "pasid_bits is 1 to 20"),
-            (not 1 <= self.fault_records <= 256, "fault_records is 1 to 256"),
-            (self.fault_record_offset not in _OFFSETS, "fault_record_offset is a multiple of 16 below 0x4000"),
-            (self.iotlb_offset not in _OFFSETS, "iotlb_offset is a multiple of 16 below 0x4000"),
-        ):
-            if wrong:
-                raise MisuseError(f"impossible capabilities: {why}")
-        for name, needed in _NEEDS.items():
-            if getattr(self, name) and not all(getattr(self, other) for other in needed):
-                raise MisuseError(f"impossible capabilities: {name} needs {' and '.join(needed)}")
-        if self._overlapping():
-            raise MisuseError("impossible capabilities: the fault records and IVA/IOTLB overlap other registers")
+            object.__setattr__(
+                self, "levels", tuple(level for level in _WIDTHS if _WIDTHS[level] - 9 < self.address_width)
+            )
+        for name, one in CAPABILITIES.items():
+            value = getattr(self, name)
+            if one.allowed is not None and value not in one.allowed:
+                raise MisuseError(f"impossible capabilities: {name} is {_range_text(one.allowed)}, not {value:#x}")
+            if one.allowed is None and value and (missing := _missing(one, self.__dict__)):
+                raise MisuseError(f"impossible capabilities: {name} needs {missing}")
+        if not set(self.levels) <= set(_WIDTHS):
+            raise MisuseError("impossible capabilities: levels are out of 3, 4, 5")
+        for one_register, next_register in pairwise(registers_of(self.cap, self.ecap, self.offered)):
+            if next_register.offset < one_register.end:
+                raise MisuseError(
+                    f"impossible capabilities: {next_register.layout.__name__} at {next_register.offset:#x} overlaps "
+                    f"{one_register.layout.__name__} at {one_register.offset:#x}"
+                )
 
-    def _overlapping(self) -> bool:
-        first, last = self.fault_record_offset, self.fault_record_offset + 16 * self.fault_records
-        fixed = 0xF0 if self.page_requests else 0xC0 if self.interrupt_remapping else 0x48
-        return min(self.iotlb_offset, first) < fixed or (first < self.iotlb_offset + 16 and self.iotlb_offset < last)
+    @classmethod
+    def scalable(cls, **changes: Any) -> Capabilities:
+        """A usual scalable-mode unit: both stages, nested, pass-through, PASIDs, coherent tables.
+
+        `changes` are fields that differ; what needs a capability that they take away goes with it.
+        """
+        usual = (
+            *("scalable_mode", "first_stage", "first_stage_1g", "second_stage", "second_stage_dirty", "nested"),
+            *("pasid", "rid_pasid", "scalable_coherent", "coherent", "snoop_control", "extended_interrupts"),
+        )
+        return cls._with(dict.fromkeys(usual, True), changes)
 
     @classmethod
     def full(cls, **changes: Any) -> Capabilities:
-        """A unit that can do everything, but for what would change the rules for all: caching mode, RWBF, ESRTPS.
+        """A unit that can do everything.
 
-        `changes` are fields that differ.
+        Left out is what changes the rules for all that a unit does: caching mode, RWBF, ESRTPS and ESIRTPS.
+        `changes` are fields that differ; what needs a capability that they take away goes with it.
         """
-        but = ("caching_mode", "write_buffer_flush", "invalidate_on_root_pointer", "invalidate_on_interrupt_pointer")
-        flags = {name: name not in but for name in (*_CAP_FLAGS, *_ECAP_FLAGS)}
-        return cls(**{**flags, "address_width": 57, "host_address_width": 52, **changes})
+        flags = {name: one.in_full for name, one in CAPABILITIES.items() if isinstance(one.default, bool)}
+        return cls._with({**flags, "address_width": 57, "host_address_width": 52}, changes)
+
+    @classmethod
+    def _with(cls, usual: Mapping[str, Any], changes: Mapping[str, Any]) -> Capabilities:
+        known = {name: value for name, value in changes.items() if name in CAPABILITIES}
+        return cls(**{**_effective({**_DEFAULTS, **usual, **known}), **changes})
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Capabilities:
+        """The unit of a machine that exists, by its name in `iommu.engine.presets`; `changes` are fields that differ.
+
+        Raises MisuseError for an unknown name; the message lists those there are.
+        """
+        if name not in PRESETS:
+            raise MisuseError(f"there is no preset {name!r}; there are {', '.join(PRESETS)}")
+        one = PRESETS[name]
+        return replace(cls.from_registers(one.cap, one.ecap, one.host_address_width, one.version), **changes)
 
     @cached_property
     def offered(self) -> frozenset[str]:
-        """The flags that are set, by name, as `Field.needs` and `Register.needs` use them."""
-        flags = {part.name for part in fields(self) if getattr(self, part.name) is True}
+        """The flags that are set, by name, as `Field.needs` and `Register.needs` use them.
+
+        "protected_memory" is set where either protected region is there.
+        """
+        flags = {name for name in CAPABILITIES if getattr(self, name) is True}
         if self.protected_low or self.protected_high:
-            flags.add("protected_memory")
+            flags.add(PROTECTED_MEMORY)
         return frozenset(flags)
 
     @cached_property
     def cap(self) -> int:
         """The CAP register."""
-        return CAP.make(
-            **{part.name: getattr(self, name) for name, part in _CAP_FLAGS.items()},
-            MAMV=self.max_address_mask,
-            NFR=self.fault_records - 1,
-            SSLPS=self.page_2m | self.page_1g << 1,
-            FRO=self.fault_record_offset // 16,
-            MGAW=self.address_width - 1,
-            SAGAW=sum(1 << level - 2 for level in self.levels),
-            ND=(self.domain_id_bits - 4) // 2,
-        )
+        return self._register(CAP) | self.cap_without_effect
 
     @cached_property
     def ecap(self) -> int:
         """The ECAP register."""
-        return ECAP.make(
-            **{part.name: getattr(self, name) for name, part in _ECAP_FLAGS.items()},
-            IRO=self.iotlb_offset // 16,
-            MHMV=self.max_index_mask if self.interrupt_remapping else 0,
-            PSS=self.pasid_bits - 1 if self.pasid else 0,
-        )
+        return self._register(ECAP) | self.ecap_without_effect
+
+    def _register(self, layout: type[Register]) -> int:
+        raw = 0
+        for name, one in CAPABILITIES.items():
+            if one.part is not None and is_in(layout, one.part) and not _missing(one, self.__dict__):
+                raw |= one.part.put(0, one.encode(getattr(self, name)))
+        return raw
 
     @classmethod
     def from_registers(cls, cap: int, ecap: int, host_address_width: int, version: int = 0x10) -> Capabilities:
-        """The capabilities a unit declares.
+        """The capabilities that a unit declares, as they are.
+
+        Units on the market set bits that have no effect: nested translation without either stage, for example, or
+        what a later revision of the specification withdrew. Such flags are off here, as are those of what is not
+        modelled, but their bits are kept, as are reserved ones: `cap` and `ecap` of the result are the registers.
 
         Args:
             cap, ecap, version: the registers.
             host_address_width: bits of a host address, from the DMAR header.
 
-        Raises MisuseError where they contradict themselves, or offer no depth of page table this model knows.
+        Raises MisuseError where a number is reserved, where registers overlap, and where the unit offers no number of
+        page-table levels that this model knows.
         """
-        low, high = CAP(cap), ECAP(ecap)
-        levels = tuple(level for level in _WIDTHS if low.SAGAW >> level - 2 & 1)
-        if not levels:
-            raise MisuseError(f"CAP.SAGAW = {low.SAGAW:#x} offers none of 3, 4 and 5 levels")
-        return cls(
-            **dict(_flags(cap, ecap)),
-            version=version,
-            address_width=low.MGAW + 1,
-            host_address_width=host_address_width,
-            levels=levels,
-            domain_id_bits=4 + 2 * low.ND,
-            page_2m=bool(low.SSLPS & 1),
-            page_1g=bool(low.SSLPS & 2),
-            max_address_mask=low.MAMV,
-            max_index_mask=high.MHMV if high.IR else cls.max_index_mask,
-            pasid_bits=high.PSS + 1 if high.PASID else cls.pasid_bits,
-            fault_records=low.NFR + 1,
-            fault_record_offset=16 * low.FRO,
-            iotlb_offset=16 * high.IRO,
-        )
+        values: dict[str, Any] = {"version": version, "host_address_width": host_address_width}
+        for name, one in CAPABILITIES.items():
+            if one.part is not None:
+                values[name] = one.decode(one.part.get(cap if is_in(CAP, one.part) else ecap))
+        if not values["levels"]:
+            raise MisuseError(f"CAP.SAGAW = {CAP.SAGAW.get(cap):#x} offers none of 3, 4 and 5 levels")
+        kept = _effective(values)
+        for name, value in kept.items():
+            if value is None:
+                raise MisuseError(f"{bit_of(CAPABILITIES[name])} is a reserved encoding of {name}")
+        unit = cls(**kept)
+        return replace(unit, cap_without_effect=cap & ~unit.cap, ecap_without_effect=ecap & ~unit.ecap)
 
 
-def _flags(cap: int, ecap: int) -> Iterator[tuple[str, bool]]:
-    for name, part in _CAP_FLAGS.items():
-        yield name, bool(part.get(cap))
-    for name, part in _ECAP_FLAGS.items():
-        yield name, bool(part.get(ecap))
+CAPABILITIES: dict[str, Capability] = declared(Capabilities, Capability)
+"""Every capability by the name of its field."""
+
+_DEFAULTS = {name: one.default for name, one in CAPABILITIES.items()}
+
+PROTECTED_MEMORY = "protected_memory"
+"""What stands in `offered` for either of the two protected regions."""
+
+NOT_MODELLED = {
+    "advanced_fault_log": CAP.AFL,
+    "enhanced_commands": CAP.ECMDS,
+    "performance_monitoring": ECAP.PMS,
+    "virtual_commands": ECAP.VCS,
+}
+"""Capabilities that no unit here has. `Register.needs` names them: their registers read as 0."""
+
+
+def _missing(one: Capability, values: Mapping[str, Any]) -> str:
+    """What a capability needs that is not among `values`; empty when nothing is missing."""
+    if not all(values[other] for other in one.needs):
+        return " and ".join(one.needs)
+    if one.needs_one_of and not any(values[other] for other in one.needs_one_of):
+        return " or ".join(one.needs_one_of)
+    return ""
+
+
+def _effective(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a unit, of which every flag that lacks a prerequisite is off, and every such number left out."""
+    kept = dict(values)
+    while lost := [name for name, value in kept.items() if value is True and _missing(CAPABILITIES[name], kept)]:
+        kept.update(dict.fromkeys(lost, False))
+    return {name: value for name, value in kept.items() if value is False or not _missing(CAPABILITIES[name], kept)}
+
+
+def is_in(layout: type[Register], part: Field[int]) -> bool:
+    """Whether a field is one of this register's."""
+    return layout.fields.get(part.name) is part
+
+
+def bit_of(one: Capability) -> str:
+    """Where a capability is declared, for people: "ECAP.PT", "DMAR header"."""
+    if one.part is None:
+        return one.source
+    return f"{'CAP' if is_in(CAP, one.part) else 'ECAP'}.{one.part.name}"
+
+
+def _range_text(allowed: range) -> str:
+    """The numbers of a range, for people."""
+    if allowed.step == 1:
+        return f"{allowed[0]} to {allowed[-1]}"
+    if len(allowed) < 10:
+        return ", ".join(map(str, allowed))
+    return f"a multiple of {allowed.step} from {allowed[0]:#x} to {allowed[-1]:#x}"

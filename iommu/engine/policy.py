@@ -1,101 +1,172 @@
-"""Freedom has a name: where the architecture lets hardware choose, or public sources leave a doubt."""
+"""What hardware is free to choose: where the specification leaves a choice, or public sources leave a doubt."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from iommu.engine.declaration import Choice, choice, declared
+from iommu.errors import MisuseError
 from iommu.registers import QueueFault
 from iommu.structures import ResponseCode
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """How one unit uses its freedom. The defaults are the strictest reading.
+    """How one unit uses its freedom. Each field is declared below with what it changes, and the doubt or the section.
 
-    Attributes:
-        compress_faults: a fault is dropped, without overflow, while another from its source-id is pending
-            (spec 7.2.1 allows it).
-        permission_per_level: a missing permission is reported at the entry that lacks it, not at the leaf; a
-            reserved bit further down then goes unseen (doubt D-4).
-        depth_before_type: a legacy context entry's depth that the unit does not walk, 0x03, comes before its type
-            that does not take such a request, 0x0D (doubt D-1).
-        pass_through_by_deepest: in legacy mode, pass-through by a context entry that does not name the deepest tables
-            the unit walks is told as LGN.1, 0x04 (doubt D-2).
-        records_restart: turning translation off lets the next fault be recorded in the first register again
-            (doubt D-23).
-        translation_off_drops: in scalable mode's units (ECAP.SMTS), turning translation off drops all that is cached
-            for DMA; one source says so.
-        malformed_interrupt_faults: with interrupt remapping on, a request without PASID in the interrupt range that
-            is no DWORD write raises 0x29; otherwise it is dropped without a fault (doubt D-6).
-        source_validated_first: the source of an interrupt is validated, 0x26, before the reserved fields of its
-            entry, 0x24 (doubt D-8).
-        reserved_validation_fails: the reserved source validation type 3 is a failed validation, 0x26, not a reserved
-            field, 0x24 (doubt D-10).
-        posted_form_ignored: a unit without posted interrupts ignores IM instead of holding it reserved, 0x24
-            (doubt D-11).
-        cache_faulting: with caching mode, what is not present or erroneous is cached wherever it may be: contexts,
-            PASID entries, second-stage translations and interrupt entries, never a first stage's (spec 6.1 lets a
-            unit do so); otherwise nothing more than without caching mode.
-        absent_interrupts_cached: interrupt-remapping entries that are not present are cached even without caching
-            mode, so that making one present needs an invalidation (doubt D-31).
-        unused_data_checked: the upper half of a remappable request's data must be 0 even where the data are not used
-            (doubt D-32).
-        cache_upper_levels: paging-structure caches are in use (spec 6.2.5 lets a unit have them).
-        cache_capacity: entries each cache holds.
-        nested_absent_is_no_permission: a first-stage table that the second stage does not map is told as one
-            without read permission (SFS.6, SFS.7), not as a second-stage entry that is absent (doubt D-18).
-        rid_pasid_must_be_zero: a RID_PASID that is not 0 on a unit without ECAP.RPS is a reserved field, not
-            ignored (doubt D-5).
-        rid_pasid_beyond_is_invalid: a RID_PASID beyond the directory is told as SCT.4, not as SCT.9 (doubt D-5).
-        withdrawn_bits_reserved: NXE, SMEP and SSEE of a PASID-table entry are reserved, not ignored (doubt D-17).
-        snooped_by_coherency: without ECAP.SMPWCS, a walk is snooped where ECAP.C says that tables are (doubt D-27).
-        protect_remapped: protected memory regions block remapped requests too, as from architecture version 2 on
-            they always do (spec 11.4.8).
-        idle_wait_accepted: a wait descriptor that asks for nothing, IF = SW = FN = 0, does nothing; otherwise it is
-            refused as reserved (doubt D-12).
-        queue_moves_while_on: IQA can be written while the queue is on, which then begins anew there; otherwise the
-            write is ignored (doubt D-13).
-        queue_address_resets_tail: a write of IQA that is not ignored sets IQT to 0 (doubt D-13).
-        status_write_fault: the error a wait descriptor's failed status write is told as (doubt D-14).
-        status_write_fault_taken: the head moves past that wait descriptor (doubt D-14).
-        page_event_per_group: only the last page request of a group sets PPR, not each (doubt D-15).
-        overflow_response: what the unit answers the last request of a group that it cannot queue, so that the device
-            tries again; None for no answer (doubt D-16).
-        blocked_page_response: the same for a page request that was blocked by a fault. No public source says.
-        pasid_invalidation_drops_second_stage: a PASID-selective invalidation of the IOTLB drops what the second stage
-            alone translated in the domain, too (doubt D-21).
+    The defaults are the strictest reading. A doubt has a number, D-n, where public sources do not settle what
+    hardware does.
+
+    Raises:
+        MisuseError: a cache without any room.
     """
 
-    compress_faults: bool = False
-    permission_per_level: bool = False
-    depth_before_type: bool = False
-    pass_through_by_deepest: bool = False
-    records_restart: bool = False
-    translation_off_drops: bool = True
-    malformed_interrupt_faults: bool = True
-    source_validated_first: bool = False
-    reserved_validation_fails: bool = False
-    posted_form_ignored: bool = False
-    cache_faulting: bool = True
-    absent_interrupts_cached: bool = False
-    unused_data_checked: bool = False
-    cache_upper_levels: bool = True
-    cache_capacity: int = 1 << 20
-    nested_absent_is_no_permission: bool = False
-    rid_pasid_must_be_zero: bool = False
-    rid_pasid_beyond_is_invalid: bool = False
-    withdrawn_bits_reserved: bool = False
-    snooped_by_coherency: bool = False
-    protect_remapped: bool = True
-    idle_wait_accepted: bool = True
-    queue_moves_while_on: bool = False
-    queue_address_resets_tail: bool = False
-    status_write_fault: QueueFault = QueueFault.FETCH
-    status_write_fault_taken: bool = False
-    page_event_per_group: bool = False
-    overflow_response: ResponseCode | None = ResponseCode.SUCCESS
-    blocked_page_response: ResponseCode | None = ResponseCode.FAILURE
-    pasid_invalidation_drops_second_stage: bool = False
-    privileged_needs_supervisor: bool = False
-    nested_pointers_within_host: bool = False
-    unused_descriptor_fields_checked: bool = True
+    # Translation.
+    permission_per_level: bool = choice(
+        "a missing permission is reported at the entry that lacks it, not at the leaf, so that a reserved bit "
+        "further down is not seen",
+        doubt="D-4",
+    )
+    depth_before_type: bool = choice(
+        "a legacy context entry whose levels the unit does not walk is reported (0x03) before a type that does not "
+        "take the request (0x0D)",
+        doubt="D-1",
+    )
+    pass_through_by_deepest: bool = choice(
+        "in legacy mode, a pass-through context entry must name the largest number of levels that the unit walks, or "
+        "is reported as LGN.1 (0x04)",
+        doubt="D-2",
+    )
+    nested_absent_is_no_permission: bool = choice(
+        "where nested, a first-stage table that the second stage does not map is reported as one without read "
+        "permission (SFS.6, SFS.7), not as a second-stage entry that is not present",
+        doubt="D-18",
+    )
+    nested_pointers_within_host: bool = choice(
+        "where nested, pointers in first-stage entries are also held to the host address width, not only to the "
+        "guest's",
+        doubt="D-34",
+        sources="no public source decides; RISC-V's IOMMU lets guest addresses exceed the host's",
+    )
+    rid_pasid_must_be_zero: bool = choice(
+        "without ECAP.RPS, a RID_PASID that is not 0 is a reserved field, not ignored", doubt="D-5"
+    )
+    rid_pasid_beyond_is_invalid: bool = choice(
+        "a RID_PASID beyond the PASID directory is reported as SCT.4, not as SCT.9", doubt="D-5"
+    )
+    withdrawn_bits_reserved: bool = choice(
+        "NXE, SMEP and SSEE of a PASID-table entry are reserved, not ignored", doubt="D-17"
+    )
+    privileged_needs_supervisor: bool = choice(
+        "a privileged request on a unit without ECAP.SRS is blocked (SPT.6, 0x5D), not served as a user's",
+        doubt="D-33",
+        sources="Linux: SRE is reserved there; no public source says what becomes of the request",
+    )
+    snooped_by_coherency: bool = choice("without ECAP.SMPWCS, ECAP.C says whether a walk is snooped", doubt="D-27")
+    protect_remapped: bool = choice(
+        "below version 2, protected memory regions block remapped requests too, as they do from version 2 on",
+        default=True,
+        section="11.4.8",
+    )
+
+    # Caches.
+    cache_capacity: int = choice("the number of entries each cache holds, at least 1", default=1 << 20, section="6.2")
+    cache_upper_levels: bool = choice("paging-structure caches are used", default=True, section="6.2.5")
+    cache_faulting: bool = choice(
+        "with caching mode, what is not present or erroneous is cached wherever it may be: contexts, PASID entries, "
+        "second-stage translations and interrupt entries, never a first stage's; otherwise only what a unit without "
+        "caching mode caches",
+        default=True,
+        section="6.1",
+    )
+    absent_interrupts_cached: bool = choice(
+        "interrupt entries that are not present are cached even without caching mode, so that making one present "
+        "needs an invalidation",
+        doubt="D-31",
+    )
+    translation_off_drops: bool = choice(
+        "a unit with scalable mode invalidates everything that is cached for DMA when translation is turned off",
+        default=True,
+        sources="one public source says so",
+    )
+    pasid_invalidation_drops_second_stage: bool = choice(
+        "a PASID-selective invalidation of the IOTLB also drops what the second stage alone translated in the domain",
+        doubt="D-21",
+    )
+
+    # Faults.
+    compress_faults: bool = choice(
+        "a fault is dropped, without an overflow, while another of its source-id is pending", section="7.2.1"
+    )
+    records_restart: bool = choice(
+        "after translation was turned off, the next fault is recorded in the first register again", doubt="D-23"
+    )
+
+    # Interrupts.
+    malformed_interrupt_faults: bool = choice(
+        "with interrupt remapping on, a request without PASID in the interrupt range that is not a write of four "
+        "bytes is reported (0x29); otherwise it is dropped without a fault",
+        default=True,
+        doubt="D-6",
+    )
+    unused_data_checked: bool = choice(
+        "the upper half of a remappable interrupt's data must be 0 even where the data are not used", doubt="D-32"
+    )
+    source_validated_first: bool = choice(
+        "the source of an interrupt is validated (0x26) before the reserved fields of its entry are checked (0x24)",
+        doubt="D-8",
+    )
+    reserved_validation_fails: bool = choice(
+        "source validation type 3, which is reserved, is a failed validation (0x26), not a reserved field (0x24)",
+        doubt="D-10",
+    )
+    posted_form_ignored: bool = choice(
+        "a unit without posted interrupts ignores IM, which is otherwise reserved (0x24)", doubt="D-11"
+    )
+
+    # The invalidation queue.
+    unused_descriptor_fields_checked: bool = choice(
+        "the fields that the granularity of a descriptor of type 2 or 7 does not use must be 0",
+        doubt="D-35",
+        sources="the specification, as quoted in public, has IH ignored; QEMU accepts all of these fields",
+    )
+    idle_wait_accepted: bool = choice(
+        "a wait descriptor that asks for nothing (IF = SW = FN = 0) is accepted; otherwise it is refused as reserved",
+        default=True,
+        doubt="D-12",
+    )
+    queue_moves_while_on: bool = choice(
+        "IQA can be written while the queue is on, which then starts again there; otherwise the write is ignored",
+        doubt="D-13",
+    )
+    queue_address_resets_tail: bool = choice("a write of IQA that is not ignored also sets IQT to 0", doubt="D-13")
+    status_write_fault: QueueFault = choice(
+        "the error that a wait descriptor's failed status write is reported as",
+        default=QueueFault.FETCH,
+        doubt="D-14",
+    )
+    status_write_fault_taken: bool = choice(
+        "the head moves past a wait descriptor whose status write failed", doubt="D-14"
+    )
+
+    # Page requests.
+    page_event_per_group: bool = choice("only the last page request of a group sets PPR, not each", doubt="D-15")
+    overflow_response: ResponseCode | None = choice(
+        "what the unit answers the last request of a group that it cannot queue, so that the device tries again; "
+        "None for no answer",
+        default=ResponseCode.SUCCESS,
+        doubt="D-16",
+    )
+    blocked_page_response: ResponseCode | None = choice(
+        "what the unit answers the last request of a group that a fault blocks; None for no answer",
+        default=ResponseCode.FAILURE,
+        sources="no public source says",
+    )
+
+    def __post_init__(self) -> None:
+        if self.cache_capacity < 1:
+            raise MisuseError(f"cache_capacity is at least 1, not {self.cache_capacity}")
+
+
+CHOICES: dict[str, Choice] = declared(Policy, Choice)
+"""Every choice by the name of its field."""

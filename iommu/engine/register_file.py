@@ -1,78 +1,97 @@
-"""The register window (spec chapter 11): where each register stands, how it is accessed, what a write may change."""
+"""The register window (spec chapter 11): where each register is, how it is accessed, what a write may change."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from iommu.engine.capabilities import Capabilities
 from iommu.errors import MisuseError
 from iommu.fields import Rule
-from iommu.registers import FIXED_REGISTERS, FRCD, IOTLB, IVA, MTRRCAP, Register
+from iommu.registers import CAP, ECAP, IVA, MTRRCAP, VER, Register, registers_of
 
 Effect = Callable[[int], None]
-"""Called after a write with the bits software wrote, 0 where the access did not reach."""
+"""Called after a write with the bits software wrote, 0 for the bits that the access did not reach."""
 
 
 class Slot:
-    """One register of one unit: its value, its offset, and the bits software can change."""
+    """One register of one unit: its value, its offset, and the bits software can change.
 
-    def __init__(self, layout: type[Register], offset: int, value: int, host_address_width: int) -> None:
-        self.layout, self.offset, self.value = layout, offset, value
+    `effect` is called after each write by software. The unit itself sets `value`.
+    """
+
+    def __init__(self, layout: type[Register], offset: int, capabilities: Capabilities) -> None:
+        self.layout, self.offset, self.value = layout, offset, layout.reset
         self.size = layout.bits // 8
         self.effect: Effect | None = None
-        # Address bits beyond the host's width are not implemented: they read as 0.
+        needing = (part for part in layout.fields.values() if part.needs)
+        absent = sum(part.mask for part in needing if part.needs not in capabilities.offered)
         self._stored = layout.mask_of(Rule.RW) | layout.mask_of(Rule.WO)
-        if host_address_width < layout.bits:
-            for part in layout.fields.values():
-                if part.shift and part.msb >= host_address_width:
-                    self._stored &= ~(part.mask >> host_address_width << host_address_width)
+        self._stored &= ~(absent | _beyond_host_width(layout, capabilities.host_address_width))
         self._rw1c = layout.mask_of(Rule.RW1C)
-        self._hidden = layout.mask_of(Rule.WO)
+        self._hidden = layout.mask_of(Rule.WO) | absent
 
     def read(self) -> int:
-        """What software reads: write-only bits are 0."""
+        """What software reads: write-only bits and fields that the unit does not have are 0."""
         return self.value & ~self._hidden
 
     def write(self, value: int, reach: int) -> None:
-        """Software writes `value` to the bits in `reach`; the other bits keep theirs."""
+        """Software writes `value` to the bits in `reach`; the other bits keep their values."""
         stored = self._stored & reach
         self.value = (self.value & ~stored | value & stored) & ~(value & reach & self._rw1c)
         if self.effect is not None:
             self.effect(value & reach)
 
 
+def _beyond_host_width(layout: type[Register], width: int) -> int:
+    """The bits of host addresses that a unit does not implement."""
+    # IVA's address is an input address of devices, not one of the host: all of its bits are implemented.
+    if layout is IVA:
+        return 0
+    return sum(part.mask >> width << width for part in layout.fields.values() if part.shift)
+
+
 class RegisterFile:
     """All registers of one unit, in 32- and 64-bit accesses aligned to their size (spec 11.3).
 
-    `slots` are by name: "GSTS", "IOTLB", ... and "FRCD0", "FRCD1", ....
+    `registers[GSTS]` is the slot of a register, `registers.all(FRCD)` are the slots of an array, and iterating gives
+    every slot in order of offset.
     """
 
     def __init__(self, capabilities: Capabilities) -> None:
         self.capabilities = capabilities
-        self.slots: dict[str, Slot] = {}
-        for name, layout, offset in FIXED_REGISTERS:
-            if not layout.needs or layout.needs in capabilities.offered:
-                self._place(name, layout, offset)
-        self._place("IVA", IVA, capabilities.iotlb_offset)
-        self._place("IOTLB", IOTLB, capabilities.iotlb_offset + 8)
-        for n in range(capabilities.fault_records):
-            self._place(f"FRCD{n}", FRCD, capabilities.fault_record_offset + 16 * n)
-        self._by_offset = sorted(self.slots.values(), key=lambda slot: slot.offset)
+        placed = registers_of(capabilities.cap, capabilities.ecap, capabilities.offered)
+        self._by_offset = [Slot(layout, offset, capabilities) for offset, layout in placed]
         self._offsets = [slot.offset for slot in self._by_offset]
-        self.slots["VER"].value = self.capabilities.version
-        self.slots["CAP"].value = capabilities.cap
-        self.slots["ECAP"].value = capabilities.ecap
-        if capabilities.memory_types:
-            self.slots["MTRRCAP"].value = MTRRCAP.make(WC=1, FIX=1, VCNT=10)
+        self._slots: dict[type[Register], list[Slot]] = {}
+        for slot in self._by_offset:
+            self._slots.setdefault(slot.layout, []).append(slot)
+        self[VER].value = capabilities.version
+        self[CAP].value = capabilities.cap
+        self[ECAP].value = capabilities.ecap
+        if ranges := self.get(MTRRCAP):
+            ranges.value = MTRRCAP.make(WC=1, FIX=1, VCNT=10)
 
-    def _place(self, name: str, layout: type[Register], offset: int) -> None:
-        # IVA's address is an input address of devices, not one of the host's: all of its bits are there.
-        width = 64 if layout is IVA else self.capabilities.host_address_width
-        self.slots[name] = Slot(layout, offset, layout.reset, width)
+    def __getitem__(self, layout: type[Register]) -> Slot:
+        """The slot of a register, for an array its first. Raises MisuseError where the unit has no such register."""
+        if layout not in self._slots:
+            raise MisuseError(f"this unit has no register {layout.__name__}")
+        return self._slots[layout][0]
+
+    def get(self, layout: type[Register]) -> Slot | None:
+        """The same; None where the unit has no such register."""
+        return next(iter(self.all(layout)), None)
+
+    def all(self, layout: type[Register]) -> Sequence[Slot]:
+        """The slots of an array of registers, in order; none where the unit has no such registers."""
+        return self._slots.get(layout, ())
+
+    def __iter__(self) -> Iterator[Slot]:
+        """Every slot, in order of offset."""
+        return iter(self._by_offset)
 
     def read(self, offset: int, size: int) -> int:
-        """The bits at `offset`; 0 where no register stands. Raises MisuseError for another size or alignment."""
+        """The bits at `offset`; 0 where there is no register. Raises MisuseError for another size or alignment."""
         check_access(offset, size)
         value = 0
         for slot, shift in self._reached(offset, size):
@@ -80,7 +99,10 @@ class RegisterFile:
         return value & (1 << 8 * size) - 1
 
     def write(self, offset: int, value: int, size: int) -> None:
-        """Write the register, or the half of one, at `offset`; nothing happens where none stands."""
+        """Write the register at `offset`, or half of one; nothing happens where there is none.
+
+        Raises MisuseError for another size or alignment, and for a value that does not fit.
+        """
         check_access(offset, size)
         if value < 0 or value >> 8 * size:
             raise MisuseError(f"{value:#x} does not fit a {size}-byte register access")

@@ -31,7 +31,7 @@ from iommu.engine.translation.second_stage import SecondStage
 from iommu.engine.translation.translation import Translation
 from iommu.errors import MisuseError
 from iommu.memory import Memory, ProcessorCache
-from iommu.registers import GCMD, GSTS, RTADDR
+from iommu.registers import GCMD, GSTS, IRTA, RTADDR
 
 
 class RemappingUnit:
@@ -94,7 +94,7 @@ class RemappingUnit:
         self.invalidation = self.Invalidation(self.registers, self.caches)
         self._place_translation(self._table_access())
         self._place_queues()
-        self.registers.slots["GCMD"].effect = self._on_command
+        self.registers[GCMD].effect = self._on_command
 
     def _table_access(self) -> TableAccess:
         """How the unit reaches its tables: behind a ProcessorCache, only snooping shows what is not flushed."""
@@ -215,7 +215,7 @@ class RemappingUnit:
 
     def _on_command(self, written: int) -> None:
         """GCMD: one-shot commands first, then the levels (spec 11.4.4.1)."""
-        command, status = GCMD(written), self.registers.slots["GSTS"]
+        command, status = GCMD(written), self.registers[GSTS]
         if command.SRTP:
             self._set_root_table()
         translating = GSTS.make(RTPS=GSTS.RTPS.get(status.value) | command.SRTP, TES=command.TE)
@@ -239,13 +239,13 @@ class RemappingUnit:
         if not self.capabilities.interrupt_remapping:
             return 0
         if command.SIRTP:
-            self.interrupts.set_table(self.registers.slots["IRTA"].value)
+            self.interrupts.set_table(self.registers[IRTA].value)
         self.interrupts.switch(command.IRE, command.CFI)
         return GSTS.make(IRTPS=GSTS.IRTPS.get(status) | command.SIRTP, IRES=command.IRE, CFIS=command.CFI)
 
     def _set_root_table(self) -> None:
         """Latch RTADDR. What is cached stays, unless the unit says that it invalidates by itself (CAP.ESRTPS)."""
-        latched = RTADDR(self.registers.slots["RTADDR"].value)
+        latched = RTADDR(self.registers[RTADDR].value)
         self.translation.set_root_table(latched.RTA, latched.TTM)
         self.invalidation.mode = self.page_requests.mode = latched.TTM
         if self.queue is not None:

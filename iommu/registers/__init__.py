@@ -1,6 +1,6 @@
 """The registers of a remapping unit (spec chapter 11): offset, width, fields, what software may do to each, reset.
 
-IVA, IOTLB and the fault recording registers stand where CAP.FRO and ECAP.IRO say, all others at fixed offsets.
+IVA, IOTLB and the fault recording registers are where CAP.FRO and ECAP.IRO say, all others at fixed offsets.
 """
 
 from iommu.registers.control import (
@@ -19,6 +19,7 @@ from iommu.registers.control import (
 )
 from iommu.registers.faults import (
     AFLOG,
+    FAULT_EVENT,
     FEADDR,
     FECTL,
     FEDATA,
@@ -26,6 +27,7 @@ from iommu.registers.faults import (
     FRCD,
     FSTS,
 )
+from iommu.registers.map import REGISTERS, registers_of
 from iommu.registers.protected import (
     PHMBASE,
     PHMLIMIT,
@@ -39,10 +41,12 @@ from iommu.registers.queues import (
     IECTL,
     IEDATA,
     IEUADDR,
+    INVALIDATION_EVENT,
     IQA,
     IQERCD,
     IQH,
     IQT,
+    PAGE_REQUEST_EVENT,
     PEADDR,
     PECTL,
     PEDATA,
@@ -64,10 +68,11 @@ from iommu.registers.register import (
     EventAddress,
     EventControl,
     EventData,
+    EventRegisters,
     EventUpperAddress,
     Register,
 )
-from iommu.registers.unoffered import (
+from iommu.registers.unimplemented import (
     ECCAP,
     ECEO,
     ECMD,
@@ -100,11 +105,11 @@ __all__ = [
     "ECMD",
     "ECRSP",
     "ECSTS",
+    "FAULT_EVENT",
     "FEADDR",
     "FECTL",
     "FEDATA",
     "FEUADDR",
-    "FIXED_REGISTERS",
     "FRCD",
     "FSTS",
     "GCMD",
@@ -114,6 +119,7 @@ __all__ = [
     "IECTL",
     "IEDATA",
     "IEUADDR",
+    "INVALIDATION_EVENT",
     "IOTLB",
     "IQA",
     "IQERCD",
@@ -126,6 +132,7 @@ __all__ = [
     "MTRRDEF",
     "MTRRFIX",
     "MTRRMASK",
+    "PAGE_REQUEST_EVENT",
     "PEADDR",
     "PECTL",
     "PEDATA",
@@ -150,6 +157,7 @@ __all__ = [
     "PQH",
     "PQT",
     "PRS",
+    "REGISTERS",
     "RTADDR",
     "VCCAP",
     "VCMD",
@@ -159,22 +167,11 @@ __all__ = [
     "EventAddress",
     "EventControl",
     "EventData",
+    "EventRegisters",
     "EventUpperAddress",
     "Granularity",
     "QueueFault",
     "Register",
     "TableMode",
+    "registers_of",
 ]
-
-FIXED_REGISTERS: tuple[tuple[str, type[Register], int], ...] = (
-    *(
-        (layout.__name__, layout, layout.offset)
-        for layout in globals().copy().values()
-        if isinstance(layout, type) and issubclass(layout, Register) and layout.offset >= 0
-    ),
-    *((f"MTRRFIX{n}", MTRRFIX, offset) for n, offset in enumerate((0x120, 0x128, 0x130, *range(0x138, 0x178, 8)))),
-    *((f"MTRRBASE{n}", MTRRBASE, 0x180 + 16 * n) for n in range(10)),
-    *((f"MTRRMASK{n}", MTRRMASK, 0x188 + 16 * n) for n in range(10)),
-    *((f"ECCAP{n}", ECCAP, 0x430 + 8 * n) for n in range(4)),
-)
-"""Name, layout and offset of every register whose place does not depend on the capabilities."""

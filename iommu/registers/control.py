@@ -1,5 +1,6 @@
-"""Capabilities, commands and status, the tables' pointers, register-based invalidation (spec 11.4.1 to 11.4.6)."""
+"""Capabilities, commands, status, table pointers and invalidation by register (spec 11.4.1 to 11.4.6, 11.4.10)."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 from iommu.fields import Rule, address, enumerated, field, flag
@@ -17,7 +18,7 @@ class TableMode(IntEnum):
 
 
 class Granularity(IntEnum):
-    """CCMD.CIRG, IOTLB.IIRG and what hardware answers in CAIG and IAIG."""
+    """CCMD.CIRG and IOTLB.IIRG, and what hardware returns in CAIG and IAIG."""
 
     NONE = 0
     GLOBAL = 1
@@ -35,8 +36,8 @@ class VER(Register, bits=32, offset=0x00, section="11.4.1"):
 class CAP(Register, bits=64, offset=0x08, section="11.4.2"):
     """What the unit can do."""
 
-    ESRTPS = flag(63, "setting the root table pointer invalidates the caches")
-    ESIRTPS = flag(62, "setting the interrupt table pointer invalidates the cache")
+    ESRTPS = flag(63, "setting the root-table pointer invalidates the caches")
+    ESIRTPS = flag(62, "setting the interrupt-table pointer invalidates the cache")
     ECMDS = flag(61, "enhanced commands")
     FS5LP = flag(60, "first-stage 5-level paging")
     PI = flag(59, "posted interrupts")
@@ -44,13 +45,13 @@ class CAP(Register, bits=64, offset=0x08, section="11.4.2"):
     DRD = flag(55, "read draining")
     DWD = flag(54, "write draining")
     MAMV = field(53, 48, "largest address mask of a page-selective invalidation")
-    NFR = field(47, 40, "number of fault recording registers, less one")
+    NFR = field(47, 40, "number of fault recording registers, minus 1")
     PSI = flag(39, "page-selective invalidation")
     SSLPS = field(37, 34, "second-stage large pages: bit 0 2 MiB, bit 1 1 GiB")
     FRO = field(33, 24, "offset of the fault recording registers, in 16 bytes")
     ZLR = flag(22, "zero-length reads of write-only pages")
-    MGAW = field(21, 16, "largest guest address width, less one")
-    SAGAW = field(12, 8, "page-table depths: bit 1 3 levels, bit 2 4 levels, bit 3 5 levels")
+    MGAW = field(21, 16, "largest guest address width, minus 1")
+    SAGAW = field(12, 8, "page-table levels: bit 1 for 3, bit 2 for 4, bit 3 for 5")
     CM = flag(7, "caching mode: not-present entries may be cached")
     PHMR = flag(6, "protected high-memory region")
     PLMR = flag(5, "protected low-memory region")
@@ -60,7 +61,7 @@ class CAP(Register, bits=64, offset=0x08, section="11.4.2"):
 
 
 class ECAP(Register, bits=64, offset=0x10, section="11.4.3"):
-    """What the unit can do, continued."""
+    """What the unit can do, second part."""
 
     SMS = flag(58, "stop markers")
     RPRIVS = flag(53, "RID_PRIV")
@@ -96,7 +97,7 @@ class ECAP(Register, bits=64, offset=0x10, section="11.4.3"):
 
 
 class GCMD(Register, bits=32, offset=0x18, section="11.4.4.1"):
-    """Global command: one change at a time, its result in GSTS."""
+    """Global command: one change at a time; the result is in GSTS."""
 
     TE = flag(31, "translation on or off", rule=WO)
     SRTP = flag(30, "latch RTADDR", rule=WO)
@@ -130,15 +131,15 @@ class IRTA(Register, bits=64, offset=0xB8, section="11.4.10.1", needs="interrupt
     """Interrupt remapping table address; takes effect with GCMD.SIRTP."""
 
     IRTA = address(63, 12, "table", rule=RW)
-    EIME = flag(11, "32-bit destinations", rule=RW)
+    EIME = flag(11, "32-bit destinations", rule=RW, needs="extended_interrupts")
     S = field(3, 0, "2**(S+1) entries", rule=RW)
 
 
 class CCMD(Register, bits=64, offset=0x28, section="11.4.6.1"):
     """Context-cache invalidation."""
 
-    ICC = flag(63, "start; 0 again when done", rule=WO)
-    CIRG = enumerated(62, 61, Granularity, "granularity asked for", rule=RW)
+    ICC = flag(63, "start; reads as 0 when done", rule=WO)
+    CIRG = enumerated(62, 61, Granularity, "granularity requested", rule=RW)
     CAIG = enumerated(60, 59, Granularity, "granularity performed")
     FM = field(33, 32, "function bits of SID to ignore: 0 none, 1 bit 2, 2 bits 2:1, 3 bits 2:0", rule=WO)
     SID = field(31, 16, "source-id", rule=WO)
@@ -146,19 +147,29 @@ class CCMD(Register, bits=64, offset=0x28, section="11.4.6.1"):
 
 
 class IVA(Register, bits=64, section="11.4.6.2"):
-    """Invalidate address: what IOTLB's page-selective command works on. Stands at ECAP.IRO * 16."""
+    """Invalidate address: the pages of IOTLB's page-selective command."""
 
     ADDR = address(63, 12, "first page", rule=RW)
     IH = flag(6, "only leaf entries changed", rule=RW)
     AM = field(5, 0, "low page-number bits to ignore: 2**AM pages", rule=RW)
 
+    @classmethod
+    def places(cls, cap: int, ecap: int) -> Sequence[int]:
+        """Where ECAP.IRO says."""
+        return (16 * ECAP.IRO.get(ecap),)
+
 
 class IOTLB(Register, bits=64, section="11.4.6.3"):
-    """IOTLB invalidation. Stands at ECAP.IRO * 16 + 8."""
+    """IOTLB invalidation."""
 
-    IVT = flag(63, "start; 0 again when done", rule=WO)
-    IIRG = enumerated(61, 60, Granularity, "granularity asked for", rule=RW)
+    IVT = flag(63, "start; reads as 0 when done", rule=WO)
+    IIRG = enumerated(61, 60, Granularity, "granularity requested", rule=RW)
     IAIG = enumerated(58, 57, Granularity, "granularity performed")
     DR = flag(49, "drain reads", rule=RW)
     DW = flag(48, "drain writes", rule=RW)
     DID = field(47, 32, "domain-id", rule=RW)
+
+    @classmethod
+    def places(cls, cap: int, ecap: int) -> Sequence[int]:
+        """Directly after IVA."""
+        return (16 * ECAP.IRO.get(ecap) + 8,)

@@ -3,7 +3,14 @@
 from enum import IntEnum
 
 from iommu.fields import Rule, address, enumerated, field, flag
-from iommu.registers.register import EventAddress, EventControl, EventData, EventUpperAddress, Register
+from iommu.registers.register import (
+    EventAddress,
+    EventControl,
+    EventData,
+    EventRegisters,
+    EventUpperAddress,
+    Register,
+)
 
 RW, RW1C = Rule.RW, Rule.RW1C
 
@@ -13,10 +20,10 @@ class QueueFault(IntEnum):
 
     NO_INFORMATION = 0
     TAIL = 1
-    """The tail lies beyond the queue."""
+    """The tail is beyond the end of the queue."""
     FETCH = 2
     TYPE = 3
-    """No such descriptor, or not on this unit, in this mode, in this width."""
+    """There is no such descriptor, or not on this unit, in this mode, in this width."""
     RESERVED = 4
     """A reserved field or encoding, or an address mask that is too large."""
     WIDTH = 5
@@ -27,13 +34,13 @@ class QueueFault(IntEnum):
 
 
 class IQH(Register, bits=64, offset=0x80, section="11.4.9.1", needs="queued_invalidation"):
-    """Invalidation queue head: byte offset of the descriptor hardware takes next."""
+    """Invalidation queue head: byte offset of the descriptor that hardware executes next."""
 
     QH = address(18, 4, "head")
 
 
 class IQT(Register, bits=64, offset=0x88, section="11.4.9.2", needs="queued_invalidation"):
-    """Invalidation queue tail: byte offset of the first descriptor software has not written."""
+    """Invalidation queue tail: byte offset after the last descriptor that software has written."""
 
     QT = address(18, 4, "tail", rule=RW)
 
@@ -68,12 +75,15 @@ class IEUADDR(EventUpperAddress, offset=0xAC, section="11.4.9.8", needs="queued_
     """Invalidation event address, high half."""
 
 
-class IQERCD(Register, bits=64, offset=0xB0, section="11.4.9.9", needs="queued_invalidation"):
-    """What went wrong with the queue."""
+INVALIDATION_EVENT = EventRegisters(IECTL, IEDATA, IEADDR, IEUADDR)
 
-    ICESID = field(63, 48, "source-id of the wrong completion, while FSTS.ICE")
-    ITESID = field(47, 32, "source-id of the device that timed out, while FSTS.ITE")
-    IQEI = enumerated(3, 0, QueueFault, "error of the queue, while FSTS.IQE")
+
+class IQERCD(Register, bits=64, offset=0xB0, section="11.4.9.9", needs="queued_invalidation"):
+    """Invalidation queue error record."""
+
+    ICESID = field(63, 48, "source-id of the wrong completion, while FSTS.ICE is set")
+    ITESID = field(47, 32, "source-id of the device that timed out, while FSTS.ITE is set")
+    IQEI = enumerated(3, 0, QueueFault, "error of the queue, while FSTS.IQE is set")
 
 
 class PQH(Register, bits=64, offset=0xC0, section="11.4.11.1", needs="page_requests"):
@@ -116,3 +126,6 @@ class PEADDR(EventAddress, offset=0xE8, section="11.4.11.7", needs="page_request
 
 class PEUADDR(EventUpperAddress, offset=0xEC, section="11.4.11.8", needs="page_requests"):
     """Page request event address, high half."""
+
+
+PAGE_REQUEST_EVENT = EventRegisters(PECTL, PEDATA, PEADDR, PEUADDR)

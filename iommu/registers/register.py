@@ -1,6 +1,7 @@
-"""What a register is, and the events' registers, which come in sets of four."""
+"""What a register is, and the registers of an event, which come in sets of four."""
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
 from iommu.fields import Layout, Rule, address, field, flag
 
@@ -8,18 +9,29 @@ RW = Rule.RW
 
 
 class Register(Layout):
-    """A register: a layout with an `offset` from the register base, in bytes, and a `reset` value.
+    """A register, or an array of them: a layout with a place in the register window and a `reset` value.
 
-    `needs` names the capability without which there is no such register: it reads as 0 and writes are ignored.
+    `offset` is counted in bytes from the register base; an array has `offsets` instead. A register whose place
+    depends on the unit overrides `places`. `needs` names the capability without which there is no such register: it
+    reads as 0 and writes are ignored. A field with `needs` reads as 0 and ignores writes in the same way.
     """
 
     offset: ClassVar[int] = -1
+    offsets: ClassVar[Sequence[int]] = ()
     reset: ClassVar[int] = 0
     needs: ClassVar[str] = ""
 
-    def __init_subclass__(cls, *, offset: int = -1, reset: int = 0, needs: str = "", **rest: Any) -> None:
+    def __init_subclass__(
+        cls, *, offset: int = -1, offsets: Sequence[int] = (), reset: int = 0, needs: str = "", **rest: Any
+    ) -> None:
         super().__init_subclass__(**rest)
         cls.offset, cls.reset, cls.needs = offset, reset, needs or cls.needs
+        cls.offsets = (offset,) if offset >= 0 else offsets
+
+    @classmethod
+    def places(cls, cap: int, ecap: int) -> Sequence[int]:
+        """The offsets of this register in a unit with these CAP and ECAP: one, or one for each of an array."""
+        return cls.offsets
 
     @classmethod
     def mask_of(cls, rule: Rule) -> int:
@@ -30,8 +42,8 @@ class Register(Layout):
 class EventControl(Register, bits=32):
     """One event's mask: the fault, invalidation and page request events have one each."""
 
-    IM = flag(31, "hold the event back", rule=RW)
-    IP = flag(30, "an event is held back")
+    IM = flag(31, "masked: the message is held back", rule=RW)
+    IP = flag(30, "pending: a message is held back")
 
 
 class EventData(Register, bits=32):
@@ -50,3 +62,12 @@ class EventUpperAddress(Register, bits=32):
     """One event's message address, high half."""
 
     MUA = field(31, 0, "message address 63:32", rule=RW)
+
+
+class EventRegisters(NamedTuple):
+    """The four registers of one event."""
+
+    control: type[EventControl]
+    data: type[EventData]
+    address: type[EventAddress]
+    upper_address: type[EventUpperAddress]

@@ -57,7 +57,7 @@ def save(unit: RemappingUnit, path: Path | str, *, register_base: int = 0xFED9_0
 
 def registers_of(unit: RemappingUnit) -> bytes:
     """The register window, in whole pages."""
-    end = max(slot.offset + slot.size for slot in unit.registers.slots.values())
+    end = max(slot.offset + slot.size for slot in unit.registers)
     offsets = range(0, -(-end // PAGE) * PAGE, 4)
     return b"".join(unit.mmio_read(offset, 4).to_bytes(4, "little") for offset in offsets)
 

@@ -22,6 +22,14 @@ class DescriptorType(IntEnum):
     PAGE_RESPONSE = 9
 
 
+class PasidGranularity(IntEnum):
+    """PasidCacheDescriptor.G, which is numbered in a way of its own."""
+
+    DOMAIN = 0
+    PASID = 1
+    GLOBAL = 3
+
+
 class ResponseCode(IntEnum):
     """What a device learns about the page request group it is answered for; other codes mean failure too."""
 
@@ -108,7 +116,7 @@ class PasidCacheDescriptor(Descriptor, section="6.5.2.2"):
 
     PASID = field(51, 32, "PASID")
     DID = field(31, 16, "domain-id")
-    G = field(5, 4, "granularity: 0 domain, 1 one PASID of it, 3 global")
+    G = enumerated(5, 4, PasidGranularity, "granularity")
 
 
 class PasidDeviceTlbDescriptor(Descriptor, section="6.5.2.6"):

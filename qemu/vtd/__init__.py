@@ -10,9 +10,10 @@ from iommu.lazy import attributes
 if TYPE_CHECKING:
     from qemu.vtd.machine import Machine
     from qemu.vtd.platform import ModelPlatform, Platform, QemuPlatform
+    from qemu.vtd.presets import preset
     from qemu.vtd.probe import find_qemu
 
-__all__ = ["Machine", "ModelPlatform", "Platform", "QemuPlatform", "find_qemu"]
+__all__ = ["Machine", "ModelPlatform", "Platform", "QemuPlatform", "find_qemu", "preset"]
 
 if not TYPE_CHECKING:  # a type checker must not take any name for a public one
     __getattr__ = attributes(
@@ -23,5 +24,6 @@ if not TYPE_CHECKING:  # a type checker must not take any name for a public one
             "Platform": "platform",
             "QemuPlatform": "platform",
             "find_qemu": "probe",
+            "preset": "presets",
         },
     )

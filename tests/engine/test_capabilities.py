@@ -1,7 +1,8 @@
-"""capabilities.py: CAP and ECAP bit by bit, and what no unit can be."""
+"""capabilities.py: CAP and ECAP bit by bit, and combinations that no unit can have."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iommu import Capabilities, MisuseError
+from iommu.engine.capabilities import CAPABILITIES
 
 FLAGS = {
     "write_buffer_flush": ("cap", 4), "caching_mode": ("cap", 7), "zero_length_read": ("cap", 22),
@@ -63,7 +65,7 @@ def test_reserved_bits_of_cap_and_ecap_are_0() -> None:
 @pytest.mark.parametrize(("width", "levels"), [
     (36, (3,)), (39, (3,)), (40, (3, 4)), (48, (3, 4)), (49, (3, 4, 5)), (57, (3, 4, 5)),
 ])  # fmt: skip
-def test_default_depths_reach_the_whole_width(width: int, levels: tuple[int, ...]) -> None:
+def test_default_levels_reach_the_whole_width(width: int, levels: tuple[int, ...]) -> None:
     assert Capabilities(address_width=width).levels == levels
 
 
@@ -91,7 +93,7 @@ def test_impossible_capabilities_are_misuse(wrong: dict[str, Any]) -> None:
     sizes=st.sampled_from(((False, False), (True, False), (True, True))),
     host_address_width=st.integers(36, 52),
 )
-def test_registers_say_all_there_is_to_say(flags: dict[str, Any], sizes: tuple[bool, bool], **numbers: Any) -> None:
+def test_registers_say_everything(flags: dict[str, Any], sizes: tuple[bool, bool], **numbers: Any) -> None:
     one = Capabilities(page_2m=sizes[0], page_1g=sizes[1], **flags, **numbers)
     assert Capabilities.from_registers(one.cap, one.ecap, one.host_address_width) == one
 
@@ -115,7 +117,113 @@ def test_register_offset_that_no_field_can_hold_is_misuse(offset: int) -> None:
         Capabilities(iotlb_offset=offset)
 
 
-def test_unit_that_walks_no_depth_is_misuse() -> None:
+def test_unit_without_page_table_levels_is_misuse() -> None:
     plain = Capabilities()
     with pytest.raises(MisuseError, match="SAGAW"):
         Capabilities.from_registers(plain.cap & ~(0x1F << 8), plain.ecap, 48)
+
+
+@pytest.mark.parametrize(("wrong", "needed"), [
+    ({"queued_invalidation": False}, "interrupt_remapping needs queued_invalidation"),
+    ({"queued_invalidation": False, "interrupt_remapping": True}, "interrupt_remapping needs queued_invalidation"),
+    ({"scalable_mode": True}, "scalable_mode needs first_stage or second_stage"),
+    ({"scalable_mode": True, "first_stage": True, "nested": True}, "nested needs first_stage and second_stage"),
+    ({"page_2m": False}, "page_1g needs page_2m"),
+    ({"device_tlb": True, "page_requests": True}, "page_requests needs scalable_mode and device_tlb"),
+])  # fmt: skip
+def test_capability_without_its_prerequisite_is_misuse(wrong: dict[str, Any], needed: str) -> None:
+    with pytest.raises(MisuseError, match=needed):
+        Capabilities(**wrong)
+
+
+NO_QUEUE: dict[str, Any] = {"queued_invalidation": False, "interrupt_remapping": False}
+
+
+@pytest.mark.parametrize(("placed", "taken_by"), [
+    ({"iotlb_offset": 0x100}, {"memory_types": True}),
+    ({"iotlb_offset": 0x210}, {"memory_types": True}),
+    ({"fault_record_offset": 0x200}, {"memory_types": True}),
+    ({"iotlb_offset": 0x60, **NO_QUEUE}, {"protected_low": True}),
+    ({"iotlb_offset": 0x70, **NO_QUEUE}, {"protected_high": True}),
+    ({"iotlb_offset": 0x90, "interrupt_remapping": False}, {}),
+    ({"iotlb_offset": 0xB0}, {}),
+    ({"fault_record_offset": 0x80}, {}),
+    ({"fault_record_offset": 0x220, "fault_records": 1, "iotlb_offset": 0x220}, {}),
+])  # fmt: skip
+def test_registers_that_overlap_are_misuse(placed: dict[str, Any], taken_by: dict[str, Any]) -> None:
+    with pytest.raises(MisuseError, match="overlaps"):
+        Capabilities(**placed, **taken_by)
+    if taken_by:
+        Capabilities(**placed)
+
+
+@pytest.mark.parametrize("offset", [0x50, 0x60, 0x90, 0xB0, 0xC0, 0xE0])
+def test_offsets_of_registers_that_the_unit_does_not_have_are_free(offset: int) -> None:
+    assert Capabilities(**NO_QUEUE, iotlb_offset=offset).iotlb_offset == offset
+
+
+def test_page_request_registers_take_their_place() -> None:
+    with pytest.raises(MisuseError, match="IVA at 0xe0 overlaps PECTL at 0xe0"):
+        Capabilities.full(iotlb_offset=0xE0)
+
+
+def test_scalable_unit() -> None:
+    unit = Capabilities.scalable()
+    flags = "scalable_mode first_stage second_stage nested pass_through pasid queued_invalidation interrupt_remapping"
+    assert set(flags.split()) <= unit.offered
+    for bit in (43, 46, 47, 26, 6, 40, 1, 3):  # the same in ECAP
+        assert unit.ecap >> bit & 1
+    assert Capabilities.scalable(address_width=57).levels == (3, 4, 5)
+
+
+def test_short_forms_drop_what_a_change_takes_away() -> None:
+    """Only what the caller asks for by name has to be possible."""
+    one_stage = Capabilities.scalable(first_stage=False)
+    assert one_stage.second_stage and not one_stage.nested and not one_stage.first_stage_1g
+    without = Capabilities.full(device_tlb=False)
+    assert not (without.page_requests or without.page_request_drain or without.invalidation_throttle)
+    with pytest.raises(MisuseError, match="nested needs"):
+        Capabilities.scalable(first_stage=False, nested=True)
+    with pytest.raises(TypeError):
+        Capabilities.scalable(no_such_field=True)
+
+
+def test_full_unit_has_all_but_what_changes_the_rules_for_all() -> None:
+    full = Capabilities.full()
+    flags = {name for name, one in CAPABILITIES.items() if isinstance(one.default, bool)}
+    left_out = {
+        "caching_mode", "write_buffer_flush", "invalidate_on_root_pointer", "invalidate_on_interrupt_pointer",
+    }  # fmt: skip
+    assert full.offered == flags - left_out | {"protected_memory"}
+
+
+@pytest.mark.parametrize(("cap", "ecap"), [(1 << 14, 0), (0, 1 << 63), (1 << 36, 1 << 5), (1 << 3, 0), (0, 1 << 51)])
+def test_bits_without_effect_are_kept(cap: int, ecap: int) -> None:
+    """Reserved bits, and those of what is not modelled: an advanced fault log, performance monitoring."""
+    plain = Capabilities()
+    same = Capabilities.from_registers(plain.cap | cap, plain.ecap | ecap, 48)
+    assert (same.cap, same.ecap) == (plain.cap | cap, plain.ecap | ecap)
+    assert same.offered == plain.offered
+    assert same != plain
+
+
+@pytest.mark.parametrize("lost", [
+    {"queued_invalidation": 1 << 1}, {"scalable_mode": 1 << 43}, {"first_stage": 1 << 47}, {"pasid": 1 << 40},
+    {"second_stage": 1 << 46}, {"device_tlb": 1 << 2}, {"interrupt_remapping": 1 << 3},
+])  # fmt: skip
+def test_flags_of_registers_without_their_prerequisite_are_off(lost: dict[str, int]) -> None:
+    full = Capabilities.full()
+    [(name, bit)] = lost.items()
+    without = Capabilities.from_registers(full.cap, full.ecap & ~bit, 52)
+    assert (without.cap, without.ecap) == (full.cap, full.ecap & ~bit)
+    assert name not in without.offered
+    for offered in without.offered - {"protected_memory"}:
+        assert set(CAPABILITIES[offered].needs) <= without.offered
+
+
+def test_registers_of_a_unit_can_be_changed() -> None:
+    """What has no effect stays, the rest is as asked for."""
+    real = Capabilities.preset("kaby-lake-graphics")
+    more = replace(real, fault_records=4)
+    assert more.cap == real.cap | 3 << 40
+    assert more.ecap == real.ecap

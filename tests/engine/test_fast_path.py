@@ -111,7 +111,7 @@ def test_short_and_long_way_agree(kind: str, data: st.DataObject) -> None:
 def state(world: World) -> tuple[Any, ...]:
     """Memory, registers and what is in the caches."""
     unit = world.unit
-    return world.memory.read(0, 1 << 20), [slot.value for slot in unit.registers.slots.values()], held(unit.caches)
+    return world.memory.read(0, 1 << 20), [slot.value for slot in unit.registers], held(unit.caches)
 
 
 def test_it_is_taken() -> None:

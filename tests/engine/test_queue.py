@@ -51,7 +51,7 @@ def test_queue_is_off_after_reset() -> None:
 
 
 def test_unit_without_a_queue_ignores_the_command() -> None:
-    world = World(queued_invalidation=False)
+    world = World(queued_invalidation=False, interrupt_remapping=False)
     world.write(GCMD, QIE)
     world.write(IQT, 16, 8)
     assert world.read(GSTS) == 0
@@ -105,7 +105,7 @@ def test_head_cannot_be_written() -> None:
 @pytest.mark.parametrize("qs", [0, 1, 7])
 def test_wrap_at_the_end_of_the_queue(wide: int, qs: int) -> None:
     """2^(QS+8) descriptors of 16 bytes, 2^(QS+7) of 32."""
-    software = legacy(wide=wide, qs=qs, scalable_mode=True)
+    software = legacy(wide=wide, qs=qs, scalable_mode=True, second_stage=True)
     entries = 1 << qs + (7 if wide else 8)
     assert entries * software.width == software.size
     for _ in range(entries - 1):
@@ -356,7 +356,7 @@ def test_pasid_cache_descriptor(descriptor: tuple[int, int], drops: bool) -> Non
 @pytest.mark.parametrize("wide", [0, 1])
 def test_wait_writes_its_status(wide: int) -> None:
     """A DWORD: the bytes around stay."""
-    software = legacy(wide=wide, scalable_mode=True)
+    software = legacy(wide=wide, scalable_mode=True, second_stage=True)
     software.world.put(STATUS, 0xFFFF_FFFF_FFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF)
     software.done(wait(sw=1, data=0x1234_5678, address=STATUS + 4))
     assert software.world.memory.read(STATUS, 16).hex() == "ffffffff78563412ffffffffffffffff"

@@ -50,7 +50,7 @@ def test_codes() -> None:
 @pytest.mark.parametrize("wide", [0, 1])
 @pytest.mark.parametrize("qs", [0, 3])
 def test_tail_beyond_the_queue(wide: int, qs: int) -> None:
-    software = legacy(wide=wide, qs=qs, scalable_mode=True)
+    software = legacy(wide=wide, qs=qs, scalable_mode=True, second_stage=True)
     for tail in (software.size, software.size + software.width, 0x7FFE0):
         software.world.write(IQT, tail, 8)
         assert (software.error, software.head) == (TAIL, 0)
@@ -67,7 +67,7 @@ def test_tail_beyond_the_largest_queue_does_not_fit_the_register() -> None:
 
 
 def test_tail_between_wide_descriptors() -> None:
-    software = legacy(wide=1, scalable_mode=True)
+    software = legacy(wide=1, scalable_mode=True, second_stage=True)
     software.world.write(IQT, 0x10, 8)
     assert (software.error, software.head) == (ALIGNMENT, 0)
     software.put(*HARMLESS)
@@ -160,13 +160,15 @@ def test_pasid_types_in_legacy_mode(number: int) -> None:
     software.world.write(RTADDR, software.world.root, 8)
     software.world.write(GCMD, 1 << 31 | QIE | SRTP)
     assert software.refused((number | 1 << 5, 0)) == TYPE
-    narrow = legacy(scalable_mode=True)
+    narrow = legacy(scalable_mode=True, second_stage=True)
     assert narrow.refused((number | 1 << 5, 0)) == TYPE
 
 
 @pytest.mark.parametrize("number", [6, 7, 8, 9])
 def test_pasid_types_in_a_narrow_queue_of_abort_mode(number: int) -> None:
-    software = Software(World(scalable_mode=True, abort_dma=True, device_tlb=True, page_requests=True))
+    software = Software(
+        World(scalable_mode=True, second_stage=True, abort_dma=True, device_tlb=True, page_requests=True)
+    )
     software.world.latch(3 << 10)
     assert software.refused((number | 1 << 5, 0)) == TYPE
     software.world.put(software.base, *HARMLESS)
@@ -268,7 +270,7 @@ def test_narrow_queue_in_scalable_mode() -> None:
 @pytest.mark.parametrize(("scalable_mode", "abort_dma"), [(False, False), (True, False), (False, True)])
 def test_wide_queue_in_legacy_mode(scalable_mode: bool, abort_dma: bool) -> None:
     """Allowed where either capability is offered."""
-    software = legacy(wide=1, scalable_mode=scalable_mode, abort_dma=abort_dma)
+    software = legacy(wide=1, scalable_mode=scalable_mode, second_stage=scalable_mode, abort_dma=abort_dma)
     if scalable_mode or abort_dma:
         software.done(context(1), iotlb(1), interrupt(0), HARMLESS)
     else:
@@ -282,11 +284,11 @@ def test_wide_queue_in_legacy_mode(scalable_mode: bool, abort_dma: bool) -> None
         (1, {}, MODE),
         (2, {}, MODE),
         (3, {}, MODE),
-        (2, {"scalable_mode": True, "abort_dma": True}, MODE),
+        (2, {"scalable_mode": True, "second_stage": True, "abort_dma": True}, MODE),
         (3, {"abort_dma": True}, 0),
         (1, {"abort_dma": True}, MODE),
-        (3, {"scalable_mode": True}, MODE),
-        (1, {"scalable_mode": True}, WIDTH),
+        (3, {"scalable_mode": True, "second_stage": True}, MODE),
+        (1, {"scalable_mode": True, "second_stage": True}, WIDTH),
     ],
 )
 def test_table_mode(ttm: int, offered: dict[str, Any], code: int) -> None:

@@ -1,4 +1,4 @@
-"""register_file.py: the register window: which accesses there are, and what a write can change."""
+"""register_file.py: the register window: which accesses are allowed, and what a write can change."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iommu import MisuseError
+from iommu import registers as layouts
 from tests.engine.world import CAP, CCMD, ECAP, FEADDR, FECTL, FEDATA, FEUADDR, FSTS, GCMD, GSTS, RTADDR, World
 
 ONES32, ONES64 = (1 << 32) - 1, (1 << 64) - 1
@@ -56,7 +57,7 @@ def test_read_only_registers(offset: int) -> None:
 
 
 @pytest.mark.parametrize("offset", [0x04, 0x30, 0x48, 0x64, 0x1FC, 0x3FF0, 0x10_0000])
-def test_nothing_stands_here(offset: int) -> None:
+def test_offset_without_a_register(offset: int) -> None:
     world = World()
     world.write(offset, ONES32)
     assert world.read(offset) == 0
@@ -66,7 +67,7 @@ def test_nothing_stands_here(offset: int) -> None:
     (RTADDR, 0x0000_FFFF_FFFF_FC00), (CCMD, 0x6000_0000_0000_FFFF),
 ])  # fmt: skip
 def test_bits_that_64_bit_registers_keep(offset: int, mask: int) -> None:
-    """Of CCMD only CIRG and DID are sure to read back."""
+    """Of CCMD, only CIRG and DID read back for certain."""
     world = World(host_address_width=48)
     world.write(offset, ONES64 >> 1, 8)
     assert world.read(offset, 8) & mask == mask
@@ -76,7 +77,7 @@ def test_bits_that_64_bit_registers_keep(offset: int, mask: int) -> None:
 
 
 @pytest.mark.parametrize("haw", [39, 46, 52])
-def test_root_table_address_bits_above_the_host_width_are_not_there(haw: int) -> None:
+def test_root_table_address_bits_above_the_host_width_are_not_implemented(haw: int) -> None:
     world = World(host_address_width=haw)
     world.write(RTADDR, ONES64, 8)
     assert world.read(RTADDR, 8) == (1 << haw) - 1 & ~0x3FF
@@ -135,7 +136,7 @@ def test_writing_one_register_leaves_all_others_alone() -> None:
     {"fault_record_offset": 0x3FF0, "iotlb_offset": 0x3FE0},
     {"fault_record_offset": 0xC0, "iotlb_offset": 0xD0},
 ])  # fmt: skip
-def test_records_and_iotlb_stand_where_the_capabilities_say(placing: dict[str, Any]) -> None:
+def test_records_and_iotlb_are_where_the_capabilities_say(placing: dict[str, Any]) -> None:
     world = World(**placing)
     assert (world.frcd, world.iva) == (placing["fault_record_offset"], placing["iotlb_offset"])
     world.start()
@@ -167,3 +168,27 @@ def test_64_bit_read_is_its_two_halves(offset: int, faults: int) -> None:
     for n in range(faults):
         world.dma(n << 12)
     assert world.read(offset, 8) == world.read(offset + 4) << 32 | world.read(offset)
+
+
+def test_registers_are_found_by_their_class() -> None:
+    registers = World(fault_records=3).unit.registers
+    assert registers[layouts.GSTS].offset == GSTS
+    assert [slot.offset for slot in registers.all(layouts.FRCD)] == [0x220, 0x230, 0x240]
+    assert registers[layouts.FRCD] is registers.all(layouts.FRCD)[0]
+    assert [slot.offset for slot in registers] == sorted(slot.offset for slot in registers)
+
+
+def test_register_that_the_unit_does_not_have() -> None:
+    registers = World().unit.registers
+    assert registers.get(layouts.PMEN) is None
+    assert list(registers.all(layouts.PQH)) == []
+    with pytest.raises(MisuseError, match="no register PMEN"):
+        registers[layouts.PMEN]
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_extended_interrupt_mode_is_kept_only_where_it_is_offered(extended: bool) -> None:
+    """IRTA.EIME, bit 11, is RsvdZ where ECAP.EIM is 0 (layouts sheet 1.12)."""
+    world = World(extended_interrupts=extended, host_address_width=48)
+    world.write(0xB8, 0x1234_5000 | 1 << 11 | 7, 8)
+    assert world.read(0xB8, 8) == 0x1234_5000 | extended << 11 | 7

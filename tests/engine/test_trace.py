@@ -262,9 +262,7 @@ def test_outcomes_memory_faults_and_caches_are_those_of_an_untraced_walk(
         assert outcome.replace(trace=()) == other.translate(request)
     assert isinstance(one.memory, FlatMemory) and isinstance(other.memory, FlatMemory)
     assert one.memory.read(0, 8 << 20) == other.memory.read(0, 8 << 20)
-    assert [slot.value for slot in one.registers.slots.values()] == [
-        slot.value for slot in other.registers.slots.values()
-    ]
+    assert [slot.value for slot in one.registers] == [slot.value for slot in other.registers]
     assert _contents(one) == _contents(other)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from iommu.engine.register_file import RegisterFile
-from iommu.registers import EventControl
+from iommu.registers import EventControl, EventRegisters
 
 
 class Message(NamedTuple):
@@ -19,18 +19,17 @@ class Message(NamedTuple):
 
 
 class Event:
-    """One event: xCTL, xDATA, xADDR and xUADDR, where x is FE, IE or PE.
+    """One event: its control, data, address and upper address registers.
 
     Args:
-        registers: the unit's registers; this class gives xCTL its behaviour.
-        prefix: "FE", "IE" or "PE".
+        registers: the unit's registers; this class gives the control register its behaviour.
+        event: which four: FAULT_EVENT, INVALIDATION_EVENT or PAGE_REQUEST_EVENT.
         send: called with each message that goes out.
     """
 
-    def __init__(self, registers: RegisterFile, prefix: str, send: Callable[[Message], None]) -> None:
-        slots = registers.slots
-        self._control, self._data = slots[f"{prefix}CTL"], slots[f"{prefix}DATA"]
-        self._address, self._upper = slots[f"{prefix}ADDR"], slots[f"{prefix}UADDR"]
+    def __init__(self, registers: RegisterFile, event: EventRegisters, send: Callable[[Message], None]) -> None:
+        self._control, self._data = registers[event.control], registers[event.data]
+        self._address, self._upper = registers[event.address], registers[event.upper_address]
         self._send = send
         self._control.effect = self._on_control
 

@@ -10,7 +10,7 @@ from iommu.engine.policy import Policy
 from iommu.engine.reasons import FaultReason
 from iommu.engine.register_file import RegisterFile
 from iommu.engine.request import Access, DmaRequest
-from iommu.registers import FRCD, FSTS
+from iommu.registers import FAULT_EVENT, FRCD, FSTS
 
 
 class FaultLog:
@@ -25,13 +25,12 @@ class FaultLog:
     """
 
     def __init__(self, registers: RegisterFile, policy: Policy, send: Callable[[Message], None]) -> None:
-        slots = registers.slots
         self.policy = policy
-        self._records = [slots[f"FRCD{n}"] for n in range(registers.capabilities.fault_records)]
+        self._records = registers.all(FRCD)
         self._has_device_tlb = registers.capabilities.device_tlb
         self._address_mask = (1 << registers.capabilities.address_width) - 1
-        self._status = slots["FSTS"]
-        self._event = Event(registers, "FE", send)
+        self._status = registers[FSTS]
+        self._event = Event(registers, FAULT_EVENT, send)
         self._next = 0
         self.after_clear: Callable[[], None] = lambda: None
         for slot in self._records:

@@ -12,6 +12,7 @@ from iommu.structures import (
     InterruptDescriptor,
     IotlbDescriptor,
     PasidCacheDescriptor,
+    PasidGranularity,
     PasidIotlbDescriptor,
 )
 
@@ -29,6 +30,11 @@ class CacheCommands:
             raise QueueError(QueueFault.RESERVED)
         self.invalidation.invalidate(named)
 
+    def check_unused(self, *fields: int) -> None:
+        """Fields that the granularity of a descriptor does not use may have to be 0 (doubt D-35). Raises QueueError."""
+        if self.policy.unused_descriptor_fields_checked and any(fields):
+            raise QueueError(QueueFault.RESERVED)
+
     def invalidate_contexts(self, command: ContextDescriptor) -> None:
         """Type 1."""
         self.carry_out_selector(self.invalidation.select_contexts(command.G, command.DID, command.SID, command.FM))
@@ -36,6 +42,10 @@ class CacheCommands:
     def invalidate_translations(self, command: IotlbDescriptor) -> None:
         """Type 2. Nothing is in flight in this model: draining, DR and DW, changes nothing."""
         where = command.ADDR, command.AM, command.IH
+        if command.G == Granularity.GLOBAL:
+            self.check_unused(command.DID, *where)
+        elif command.G == Granularity.DOMAIN:
+            self.check_unused(*where)
         self.carry_out_selector(self.invalidation.select_translations(command.G, command.DID, *where))
 
     def invalidate_interrupts(self, command: InterruptDescriptor) -> None:
@@ -73,16 +83,20 @@ class CacheCommands:
 
     def invalidate_pasids(self, command: PasidCacheDescriptor) -> None:
         """Type 7."""
+        if command.G == PasidGranularity.GLOBAL:
+            self.check_unused(command.DID, command.PASID)
+        elif command.G == PasidGranularity.DOMAIN:
+            self.check_unused(command.PASID)
         self.carry_out_selector(self.select_pasids(command))
 
     def select_pasids(self, command: PasidCacheDescriptor) -> Selector | None:
-        """A domain, a PASID in it, or everything: the granularities are numbered in a way of their own."""
+        """A domain, a PASID in it, or everything; None for the reserved granularity."""
         domain_id = self.invalidation.domain(command.DID)
         match command.G:
-            case 0:
+            case PasidGranularity.DOMAIN:
                 return Selector.pasids(domain_id)
-            case 1:
+            case PasidGranularity.PASID:
                 return Selector.pasids(domain_id, command.PASID)
-            case 3:
+            case PasidGranularity.GLOBAL:
                 return Selector.pasids()
         return None

@@ -12,7 +12,7 @@ from iommu.engine.policy import Policy
 from iommu.engine.register_file import RegisterFile
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory
-from iommu.registers import FSTS, ICS, IQERCD, QueueFault
+from iommu.registers import FSTS, ICS, INVALIDATION_EVENT, IQERCD, QueueFault
 from iommu.structures import (
     DeviceTlbDescriptor,
     PageResponseDescriptor,
@@ -47,9 +47,8 @@ class DeviceCommands:
         self.memory, self.faults, self.policy, self.devices = memory, faults, policy, devices
         self.drain_page_requests = drain_page_requests
         self.overdue: list[int] = []
-        slots = registers.slots
-        self._status, self._error, self._completed = slots["FSTS"], slots["IQERCD"], slots["ICS"]
-        self._event = Event(registers, "IE", send)
+        self._status, self._error, self._completed = registers[FSTS], registers[IQERCD], registers[ICS]
+        self._event = Event(registers, INVALIDATION_EVENT, send)
         self._completed.effect = self._on_completion_cleared
 
     # Devices (6.5.2.5, 6.5.2.6, 7.6.1).

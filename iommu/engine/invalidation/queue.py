@@ -88,8 +88,7 @@ class Queue(CacheCommands, DeviceCommands):
             for number, (layout, _) in self._commands.items()
         }
         self._at_work = False
-        slots = registers.slots
-        self._head, self._tail, self._address = slots["IQH"], slots["IQT"], slots["IQA"]
+        self._head, self._tail, self._address = registers[IQH], registers[IQT], registers[IQA]
         self._used_address = 0
         self._address.effect = self._on_address
         self._tail.effect = lambda _written: self.run()

@@ -30,9 +30,8 @@ class Invalidation:
         self.mode: int = TableMode.LEGACY
         self._address_mask = (1 << registers.capabilities.address_width) - 1
         self._domain_mask = (1 << registers.capabilities.domain_id_bits) - 1
-        slots = registers.slots
-        self._status = slots["GSTS"]
-        self._ccmd, self._iotlb, self._iva = slots["CCMD"], slots["IOTLB"], slots["IVA"]
+        self._status = registers[GSTS]
+        self._ccmd, self._iotlb, self._iva = registers[CCMD], registers[IOTLB], registers[IVA]
         self._ccmd.effect = self._on_ccmd
         self._iotlb.effect = self._on_iotlb
 

@@ -10,7 +10,7 @@ from iommu.engine.policy import Policy
 from iommu.engine.register_file import RegisterFile
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory
-from iommu.registers import PQA, PQH, PQT, PRS
+from iommu.registers import PAGE_REQUEST_EVENT, PQA, PQH, PQT, PRS
 from iommu.structures import PageRequestDescriptor
 
 _SIZE = 32
@@ -31,10 +31,9 @@ class PageRequestQueue:
     ) -> None:
         self.memory, self.policy = memory, policy
         self.silent_stop_markers = registers.capabilities.stop_markers
-        slots = registers.slots
-        self._head, self._tail, self._address = slots["PQH"], slots["PQT"], slots["PQA"]
-        self._status = slots["PRS"]
-        self._event = Event(registers, "PE", send)
+        self._head, self._tail, self._address = registers[PQH], registers[PQT], registers[PQA]
+        self._status = registers[PRS]
+        self._event = Event(registers, PAGE_REQUEST_EVENT, send)
         self._status.effect = self._on_clear
 
     def put(self, request: PageRequest) -> bool:

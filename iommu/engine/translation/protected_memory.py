@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from iommu.engine.register_file import RegisterFile
-from iommu.registers import PHMBASE, PHMLIMIT, PLMBASE, PLMLIMIT, PMEN, Register
+from iommu.registers import PHMBASE, PHMLIMIT, PLMBASE, PLMLIMIT, PMEN
 
 _GRANULE = (1 << 20) - 1
 
@@ -17,11 +17,11 @@ class ProtectedMemory:
     """
 
     def __init__(self, registers: RegisterFile) -> None:
-        self._slots = registers.slots
+        self._registers = registers
         self.ranges: list[tuple[int, int]] = []
         self.changed: Callable[[], None] = lambda: None
-        if "PMEN" in self._slots:
-            self._slots["PMEN"].effect = self._on_enable
+        if slot := registers.get(PMEN):
+            slot.effect = self._on_enable
 
     def blocks(self, host: int) -> bool:
         """Whether a host address is protected."""
@@ -29,16 +29,13 @@ class ProtectedMemory:
 
     def _on_enable(self, _written: int) -> None:
         """EPM takes effect at once; PRS says so. A limit below its base protects nothing."""
-        slot = self._slots["PMEN"]
+        slot = self._registers[PMEN]
         enabled = PMEN.EPM.get(slot.value)
         slot.value = PMEN.PRS.put(slot.value, enabled)
         self.ranges = []
         for base, limit in ((PLMBASE, PLMLIMIT), (PHMBASE, PHMLIMIT)):
-            if enabled and base.__name__ in self._slots:
-                first, last = self._value(base), self._value(limit) | _GRANULE
+            if enabled and self._registers.get(base):
+                first, last = self._registers[base].value, self._registers[limit].value | _GRANULE
                 if first <= last:
                     self.ranges.append((first, last))
         self.changed()
-
-    def _value(self, layout: type[Register]) -> int:
-        return self._slots[layout.__name__].value

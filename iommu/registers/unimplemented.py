@@ -1,4 +1,4 @@
-"""Features that no unit here offers: declared, so that the place of their registers is known. They read as 0."""
+"""Registers of features that no unit here has (NOT_MODELLED in iommu.engine.capabilities): they read as 0."""
 
 from iommu.fields import Rule, field, flag
 from iommu.registers.register import EventAddress, EventControl, EventData, EventUpperAddress, Register
@@ -7,7 +7,7 @@ RW, RW1C = Rule.RW, Rule.RW1C
 
 
 class PERFCAP(Register, bits=64, offset=0x300, section="11.4", needs="performance_monitoring"):
-    """Performance counters: what there are."""
+    """Performance counters: which there are."""
 
     CS = field(54, 52, "counter stride is 2**(CS+10) bytes")
     PCCS = flag(51, "per-counter capabilities")
@@ -95,8 +95,8 @@ class ECSTS(Register, bits=64, offset=0x420, section="11.4", needs="enhanced_com
     """Enhanced command: status."""
 
 
-class ECCAP(Register, bits=64, section="11.4", needs="enhanced_commands"):
-    """Enhanced commands there are, a bit each."""
+class ECCAP(Register, bits=64, offsets=range(0x430, 0x450, 8), section="11.4", needs="enhanced_commands"):
+    """The enhanced commands there are, one bit for each."""
 
     COMMANDS = field(63, 0, "commands")
 
@@ -123,6 +123,6 @@ class VCRSP(Register, bits=64, offset=0xE10, section="11.4", needs="virtual_comm
 
 
 class VCCAP(Register, bits=64, offset=0xE30, section="11.4", needs="virtual_commands"):
-    """Virtual commands there are."""
+    """The virtual commands there are."""
 
     PAS = flag(0, "PASID allocation")

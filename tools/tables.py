@@ -1,0 +1,138 @@
+"""The tables of the documentation that follow from declarations.
+
+    python -m tools.tables            write them into docs/
+    python -m tools.tables --check    exit status 1 when a page differs from what would be written
+
+A table is between two marks in its page; everything else in the page is written by hand.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from enum import IntEnum
+from pathlib import Path
+
+from iommu.engine.capabilities import CAPABILITIES, NOT_MODELLED, bit_of, is_in
+from iommu.engine.declaration import Capability
+from iommu.engine.policy import CHOICES
+from iommu.engine.presets import PRESETS
+from iommu.registers import CAP
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def capabilities() -> str:
+    """Every capability: field, register bit, default, prerequisites, meaning."""
+    rows = (
+        (f"`{name}`", f"{bit_of(one)}{_bits(one)}", _default(one), _needs(one), one.meaning)
+        for name, one in CAPABILITIES.items()
+    )
+    return _table(("field", "register", "default", "needs", "what the unit can do, or what is counted"), rows)
+
+
+def not_modelled() -> str:
+    """The capabilities that no unit here has."""
+    rows = ((f"{'CAP' if is_in(CAP, part) else 'ECAP'}.{part.name}", part.meaning) for part in NOT_MODELLED.values())
+    return _table(("register", "meaning"), rows)
+
+
+def presets() -> str:
+    """Every preset."""
+    rows = (
+        (f"`{name}`", f"{one.cap:#x}", f"{one.ecap:#x}", str(one.host_address_width), one.what)
+        for name, one in PRESETS.items()
+    )
+    return _table(("preset", "CAP", "ECAP", "host width", "machine"), rows)
+
+
+def policy() -> str:
+    """Every choice of the policy."""
+    rows = (
+        (f"`{name}`", _value(one.default), one.meaning, one.doubt or one.section, one.sources)
+        for name, one in CHOICES.items()
+    )
+    return _table(("field", "default", "what it says", "doubt or section", "public sources"), rows)
+
+
+TABLES: dict[str, tuple[str, Callable[[], str]]] = {
+    "capabilities": ("capabilities.md", capabilities),
+    "not modelled": ("capabilities.md", not_modelled),
+    "presets": ("capabilities.md", presets),
+    "policy": ("engine.md", policy),
+}
+"""By its mark: the page a table is in, and what makes it."""
+
+
+def with_tables(page: str, text: str) -> str:
+    """The text of a page with all of its tables as they should be. Raises ValueError for a page without a mark."""
+    for mark, (home, make) in TABLES.items():
+        if home == page:
+            begin, end = f"<!-- table: {mark} (python -m tools.tables) -->\n", "<!-- end of table -->\n"
+            before, _, rest = text.partition(begin)
+            if not rest or end not in rest:
+                raise ValueError(f"docs/{page} has no table {mark!r}: {begin.strip()} ... {end.strip()}")
+            text = f"{before}{begin}{make()}{end}{rest.partition(end)[2]}"
+    return text
+
+
+def stale_pages(*, write: bool) -> list[str]:
+    """The pages that differ from what the declarations give; with `write` they no longer do afterwards."""
+    stale = []
+    for page in dict.fromkeys(home for home, _ in TABLES.values()):
+        path = DOCS / page
+        text = path.read_text()
+        if (wanted := with_tables(page, text)) != text:
+            stale.append(page)
+            if write:
+                path.write_text(wanted)
+    return stale
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def _bits(one: Capability) -> str:
+    """The bits of a field, as the specification counts them."""
+    if one.part is None:
+        return ""
+    return f" ({one.part.msb})" if one.part.width == 1 else f" ({one.part.msb}:{one.part.lsb})"
+
+
+def _needs(one: Capability) -> str:
+    text = ", ".join(f"`{name}`" for name in one.needs)
+    alternatives = " or ".join(f"`{name}`" for name in one.needs_one_of)
+    return ", ".join(filter(None, (text, alternatives)))
+
+
+def _default(one: Capability) -> str:
+    """A default, for people: offsets as the specification writes them."""
+    offset = one.allowed is not None and one.allowed.step == 16
+    return hex(one.default) if offset or one.source == "VER" else _value(one.default)
+
+
+def _value(value: object) -> str:
+    """A default, for people."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, IntEnum):
+        return value.name
+    return "by width" if value == () else str(value)
+
+
+def main(arguments: list[str]) -> int:
+    """Write the tables, or check them. Returns the exit status."""
+    check = arguments == ["--check"]
+    if arguments and not check:
+        print("usage: python -m tools.tables [--check]", file=sys.stderr)
+        return 2
+    stale = stale_pages(write=not check)
+    for page in stale:
+        print(f"docs/{page} {'differs' if check else 'written'}")
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
