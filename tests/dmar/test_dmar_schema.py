@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from iommu.dmar import Dmar
-from iommu.dmar.layouts import HeaderLayout, ScopeLayout
-from iommu.dmar.model import KINDS
+from iommu.dmar.header import Header
+from iommu.dmar.scopes import DeviceScope
+from iommu.dmar.structure import KINDS
 from tests.dmar.hand import ROOT, TABLES, facts_of, needs_corpus
 from tests.dmar.test_dmar_format import DAMAGED, EVERYTHING
 
@@ -84,8 +85,8 @@ def test_wrong_data_does_not() -> None:
 
 def test_every_field_and_its_width_are_the_declarations() -> None:
     parts: list[tuple[Any, dict[str, Any]]] = [
-        (HeaderLayout, SCHEMA["properties"]["header"]["properties"]),
-        (ScopeLayout, SCHEMA["$defs"]["scope"]["properties"]),
+        (Header.layout, SCHEMA["properties"]["header"]["properties"]),
+        (DeviceScope.layout, SCHEMA["$defs"]["scope"]["properties"]),
         *((cls.layout, SCHEMA["$defs"][cls.kind.lower()]["properties"]) for cls in KINDS.values()),
     ]
     for layout, properties in parts:
