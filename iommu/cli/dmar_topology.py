@@ -36,7 +36,7 @@ def print_scopes(table: Dmar) -> None:
 def print_tree(table: Dmar, tree: PciTree) -> None:
     """Print units and what they remap, with what can be assigned to a guest."""
     for verdict in verdicts(table.build()):
-        if verdict.effect is not None and verdict.effect >= Effect.IGNORES_VTD:
+        if verdict.effect is not None and verdict.effect >= Effect.NO_DMA_REMAPPING:
             console().print(Text(f"{verdict.system} {verdict.effect} with this table: see vtd dmar lint", "red"))
     lines: list[tuple[int, Text]] = []
     for unit, rows in blocks(table, tree):

@@ -11,11 +11,16 @@ from iommu.fields import Layout, at, flag, octets
 
 
 class HeaderFlags(Layout, bits=8, section="8.1"):
-    """The table's flags."""
+    """The table's flags.
+
+    DMA_REMAP_OPT_OUT is new in revision 5.2 of the specification. Two public sources agree on its bit: Linux
+    (DMAR_REMAP_OPT_OUT in include/linux/dmar.h, since commit 1c677d8a2c3c of 2026) and the Rust crate intel_iommu.
+    """
 
     INTR_REMAP = flag(0, "the platform supports interrupt remapping")
     X2APIC_OPT_OUT = flag(1, "software is asked not to use x2APIC; has a meaning only with INTR_REMAP")
     DMA_CTRL_PLATFORM_OPT_IN = flag(2, "firmware asks software to keep DMA under control from boot on")
+    DMA_REMAP_OPT_OUT = flag(3, "firmware asks software to leave DMA remapping off; interrupts may still be remapped")
 
 
 @declared("8.1")
@@ -59,6 +64,11 @@ class Header(Part):
     def dma_control_opt_in(self) -> bool:
         """DMA_CTRL_PLATFORM_OPT_IN."""
         return bool(HeaderFlags.DMA_CTRL_PLATFORM_OPT_IN.get(self.flags))
+
+    @property
+    def dma_remapping_opt_out(self) -> bool:
+        """DMA_REMAP_OPT_OUT."""
+        return bool(HeaderFlags.DMA_REMAP_OPT_OUT.get(self.flags))
 
     def build(self, length: int) -> bytes:
         """The header's bytes. `length` and 0 stand in for a length and a checksum that are None.

@@ -92,7 +92,8 @@ def read_structure(plain: Any, where: str) -> Structure:
         raise MisuseError(f"{where}.kind: {kind!r} is none of {', '.join(known)}")
     cls = known[kind]
     reader = Reader(plain, where, {"kind", "type", "offset", "length", "rest", *cls.fixed_fields, *_tail_keys(cls)})
-    structure = cls(**{name: reader.number(name) for name in cls.fixed_fields})
+    numbers: dict[str, Any] = {name: reader.number(name) for name in cls.fixed_fields}
+    structure = cls(**numbers)
     structure.rest = reader.hex("rest")
     if isinstance(structure, Scoped):
         items = reader.list("scopes")

@@ -9,7 +9,7 @@ from iommu.dmar.verdicts import Effect
 from tests.dmar.hand import ROOT, andd, drhd, rmrr, scope, structure, table
 
 FOLDER = ROOT / "fixtures" / "dmar" / "made-up"
-OK, WARN, NO_IR, OFF, HANG = Effect
+OK, WARN, NO_IR, NO_DMA, OFF, HANG = Effect
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,9 @@ CASES: dict[str, tuple[bytes, int, bytes]] = {
     "table.damaged": (table(drhd(0xFED90000, flags=1, length=17)), 50, table(drhd(0xFED90000, flags=1, length=16))),
     "header.revision": (table(UNIT, revision=2), 8, table(UNIT)),
     "header.width": (table(UNIT, width=53), 36, table(UNIT, width=52)),
-    "header.reserved": (table(UNIT, flags=9), 37, table(UNIT, flags=7)),
+    "header.reserved": (table(UNIT, flags=0x11), 37, table(UNIT, flags=0xF)),
     "header.x2apic-without-remapping": (table(UNIT, flags=2), 37, table(UNIT, flags=3)),
+    "header.dma-remap-opt-out": (table(UNIT, flags=9), 37, table(UNIT, flags=7)),
     "table.no-units": (table(rmrr(0x100000, 0x100FFF, GPU)), 48, table(UNIT)),
     "structure.unknown-type": (after(structure(7, b"")), AFTER, after(sidp(GPU))),
     "structure.order": (

@@ -9,7 +9,7 @@ IOAPIC = scope(3, 0xF0, (31, 0), number=2)
 GPU = scope(1, 0, (2, 0))
 UNIT = drhd(0xFED90000, IOAPIC, flags=1)
 BAD_SUM = table(UNIT)[:9] + b"\0" + table(UNIT)[10:]
-OK, WARN, NO_IR, OFF, HANG = Effect
+OK, WARN, NO_IR, NO_DMA, OFF, HANG = Effect
 
 # case: table, Linux, Xen
 CASES: dict[str, tuple[bytes, Effect, Effect]] = {
@@ -42,6 +42,9 @@ CASES: dict[str, tuple[bytes, Effect, Effect]] = {
     "scope without path": (table(drhd(0x1000, scope(1, 0))), OK, OFF),
     "structure of length 0": (table(UNIT, structure(1, b"", 0)), HANG, OFF),
     "structure passes the end": (table(UNIT, drhd(0x1000, GPU, length=25)), OFF, WARN),
+    "DMA_REMAP_OPT_OUT": (table(UNIT, flags=8), NO_DMA, OK),
+    "DMA_REMAP_OPT_OUT against DMA_CTRL_PLATFORM_OPT_IN": (table(UNIT, flags=0xD), NO_DMA, OK),
+    "DMA_REMAP_OPT_OUT and no unit": (table(flags=8), OFF, OFF),
     "INTR_REMAP without I/O APIC": (table(drhd(0x1000, flags=1), flags=1), NO_IR, OK),
 }
 

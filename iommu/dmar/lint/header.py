@@ -60,6 +60,18 @@ def x2apic_without_remapping(view: View) -> Found:
         yield Header.offset_of("flags"), "X2APIC_OPT_OUT is set without INTR_REMAP"
 
 
+@rule(
+    "header.dma-remap-opt-out",
+    Severity.NOTE,
+    "8.1 since revision 5.2",
+    "Clear DMA_REMAP_OPT_OUT unless DMA remapping must stay off: without it, no device's DMA is confined.",
+)
+def dma_remap_opt_out(view: View) -> Found:
+    """Firmware that lists remapping units lets software remap DMA."""
+    if view.table.header.dma_remapping_opt_out:
+        yield Header.offset_of("flags"), "DMA_REMAP_OPT_OUT is set: software is asked to leave DMA remapping off"
+
+
 @rule("table.no-units", Severity.ERROR, "8.1", "List the remapping units, or do not publish the table.")
 def no_units(view: View) -> Found:
     """A table lists a remapping unit."""

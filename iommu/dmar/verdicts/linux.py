@@ -51,12 +51,16 @@ def _passes_end(raw: Raw) -> Iterator[Reason]:
 
 
 def _detect(raw: Raw) -> Iterator[Reason]:
-    """detect_intel_iommu: one bad unit and VT-d stays off."""
+    """detect_intel_iommu: one bad unit and VT-d stays off; the firmware can opt out of DMA remapping."""
     for offset in _walk(raw):
         if raw.head(offset)[0] == Drhd.type_code and raw.field(Drhd, "base", offset) == 0:
             what = 'a unit at address 0: "Your BIOS is broken", VT-d stays off'
             yield Reason(Effect.IGNORES_VTD, offset + Drhd.offset_of("base"), what, "dmar_validate_one_drhd")
     yield from _passes_end(raw)
+    if HeaderFlags.DMA_REMAP_OPT_OUT.get(raw.field(Header, "flags", 0)):
+        what = "DMA_REMAP_OPT_OUT: DMA remapping stays off, whatever the command line says"
+        source = "detect_intel_iommu since commit 1c677d8a2c3c; older kernels ignore the flag"
+        yield Reason(Effect.NO_DMA_REMAPPING, Header.offset_of("flags"), what, source)
 
 
 def _parse(raw: Raw) -> Iterator[Reason]:

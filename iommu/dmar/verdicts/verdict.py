@@ -18,8 +18,9 @@ class Effect(IntEnum):
     ACCEPTS = 0
     WORKS_AROUND = 1
     NO_INTERRUPT_REMAPPING = 2
-    IGNORES_VTD = 3
-    HANGS = 4
+    NO_DMA_REMAPPING = 3
+    IGNORES_VTD = 4
+    HANGS = 5
 
     def __str__(self) -> str:
         return _WORDS[self]
@@ -29,6 +30,7 @@ _WORDS = {
     Effect.ACCEPTS: "accepts it",
     Effect.WORKS_AROUND: "works around its faults",
     Effect.NO_INTERRUPT_REMAPPING: "does not remap interrupts",
+    Effect.NO_DMA_REMAPPING: "does not remap DMA",
     Effect.IGNORES_VTD: "ignores VT-d",
     Effect.HANGS: "hangs at boot",
 }
