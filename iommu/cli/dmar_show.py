@@ -102,15 +102,13 @@ def _summary(structure: Structure) -> list[Piece]:
 
 
 def _fields(structure: Structure) -> list[Piece]:
-    """Every field by its name, addresses in hex, and the names of the flags at the end."""
+    """Every field by its name, and the names of the flags at the end."""
     numbers, flags = [], list[Piece]()
     for name in structure.fixed_fields:
-        value = getattr(structure, name)
         if name in structure.flag_layouts:
-            flags.append((f"  {flag_names(structure.flag_layouts[name], value)}", "cyan"))
+            flags.append((f"  {flag_names(structure.flag_layouts[name], getattr(structure, name))}", "cyan"))
         elif name != "reserved":
-            wide = structure.layout.fields[name.upper()].width == 64
-            numbers.append(f"{name.replace('_', ' ')} {value:#x}" if wide else f"{name.replace('_', ' ')} {value}")
+            numbers.append(f"{name.replace('_', ' ')} {structure.show(name)}")
     return ["  ".join(numbers), *flags]
 
 

@@ -20,6 +20,10 @@ from typing import Any, ClassVar, TypeVar, cast
 from iommu.fields import Field, Layout
 
 
+# Numbers that are neither addresses nor flags, and yet are written in hex.
+_HEX = {"reserved", "oem_revision", "compiler_revision"}
+
+
 class Part:
     """Base of everything that is declared so.
 
@@ -39,6 +43,13 @@ class Part:
     def offset_of(cls, name: str) -> int:
         """Where a field begins, in bytes from the start of the part. Raises KeyError for other names."""
         return int(cls.layout.fields[name.upper()].lsb) // 8
+
+    def show(self, name: str) -> str:
+        """An attribute's value for people: addresses, flags, reserved bits and bytes in hex, other numbers decimal."""
+        value, field = getattr(self, name), self.layout.fields.get(name.upper())
+        if isinstance(value, int) and (name in self.flag_layouts or name in _HEX or (field and field.width == 64)):
+            return f"{value:#x}"
+        return value.hex() if isinstance(value, bytes) else str(value)
 
 
 P = TypeVar("P", bound=Part)

@@ -19,7 +19,6 @@ from iommu.dmar.table import Table
 # Length and checksum follow from the rest. Scopes are compared one by one, and padding only as part of the length.
 _DERIVED = {"length", "checksum"}
 _NOT_FIELDS = {"scopes", "padding"}
-_HEX = {"reserved", "oem_revision", "compiler_revision"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +106,8 @@ def _compared(structure: Structure) -> list[str]:
 
 def _fields(subject: str, one: Part, other: Part, names: list[str]) -> Iterator[Change]:
     for name in names:
-        before, after = getattr(one, name), getattr(other, name)
-        if before != after:
-            yield Change(subject, name, _show(one, name, before), _show(one, name, after))
+        if getattr(one, name) != getattr(other, name):
+            yield Change(subject, name, one.show(name), other.show(name))
 
 
 def _scopes(one: Structure, other: Structure) -> Iterator[Change]:
@@ -144,12 +142,3 @@ def _key(scope: DeviceScope) -> tuple[Any, ...]:
 def _show_scope(scope: DeviceScope) -> str:
     known = scope.type in SCOPE_TYPES
     return f"{ScopeType(scope.type).name.lower() if known else f'type {scope.type}'} {scope}"
-
-
-def _show(part: Part, name: str, value: Any) -> str:
-    """Addresses, flags and reserved bits in hex; other numbers in decimal."""
-    place = part.layout.fields.get(name.upper())
-    wide = place is not None and place.width == 64
-    if isinstance(value, int) and (wide or name in part.flag_layouts or name in _HEX):
-        return f"{value:#x}"
-    return value.hex() if isinstance(value, bytes) else str(value)

@@ -64,8 +64,8 @@ class Structure(Part):
 
     @property
     def title(self) -> str:
-        """A short name for messages."""
-        return self.kind
+        """A short name for messages: the type, and what identifies the structure."""
+        return " ".join([self.kind, *(f"{name}={self.show(name)}" for name in self.identity)])
 
     @property
     def nbytes(self) -> int:
@@ -139,6 +139,8 @@ def structure(
     """
 
     def declare(cls: type[S]) -> type[S]:
+        if type_code in KINDS:
+            raise TypeError(f"structure type {type_code} is both {KINDS[type_code].__name__} and {cls.__name__}")
         declared(section, StructureHead)(cls)
         cls.kind, cls.type_code = cls.__name__.upper(), type_code
         cls.allowed_scopes, cls.scope_flags, cls.identity = frozenset(scopes), scope_flags, identity
@@ -147,8 +149,6 @@ def structure(
         positional = tuple(item.name for item in fields(cls) if not item.kw_only)
         if positional[: len(own)] != cls.fixed_fields:
             raise TypeError(f"{cls.__name__} does not declare its fields first and in memory order")
-        if type_code in KINDS:
-            raise TypeError(f"structure type {type_code} is both {KINDS[type_code].__name__} and {cls.__name__}")
         KINDS[type_code] = cls
         return cls
 
