@@ -19,13 +19,12 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from iommu.fields import Field, Layout
 
-
 # Numbers that are neither addresses nor flags, and yet are written in hex.
 _HEX = {"reserved", "oem_revision", "compiler_revision"}
 
 
 class Part:
-    """Base of everything that is declared so.
+    """Base of every part that is declared in this way.
 
     Attributes:
         layout: the fixed part, up to the first byte whose position varies; its `section` is the specification's.
@@ -45,7 +44,7 @@ class Part:
         return int(cls.layout.fields[name.upper()].lsb) // 8
 
     def show(self, name: str) -> str:
-        """An attribute's value for people: addresses, flags, reserved bits and bytes in hex, other numbers decimal."""
+        """An attribute's value for people: addresses, flags, reserved bits and bytes in hex."""
         value, field = getattr(self, name), self.layout.fields.get(name.upper())
         if isinstance(value, int) and (name in self.flag_layouts or name in _HEX or (field and field.width == 64)):
             return f"{value:#x}"
@@ -56,7 +55,7 @@ P = TypeVar("P", bound=Part)
 
 
 def declared(section: str, head: type[Layout] = Layout) -> Callable[[type[P]], type[P]]:
-    """Make a dataclass's annotations its layout, after the fields of `head`, which are no attributes.
+    """Make a dataclass's annotations its layout, after the fields of `head`, which are not attributes.
 
     Raises TypeError, when the module is imported, for fields that overlap.
     """

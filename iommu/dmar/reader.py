@@ -1,4 +1,4 @@
-"""Bytes to typed objects: one explicit loop over structures and one over scopes, whatever decodes the fixed parts.
+"""Bytes to typed objects: one explicit loop over structures and one over scopes, with any decoder of the fixed parts.
 
 The loop decides what is damaged. Each damage goes to a `report` function as a DmarError: a strict reader raises it, a
 lenient one collects it and goes on. Either way no byte is lost: what cannot be understood stays as `rest` of its

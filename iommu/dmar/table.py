@@ -116,7 +116,7 @@ class Table:
 
 
 def _read_header(data: bytes, decoders: Decoders) -> Header:
-    """Raises DmarError when there is no header to read."""
+    """Raises DmarError when the header cannot be read."""
     if data[:4] != b"DMAR":
         message = f"not a DMAR: it begins with {data[:4]!r}" if data else "not a DMAR: it is empty"
         raise DmarError(message, offset=0, where="header", field="SIGNATURE")

@@ -2,7 +2,7 @@
 
 Matching follows the specification (8.3, 8.3.1): an explicit scope first, a bridge's scope for everything below
 it (the nearest bridge wins), multi-hop paths through the bridges' secondary buses, and INCLUDE_PCI_ALL for the rest
-of its segment. Virtual functions follow their physical one.
+of its segment. A virtual function belongs to the unit of its physical function.
 
 Assignment follows Linux: a device that is in an RMRR's scope, or below a bridge that is, cannot leave the one-to-one
 mapping, except USB controllers and graphics (device_rmrr_is_relaxable); and a group is assigned as a whole.
@@ -32,8 +32,8 @@ class Placement:
         unit: the unit that remaps its DMA; None when none does.
         scope: the device scope that names it or a bridge above it; None under INCLUDE_PCI_ALL.
         group: its IOMMU group: the kernel's number, or one of our own where `estimated`.
-        regions: the RMRRs that list it.
-        obstacles: why it cannot be assigned to a guest; empty when it can.
+        regions: the RMRRs that list it or a bridge above it.
+        obstacles: the reasons why it cannot be assigned to a guest; empty when it can.
         together: the functions that must be assigned along with it.
     """
 

@@ -1,4 +1,4 @@
-"""What each system does, by made-up tables: expected effects are read off the systems' sources."""
+"""What each system does with made-up tables: the expected effects come from the systems' sources."""
 
 import pytest
 
@@ -50,7 +50,7 @@ CASES: dict[str, tuple[bytes, Effect, Effect]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_system_does_what_its_source_says(case: str) -> None:
+def test_each_system_follows_its_source(case: str) -> None:
     data, linux, xen = CASES[case]
     effects = {verdict.system: verdict.effect for verdict in verdicts(data)}
     assert effects == {"Linux": linux, "Xen": xen, "Windows": None}
@@ -64,7 +64,7 @@ def test_reasons_name_the_byte_and_the_function() -> None:
 
 
 @needs_corpus
-def test_real_tables_are_accepted_but_the_one_with_a_unit_at_0() -> None:
+def test_real_tables_are_accepted_except_one_with_a_unit_at_0() -> None:
     refused = {
         (path.stem, verdict.system)
         for path in TABLES
