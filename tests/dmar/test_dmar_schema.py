@@ -13,6 +13,7 @@ from iommu.dmar.header import Header
 from iommu.dmar.scopes import DeviceScope
 from iommu.dmar.structure import KINDS
 from tests.dmar.hand import ROOT, TABLES, facts_of, needs_corpus
+from tests.dmar.schema import schema
 from tests.dmar.test_dmar_format import DAMAGED, EVERYTHING
 
 SCHEMA = json.loads((ROOT / "docs" / "dmar.schema.json").read_text())
@@ -81,6 +82,10 @@ def test_wrong_data_does_not_conform() -> None:
         wrong = copy.deepcopy(good)
         change(wrong)  # type: ignore[no-untyped-call]
         assert not conforms(wrong, SCHEMA)
+
+
+def test_it_is_what_the_declarations_give() -> None:
+    assert schema() == SCHEMA, "run python -m tests.dmar.schema"
 
 
 def test_every_field_and_its_width_are_as_declared() -> None:
