@@ -11,6 +11,9 @@ from iommu.dmar.scopes import DeviceScope
 from iommu.dmar.structure import StructureHead
 from iommu.fields import Field
 
+_TYPE, _LENGTH = StructureHead.TYPE, StructureHead.LENGTH
+_SCOPE_TYPE, _SCOPE_LENGTH = DeviceScope.layout.fields["TYPE"], DeviceScope.layout.fields["LENGTH"]
+
 
 class Effect(IntEnum):
     """What the system does in the end, from best to worst."""
@@ -85,7 +88,7 @@ class Raw:
 
     def head(self, offset: int) -> tuple[int, int]:
         """Type and length of the structure at `offset`."""
-        return self._read(StructureHead.TYPE, offset), self._read(StructureHead.LENGTH, offset)
+        return self._read(_TYPE, offset), self._read(_LENGTH, offset)
 
     def field(self, part: type[Part], name: str, offset: int) -> int:
         """The field `name` of a part that begins at `offset`."""
@@ -100,8 +103,8 @@ class Raw:
         The bytes beyond the table are not known, so nothing is claimed about scopes there.
         """
         while start < min(stop, self.end):
-            length = self.field(DeviceScope, "length", start)
-            yield start, self.field(DeviceScope, "type", start), length
+            length = self._read(_SCOPE_LENGTH, start)
+            yield start, self._read(_SCOPE_TYPE, start), length
             if length == 0:
                 return
             start += length
