@@ -144,7 +144,7 @@ def _read_scope(plain: Any, where: str) -> DeviceScope:
 
 
 class Reader:
-    """A dictionary from outside; every access checks its type and names the place of a failure."""
+    """A dictionary from outside. Every access checks the type, and raises MisuseError that names the place."""
 
     def __init__(self, plain: Any, where: str, known: set[str] | None = None) -> None:
         if not isinstance(plain, dict):
@@ -154,29 +154,34 @@ class Reader:
         self.plain, self.where = plain, where
 
     def take(self, key: str) -> Any:
+        """The value of a key that must be there."""
         if key not in self.plain:
             raise MisuseError(f"{self.where}: {key!r} is missing")
         return self.plain[key]
 
     def number(self, key: str, default: int | None = None) -> int:
+        """A whole number; a key without a default must be there."""
         value = self.take(key) if default is None else self.plain.get(key, default)
         if type(value) is not int:
             raise MisuseError(f"{self.where}.{key}: {value!r} is not a whole number")
         return value
 
     def text(self, key: str) -> str:
+        """A text that must be there."""
         value = self.take(key)
         if not isinstance(value, str):
             raise MisuseError(f"{self.where}.{key}: {value!r} is not a text")
         return value
 
     def list(self, key: str) -> list[Any]:
+        """A list, by default empty."""
         value = self.plain.get(key, [])
         if not isinstance(value, list):
             raise MisuseError(f"{self.where}.{key}: {value!r} is not a list")
         return value
 
     def hex(self, key: str) -> bytes:
+        """Bytes in hex, by default none."""
         value = self.plain.get(key, "")
         try:
             return bytes.fromhex(value)

@@ -95,7 +95,8 @@ def _read_structure(data: bytes, offset: int, stop: int, code: int, report: Repo
     if issubclass(kind, Scoped):
         scopes, body = _read_scopes(data, body, stop, kind.kind, report, decoders)
         scoped = kind(*values, scopes=scopes)
-        scoped.rest = data[body:stop]
+        if body < stop:
+            scoped.rest = data[body:stop]
         return scoped
     structure = kind(*values)
     structure.rest = structure.take_tail(data[body:stop])

@@ -81,7 +81,7 @@ class Table:
         return data
 
     def seal(self) -> None:
-        """Forget all stated lengths and the checksum, so that `build()` fills in the right ones."""
+        """Discard the stated lengths and checksum, so that `build()` fills in the right ones."""
         self.header.length = self.header.checksum = None
         for structure in self.structures:
             structure.declared_length = None

@@ -10,7 +10,7 @@ def all_ports_with_scopes(view: View) -> Found:
     """With ALL_PORTS, no root port is listed."""
     for offset, atsr in view.of(Atsr):
         if atsr.all_ports and atsr.scopes:
-            yield offset + atsr.offset_of("flags"), "ALL_PORTS is set, and yet root ports are listed"
+            yield offset + atsr.offset_of("flags"), "ALL_PORTS is set, but root ports are listed too"
 
 
 @rule("atsr.no-scope", Severity.WARNING, "8.5", "Set ALL_PORTS, list the root ports, or leave the structure out.")
@@ -18,7 +18,7 @@ def no_scope(view: View) -> Found:
     """Without ALL_PORTS, the root ports are listed."""
     for offset, atsr in view.of(Atsr):
         if not atsr.all_ports and not atsr.scopes:
-            yield offset + atsr.offset_of("flags"), "neither ALL_PORTS nor a root port"
+            yield offset + atsr.offset_of("flags"), "there is neither ALL_PORTS nor a root port"
 
 
 @rule("atsr.repeated", Severity.ERROR, "8.5; Xen acpi_parse_one_atsr", "State ALL_PORTS once for each segment.")

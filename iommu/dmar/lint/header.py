@@ -64,7 +64,7 @@ def x2apic_without_remapping(view: View) -> Found:
     "header.dma-remap-opt-out",
     Severity.NOTE,
     "8.1 since revision 5.2",
-    "Clear DMA_REMAP_OPT_OUT unless DMA remapping must stay off: without it, no device's DMA is confined.",
+    "Clear the flag unless DMA remapping must stay off: while it is off, devices can reach all memory.",
 )
 def dma_remap_opt_out(view: View) -> Found:
     """Firmware that lists remapping units lets software remap DMA."""

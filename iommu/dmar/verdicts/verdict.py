@@ -1,4 +1,4 @@
-"""What a verdict is: what one operating system does with a table, and where that is known from."""
+"""What a verdict is: what one operating system does with a table, and the source of that claim."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
