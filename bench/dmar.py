@@ -1,6 +1,6 @@
 """How fast DMARs are read, side by side in one run: ours to typed objects, Construct, chipsec to strings, a survey.
 
-    python bench/dmar.py [FOLDER]      FOLDER holds *.dmar; by default the corpus, else made-up tables
+    python bench/dmar.py [FOLDER]      FOLDER holds *.dmar; by default the corpus, or a made-up table without one
 
 chipsec is compared where it can be imported (pip install chipsec, or its source folder on PYTHONPATH).
 """
@@ -25,16 +25,16 @@ SECONDS, ROUNDS, FILES = 0.3, 5, 10_000
 
 
 def tables_in(folder: Path) -> list[bytes]:
-    """The tables of a folder; without any, a made-up one of middling size."""
+    """The tables of a folder; if it has none, a made-up one of average size."""
     found = [path.read_bytes() for path in sorted(folder.glob("*.dmar"))]
     scopes = [DeviceScope(1, path=((device, 0),)) for device in range(6)]
     return found or [Dmar(structures=[Drhd(base=0x1000, scopes=scopes), Drhd(base=0x2000, flags=1)]).build()]
 
 
 def rates(readers: list[Callable[[bytes], object]], tables: list[bytes]) -> list[float]:
-    """Tables a second of each reader: the best of some rounds, since other work only ever slows a round down.
+    """Tables a second of each reader: the best of some rounds, since other work can only slow a round down.
 
-    Rounds take turns, so that all readers have their share of quiet moments.
+    The readers take turns, so that all of them meet the same load.
     """
     best = [0.0] * len(readers)
     for _ in range(ROUNDS):
@@ -49,7 +49,7 @@ def rates(readers: list[Callable[[bytes], object]], tables: list[bytes]) -> list
 
 
 def chipsec_reader() -> Callable[[bytes], object] | None:
-    """chipsec's own way from a table's bytes to text, or None where it is not installed."""
+    """A function that has chipsec turn a table's bytes into text; None where it is not installed."""
     try:
         module: Any = importlib.import_module("chipsec.hal.acpi_tables")
     except ImportError:
@@ -67,7 +67,7 @@ def _chipsec(module: Any, data: bytes) -> str:
 
 
 def survey_seconds(tables: list[bytes]) -> float:
-    """Seconds for a survey, lint included, of FILES files."""
+    """Seconds for a survey of FILES files, including lint."""
     with tempfile.TemporaryDirectory() as folder:
         for number in range(FILES):
             (Path(folder) / f"{number:05d}.dmar").write_bytes(tables[number % len(tables)])

@@ -1,4 +1,4 @@
-"""`vtd dmar`: read, judge and draw ACPI DMAR tables."""
+"""`vtd dmar`: read, check and draw ACPI DMAR tables."""
 
 # ruff: noqa: PLC0415 - a command imports what it needs when it runs, so that `vtd --help` is quick
 
@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(
-    help="ACPI DMAR tables: show, judge, draw, compare, count, build.", no_args_is_help=True, rich_markup_mode=None
+    help="ACPI DMAR tables: show, check, draw, compare, count, build.", no_args_is_help=True, rich_markup_mode=None
 )
 
 SYSFS_TABLE = Path("/sys/firmware/acpi/tables/DMAR")
 
 File = Annotated[Path, typer.Argument(help="A table, dump, folder or image; - is standard input.", show_default=True)]
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 @app.callback()
@@ -24,7 +24,7 @@ def _group() -> None:
 
 @app.command()
 def show(file: File = SYSFS_TABLE, as_json: Json = False) -> None:
-    """Print a table, every field of it."""
+    """Print a table with all its fields."""
     from iommu.cli import dmar_show, output
     from iommu.dmar import Dmar
     from iommu.dmar.inputs import read_table
@@ -42,7 +42,7 @@ def lint(
     as_json: Json = False,
     rules: Annotated[bool, typer.Option("--rules", help="List the rules instead of reading a table.")] = False,
 ) -> None:
-    """Judge a table: findings with advice, and what Linux and Xen would do. Exit status 1 if a warning or error."""
+    """Check a table: findings with advice, and what Linux and Xen would do. Exit status 1 if a warning or error."""
     from iommu.cli import dmar_lint
 
     if rules:
@@ -67,11 +67,13 @@ def topology(
         typer.Option(help="PCI tree: a (copied) sysfs folder, a file from --save, or QEMU's answer to query-pci."),
     ] = None,
     as_json: Json = False,
-    svg: Annotated[Path | None, typer.Option(help="Draw a picture into this file.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page into this file.")] = None,
-    save: Annotated[Path | None, typer.Option(help="Save the PCI tree for later, or for another machine.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Draw a picture in this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page to this file.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Save the PCI tree in this file, for later or for another machine.")
+    ] = None,
 ) -> None:
-    """Which unit remaps which device, its IOMMU group and RMRRs, and whether a guest can have it."""
+    """Show which unit remaps each device, its IOMMU group and RMRRs, and whether it can be assigned to a guest."""
     import json
 
     from iommu.cli import dmar_topology
@@ -95,12 +97,12 @@ def topology(
 
 @app.command()
 def survey(
-    paths: Annotated[list[Path], typer.Argument(help="Files and folders; folders with all that is below them.")],
+    paths: Annotated[list[Path], typer.Argument(help="Files, and folders with everything below them.")],
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="One line for each table.")] = False,
-    html: Annotated[Path | None, typer.Option(help="Write a page with charts into this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with charts to this file.")] = None,
 ) -> None:
-    """Count structures, flags, widths, findings and vendors over many tables. Exit status 1 if one is unreadable."""
+    """Count structures, flags, widths, findings and vendors over many tables. Exit status 1 if one cannot be read."""
     from iommu.cli import dmar_survey
 
     if any(row.error for row in dmar_survey.run(paths, as_json, as_csv, html)):
@@ -113,7 +115,7 @@ def diff(
     new: Annotated[Path, typer.Argument(help="The table after.")],
     as_json: Json = False,
 ) -> None:
-    """What changed from one table to another, by meaning. Exit status 1 if anything did."""
+    """Show what changed from one table to another, by meaning. Exit status 1 if anything did."""
     from dataclasses import asdict
 
     from iommu.cli import output
@@ -134,11 +136,13 @@ def diff(
 
 @app.command()
 def build(
-    file: Annotated[Path, typer.Argument(help="JSON as show --json prints it; - is standard input.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where the table goes; - is standard output.")],
+    file: Annotated[Path, typer.Argument(help="JSON as printed by show --json; - is standard input.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Write the table to this file; - is standard output.")
+    ],
     exact: Annotated[bool, typer.Option(help="Keep lengths and checksum as the JSON states them.")] = False,
 ) -> None:
-    """Make a table from JSON, with lengths and checksum filled in."""
+    """Build a table from JSON, with lengths and checksum filled in."""
     from iommu.dmar import Dmar
     from iommu.dmar.inputs import read_json, write_file
 

@@ -64,7 +64,7 @@ def report_to_dict(found: list[Finding], judged: list[Verdict]) -> dict[str, Any
 
 
 def print_rules(as_json: bool) -> None:
-    """Print every rule: id, severity, source, what it says, advice."""
+    """Print every rule: id, severity, what it demands, source; as JSON with its advice too."""
     rows = [
         {
             "id": rule.id,

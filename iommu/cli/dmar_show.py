@@ -5,9 +5,13 @@ from collections.abc import Iterator
 from rich.text import Text
 
 from iommu.cli.output import bytes_size, console, line, safe
-from iommu.dmar import Andd, Atsr, DeviceScope, Dmar, Drhd, Rhsa, Rmrr, Satc, Sidp, Structure, Unknown
-from iommu.dmar.layouts import SCOPE_TYPES, AtsrFlags, DrhdFlags, HeaderFlags, SatcFlags, ScopeFlags, ScopeType
+from iommu.dmar import Andd, DeviceScope, Dmar, Drhd, Rhsa, Rmrr, Structure, Unknown
+from iommu.dmar.header import HeaderFlags
+from iommu.dmar.kinds import DrhdFlags, ScopeFlags
+from iommu.dmar.scopes import SCOPE_TYPES, ScopeType
 from iommu.fields import Layout
+
+Piece = str | tuple[str, str]  # text, or text and its style
 
 _SCOPES = {
     ScopeType.ENDPOINT: "endpoint",
@@ -19,7 +23,7 @@ _SCOPES = {
 
 
 def print_table(table: Dmar) -> None:
-    """Print a table, every field that says something."""
+    """Print a table; fields that are always 0 in a sound table appear only where they are not."""
     out = console()
     for text in describe_table(table):
         out.print(text)
@@ -36,7 +40,7 @@ def describe_table(table: Dmar) -> Iterator[Text]:
     yield line(("DMAR", "bold"), f"  {maker}  revision {header.revision}, {length} bytes")
     yield line(f"  checksum            {checksum:#04x}, {right}")
     yield line(f"  OEM revision        {header.oem_revision:#x}")
-    yield line(f"  made by             {compiler or 'a nameless tool'}, revision {header.compiler_revision:#x}")
+    yield line(f"  made by             {compiler or 'an unnamed tool'}, revision {header.compiler_revision:#x}")
     yield line(f"  host address width  {header.width} bits")
     yield line("  flags               ", (flag_names(HeaderFlags, header.flags), "cyan"))
     if any(header.reserved):
@@ -62,7 +66,7 @@ def describe_structure(offset: int, structure: Structure) -> Iterator[Text]:
         yield line(("         length field  ", "red"), f"{structure.declared_length}, but {structure.nbytes} bytes")
 
 
-def _summary(structure: Structure) -> list[str | tuple[str, str]]:
+def _summary(structure: Structure) -> list[Piece]:
     match structure:
         case Drhd():
             size = bytes_size(structure.register_bytes)
@@ -84,8 +88,6 @@ def _summary(structure: Structure) -> list[str | tuple[str, str]]:
                 (f"{structure.base:#x} to {structure.limit:#x}", "yellow"),
                 f" ({shown})",
             ]
-        case Atsr():
-            return [f"segment {structure.segment}  ", (flag_names(AtsrFlags, structure.flags), "cyan")]
         case Rhsa():
             return [
                 "registers ",
@@ -94,17 +96,24 @@ def _summary(structure: Structure) -> list[str | tuple[str, str]]:
             ]
         case Andd():
             return [f"ACPI device {structure.device_number} is ", (safe(structure.object_name), "green")]
-        case Satc():
-            return [f"segment {structure.segment}  ", (flag_names(SatcFlags, structure.flags), "cyan")]
-        case Sidp():
-            return [f"segment {structure.segment}"]
         case Unknown():
             return [f"type {structure.type}, {structure.length} bytes  ", structure.data.hex()]
-    return []
+    return _fields(structure)
+
+
+def _fields(structure: Structure) -> list[Piece]:
+    """Every field by its name, and the names of the flags at the end."""
+    numbers, flags = [], list[Piece]()
+    for name in structure.fixed_fields:
+        if name in structure.flag_layouts:
+            flags.append((f"  {flag_names(structure.flag_layouts[name], getattr(structure, name))}", "cyan"))
+        elif name != "reserved":
+            numbers.append(f"{name.replace('_', ' ')} {structure.show(name)}")
+    return ["  ".join(numbers), *flags]
 
 
 def scope_name(scope: DeviceScope) -> str:
-    """What a scope is, with its number where it has one."""
+    """The kind of device a scope names, with its number where it has one."""
     name = _SCOPES.get(ScopeType(scope.type)) if scope.type in SCOPE_TYPES else None
     if name is None:
         return f"scope type {scope.type}"
@@ -112,8 +121,8 @@ def scope_name(scope: DeviceScope) -> str:
     return f"{name} {scope.enumeration_id}" if numbered else name
 
 
-def _scope_extras(scope: DeviceScope) -> list[str | tuple[str, str]]:
-    extras: list[str | tuple[str, str]] = []
+def _scope_extras(scope: DeviceScope) -> list[Piece]:
+    extras: list[Piece] = []
     if scope.flags:
         extras.append((f"  {flag_names(ScopeFlags, scope.flags)}", "cyan"))
     if scope.enumeration_id and scope.type in {ScopeType.ENDPOINT, ScopeType.BRIDGE}:
@@ -126,7 +135,7 @@ def _scope_extras(scope: DeviceScope) -> list[str | tuple[str, str]]:
 
 
 def flag_names(layout: type[Layout], value: int) -> str:
-    """The names of the flags that are set, and what is set without a name."""
+    """The names of the flags that are set, and the set bits that have no name."""
     names = [part.name for part in reversed(layout.fields.values()) if value & part.mask]
     if unnamed := value & layout.reserved_mask():
         names.append(f"reserved {unnamed:#x}")

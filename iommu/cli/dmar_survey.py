@@ -16,7 +16,7 @@ _FIXED = ["file", "error", "absent", "vendor", "revision", "width"]
 
 
 def run(paths: list[Path], as_json: bool, as_csv: bool, html_file: Path | None) -> list[Row]:
-    """Survey, with a progress bar on a terminal, and print or write what was asked for."""
+    """Survey, with a progress bar on a terminal, and print or write the result in the forms that are wanted."""
     files, rows = files_of(paths), list[Row]()
     with Progress(console=error_console(), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("tables", total=len(files))
@@ -35,7 +35,7 @@ def run(paths: list[Path], as_json: bool, as_csv: bool, html_file: Path | None) 
 
 
 def print_counts(rows: list[Row]) -> None:
-    """Print each count as a small table, and what could not be read."""
+    """Print each count as a small table, and the files that could not be read."""
     out = console()
     for title, group in counts(rows).items():
         out.print(line((title, "bold")))

@@ -1,4 +1,4 @@
-"""`vtd dmar topology`: which unit remaps which device, as a tree, a picture, a page, or JSON."""
+"""`vtd dmar topology`: the unit that remaps each device, as a tree, a picture, a page, or JSON."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ _STYLES = {"yes": "green", "with others": "yellow", "no": "red", "bridge": "dim"
 
 
 def print_scopes(table: Dmar) -> None:
-    """Print what the table alone says: units, and the devices that scopes name."""
+    """Print what is known from the table alone: units, and the devices that scopes name."""
     lines: list[tuple[int, Text]] = []
     for structure in table.structures:
         if isinstance(structure, Rmrr):
@@ -34,34 +34,36 @@ def print_scopes(table: Dmar) -> None:
 
 
 def print_tree(table: Dmar, tree: PciTree) -> None:
-    """Print units and what they remap, with what can be assigned to a guest."""
+    """Print each unit with the devices it remaps, and whether each can be assigned to a guest."""
     for verdict in verdicts(table.build()):
-        if verdict.effect is not None and verdict.effect >= Effect.IGNORES_VTD:
+        if verdict.effect is not None and verdict.effect >= Effect.NO_DMA_REMAPPING:
             console().print(Text(f"{verdict.system} {verdict.effect} with this table: see vtd dmar lint", "red"))
     lines: list[tuple[int, Text]] = []
     for unit, rows in blocks(table, tree):
         lines.append((0, Text(unit_title(unit), "bold" if unit else "bold red")))
         for row in rows:
-            text = Text.assemble((f"{row.text}  ", _STYLES[row.status]), row.notes or _said(row.status))
+            text = Text.assemble((f"{row.text}  ", _STYLES[row.status]), row.notes or _remark(row.status))
             lines.append((row.depth + 1, text))
     _print_lines(lines)
 
 
 def _print_lines(lines: list[tuple[int, Text]]) -> None:
-    """Print (depth, text) lines as a tree, never cutting one off."""
+    """Print (level, text) lines as a tree; long lines are not cut."""
     guides: list[str] = []
-    goes_on: set[int] = set()  # levels at which another line follows, seen from the end
-    for depth, _ in reversed(lines):
-        before = ["\u2502  " if level in goes_on else "   " for level in range(1, depth)]
-        last = ["\u251c\u2500 " if depth in goes_on else "\u2514\u2500 "] if depth else []
+    goes_on: set[int] = (
+        set()
+    )  # levels at which another line follows; the lines are visited from the last to the first
+    for level, _ in reversed(lines):
+        before = ["\u2502  " if above in goes_on else "   " for above in range(1, level)]
+        last = ["\u251c\u2500 " if level in goes_on else "\u2514\u2500 "] if level else []
         guides.append("".join(before + last))
-        goes_on = {level for level in goes_on if level < depth} | {depth}
+        goes_on = {above for above in goes_on if above < level} | {level}
     out = console()
     for guide, (_, text) in zip(reversed(guides), lines, strict=True):
         out.print(Text(guide) + text)
 
 
-def _said(status: str) -> str:
+def _remark(status: str) -> str:
     return "can be assigned" if status == "yes" else ""
 
 
@@ -85,7 +87,7 @@ def topology_to_list(table: Dmar, tree: PciTree) -> list[dict[str, Any]]:
 
 
 def print_topology(table: Dmar, tree: PciTree, as_json: bool, svg_file: Path | None, html_file: Path | None) -> None:
-    """Print, and write the pictures that were asked for."""
+    """Print, and write the pictures that are wanted."""
     if svg_file is not None:
         write_file(svg_file, svg(table, tree).encode())
     if html_file is not None:

@@ -7,10 +7,12 @@ table.units                       # the DRHDs
 table.build() == data             # always, also for damaged tables read with strict=False
 """
 
+from iommu.dmar.dmar import Dmar
 from iommu.dmar.header import Header
+from iommu.dmar.kinds import Andd, Atsr, Drhd, Rhsa, Rmrr, Satc, Sidp, Unknown
 from iommu.dmar.lint import Finding, Severity
-from iommu.dmar.model import Andd, Atsr, DeviceScope, Drhd, Rhsa, Rmrr, Satc, Sidp, Structure, Unknown
-from iommu.dmar.table import Dmar
+from iommu.dmar.scopes import DeviceScope
+from iommu.dmar.structure import Structure
 from iommu.errors import DmarError
 
 __all__ = [

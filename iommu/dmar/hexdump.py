@@ -1,6 +1,6 @@
 """Tables as text: what acpidump, iasl -d, hexdump and xxd print.
 
-All of them are lines of an offset and up to 16 bytes in hex, then whatever; a block begins where the offset is 0.
+All of them are lines of an offset, up to 16 bytes in hex, and more that is ignored; a block begins at offset 0.
 """
 
 import re
@@ -15,7 +15,7 @@ _PER_LINE = 16
 
 
 def blocks(text: str) -> Iterator[tuple[str, bytes]]:
-    """Each block's bytes, with the nearest line before it that is no hex: "DMAR @ 0x0000000078FE0000"."""
+    """Each block's bytes, with the nearest line before it that is not hex: "DMAR @ 0x0000000078FE0000"."""
     title, found, heading = "", bytearray(), ""
     for line in text.splitlines():
         match = _LINE.match(line + " ")

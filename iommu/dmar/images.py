@@ -1,6 +1,6 @@
 """A DMAR inside a memory image: an ELF core (QEMU's dump-guest-memory), or plain physical memory from 0 on.
 
-The way is the firmware's own: RSDP, then XSDT or RSDT, then the table (ACPI 5.2.5 to 5.2.8).
+It is found as an operating system finds it: RSDP, then XSDT or RSDT, then the table (ACPI 5.2.5 to 5.2.8).
 """
 
 import struct
@@ -21,14 +21,14 @@ class Bytes(Protocol):
 
 
 class Image:
-    """Physical memory, as far as the image has it."""
+    """Physical memory, or those parts of it that the image has."""
 
     def __init__(self, data: Bytes) -> None:
         self.data = data
         self.parts = list(_elf_parts(data)) if data[0:4] == b"\x7fELF" else [(0, 0, len(data))]
 
     def read(self, address: int, length: int) -> bytes:
-        """Memory; fewer bytes, or none, where the image has none."""
+        """Bytes of memory; fewer, or none, where the image lacks them."""
         for start, offset, size in self.parts:
             if start <= address < start + size:
                 length = min(length, start + size - address)
@@ -36,12 +36,12 @@ class Image:
         return b""
 
     def table(self, address: int) -> bytes:
-        """The table at an address, as long as it says it is."""
+        """The table at an address, as long as its length field states; empty if that makes no sense."""
         length = int.from_bytes(self.read(address + 4, 4), "little")
         return self.read(address, length) if _HEADER <= length <= _MOST else b""
 
     def dmars(self) -> Iterator[tuple[int, bytes]]:
-        """Address and bytes of every DMAR some RSDP leads to."""
+        """Address and bytes of every DMAR that can be reached from an RSDP."""
         seen = set()
         for rsdp in self._rsdps():
             revision, rsdt = rsdp[15], int.from_bytes(rsdp[16:20], "little")
@@ -54,7 +54,7 @@ class Image:
                     yield address, self.table(address)
 
     def _rsdps(self) -> Iterator[bytes]:
-        """Every RSDP with a right checksum; they stand on 16-byte boundaries, which a file's segments keep."""
+        """Every RSDP with a correct checksum."""
         where = self.data.find(_RSDP, 0)
         while where >= 0:
             found = self.data[where : where + 36]

@@ -1,4 +1,4 @@
-"""Where tables come from: every form people have them in, recognised by content.
+"""Reading tables from files of any form, which is recognised by content.
 
 raw table, gzip, several tables in a row, a folder of tables, acpidump's text, the raw data that `iasl -d` prints,
 hexdump and xxd, an ELF core, an image of physical memory, standard input (`-`)
@@ -35,16 +35,16 @@ class InputError(VtdError):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A table's bytes and where they were found: a file, and a place in it where there is more than one."""
+    """A table's bytes and where they were found: the file, and the place in it if the file can hold several."""
 
     name: str
     data: bytes
 
 
 def read_tables(path: Path) -> list[Source]:
-    """Every DMAR in a file or folder, copies of one table once.
+    """Every DMAR in a file or folder; of several copies of a table, only the first.
 
-    A file in which nothing can be recognised is returned as it is, so that parsing can say what is wrong with it.
+    A file in which nothing is recognised is returned as it is, so that the parser reports what is wrong with it.
     Raises InputError when there is nothing to read.
     """
     if path != STDIN and path.is_dir():
@@ -59,7 +59,7 @@ def read_tables(path: Path) -> list[Source]:
 
 
 def holds_other_tables(data: bytes) -> bool:
-    """Whether bytes without a DMAR are some ACPI table all the same, or a dump of some: another machine's, say."""
+    """Whether bytes without a DMAR are other ACPI tables, or a dump of some: those of a machine without VT-d, say."""
     if _row_of_tables(data) is not None:
         return True
     return b"\0" not in data[:4096] and any(True for _ in blocks(bytes(data).decode("latin-1")))
@@ -82,7 +82,7 @@ def read_table(path: Path) -> bytes:
 
 
 def find_tables(data: bytes, name: str) -> Iterator[Source]:
-    """Every DMAR that can be recognised in bytes of any of the forms above."""
+    """Every DMAR in bytes of any of the forms above."""
     if data[:2] == b"\x1f\x8b":
         yield from find_tables(_unpacked(data, name), name)
     elif data[:4] == b"\x7fELF":
@@ -93,7 +93,7 @@ def find_tables(data: bytes, name: str) -> Iterator[Source]:
             for offset, table in tables
             if table[:4] == b"DMAR"
         )
-    elif data[:4] == b"DMAR" and data[4:7] != b" @ ":  # which is how acpidump heads a DMAR
+    elif data[:4] == b"DMAR" and data[4:7] != b" @ ":  # the heading of a DMAR in acpidump's text
         yield Source(name, bytes(data))
     else:
         yield from _in_text(data, name)
@@ -102,7 +102,7 @@ def find_tables(data: bytes, name: str) -> Iterator[Source]:
 
 
 def _row_of_tables(data: bytes) -> list[tuple[int, bytes]] | None:
-    """Tables that follow each other and fill the data; None when it is not that."""
+    """Offset and bytes of tables that follow each other and fill the data; None if the data is anything else."""
     tables, offset = [], 0
     while offset < len(data):
         length = int.from_bytes(data[offset + 4 : offset + 8], "little")
@@ -132,12 +132,12 @@ def _unpacked(data: bytes, name: str) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{name}: damaged gzip file: {error}") from None
     if len(unpacked) > _MOST_UNPACKED:
-        raise InputError(f"{name}: it unpacks to more than {_MOST_UNPACKED >> 20} MiB")
+        raise InputError(f"{name}: unpacks to more than {_MOST_UNPACKED >> 20} MiB")
     return unpacked
 
 
 def _contents(path: Path) -> bytes:
-    """A file's bytes, mapped where it is large: a mapping serves as bytes do here."""
+    """A file's bytes. A large file is mapped: a mapping can be sliced and searched like bytes."""
     try:
         if path == STDIN:
             return sys.stdin.buffer.read()
@@ -166,9 +166,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(_contents(path))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: this is no JSON: {error}") from None
+        raise InputError(f"{path}: not valid JSON: {error}") from None
 
 
 def read_pci(path: Path) -> PciTree:
-    """A PCI tree: from a sysfs folder or its copy, or from a JSON file. Raises InputError or MisuseError."""
+    """A PCI tree from a sysfs folder, live or copied, or from a JSON file. Raises InputError or MisuseError."""
     return PciTree.from_sysfs(path) if path.is_dir() else PciTree.from_plain(read_json(path))

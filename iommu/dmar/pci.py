@@ -1,9 +1,9 @@
 """The PCI functions of a machine: from its sysfs, from a saved copy, or from a QEMU's `query-pci`.
 
     tree = PciTree.from_sysfs()                     this machine; or PciTree.from_sysfs(Path("copy/sys"))
-    tree = PciTree.from_plain(json.load(file))      what to_plain() gave, or QEMU's answer to query-pci
+    tree = PciTree.from_plain(json.load(file))      the result of to_plain(), or QEMU's answer to query-pci
 
-A function's place is what the bridges above it say with their secondary bus numbers, not what any path spells.
+Where a function is follows from the secondary bus numbers of the bridges above it, not from any path.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class PciAddress(NamedTuple):
         """`0000:00:1f.0`, or `00:1f.0` in segment 0. Raises MisuseError."""
         match = _ADDRESS.fullmatch(text)
         if match is None or int(match[3], 16) > 31:
-            raise MisuseError(f"{text!r} is no PCI address such as 0000:00:1f.0")
+            raise MisuseError(f"{text!r} is not a PCI address such as 0000:00:1f.0")
         return cls(int(match[1] or "0", 16), int(match[2], 16), int(match[3], 16), int(match[4], 16))
 
     def __str__(self) -> str:
@@ -46,11 +46,11 @@ class PciFunction:
 
     Attributes:
         class_code: base class, subclass, interface, as in configuration space: 0x0c0330 is an xHCI controller.
-        secondary, subordinate: the buses below a bridge; None for anything else.
-        group: the IOMMU group the kernel put it in; None where there is none.
-        physical: of a virtual function, the physical one.
+        secondary, subordinate: the first and the last bus below a bridge; None for anything else.
+        group: its IOMMU group in the kernel; None where it has none.
+        physical: the physical function of a virtual one; None for any other.
         pcie_type: the PCI Express port type; None for conventional PCI, or when it could not be read.
-        isolated: whether ACS keeps its peer-to-peer traffic going through the IOMMU; None when not known.
+        isolated: whether ACS sends its peer-to-peer traffic through the IOMMU; None when not known.
     """
 
     address: PciAddress
@@ -66,15 +66,15 @@ class PciFunction:
 
     @property
     def is_bridge(self) -> bool:
-        """Whether buses lie below it."""
+        """Whether there are buses below it."""
         return self.secondary is not None
 
 
 class PciTree:
-    """The functions of a machine, and which bridge each lies below."""
+    """The functions of a machine, and the bridge above each."""
 
     def __init__(self, functions: list[PciFunction]) -> None:
-        """Raises MisuseError when two functions have one address."""
+        """Raises MisuseError when two functions have the same address."""
         self.functions = {function.address: function for function in sorted(functions, key=lambda f: f.address)}
         if len(self.functions) != len(functions):
             raise MisuseError("two PCI functions have the same address")
@@ -85,7 +85,7 @@ class PciTree:
         }
 
     def parent(self, address: PciAddress) -> PciFunction | None:
-        """The bridge a function's bus lies below; None on a root bus."""
+        """The bridge above a function; None on a root bus."""
         above = self._above.get((address.segment, address.bus))
         return None if above is None or above.address == address else above
 
@@ -104,9 +104,9 @@ class PciTree:
         return [function for function in self.functions.values() if function.address[:2] == bus]
 
     def resolve(self, segment: int, bus: int, path: tuple[tuple[int, int], ...]) -> PciFunction | None:
-        """The function at the end of a device scope's path (spec 8.3.1): each hop but the last is a bridge.
+        """The function at the end of a device scope's path (spec 8.3.1): each hop except the last is a bridge.
 
-        None when a hop is missing, or is no bridge though more hops follow.
+        None when a hop is missing, or is not a bridge although more hops follow.
         """
         found: PciFunction | None = None
         for step, (device, function) in enumerate(path):
@@ -139,14 +139,14 @@ class PciTree:
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             if isinstance(error, MisuseError):
                 raise
-            raise MisuseError(f"this is no saved PCI tree: {error!r}") from None
+            raise MisuseError(f"this is not a saved PCI tree: {error!r}") from None
 
     @classmethod
     def from_sysfs(cls, sysfs: Path = Path("/sys")) -> PciTree:
         """The tree of a sysfs, live or copied. Raises MisuseError when there is none."""
         folder = sysfs / "bus" / "pci" / "devices"
         if not folder.is_dir():
-            raise MisuseError(f"{folder}: no such folder, so no PCI functions can be read")
+            raise MisuseError(f"{folder}: no such folder, so PCI functions cannot be read")
         try:
             return cls([_of_folder(entry) for entry in sorted(folder.iterdir())])
         except OSError as error:
@@ -181,7 +181,7 @@ def _of_folder(folder: Path) -> PciFunction:
     """One function of a sysfs: its configuration space, and two links."""
     config = (folder / "config").read_bytes()
     if len(config) < 64:
-        raise MisuseError(f"{folder / 'config'}: {len(config)} bytes are too few for a configuration space")
+        raise MisuseError(f"{folder / 'config'}: {len(config)} bytes are not a whole configuration space")
     bridge = config[14] & 0x7F == 1
     express = _express(config)
     group, physical = folder / "iommu_group", folder / "physfn"
@@ -200,7 +200,7 @@ def _of_folder(folder: Path) -> PciFunction:
 
 
 def _express(config: bytes) -> int | None:
-    """The port type from the PCI Express capability, where the whole first 256 bytes could be read."""
+    """The port type from the PCI Express capability, if the first 256 bytes could be read."""
     where, seen = config[0x34] & 0xFC, 0
     while 0x40 <= where < len(config) - 3 and seen < 48:
         if config[where] == 0x10:
@@ -210,7 +210,7 @@ def _express(config: bytes) -> int | None:
 
 
 def _isolated(config: bytes) -> bool | None:
-    """Whether ACS has source validation, request and completion redirect and upstream forwarding switched on."""
+    """Whether ACS has source validation, request and completion redirect and upstream forwarding enabled."""
     where, seen = 0x100, 0
     while 0x100 <= where < len(config) - 7 and seen < 960:
         head = int.from_bytes(config[where : where + 4], "little")

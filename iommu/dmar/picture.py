@@ -1,6 +1,6 @@
 """A machine's topology as a picture (SVG) or a page (HTML): one block for each unit, its functions inside.
 
-No scripts, no fonts, nothing fetched: the files can be mailed and opened anywhere.
+No scripts, no fonts, nothing fetched from elsewhere: the files can be mailed and opened anywhere.
 """
 
 from __future__ import annotations
@@ -8,14 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
 
-from iommu.dmar.model import Drhd
+from iommu.dmar.kinds import Drhd
 from iommu.dmar.pci import PciAddress, PciFunction, PciTree
+from iommu.dmar.table import Table
 from iommu.dmar.topology import Placement, place
-
-if TYPE_CHECKING:
-    from iommu.dmar.table import Dmar
 
 _CLASSES = {
     0x0101: "IDE", 0x0106: "SATA", 0x0107: "SAS", 0x0108: "NVMe", 0x0104: "RAID", 0x01: "storage",
@@ -31,7 +28,7 @@ _WIDTH, _LINE, _INDENT, _LETTER = 640, 22, 22, 8
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A function in its unit's block: how many bridges above it are in the same block, and what is said of it."""
+    """A function in its unit's block. `depth` is the number of bridges above it in the same block."""
 
     depth: int
     placement: Placement
@@ -41,7 +38,7 @@ class Row:
 
 
 def class_name(function: PciFunction) -> str:
-    """What a function is, by its class code."""
+    """A short name of a function's class."""
     both = function.class_code >> 8
     return _CLASSES.get(both) or _CLASSES.get(both >> 8) or f"class {both:04x}"
 
@@ -53,8 +50,8 @@ def status_of(placement: Placement) -> str:
     return "no" if placement.obstacles else "with others" if placement.together else "yes"
 
 
-def blocks(table: Dmar, tree: PciTree) -> Iterator[tuple[Drhd | None, list[Row]]]:
-    """Each unit with its functions, top down; at last what no unit remaps, if anything."""
+def blocks(table: Table, tree: PciTree) -> Iterator[tuple[Drhd | None, list[Row]]]:
+    """Each unit with its functions, top down; then the functions that no unit remaps, if any."""
     placed = place(table, tree)
     for unit in [*table.units, None]:
         mine = {address for address, placement in placed.items() if placement.unit is unit}
@@ -83,7 +80,7 @@ def _row(placement: Placement, mine: set[PciAddress], tree: PciTree) -> Row:
     return Row(depth, placement, status_of(placement), text, "; ".join(notes))
 
 
-def svg(table: Dmar, tree: PciTree) -> str:
+def svg(table: Table, tree: PciTree) -> str:
     """The picture, as wide as its longest line."""
     drawn = list(blocks(table, tree))
     longest = max((_INDENT * r.depth + _LETTER * len(r.text + r.notes) for _, rows in drawn for r in rows), default=0)
@@ -112,14 +109,14 @@ def _svg_row(row: Row, y: int) -> Iterator[str]:
 
 
 def unit_title(unit: Drhd | None) -> str:
-    """What a block is called."""
+    """The title of a block."""
     if unit is None:
         return "remapped by no unit"
     rest = ", and all else of its segment" if unit.include_all else ""
     return f"unit at {unit.base:#x}, segment {unit.segment}{rest}"
 
 
-def html(table: Dmar, tree: PciTree, title: str) -> str:
+def html(table: Table, tree: PciTree, title: str) -> str:
     """The picture with a legend, as a page."""
     marks = "".join(
         f'<li><span style="color:{colour}">\u25cf</span> {escape(text)}</li>'

@@ -9,30 +9,31 @@ from __future__ import annotations
 from typing import Any
 
 from iommu.dmar.header import Header
-from iommu.dmar.layouts import HeaderLayout
-from iommu.dmar.model import KINDS, Andd, DeviceScope, Scoped, Structure, Unknown, encode_text
+from iommu.dmar.kinds import Andd, Unknown
+from iommu.dmar.scopes import DeviceScope
+from iommu.dmar.structure import KINDS, Scoped, Structure
+from iommu.dmar.wire import encode_text
 from iommu.errors import MisuseError
 
 Plain = dict[str, Any]
-_NAMED = {cls.kind: cls for cls in KINDS.values()}
-_SCOPE_KEYS = {"offset", "type", "length", "flags", "reserved", "enumeration_id", "bus", "path", "padding"}
+_SCOPE_KEYS = {"offset", "path", "padding", *(name.lower() for name in DeviceScope.layout.fields)}
 
 
 def header_to_dict(header: Header) -> Plain:
     """The header, every field."""
-    result: Plain = {name.lower(): getattr(header, name.lower()) for name in reversed(HeaderLayout.fields)}
+    result: Plain = {name.lower(): getattr(header, name.lower()) for name in reversed(header.layout.fields)}
     result["reserved"] = header.reserved.hex()
     return result
 
 
 def structure_to_dict(offset: int, structure: Structure) -> Plain:
-    """One structure that stands at `offset` in its table."""
+    """One structure, which is at `offset` in its table."""
     plain: Plain = {
         "kind": structure.kind,
         "type": structure.type,
         "offset": offset,
         "length": structure.length,
-        **{name.lower(): getattr(structure, name.lower()) for name in structure.own_fields()},
+        **{name: getattr(structure, name) for name in structure.fixed_fields},
     }
     if isinstance(structure, Scoped):
         plain["scopes"] = []
@@ -69,9 +70,9 @@ def _scope(offset: int, scope: DeviceScope) -> Plain:
 
 def read_header(plain: Any) -> Header:
     """The inverse of `header_to_dict`; fields left out take their defaults. Raises MisuseError."""
-    reader = Reader(plain, "header", {name.lower() for name in HeaderLayout.fields})
+    reader = Reader(plain, "header", {name.lower() for name in Header.layout.fields})
     header = Header()
-    for name, part in HeaderLayout.fields.items():
+    for name, part in Header.layout.fields.items():
         key = name.lower()
         if key not in reader.plain:
             continue
@@ -83,16 +84,16 @@ def read_header(plain: Any) -> Header:
 
 
 def read_structure(plain: Any, where: str) -> Structure:
-    """The inverse of `structure_to_dict`; `where` is how errors call the place. Raises MisuseError."""
+    """The inverse of `structure_to_dict`; `where` names the place in error messages. Raises MisuseError."""
+    classes: list[type[Structure]] = [*KINDS.values(), Unknown]
+    known = {cls.kind: cls for cls in classes}
     kind = Reader(plain, where).text("kind")
-    if kind != Unknown.kind and kind not in _NAMED:
-        raise MisuseError(f"{where}.kind: {kind!r} is none of {', '.join([*_NAMED, Unknown.kind])}")
-    cls = _NAMED.get(kind, Unknown)
-    own = [name.lower() for name in cls.own_fields()]
-    extra = {"scopes"} if issubclass(cls, Scoped) else {"object_name", "padding"} if cls is Andd else set()
-    extra |= {"data"} if cls is Unknown else set()
-    reader = Reader(plain, where, {"kind", "type", "offset", "length", "rest", *own, *extra})
-    structure = cls(*(reader.number(name) for name in own)) if cls is not Unknown else Unknown()
+    if kind not in known:
+        raise MisuseError(f"{where}.kind: {kind!r} is none of {', '.join(known)}")
+    cls = known[kind]
+    reader = Reader(plain, where, {"kind", "type", "offset", "length", "rest", *cls.fixed_fields, *_tail_keys(cls)})
+    numbers: dict[str, Any] = {name: reader.number(name) for name in cls.fixed_fields}
+    structure = cls(**numbers)
     structure.rest = reader.hex("rest")
     if isinstance(structure, Scoped):
         items = reader.list("scopes")
@@ -108,6 +109,13 @@ def read_structure(plain: Any, where: str) -> Structure:
     return structure
 
 
+def _tail_keys(cls: type[Structure]) -> set[str]:
+    """The keys of what follows the fixed part."""
+    if issubclass(cls, Scoped):
+        return {"scopes"}
+    return {"object_name", "padding"} if cls is Andd else {"data"} if cls is Unknown else set()
+
+
 def _read_name(structure: Andd, reader: Reader) -> None:
     structure.object_name = reader.text("object_name")
     if "padding" in reader.plain:
@@ -121,7 +129,7 @@ def _read_scope(plain: Any, where: str) -> DeviceScope:
     reader = Reader(plain, where, _SCOPE_KEYS)
     path = []
     for hop in reader.list("path"):
-        if not (isinstance(hop, list) and len(hop) == 2 and all(type(part) is int for part in hop)):
+        if not (isinstance(hop, list) and len(hop) == 2 and all(type(number) is int for number in hop)):
             raise MisuseError(f"{where}.path: {hop!r} is not [device, function]")
         path.append((hop[0], hop[1]))
     return DeviceScope(
@@ -136,7 +144,7 @@ def _read_scope(plain: Any, where: str) -> DeviceScope:
 
 
 class Reader:
-    """A dictionary somebody else wrote; every access checks its type and says where it failed."""
+    """A dictionary from outside. Every access checks the type, and raises MisuseError that names the place."""
 
     def __init__(self, plain: Any, where: str, known: set[str] | None = None) -> None:
         if not isinstance(plain, dict):
@@ -146,29 +154,34 @@ class Reader:
         self.plain, self.where = plain, where
 
     def take(self, key: str) -> Any:
+        """The value of a key that must be there."""
         if key not in self.plain:
             raise MisuseError(f"{self.where}: {key!r} is missing")
         return self.plain[key]
 
     def number(self, key: str, default: int | None = None) -> int:
+        """A whole number; a key without a default must be there."""
         value = self.take(key) if default is None else self.plain.get(key, default)
         if type(value) is not int:
             raise MisuseError(f"{self.where}.{key}: {value!r} is not a whole number")
         return value
 
     def text(self, key: str) -> str:
+        """A text that must be there."""
         value = self.take(key)
         if not isinstance(value, str):
             raise MisuseError(f"{self.where}.{key}: {value!r} is not a text")
         return value
 
     def list(self, key: str) -> list[Any]:
+        """A list, by default empty."""
         value = self.plain.get(key, [])
         if not isinstance(value, list):
             raise MisuseError(f"{self.where}.{key}: {value!r} is not a list")
         return value
 
     def hex(self, key: str) -> bytes:
+        """Bytes in hex, by default none."""
         value = self.plain.get(key, "")
         try:
             return bytes.fromhex(value)

@@ -1,36 +1,51 @@
-"""Bytes to typed objects: one explicit loop over structures and one over scopes, whatever decodes the fixed parts.
+"""Bytes to typed objects: one explicit loop over structures and one over scopes, with any decoder of the fixed parts.
 
-The loop decides what is damaged. A `report` function is told of each damage as a DmarError: a strict reader raises
-it, a lenient one collects it and goes on. Either way no byte is lost: what cannot be understood stays as `rest` of
-its structure or as the table's trailing bytes.
+The loop decides what is damaged. Each damage goes to a `report` function as a DmarError: a strict reader raises it, a
+lenient one collects it and goes on. Either way no byte is lost: what cannot be understood stays as `rest` of its
+structure or as the table's trailing bytes.
 
-Two decoders exist for the fixed parts, and a test holds them equal: FAST is generated from the layouts (wire.py),
-construct_decoders() are the layouts' own Construct.
+Two sets of decoders exist for the fixed parts, and a test shows that they are equal: FAST is generated from the
+layouts (wire.py), construct_decoders() are the layouts' own Construct.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from iommu.dmar import layouts
-from iommu.dmar.layouts import HEAD_SIZE, HEADER_SIZE, SCOPE_SIZE
-from iommu.dmar.model import KINDS, Andd, DeviceScope, Path, Scoped, Structure, Unknown
+from iommu.dmar.header import Header
+from iommu.dmar.kinds import Unknown
+from iommu.dmar.scopes import DeviceScope, Path
+from iommu.dmar.structure import KINDS, Scoped, Structure, StructureHead
 from iommu.dmar.wire import Decode, decoder
 from iommu.errors import DmarError
 from iommu.fields import Layout
 
-Decoders = dict[type[Layout], Decode]
 Report = Callable[[DmarError], None]
 
-_LAYOUTS: list[type[Layout]] = [
-    layouts.HeaderLayout,
-    layouts.StructureHead,
-    layouts.ScopeLayout,
-    *(cls.layout for cls in KINDS.values()),
-]
+HEADER_SIZE = Header.fixed_size
+HEAD_SIZE = StructureHead.bits // 8
+SCOPE_SIZE = DeviceScope.fixed_size
 
 
-def construct_decoder(layout: type[Layout]) -> Decode:
-    """The same function, made of the layout's Construct: slow, and the declaration itself."""
+class Decoders(dict[type[Layout], Decode]):
+    """The decoder of each layout, made on first use."""
+
+    def __init__(self, make: Callable[[type[Layout]], Decode]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, layout: type[Layout]) -> Decode:
+        return self.setdefault(layout, self._make(layout))
+
+
+FAST = Decoders(decoder)
+
+
+def construct_decoders() -> Decoders:
+    """Decoders made of the layouts' Construct: slow, and the declaration itself."""
+    return Decoders(_construct_decoder)
+
+
+def _construct_decoder(layout: type[Layout]) -> Decode:
     whole, size, names = layout.construct(), layout.bits // 8, list(reversed(layout.fields))
 
     def decode(data: bytes, offset: int) -> tuple[Any, ...]:
@@ -40,17 +55,9 @@ def construct_decoder(layout: type[Layout]) -> Decode:
     return decode
 
 
-FAST: Decoders = {layout: decoder(layout) for layout in _LAYOUTS}
-
-
-def construct_decoders() -> Decoders:
-    """The Construct decoders; made on demand, since compiling them takes longer than reading a table."""
-    return {layout: construct_decoder(layout) for layout in _LAYOUTS}
-
-
 def read_structures(data: bytes, end: int, report: Report, decoders: Decoders = FAST) -> tuple[list[Structure], int]:
     """All structures of a table whose last byte is before `end`, and the offset where understanding stopped."""
-    head = decoders[layouts.StructureHead]
+    head = decoders[StructureHead]
     structures: list[Structure] = []
     offset = HEADER_SIZE
     while offset < end:
@@ -79,7 +86,7 @@ def _read_structure(data: bytes, offset: int, stop: int, code: int, report: Repo
     kind = KINDS.get(code)
     if kind is None:
         return Unknown(code, data[offset + HEAD_SIZE : stop])
-    body = offset + kind.layout.bits // 8
+    body = offset + kind.fixed_size
     if body > stop:
         message = f"a {kind.kind} takes at least {body - offset} bytes"
         report(_error(message, offset + 2, kind.kind, "LENGTH", stop - offset))
@@ -88,16 +95,13 @@ def _read_structure(data: bytes, offset: int, stop: int, code: int, report: Repo
     if issubclass(kind, Scoped):
         scopes, body = _read_scopes(data, body, stop, kind.kind, report, decoders)
         scoped = kind(*values, scopes=scopes)
-        scoped.rest = data[body:stop]
+        if body < stop:
+            scoped.rest = data[body:stop]
         return scoped
     structure = kind(*values)
-    if isinstance(structure, Andd):
-        name, nul, padding = data[body:stop].partition(b"\0")
-        structure.object_name, structure.padding = name.decode("latin-1"), nul + padding
-        body = stop
-    elif body < stop:
+    structure.rest = structure.take_tail(data[body:stop])
+    if structure.rest:
         report(_error(f"a {kind.kind} takes {body - offset} bytes", offset + 2, kind.kind, "LENGTH", stop - offset))
-    structure.rest = data[body:stop]
     return structure
 
 
@@ -105,7 +109,7 @@ def _read_scopes(
     data: bytes, offset: int, stop: int, where: str, report: Report, decoders: Decoders
 ) -> tuple[list[DeviceScope], int]:
     """The device scopes in data[offset:stop], and the offset where understanding stopped."""
-    decode = decoders[layouts.ScopeLayout]
+    decode = decoders[DeviceScope.layout]
     scopes = []
     while offset < stop:
         if stop - offset < SCOPE_SIZE:

@@ -10,9 +10,10 @@ from itertools import islice
 from os import cpu_count
 from pathlib import Path
 
+from iommu.dmar.header import HeaderFlags
 from iommu.dmar.inputs import Source, holds_other_tables, read_tables
-from iommu.dmar.layouts import HeaderFlags
-from iommu.dmar.table import Dmar
+from iommu.dmar.lint import lint
+from iommu.dmar.table import Table
 from iommu.errors import VtdError
 
 _CHUNK = 250
@@ -20,9 +21,9 @@ _CHUNK = 250
 
 @dataclass(slots=True)
 class Row:
-    """What a survey keeps of one table.
+    """One table in a survey.
 
-    `error` says why it could not be read, `absent` that the file holds tables but no DMAR; the rest is then empty.
+    `error` says why it could not be read; `absent` means a file of tables without a DMAR. The rest is then empty.
     """
 
     file: str
@@ -37,7 +38,7 @@ class Row:
 
 
 def files_of(paths: list[Path]) -> list[Path]:
-    """The files named, and all files below the folders named, in order."""
+    """The given files, and all files below the given folders, in order."""
     found: list[Path] = []
     for path in paths:
         found += sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else [path]
@@ -45,7 +46,7 @@ def files_of(paths: list[Path]) -> list[Path]:
 
 
 def survey(files: list[Path], processes: int | None = None) -> Iterator[list[Row]]:
-    """The rows of each batch of files, in order. Several processes share the work when it is worth starting them."""
+    """The rows of each batch of files, in order. Several processes share the work where that is faster."""
     batches = _batches(files)
     processes = processes or min(cpu_count() or 1, len(batches))
     if processes <= 1:
@@ -75,7 +76,7 @@ def rows_of(files: list[Path]) -> list[Row]:
 
 def _row(source: Source) -> Row:
     try:
-        table = Dmar.parse(source.data, strict=False)
+        table = Table.parse(source.data, strict=False)
     except VtdError as error:
         if source.data[:4] != b"DMAR" and holds_other_tables(source.data):
             return Row(source.name, absent=True)
@@ -88,12 +89,12 @@ def _row(source: Source) -> Row:
         width=table.header.width,
         flags=flags,
         structures=dict(Counter(structure.kind for structure in table.structures)),
-        findings=dict(Counter(finding.rule for finding in table.lint())),
+        findings=dict(Counter(finding.rule for finding in lint(table))),
     )
 
 
 def counts(rows: list[Row]) -> dict[str, dict[str, int]]:
-    """How many tables have each structure, flag, width, revision, finding and vendor; most frequent first."""
+    """The number of tables with each structure, flag, width, revision, finding and vendor; most frequent first."""
     good = [row for row in rows if not row.error and not row.absent]
     return {
         "tables": {

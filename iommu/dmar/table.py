@@ -1,33 +1,30 @@
-"""The whole table: header, structures, and the way to and from bytes."""
+"""The table as data: header, structures, and the way to and from bytes and plain data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from iommu.dmar import plain
 from iommu.dmar.header import TEXTS, Header
-from iommu.dmar.layouts import HEADER_SIZE, HeaderLayout
-from iommu.dmar.lint import Finding, lint
-from iommu.dmar.model import Drhd, Structure
-from iommu.dmar.pci import PciAddress, PciTree
-from iommu.dmar.reader import FAST, Decoders, Report, read_structures
-from iommu.dmar.topology import unit_for
+from iommu.dmar.kinds import Drhd
+from iommu.dmar.reader import FAST, HEADER_SIZE, Decoders, Report, read_structures
+from iommu.dmar.structure import Structure
 from iommu.errors import DmarError
 
-# Where the identifiers stand among the header's fields.
-_TEXTS = [position for position, name in enumerate(reversed(HeaderLayout.fields)) if name in TEXTS]
+# Positions of the identifiers among the header's fields.
+_TEXTS = [position for position, name in enumerate(reversed(Header.layout.fields)) if name in TEXTS]
 
 
 @dataclass(slots=True)
-class Dmar:
-    """A DMAR table.
+class Table:
+    """A DMAR's content. Lint, topology, difference and pictures are functions of it; Dmar offers them as methods.
 
     Attributes:
         header: see Header.
         structures: in the table's order.
         trailing: bytes after the last structure that could be read; only in a damaged table or file.
-        problems: what `parse(strict=False)` found damaged, in reading order.
+        problems: the damage that `parse(strict=False)` found, in reading order.
     """
 
     header: Header = field(default_factory=Header)
@@ -36,17 +33,17 @@ class Dmar:
     problems: list[DmarError] = field(default_factory=list, compare=False)
 
     @classmethod
-    def parse(cls, data: bytes, strict: bool = True, *, decoders: Decoders = FAST) -> Dmar:
+    def parse(cls, data: bytes, strict: bool = True, *, decoders: Decoders = FAST) -> Self:
         """The table in `data`, which `build()` gives back byte for byte.
 
-        A wrong checksum is no error: lint finds it.
+        A wrong checksum is not an error here: lint finds it.
 
         Args:
             strict: raise at the first damage. Otherwise read all that can be read and list the damage in `problems`.
             decoders: what reads the fixed parts; see reader.py.
 
         Raises:
-            DmarError: the data is damaged, or so far from a DMAR that there is nothing to read.
+            DmarError: the data is damaged, or so far from a DMAR that nothing can be read.
         """
         problems: list[DmarError] = []
 
@@ -79,12 +76,12 @@ class Dmar:
         body = b"".join(structure.build() for structure in self.structures) + self.trailing
         data = self.header.build(HEADER_SIZE + len(body)) + body
         if self.header.checksum is None:
-            at = HeaderLayout.CHECKSUM.lsb // 8
+            at = Header.offset_of("checksum")
             data = data[:at] + bytes([-sum(data) & 0xFF]) + data[at + 1 :]
         return data
 
     def seal(self) -> None:
-        """Let every length and the checksum be right again, as after a change of a table that was parsed."""
+        """Discard the stated lengths and checksum, so that `build()` fills in the right ones."""
         self.header.length = self.header.checksum = None
         for structure in self.structures:
             structure.declared_length = None
@@ -97,20 +94,6 @@ class Dmar:
             offset += structure.nbytes
         return result
 
-    def unit_for(
-        self, segment: int, bus: int, device: int, function: int, tree: PciTree | None = None
-    ) -> Drhd | None:
-        """The unit that remaps a PCI function's DMA, or None (spec 8.3, 8.3.1).
-
-        Bridge scopes and paths of several hops need the machine's PCI tree: without one, a function below a bridge
-        that a scope names is taken for INCLUDE_PCI_ALL's.
-        """
-        return unit_for(self, PciAddress(segment, bus, device, function), tree)[0]
-
-    def lint(self) -> list[Finding]:
-        """What is wrong or odd about the table, by offset; see iommu.dmar.lint."""
-        return lint(self)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON: lossless, and the inverse of `from_dict`. docs/dmar.schema.json describes it."""
         result: dict[str, Any] = {
@@ -122,7 +105,7 @@ class Dmar:
         return result
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Dmar:
+    def from_dict(cls, data: dict[str, Any]) -> Self:
         """The table that `to_dict` described. Offsets are ignored; lengths and checksum may be left out.
 
         Raises MisuseError, naming the place, for what is missing, unknown or of the wrong type.
@@ -133,21 +116,21 @@ class Dmar:
 
 
 def _read_header(data: bytes, decoders: Decoders) -> Header:
-    """Raises DmarError when there is no header to read."""
+    """Raises DmarError when the header cannot be read."""
     if data[:4] != b"DMAR":
         message = f"not a DMAR: it begins with {data[:4]!r}" if data else "not a DMAR: it is empty"
         raise DmarError(message, offset=0, where="header", field="SIGNATURE")
     if len(data) < HEADER_SIZE:
         message = f"the file ends after {len(data)} bytes, a DMAR takes at least {HEADER_SIZE}"
         raise DmarError(message, offset=len(data), where="header", field=_header_field_at(len(data)))
-    values = list(decoders[HeaderLayout](data, 0))
+    values = list(decoders[Header.layout](data, 0))
     for position in _TEXTS:
         values[position] = values[position].decode("latin-1").rstrip("\0")
     return Header(*values)
 
 
 def _header_field_at(offset: int) -> str:
-    return next(name for name, part in HeaderLayout.fields.items() if part.lsb <= 8 * offset <= part.msb)
+    return next(name for name, part in Header.layout.fields.items() if part.lsb <= 8 * offset <= part.msb)
 
 
 def _end_of_table(header: Header, available: int, report: Report) -> int:

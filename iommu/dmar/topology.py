@@ -1,11 +1,11 @@
-"""Which unit remaps a device, and whether the device can be given to a guest.
+"""Which unit remaps a device, and whether the device can be assigned to a guest.
 
-Matching follows the specification (8.3, 8.3.1): an explicit scope first, a bridge's scope for all that lies below it
-(the nearest bridge wins), multi-hop paths through the bridges' secondary buses, and INCLUDE_PCI_ALL for the rest of
-its segment. Virtual functions follow their physical one.
+Matching follows the specification (8.3, 8.3.1): an explicit scope first, a bridge's scope for everything below
+it (the nearest bridge wins), multi-hop paths through the bridges' secondary buses, and INCLUDE_PCI_ALL for the rest
+of its segment. A virtual function belongs to the unit of its physical function.
 
 Assignment follows Linux: a device that is in an RMRR's scope, or below a bridge that is, cannot leave the one-to-one
-mapping, but for USB controllers and graphics (device_rmrr_is_relaxable); and a group is assigned as a whole.
+mapping, except USB controllers and graphics (device_rmrr_is_relaxable); and a group is assigned as a whole.
 """
 
 from __future__ import annotations
@@ -13,14 +13,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from iommu.dmar.layouts import ScopeType
-from iommu.dmar.model import DeviceScope, Drhd, Rmrr
+from iommu.dmar.kinds import Drhd, Rmrr
 from iommu.dmar.pci import PciAddress, PciFunction, PciTree
-
-if TYPE_CHECKING:
-    from iommu.dmar.table import Dmar
+from iommu.dmar.scopes import DeviceScope, ScopeType
+from iommu.dmar.table import Table
 
 _PCI = {ScopeType.ENDPOINT, ScopeType.BRIDGE}
 _USB, _DISPLAY = 0x0C03, 0x03
@@ -29,14 +26,14 @@ _ROOT_PORT, _DOWNSTREAM = 4, 6
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a function stands.
+    """A function's place in the topology.
 
     Attributes:
-        unit: what remaps its DMA; None when nothing does.
-        scope: the device scope that says so; None under INCLUDE_PCI_ALL.
+        unit: the unit that remaps its DMA; None when none does.
+        scope: the device scope that names it or a bridge above it; None under INCLUDE_PCI_ALL.
         group: its IOMMU group: the kernel's number, or one of our own where `estimated`.
-        regions: the RMRRs it is in.
-        obstacles: why it cannot be assigned to a guest; empty when it can.
+        regions: the RMRRs that list it or a bridge above it.
+        obstacles: the reasons why it cannot be assigned to a guest; empty when it can.
         together: the functions that must be assigned along with it.
     """
 
@@ -50,11 +47,13 @@ class Placement:
     together: tuple[PciAddress, ...]
 
 
-def unit_for(table: Dmar, address: PciAddress, tree: PciTree | None = None) -> tuple[Drhd | None, DeviceScope | None]:
-    """The unit that remaps a function's DMA, and the scope that says so.
+def unit_for(
+    table: Table, address: PciAddress, tree: PciTree | None = None
+) -> tuple[Drhd | None, DeviceScope | None]:
+    """The unit that remaps a function's DMA, and the scope that names the function or a bridge above it.
 
     Without a tree, only scopes of one hop can be compared: a function below a bridge that a scope names is then
-    taken for INCLUDE_PCI_ALL's.
+    taken to belong to the unit with INCLUDE_PCI_ALL.
     """
     if tree is not None and (function := tree.functions.get(address)) and function.physical is not None:
         address = function.physical
@@ -76,7 +75,7 @@ def unit_for(table: Dmar, address: PciAddress, tree: PciTree | None = None) -> t
 def _matches(
     scopes: list[DeviceScope], address: PciAddress, tree: PciTree | None
 ) -> Iterator[tuple[int, DeviceScope]]:
-    """The scopes that cover a function, each with how many bridges lie between: 0 for the function itself."""
+    """The scopes that cover a function, each with the number of bridges between: 0 for the function itself."""
     chain = [address, *(bridge.address for bridge in tree.ancestors(address))] if tree else [address]
     for scope in scopes:
         if scope.type not in _PCI:
@@ -94,8 +93,8 @@ def _target(segment: int, scope: DeviceScope, tree: PciTree | None) -> PciAddres
     return found.address if found else None
 
 
-def place(table: Dmar, tree: PciTree) -> dict[PciAddress, Placement]:
-    """Where each function of a machine stands."""
+def place(table: Table, tree: PciTree) -> dict[PciAddress, Placement]:
+    """The place of each function of a machine."""
     groups, estimated = _groups(tree)
     members: defaultdict[int, list[PciFunction]] = defaultdict(list)
     for address, group in groups.items():
@@ -121,14 +120,14 @@ def place(table: Dmar, tree: PciTree) -> dict[PciAddress, Placement]:
     return result
 
 
-def _regions(table: Dmar, tree: PciTree, function: PciFunction) -> Iterator[Rmrr]:
+def _regions(table: Table, tree: PciTree, function: PciFunction) -> Iterator[Rmrr]:
     address = function.physical or function.address
     for region in (structure for structure in table.structures if isinstance(structure, Rmrr)):
         if region.segment == address.segment and any(True for _ in _matches(region.scopes, address, tree)):
             yield region
 
 
-def _obstacles(table: Dmar, tree: PciTree, function: PciFunction) -> list[str]:
+def _obstacles(table: Table, tree: PciTree, function: PciFunction) -> list[str]:
     """Why a function itself cannot be assigned."""
     found = []
     if function.is_bridge:
@@ -142,7 +141,7 @@ def _obstacles(table: Dmar, tree: PciTree, function: PciFunction) -> list[str]:
 
 
 def _groups(tree: PciTree) -> tuple[dict[PciAddress, int], bool]:
-    """Each function's IOMMU group; the kernel's where it has any, else estimated as Linux would form them.
+    """Each function's IOMMU group; the kernel's where it has any, otherwise estimated as Linux would form them.
 
     The estimate is pessimistic: where ACS could not be read, there is none.
     """
@@ -157,7 +156,7 @@ def _groups(tree: PciTree) -> tuple[dict[PciAddress, int], bool]:
 
 
 def _leader(tree: PciTree, function: PciFunction) -> PciAddress:
-    """The function a group is named for: the topmost one that isolation does not separate from this."""
+    """The function that a group is named after: the topmost one that isolation does not separate from this one."""
     top = function
     for bridge in tree.ancestors(function.address):
         port = bridge.pcie_type in {_ROOT_PORT, _DOWNSTREAM}

@@ -1,7 +1,7 @@
 """Decoders and encoders of whole-byte layouts, generated from the declarations: the fast way to and from bytes.
 
 A layout becomes one struct.Struct. Numbers of a size that struct does not know (the three reserved bytes of an ANDD)
-travel as bytes. Construct, which reads and builds the same declarations, is what a test compares these with.
+travel as bytes. A test compares these with Construct, which reads and builds the same declarations.
 """
 
 import struct
@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from iommu.errors import MisuseError
 from iommu.fields import Layout
 
 Decode = Callable[[bytes, int], tuple[Any, ...]]
@@ -29,7 +30,7 @@ _FORMS: dict[type[Layout], _Form] = {}
 
 
 def _form(layout: type[Layout]) -> _Form:
-    """Raises TypeError for a layout with fields that are not whole bytes, or with gaps: a bug of ours."""
+    """Raises TypeError for a layout with gaps, or with fields that are not whole bytes: a programming error."""
     if layout in _FORMS:
         return _FORMS[layout]
     codes, odd, octets, end = "<", [], [], 0
@@ -70,7 +71,7 @@ def encode(layout: type[Layout], values: Sequence[Any]) -> bytes:
     Raises MisuseError, naming the field, for a value that does not fit.
     """
     form = _form(layout)
-    # struct cuts and fills bytes in silence, so their sizes are looked at here.
+    # struct silently cuts or pads bytes, so their sizes are checked here.
     if not form.odd and all(len(values[position]) == length for position, length in form.octets):
         try:
             return form.packed.pack(*values)
@@ -78,3 +79,14 @@ def encode(layout: type[Layout], values: Sequence[Any]) -> bytes:
             pass  # make() says which value it was
     named = dict(zip(reversed(layout.fields), values, strict=True))
     return layout.make(**named).to_bytes(layout.bits // 8, "little")
+
+
+def encode_text(text: str, name: str) -> bytes:
+    """Latin-1 bytes of an identifier; `name` is for the message.
+
+    Raises MisuseError for characters outside Latin-1.
+    """
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise MisuseError(f"{name}: {text!r} has characters beyond Latin-1") from error

@@ -2,8 +2,8 @@
 
     python -m tests.dmar.fuzz [CORPUS_FOLDER] [-runs=100000] [-seed=1]
 
-What must hold is what tests/dmar/test_dmar_mutated.py checks: nothing but DmarError, and no byte lost. Inputs begin
-with the hand-made tables; libFuzzer's options are passed on.
+It checks what tests/dmar/test_dmar_mutated.py checks: only DmarError is raised, and no byte is lost. The first inputs
+are the hand-made tables; libFuzzer's options are passed on.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Tables made by hand, byte by byte, without the code under test; and the way to the corpus."""
+"""Tables made by hand, byte by byte, without the code under test; and where the corpus is."""
 
 import json
 import os
@@ -19,7 +19,7 @@ needs_corpus = pytest.mark.skipif(
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """What iasl says about a corpus table, in the shape of our JSON."""
+    """The content of a corpus table according to iasl, in the shape of our JSON."""
     facts: dict[str, Any] = json.loads((CORPUS / "facts" / f"{path.stem}.json").read_text())
     del facts["source"]
     return facts
@@ -65,7 +65,7 @@ def rhsa(base: int, domain: int, reserved: int = 0) -> bytes:
 
 
 def andd(number: int, name: bytes, reserved: bytes = bytes(3)) -> bytes:
-    """`name` with its NUL and padding, if it is to have them."""
+    """`name` includes its NUL and padding, if any."""
     return structure(4, reserved + bytes([number]) + name)
 
 

@@ -1,6 +1,6 @@
-"""Tables that no machine of the corpus has, as files in fixtures/dmar/made-up: `python -m tests.dmar.made_up`.
+"""Tables unlike any in the corpus, as files in fixtures/dmar/made-up: `python -m tests.dmar.made_up` writes them.
 
-Each comes with the findings it must have and what Linux and Xen must make of it.
+Each comes with the findings it must have and the effects that it must have on Linux and Xen.
 """
 
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from iommu.dmar.verdicts import Effect
 from tests.dmar.hand import ROOT, andd, drhd, rmrr, scope, structure, table
 
 FOLDER = ROOT / "fixtures" / "dmar" / "made-up"
-OK, WARN, NO_IR, OFF, HANG = Effect
+OK, WARN, NO_IR, NO_DMA, OFF, HANG = Effect
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A table, the rules that object to it, and two verdicts."""
+    """A table, the rules that object to it, and its effects on two systems."""
 
     data: bytes
     rules: set[str]

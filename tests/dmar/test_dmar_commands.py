@@ -1,4 +1,4 @@
-"""`vtd dmar ...` as people run it: output, exit status, errors."""
+"""`vtd dmar ...` as users run it: output, exit status, errors."""
 
 import csv
 import io
@@ -53,7 +53,7 @@ def bad(tmp_path: Path) -> Path:
     return path
 
 
-def test_lint_says_what_is_wrong_and_what_systems_do(run: Run, good: Path, bad: Path) -> None:
+def test_lint_reports_findings_and_verdicts(run: Run, good: Path, bad: Path) -> None:
     assert run("lint", good)[0] == 0
     status, out, err = run("lint", bad)
     assert (status, err) == (1, "")
@@ -79,7 +79,7 @@ def test_lint_lists_its_rules(run: Run) -> None:
     assert {rule["id"] for rule in json.loads(run("lint", "--rules", "--json")[1])} >= {"header.checksum"}
 
 
-def test_build_makes_what_show_described_and_fills_in(run: Run, good: Path, tmp_path: Path) -> None:
+def test_build_inverts_show_and_fills_in_lengths_and_checksum(run: Run, good: Path, tmp_path: Path) -> None:
     plain = json.loads(run("show", good, "--json")[1])
     described, built = tmp_path / "table.json", tmp_path / "built"
     described.write_text(json.dumps(plain))
@@ -99,24 +99,24 @@ def test_build_makes_what_show_described_and_fills_in(run: Run, good: Path, tmp_
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("{", "this is no JSON"),
+        ("{", "not valid JSON"),
         ("[]", "table: an object is needed"),
         ('{"header": {"flags": 256}}', "FLAGS"),
         ('{"header": {}, "structures": [{"kind": "X"}]}', "structures[0].kind"),
-        ("[" * 100000, "this is no JSON"),
+        ("[" * 100000, "not valid JSON"),
     ],
 )
-def test_build_refuses_in_one_line(run: Run, tmp_path: Path, text: str, said: str) -> None:
+def test_build_refuses_in_one_line(run: Run, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "wrong.json").write_text(text)
     status, out, err = run("build", tmp_path / "wrong.json", "-o", tmp_path / "none")
-    assert (status, out) == (2, "") and said in err
+    assert (status, out) == (2, "") and message in err
     assert err.startswith("vtd: ") and err.count("\n") == 1
     assert not (tmp_path / "none").exists()
 
 
-def test_diff_tells_and_says_so_with_its_status(run: Run, good: Path, bad: Path) -> None:
+def test_diff_reports_changes_and_exits_with_1(run: Run, good: Path, bad: Path) -> None:
     assert run("diff", good, good) == (0, "", "")
     status, out, _ = run("diff", good, bad)
     assert status == 1 and "unit at 0xfed90000: base was 0xfed90000, is 0x0" in out

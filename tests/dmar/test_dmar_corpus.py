@@ -1,4 +1,4 @@
-"""Every table of a real machine: what iasl reads, we read; what we read, we build again."""
+"""Every table of a real machine: we read what iasl reads, and build the same bytes again."""
 
 import json
 from pathlib import Path
@@ -12,14 +12,14 @@ pytestmark = needs_corpus
 each_table = pytest.mark.parametrize("path", TABLES, ids=[path.stem for path in TABLES])
 
 
-def test_the_corpus_is_whole() -> None:
+def test_the_corpus_is_complete() -> None:
     machines = json.loads((CORPUS / "machines.json").read_text())
     assert {path.stem for path in TABLES} == set(machines)
     assert len(TABLES) == 168
 
 
 @each_table
-def test_content_is_what_iasl_says(path: Path) -> None:
+def test_content_agrees_with_iasl(path: Path) -> None:
     assert Dmar.parse(path.read_bytes()).to_dict() == facts_of(path)
 
 
@@ -32,12 +32,12 @@ def test_building_gives_back_every_byte(path: Path) -> None:
 
 
 @each_table
-def test_iasls_account_builds_the_table(path: Path) -> None:
+def test_iasls_facts_build_the_table(path: Path) -> None:
     assert Dmar.from_dict(facts_of(path)).build() == path.read_bytes()
 
 
 @each_table
-def test_lengths_and_checksum_fill_themselves_in(path: Path) -> None:
+def test_lengths_and_checksum_are_filled_in(path: Path) -> None:
     facts = facts_of(path)
     for key in ("length", "checksum"):
         del facts["header"][key]

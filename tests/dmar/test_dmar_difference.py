@@ -1,4 +1,4 @@
-"""Changes are told by meaning."""
+"""Changes are reported by meaning."""
 
 from itertools import pairwise
 
@@ -20,7 +20,7 @@ CASES = {
         table(drhd(0x8000, GPU), ALL),
         ["unit at 0x1000: base was 0x1000, is 0x8000"],
     ),
-    "the unit for the rest moved": (
+    "the unit with INCLUDE_PCI_ALL moved": (
         table(UNIT, ALL),
         table(UNIT, drhd(0x9000, flags=1)),
         ["unit at 0x2000: base was 0x2000, is 0x9000", "unit at 0x2000: scope ioapic f0:1f.0 disappeared"],
@@ -63,14 +63,14 @@ CASES = {
     "a property": (table(ALL, sidp(GPU)), table(ALL, sidp(scope(1, 0, (2, 0), flags=8))), [
         "SIDP, endpoint 00:02.0: flags was 0x0, is 0x8"
     ]),
-    "bytes nobody knows": (table(ALL, structure(9, b"a")), table(ALL, structure(9, b"b")), [
+    "bytes of an unknown structure": (table(ALL, structure(9, b"a")), table(ALL, structure(9, b"b")), [
         "structure of type 9: data was 61, is 62"
     ]),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_changes_are_told_by_meaning(case: str) -> None:
+def test_changes_are_reported_by_meaning(case: str) -> None:
     old, new, expected = CASES[case]
     assert [str(change) for change in difference(Dmar.parse(old), Dmar.parse(new))] == expected
 

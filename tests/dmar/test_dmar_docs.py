@@ -1,4 +1,4 @@
-"""docs/dmar.md: every command in it is run, and prints what it says."""
+"""docs/dmar.md: every command in it is run, and prints what the page shows."""
 
 import re
 import shlex
@@ -19,7 +19,7 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the reader stands: at the top of the repository, as far as the commands see it."""
+    """A folder in which the commands find the repository's fixtures."""
     shutil.copytree(ROOT / "fixtures", tmp_path / "fixtures")
     return tmp_path
 
@@ -40,7 +40,7 @@ def run(command: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("session", SESSIONS, ids=[session.splitlines()[0] for session in SESSIONS])
-def test_commands_print_what_the_page_says(session: str, folder: Path) -> None:
+def test_commands_print_what_the_page_shows(session: str, folder: Path) -> None:
     for part in re.split(r"^\$ ", session, flags=re.MULTILINE)[1:]:
         command, _, expected = part.partition("\n")
         shown = run(command, folder)
@@ -58,6 +58,6 @@ def test_programs_run(program: str, folder: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_rules_the_page_speaks_of_exist() -> None:
+def test_rules_that_the_page_mentions_exist() -> None:
     names = re.findall(r"^(?:error|warning|note) +0x\w+ +(\S+)$", TEXT, re.MULTILINE)
     assert names and set(names) <= set(RULES)

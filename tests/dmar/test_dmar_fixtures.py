@@ -1,4 +1,4 @@
-"""The tables in fixtures/dmar: made up for what the corpus lacks, and captured from QEMU machines."""
+"""The tables in fixtures/dmar: made up because the corpus lacks their like, or captured from QEMU machines."""
 
 import json
 import shutil
@@ -45,12 +45,12 @@ def test_no_fixture_is_left_over() -> None:
 
 @pytest.mark.skipif(shutil.which("iasl") is None, reason="no iasl")
 @pytest.mark.parametrize("name", ["good", "two-segments", "three-hops"])
-def test_iasl_takes_the_good_ones_and_compiles_them_to_the_same_bytes(name: str, tmp_path: Path) -> None:
+def test_iasl_accepts_the_good_ones_and_compiles_them_to_the_same_bytes(name: str, tmp_path: Path) -> None:
     (tmp_path / "table.dat").write_bytes(SAMPLES[name].data)
     subprocess.run(["iasl", "-d", "table.dat"], cwd=tmp_path, check=True, capture_output=True)
     subprocess.run(["iasl", "-p", "again", "table.dsl"], cwd=tmp_path, check=True, capture_output=True)
     again = (tmp_path / "again.aml").read_bytes()
-    # iasl signs as the compiler, which changes that, and with it the checksum.
+    # iasl names itself as the compiler, which changes the compiler fields and the checksum.
     assert (
         again[:9] + again[10:28] + again[36:]
         == SAMPLES[name].data[:9] + SAMPLES[name].data[10:28] + SAMPLES[name].data[36:]
@@ -58,7 +58,7 @@ def test_iasl_takes_the_good_ones_and_compiles_them_to_the_same_bytes(name: str,
 
 
 @each_machine
-def test_qemus_tables_are_sound_but_for_the_checksum_firmware_fills_in(path: Path) -> None:
+def test_qemus_tables_are_sound_except_for_the_checksum_that_firmware_fills_in(path: Path) -> None:
     table = Dmar.parse(path.read_bytes())
     assert table.build() == path.read_bytes()
     assert {finding.rule for finding in table.lint() if finding.severity} == {"header.checksum"}
@@ -85,7 +85,7 @@ def test_widths_and_flags_are_those_the_machines_were_started_with() -> None:
     assert kinds == ["DRHD", "ATSR"]
 
 
-def test_a_scope_names_the_bridge_that_a_device_is_below() -> None:
+def test_a_scope_names_the_bridge_above_a_device() -> None:
     for name, device, bridge in [
         ("q35-root-ports", "01:00.0", "00:04.0"),
         ("q35-pcie-pci-bridge", "02:01.0", "00:04.0"),

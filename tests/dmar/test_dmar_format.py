@@ -1,4 +1,4 @@
-"""Tables made by hand: what real ones lack, damage above all."""
+"""Tables made by hand for what real ones lack, above all damage."""
 
 import pytest
 
@@ -23,7 +23,7 @@ EVERYTHING = hand.table(
 )
 
 
-def test_every_field_has_its_place() -> None:
+def test_every_field_is_read_from_its_place() -> None:
     table = Dmar.parse(EVERYTHING)
     assert table.header.width == 46
     assert table.header.reserved == b"0123456789"
@@ -76,14 +76,14 @@ def test_a_table_made_from_scratch() -> None:
     assert sum(expected) % 256 == 0
 
 
-def test_sealing_a_changed_table_makes_lengths_and_checksum_right() -> None:
+def test_sealing_a_changed_table_corrects_lengths_and_checksum() -> None:
     table = Dmar.parse(hand.table(hand.drhd(0xFED90000, flags=1)))
     table.units[0].scopes.append(DeviceScope(1, path=((2, 0),)))
     table.seal()
     assert table.build() == hand.table(hand.drhd(0xFED90000, scope(1, 0, (2, 0)), flags=1))
 
 
-def test_a_wrong_checksum_is_kept_and_is_no_error() -> None:
+def test_a_wrong_checksum_is_kept_and_is_not_an_error() -> None:
     data = bytearray(hand.table(hand.drhd(0xFED90000)))
     data[9] ^= 0xFF
     assert Dmar.parse(bytes(data)).build() == data
@@ -122,7 +122,7 @@ def test_strict_reading_names_the_damage(case: Case) -> None:
 
 
 @each_damage
-def test_lenient_reading_keeps_every_byte_and_tells_the_same(case: Case) -> None:
+def test_lenient_reading_keeps_every_byte_and_reports_the_same(case: Case) -> None:
     data, offset, where, field, value = case
     table = Dmar.parse(data, strict=False)
     first = table.problems[0]
@@ -145,13 +145,13 @@ def test_lenient_reading_reads_what_it_can() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"DMA", b"RSDT" + bytes(60), b"dmar" + bytes(60)])
-def test_what_is_no_dmar_is_never_read(data: bytes) -> None:
+def test_bytes_that_are_not_a_dmar_are_refused(data: bytes) -> None:
     for strict in (True, False):
         with pytest.raises(DmarError, match=r"offset 0x0, header\.SIGNATURE: not a DMAR"):
             Dmar.parse(data, strict)
 
 
-def test_half_a_header_is_never_read() -> None:
+def test_half_a_header_is_refused() -> None:
     for strict in (True, False):
         with pytest.raises(DmarError, match=r"offset 0x25, header\.FLAGS: the file ends after 37 bytes"):
             Dmar.parse(good[:37], strict)

@@ -1,4 +1,4 @@
-"""Every form a table comes in gives the same bytes; what is none of them is refused in one line."""
+"""A table is read from files of every form; anything else is refused in one line."""
 
 import gzip
 import shutil
@@ -26,7 +26,7 @@ def acpi(signature: bytes, body: bytes) -> bytes:
 
 
 def dumped(data: bytes, ending: str) -> str:
-    """Hex as acpidump and iasl print it; `ending` stands before the characters."""
+    """Hex as acpidump and iasl print it; `ending` comes before the characters."""
     lines = []
     for at in range(0, len(data), 16):
         row = data[at : at + 16]
@@ -65,7 +65,7 @@ def test_every_form_gives_the_same_bytes(form: str, tmp_path: Path) -> None:
     assert read_table(path) == DMAR
 
 
-def test_names_say_where_in_the_file_a_table_stood() -> None:
+def test_names_say_where_in_the_file_a_table_was() -> None:
     (found,) = find_tables(ACPIDUMP.encode(), "dump.txt")
     assert found == Source("dump.txt: DMAR @ 0x0000000078FD0000", DMAR)
     assert [source.name for source in find_tables(DMAR + OTHER, "row")] == ["row+0x0", f"row+{len(DMAR):#x}"]
@@ -158,16 +158,16 @@ def test_a_large_image_is_mapped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (gzip.compress(DMAR)[:-9], "damaged gzip"),
         (b"\x1f\x8bnonsense", "damaged gzip"),
     ],
 )
-def test_damage_is_one_line(data: bytes, said: str, tmp_path: Path) -> None:
+def test_damage_is_one_line(data: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "input"
     path.write_bytes(data)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         read_table(path)
 
 
@@ -179,7 +179,7 @@ def test_nothing_to_read(tmp_path: Path) -> None:
 
 
 @given(st.one_of(st.binary(max_size=300), st.text("0123456789ABCDEF: \nDMAR@x", max_size=400).map(str.encode)))
-def test_nothing_but_our_errors_comes_of_nonsense(data: bytes) -> None:
+def test_nonsense_raises_only_our_errors(data: bytes) -> None:
     for prefix in (b"", b"\x1f\x8b", b"\x7fELF\x02", b"DMAR", DMAR):
         try:
             found = list(find_tables(prefix + data, "x"))
@@ -189,14 +189,14 @@ def test_nothing_but_our_errors_comes_of_nonsense(data: bytes) -> None:
 
 
 @pytest.mark.skipif(shutil.which("iasl") is None, reason="no iasl")
-def test_what_iasl_really_prints(tmp_path: Path) -> None:
+def test_the_real_output_of_iasl(tmp_path: Path) -> None:
     (tmp_path / "table.dat").write_bytes(DMAR)
     subprocess.run(["iasl", "-d", "table.dat"], cwd=tmp_path, check=True, capture_output=True)
     assert read_table(tmp_path / "table.dsl") == DMAR
 
 
 @pytest.mark.skipif(shutil.which("acpidump") is None, reason="no acpidump")
-def test_what_acpidump_really_prints(tmp_path: Path) -> None:
+def test_the_real_output_of_acpidump(tmp_path: Path) -> None:
     (tmp_path / "table.dat").write_bytes(DMAR)
     done = subprocess.run(["acpidump", "-f", "table.dat"], cwd=tmp_path, check=True, capture_output=True)
     (tmp_path / "dump.txt").write_bytes(done.stdout)

@@ -1,4 +1,4 @@
-"""Mutated tables: nothing but DmarError, no byte lost, both decoders alike, and never slow."""
+"""Mutated tables raise only DmarError, lose no byte, read alike with both decoders, and are never slow."""
 
 import json
 import random
@@ -25,7 +25,7 @@ SEEDS = [EVERYTHING, *(case[0] for case in DAMAGED.values()), *(path.read_bytes(
 
 
 def check(data: bytes) -> None:
-    """Everything that must hold of any bytes at all."""
+    """Everything that must hold for any bytes at all."""
     try:
         strict: Dmar | DmarError = Dmar.parse(data)
     except DmarError as error:
@@ -101,7 +101,7 @@ def test_the_largest_table_of_the_smallest_parts_is_read_in_bounded_time() -> No
 
 
 def seconds(data: bytes) -> float:
-    """What reading takes. What seems slow is read again: slow input stays slow, collecting garbage does not."""
+    """Time to read the data. Slow reads are repeated: slow input stays slow, a garbage collection does not recur."""
     best = 1.0
     for _ in range(4):
         start = time.thread_time()

@@ -1,4 +1,4 @@
-"""docs/dmar.schema.json says what our JSON is: real and damaged tables keep to it, wrong ones do not."""
+"""docs/dmar.schema.json describes our JSON: real and damaged tables conform to it, wrong ones do not."""
 
 import copy
 import json
@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from iommu.dmar import Dmar
-from iommu.dmar.layouts import HeaderLayout, ScopeLayout
-from iommu.dmar.model import KINDS
+from iommu.dmar.header import Header
+from iommu.dmar.scopes import DeviceScope
+from iommu.dmar.structure import KINDS
 from tests.dmar.hand import ROOT, TABLES, facts_of, needs_corpus
+from tests.dmar.schema import schema
 from tests.dmar.test_dmar_format import DAMAGED, EVERYTHING
 
 SCHEMA = json.loads((ROOT / "docs" / "dmar.schema.json").read_text())
@@ -22,13 +24,13 @@ KNOWN = {
 }  # fmt: skip
 
 
-def keeps_to(value: Any, schema: dict[str, Any]) -> bool:
-    """Validation, as far as our schema uses JSON Schema; any other keyword is refused."""
+def conforms(value: Any, schema: dict[str, Any]) -> bool:
+    """Validation, for the JSON Schema keywords that our schema uses; any other is refused."""
     assert set(schema) <= KNOWN, schema
     if "$ref" in schema:
-        return keeps_to(value, SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]])
+        return conforms(value, SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]])
     if "oneOf" in schema:
-        return sum(keeps_to(value, one) for one in schema["oneOf"]) == 1
+        return sum(conforms(value, one) for one in schema["oneOf"]) == 1
     if "const" in schema:
         return bool(value == schema["const"])
     if "type" in schema and (not isinstance(value, TYPES[schema["type"]]) or isinstance(value, bool)):
@@ -39,11 +41,11 @@ def keeps_to(value: Any, schema: dict[str, Any]) -> bool:
             return (
                 set(schema.get("required", [])) <= set(value) <= set(known)
                 and schema["additionalProperties"] is False
-                and all(keeps_to(item, known[key]) for key, item in value.items())
+                and all(conforms(item, known[key]) for key, item in value.items())
             )
         case list():
             fits = schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value))
-            return fits and all(keeps_to(item, schema["items"]) for item in value)
+            return fits and all(conforms(item, schema["items"]) for item in value)
         case str():
             right = re.search(schema.get("pattern", ""), value) is not None
             return right and len(value) <= schema.get("maxLength", len(value))
@@ -54,16 +56,16 @@ def keeps_to(value: Any, schema: dict[str, Any]) -> bool:
 
 @needs_corpus
 @pytest.mark.parametrize("path", TABLES, ids=[path.stem for path in TABLES])
-def test_iasls_account_of_real_tables_keeps_to_the_schema(path: Path) -> None:
-    assert keeps_to(facts_of(path), SCHEMA)
+def test_iasls_facts_about_real_tables_conform_to_the_schema(path: Path) -> None:
+    assert conforms(facts_of(path), SCHEMA)
 
 
 @pytest.mark.parametrize("data", [EVERYTHING, *(case[0] for case in DAMAGED.values())])
-def test_made_up_and_damaged_tables_keep_to_it(data: bytes) -> None:
-    assert keeps_to(json.loads(json.dumps(Dmar.parse(data, strict=False).to_dict())), SCHEMA)
+def test_made_up_and_damaged_tables_conform(data: bytes) -> None:
+    assert conforms(json.loads(json.dumps(Dmar.parse(data, strict=False).to_dict())), SCHEMA)
 
 
-def test_wrong_data_does_not() -> None:
+def test_wrong_data_does_not_conform() -> None:
     good = Dmar.parse(EVERYTHING).to_dict()
     for change in (
         lambda d: d.pop("header"),
@@ -79,13 +81,17 @@ def test_wrong_data_does_not() -> None:
     ):
         wrong = copy.deepcopy(good)
         change(wrong)  # type: ignore[no-untyped-call]
-        assert not keeps_to(wrong, SCHEMA)
+        assert not conforms(wrong, SCHEMA)
 
 
-def test_every_field_and_its_width_are_the_declarations() -> None:
+def test_it_is_what_the_declarations_give() -> None:
+    assert schema() == SCHEMA, "run python -m tests.dmar.schema"
+
+
+def test_every_field_and_its_width_are_as_declared() -> None:
     parts: list[tuple[Any, dict[str, Any]]] = [
-        (HeaderLayout, SCHEMA["properties"]["header"]["properties"]),
-        (ScopeLayout, SCHEMA["$defs"]["scope"]["properties"]),
+        (Header.layout, SCHEMA["properties"]["header"]["properties"]),
+        (DeviceScope.layout, SCHEMA["$defs"]["scope"]["properties"]),
         *((cls.layout, SCHEMA["$defs"][cls.kind.lower()]["properties"]) for cls in KINDS.values()),
     ]
     for layout, properties in parts:

@@ -31,7 +31,7 @@ def test_counts_are_those_of_the_facts(processes: int) -> None:
     assert counted["findings"]["none"] == clean > 0
 
 
-def test_what_cannot_be_read_has_a_row_and_stops_nothing(tmp_path: Path) -> None:
+def test_an_unreadable_file_has_a_row_and_does_not_stop_the_survey(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "good").write_bytes(table(drhd(0x1000, flags=1)))
     (tmp_path / "bad").write_bytes(b"nothing of the kind")
@@ -41,11 +41,11 @@ def test_what_cannot_be_read_has_a_row_and_stops_nothing(tmp_path: Path) -> None
     rows = {os.path.relpath(row.file, tmp_path): row for row in rows_of([tmp_path], 1)}
     assert rows["bad"].error.startswith("offset 0x0, header.SIGNATURE: not a DMAR")
     assert not rows["deep/good"].error and not rows["cut"].error
-    # The header promises a byte more, so does the DRHD, and what is left is too short for one.
+    # The header promises one byte more, so does the DRHD, and the bytes left are too few for a DRHD.
     assert rows["cut"].findings["table.damaged"] == 3
     assert counts(list(rows.values()))["tables"] == {"read": 2, "files without DMAR": 2, "not read": 1}
 
 
-def test_a_page_escapes_what_tables_say() -> None:
+def test_a_page_escapes_texts_from_tables() -> None:
     drawn = page([Row("x", vendor="<b>&", width=39)])
     assert "&lt;b&gt;&amp;" in drawn and "<b>" not in drawn

@@ -1,4 +1,4 @@
-"""Which unit remaps what, on made-up machines: every expectation is read off the specification or Linux."""
+"""Which unit remaps what, on made-up machines: every expectation comes from the specification or from Linux."""
 
 import json
 import xml.etree.ElementTree as ET
@@ -56,7 +56,7 @@ TABLE = Dmar.parse(
 
 EXPECTED = {
     "00:02.0": A,  # its own scope
-    "00:14.0": ALL,  # nobody's, so INCLUDE_PCI_ALL's
+    "00:14.0": ALL,  # in no scope, so INCLUDE_PCI_ALL's
     "00:1c.0": B,  # the bridge itself belongs to its sub-hierarchy
     "01:00.0": B,  # below the bridge
     "02:03.0": B,  # two bridges below
@@ -90,13 +90,13 @@ def test_without_a_tree_only_single_hops_can_be_compared() -> None:
     }
 
 
-def test_an_endpoint_scope_does_not_cover_what_lies_below() -> None:
+def test_an_endpoint_scope_does_not_cover_devices_below() -> None:
     sloppy = Dmar.parse(table(drhd(A, scope(1, 0, (0x1C, 0))), drhd(ALL, flags=1)))
     units = [sloppy.unit_for(*at(text), tree=TREE) for text in ("00:1c.0", "01:00.0")]
     assert [unit.base for unit in units if unit] == [A, ALL]
 
 
-def test_interrupt_sources_are_no_pci_scopes() -> None:
+def test_scopes_of_interrupt_sources_are_not_pci_scopes() -> None:
     assert (
         unit_for(Dmar.parse(table(drhd(A, scope(3, 0, (2, 0)), scope(4, 0, (20, 0))))), at("00:02.0"), TREE)[0]
         is None
@@ -126,7 +126,7 @@ WITH_RMRRS = Dmar.parse(
 )
 
 
-def test_an_rmrr_keeps_a_device_from_guests_but_usb_and_graphics() -> None:
+def test_an_rmrr_bars_devices_from_guests_except_usb_and_graphics() -> None:
     placed = place(WITH_RMRRS, TREE)
     obstacles = {str(address)[5:]: found.obstacles for address, found in placed.items() if address.segment == 0}
     assert obstacles["00:02.0"] == obstacles["00:14.0"] == ()
@@ -161,7 +161,7 @@ def test_functions_of_one_device_are_one_group_without_acs() -> None:
     assert groups[0] == groups[1] != groups[2]
 
 
-def test_the_kernels_groups_are_believed() -> None:
+def test_the_kernels_groups_are_used_where_known() -> None:
     known = PciTree([fn("00:02.0", NIC, group=7), fn("00:03.0", SATA, group=7), fn("00:04.0", NIC, group=8)])
     blocked = Dmar.parse(table(drhd(ALL, flags=1), rmrr(0x100000, 0x100FFF, scope(1, 0, (3, 0)))))
     placed = place(blocked, known)
@@ -199,7 +199,7 @@ def test_a_copied_sysfs_is_read(tmp_path: Path) -> None:
     assert [bridge.address for bridge in tree.ancestors(card.address)] == [at("00:1c.0")]
 
 
-def test_express_and_acs_are_read_where_the_whole_space_could_be(tmp_path: Path) -> None:
+def test_express_and_acs_are_read_from_a_whole_configuration_space(tmp_path: Path) -> None:
     data = bytearray(4096)
     data[:64] = config(BRIDGE, 1)
     data[0x34], data[0x40:0x44] = 0x40, bytes([0x10, 0, 0x42, 0])  # PCI Express capability, root port
@@ -232,13 +232,13 @@ def test_qemus_answer_is_read() -> None:
 
 
 @pytest.mark.parametrize("plain", [3, {"a": 1}, [{}], [{"address": "x"}], [{"devices": [{}]}], [3], "text"])
-def test_what_is_no_tree_is_refused(plain: object) -> None:
+def test_data_that_is_not_a_tree_is_refused(plain: object) -> None:
     with pytest.raises(MisuseError):
         PciTree.from_plain(plain)
 
 
 @pytest.mark.parametrize("text", ["", "00:1f", "00:20.0", "00:1f.8", "g0:00.0", "0000:00:1f.0 "])
-def test_what_is_no_address_is_refused(text: str) -> None:
+def test_a_malformed_address_is_refused(text: str) -> None:
     with pytest.raises(MisuseError):
         PciAddress.parse(text)
 

@@ -1,14 +1,8 @@
 """Lint: what is wrong, or odd, about a table, by rules with stable ids."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from iommu.dmar.lint import caches, header, regions, scopes, structures, units
 from iommu.dmar.lint.rules import RULES, Finding, Rule, Severity, View
-
-if TYPE_CHECKING:
-    from iommu.dmar.table import Dmar
+from iommu.dmar.table import Table
 
 __all__ = [
     "RULES",
@@ -25,8 +19,8 @@ __all__ = [
 ]
 
 
-def lint(table: Dmar) -> list[Finding]:
-    """All findings, by offset. A table read with strict=False has its damage among them."""
+def lint(table: Table) -> list[Finding]:
+    """All findings, by offset, including the damage in a table that was read with strict=False."""
     view = View(table)
     found = [finding for rule in RULES.values() for finding in rule.findings(view)]
     return sorted(found, key=lambda finding: (finding.offset, finding.rule))

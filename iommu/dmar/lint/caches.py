@@ -1,16 +1,16 @@
 """Rules about device translation caches: ATSR, SATC, SIDP."""
 
-from iommu.dmar.layouts import ScopeFlags, ScopeType
+from iommu.dmar.kinds import Atsr, Satc, ScopeFlags, Sidp
 from iommu.dmar.lint.rules import Found, Placed, Severity, View, rule
-from iommu.dmar.model import Atsr, Satc, Sidp
+from iommu.dmar.scopes import ScopeType
 
 
 @rule("atsr.all-ports-with-scopes", Severity.WARNING, "8.5", "Clear ALL_PORTS or remove the scopes.")
 def all_ports_with_scopes(view: View) -> Found:
-    """ALL_PORTS says it all."""
+    """With ALL_PORTS, no root port is listed."""
     for offset, atsr in view.of(Atsr):
         if atsr.all_ports and atsr.scopes:
-            yield offset + 4, "ALL_PORTS is set, and yet root ports are listed"
+            yield offset + atsr.offset_of("flags"), "ALL_PORTS is set, but root ports are listed too"
 
 
 @rule("atsr.no-scope", Severity.WARNING, "8.5", "Set ALL_PORTS, list the root ports, or leave the structure out.")
@@ -18,23 +18,24 @@ def no_scope(view: View) -> Found:
     """Without ALL_PORTS, the root ports are listed."""
     for offset, atsr in view.of(Atsr):
         if not atsr.all_ports and not atsr.scopes:
-            yield offset + 4, "neither ALL_PORTS nor a root port"
+            yield offset + atsr.offset_of("flags"), "there is neither ALL_PORTS nor a root port"
 
 
 @rule("atsr.repeated", Severity.ERROR, "8.5; Xen acpi_parse_one_atsr", "State ALL_PORTS once for each segment.")
 def repeated(view: View) -> Found:
-    """ALL_PORTS is said once of a segment."""
+    """ALL_PORTS is set once for a segment."""
     seen: dict[int, int] = {}
     for offset, atsr in view.of(Atsr):
         if atsr.all_ports and atsr.segment in seen:
-            yield offset + 4, f"segment {atsr.segment} has ALL_PORTS at {seen[atsr.segment]:#x} already"
+            message = f"segment {atsr.segment} has ALL_PORTS at {seen[atsr.segment]:#x} already"
+            yield offset + atsr.offset_of("flags"), message
         if atsr.all_ports:
             seen.setdefault(atsr.segment, offset)
 
 
 @rule("satc.no-scope", Severity.WARNING, "8.8", "List the devices, or leave the structure out.")
 def satc_no_scope(view: View) -> Found:
-    """A SATC is about some device."""
+    """A SATC lists a device."""
     for offset, satc in view.of(Satc):
         if not satc.scopes:
             yield offset, "the SATC has no device"
@@ -42,7 +43,7 @@ def satc_no_scope(view: View) -> Found:
 
 @rule("sidp.no-scope", Severity.WARNING, "8.9", "List the devices, or leave the structure out.")
 def sidp_no_scope(view: View) -> Found:
-    """A SIDP is about some device."""
+    """A SIDP lists a device."""
     for offset, sidp in view.of(Sidp):
         if not sidp.scopes:
             yield offset, "the SIDP has no device"
@@ -58,17 +59,18 @@ def satc_repeated(view: View) -> Found:
             yield placed.offset, f"{placed.scope} is in the SATC at {first.offset:#x} already"
 
 
-@rule("sidp.disagrees", Severity.WARNING, "8.8, 8.9", "Let SATC and SIDP say the same about ATC_REQUIRED.")
+@rule("sidp.disagrees", Severity.WARNING, "8.8, 8.9", "Let SATC and SIDP agree about ATC_REQUIRED.")
 def sidp_disagrees(view: View) -> Found:
-    """What SIDP says about ATC_REQUIRED is what SATC says, for devices that are in both."""
+    """For a device that is in both, SIDP and SATC state the same ATC_REQUIRED."""
     required = {
         placed.device: placed.owner.atc_required for placed in view.scopes_of(Satc) if isinstance(placed.owner, Satc)
     }
     for placed in view.scopes_of(Sidp):
-        says = bool(ScopeFlags.ATC_REQUIRED.get(placed.scope.flags))
-        if placed.scope.type == ScopeType.ENDPOINT and required.get(placed.device, says) != says:
+        stated = bool(ScopeFlags.ATC_REQUIRED.get(placed.scope.flags))
+        if placed.scope.type == ScopeType.ENDPOINT and required.get(placed.device, stated) != stated:
             other = "requires" if required[placed.device] else "does not require"
-            yield placed.offset + 2, f"the SATC {other} the cache of {placed.scope}, the SIDP says otherwise"
+            message = f"the SATC {other} the cache of {placed.scope}, the SIDP disagrees"
+            yield placed.offset_of("flags"), message
 
 
 @rule("sidp.repeated", Severity.WARNING, "8.9", "State a device's properties once.")

@@ -1,15 +1,15 @@
 """Rules about reserved memory (RMRR)."""
 
+from iommu.dmar.kinds import Drhd, Rmrr
 from iommu.dmar.lint.rules import Found, Severity, View, rule
-from iommu.dmar.model import Drhd, Rmrr
 
-BASE, LIMIT = 8, 16  # offsets in an RMRR
+BASE, LIMIT = Rmrr.offset_of("base"), Rmrr.offset_of("limit")
 PAGE = 4096
 
 
 @rule("rmrr.misaligned", Severity.ERROR, "8.4", "Begin the region on a 4 KiB page and end it on a page's last byte.")
 def misaligned(view: View) -> Found:
-    """Regions are whole pages, since pages are what can be mapped."""
+    """Regions are whole pages, since only pages can be mapped."""
     for offset, region in view.of(Rmrr):
         if region.base % PAGE:
             yield offset + BASE, f"the region begins at {region.base:#x}, within a page"
@@ -41,13 +41,16 @@ def overlap(view: View) -> Found:
 
 
 @rule(
-    "rmrr.low-memory", Severity.NOTE, "8.4", "See that nothing the firmware still needs there conflicts with the OS."
+    "rmrr.low-memory",
+    Severity.NOTE,
+    "8.4",
+    "Make sure that the operating system does not need this memory itself.",
 )
 def low_memory(view: View) -> Found:
-    """The first MiB is where operating systems put things of their own."""
+    """Regions are outside the first MiB, which operating systems use themselves."""
     for offset, region in view.of(Rmrr):
         if region.base < 1 << 20:
-            yield offset + BASE, f"the region at {region.base:#x} lies in the first MiB"
+            yield offset + BASE, f"the region at {region.base:#x} is in the first MiB"
 
 
 @rule("rmrr.beyond-width", Severity.ERROR, "8.4", "Correct the limit or the host address width.")
@@ -60,7 +63,7 @@ def beyond_width(view: View) -> Found:
 
 @rule("rmrr.no-scope", Severity.ERROR, "8.4", "Name the devices that use the region, or leave it out.")
 def no_scope(view: View) -> Found:
-    """A region is some device's."""
+    """A region lists the devices that use it."""
     for offset, region in view.of(Rmrr):
         if not region.scopes:
             yield offset, f"the region at {region.base:#x} has no device"
@@ -73,9 +76,9 @@ def no_scope(view: View) -> Found:
     "Start the path at the root bus and list the bridges on the way: bus numbers behind bridges change.",
 )
 def start_bus(view: View) -> Found:
-    """A path starts at a root bus. From the table alone, buses that no unit knows and that are not 0 are suspects."""
+    """A path starts at a root bus: bus 0, or one that the scopes of a unit start at."""
     roots = {(placed.segment, placed.scope.bus) for placed in view.scopes_of(Drhd)}
     for placed in view.scopes_of(Rmrr):
         bus = placed.scope.bus
         if placed.is_pci and bus and (placed.segment, bus) not in roots:
-            yield placed.offset + 5, f"{placed.scope} starts at bus {bus:#04x}, which no unit's scopes start at"
+            yield placed.offset_of("bus"), f"{placed.scope} starts at bus {bus:#04x}, which no unit's scopes start at"

@@ -1,4 +1,4 @@
-"""What a lint rule is, and what it is given.
+"""What a lint rule is, and what it gets to see.
 
 A rule is one small function that yields (offset, message) for each thing it objects to:
 
@@ -6,10 +6,10 @@ A rule is one small function that yields (offset, message) for each thing it obj
     def base_zero(view: View) -> Found:
         for offset, unit in view.of(Drhd):
             if unit.base == 0:
-                yield offset + 8, "the unit has its registers at 0"
+                yield offset + unit.offset_of("base"), "the unit has its registers at 0"
 
-Ids are stable: what is once published keeps its meaning. `source` is a section of the VT-d specification, unless it
-names something else.
+Ids are stable: a published id keeps its meaning. `source` is a section of the VT-d specification, unless it names
+something else.
 """
 
 from __future__ import annotations
@@ -17,13 +17,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from iommu.dmar.layouts import ScopeType
-from iommu.dmar.model import DeviceScope, Structure
-
-if TYPE_CHECKING:
-    from iommu.dmar.table import Dmar
+from iommu.dmar.scopes import DeviceScope, ScopeType
+from iommu.dmar.structure import Structure
+from iommu.dmar.table import Table
 
 S = TypeVar("S", bound=Structure)
 Found = Iterator[tuple[int, str]]
@@ -39,7 +37,7 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One objection to a table: which rule, where (bytes from the table's start), what, and what to do."""
+    """One objection to a table: the rule, the place (bytes from the table's start), what is wrong, and advice."""
 
     rule: str
     severity: Severity
@@ -60,7 +58,7 @@ class Rule:
     check: Callable[[View], Found]
 
     def findings(self, view: View) -> Iterator[Finding]:
-        """What the rule objects to."""
+        """The rule's objections to a table."""
         for offset, message in self.check(view):
             yield Finding(self.id, self.severity, offset, message, self.source, self.advice)
 
@@ -71,7 +69,7 @@ RULES: dict[str, Rule] = {}
 def rule(
     identity: str, severity: Severity, source: str, advice: str
 ) -> Callable[[Callable[[View], Found]], Callable[[View], Found]]:
-    """Register a function as a rule."""
+    """Register a function as a rule. Raises TypeError for an id that is taken."""
 
     def register(check: Callable[[View], Found]) -> Callable[[View], Found]:
         if identity in RULES:
@@ -84,7 +82,7 @@ def rule(
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A scope where it stands: its offset, the structure it belongs to."""
+    """A scope with its offset and the structure it belongs to."""
 
     offset: int
     owner: Structure
@@ -92,7 +90,7 @@ class Placed:
 
     @property
     def segment(self) -> int:
-        """The PCI segment its structure is about."""
+        """The PCI segment of its structure."""
         return int(getattr(self.owner, "segment", 0))
 
     @property
@@ -102,14 +100,18 @@ class Placed:
 
     @property
     def device(self) -> tuple[int, int, int, tuple[tuple[int, int], ...]]:
-        """What makes two scopes mean the same device: segment, kind, start bus and path."""
+        """Segment, kind, start bus and path: equal for two scopes of the same device."""
         return self.segment, self.scope.type, self.scope.bus, self.scope.path
+
+    def offset_of(self, name: str) -> int:
+        """Where a field of the scope is, in bytes from the table's start."""
+        return self.offset + self.scope.offset_of(name)
 
 
 class View:
     """A table as rules see it: everything with its offset, computed once."""
 
-    def __init__(self, table: Dmar) -> None:
+    def __init__(self, table: Table) -> None:
         self.table = table
         self.placed = table.placed()
         self._kinds: dict[type[Structure], list[tuple[int, Any]]] = {}
@@ -123,9 +125,9 @@ class View:
                 offset += scope.nbytes
 
     def of(self, kind: type[S]) -> list[tuple[int, S]]:
-        """The structures of one kind with their offsets."""
+        """The structures of one type with their offsets."""
         return self._kinds.get(kind, [])
 
     def scopes_of(self, *kinds: type[Structure]) -> list[Placed]:
-        """The scopes of structures of these kinds."""
+        """The scopes of structures of these types."""
         return [placed for placed in self.scopes if isinstance(placed.owner, kinds)]

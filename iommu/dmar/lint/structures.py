@@ -1,17 +1,15 @@
 """Rules about structures of every kind: their types, their order, their reserved bits."""
 
-from iommu.dmar.layouts import STRUCTURE_TYPES, AtsrFlags, DrhdFlags, DrhdSize, SatcFlags
+from iommu.dmar.kinds import Andd, Unknown
 from iommu.dmar.lint.rules import Found, Severity, View, rule
-from iommu.dmar.model import Andd, Atsr, Drhd, Satc, Unknown
-
-_FLAGS = {Drhd: DrhdFlags, Atsr: AtsrFlags, Satc: SatcFlags}
+from iommu.dmar.structure import KINDS
 
 
-@rule("structure.unknown-type", Severity.NOTE, "8.2", "Check the type; software skips what it does not know.")
+@rule("structure.unknown-type", Severity.NOTE, "8.2", "Check the type; software skips types it does not know.")
 def unknown_type(view: View) -> Found:
-    """A type from after this was written, or a mistake."""
+    """Structure types are those of the specification; a newer revision may have more."""
     for offset, structure in view.of(Unknown):
-        if structure.type not in STRUCTURE_TYPES:
+        if structure.type not in KINDS:
             yield offset, f"structure type {structure.type} is not known"
 
 
@@ -27,16 +25,16 @@ def order(view: View) -> Found:
 
 @rule("structure.reserved", Severity.WARNING, "8.3 to 8.9", "Write 0: later revisions give these bits a meaning.")
 def reserved(view: View) -> Found:
-    """Reserved fields and flags are 0."""
+    """Reserved fields and bits are 0."""
     for offset, structure in view.placed:
-        if field := getattr(structure, "reserved", 0):
-            yield offset + 4 + (type(structure) in _FLAGS), f"{structure.kind}: the reserved field is {field:#x}"
-        if (layout := _FLAGS.get(type(structure))) is not None:
-            unnamed = getattr(structure, "flags", 0) & layout.reserved_mask()
-            if unnamed:
-                yield offset + 4, f"{structure.kind}: reserved flags are set: {unnamed:#04x}"
-        if isinstance(structure, Drhd) and (unnamed := structure.size & DrhdSize.reserved_mask()):
-            yield offset + 5, f"DRHD: reserved bits of the size byte are set: {unnamed:#04x}"
+        if value := getattr(structure, "reserved", 0):
+            yield offset + structure.offset_of("reserved"), f"{structure.kind}: the reserved field is {value:#x}"
+        for name, layout in structure.flag_layouts.items():
+            if unnamed := getattr(structure, name) & layout.reserved_mask():
+                yield (
+                    offset + structure.offset_of(name),
+                    f"{structure.kind}: reserved {name} bits are set: {unnamed:#04x}",
+                )
 
 
 @rule("andd.unterminated", Severity.ERROR, "8.7", "End the name with a NUL inside the structure.")
@@ -44,7 +42,7 @@ def unterminated(view: View) -> Found:
     """An object name ends in a NUL."""
     for offset, andd in view.of(Andd):
         if not andd.padding:
-            yield offset + 8, f"the name of ACPI device {andd.device_number} has no NUL"
+            yield offset + andd.fixed_size, f"the name of ACPI device {andd.device_number} has no NUL"
 
 
 @rule("andd.name", Severity.WARNING, "8.7", r"Give the whole path from the root, as in \_SB.PCI0.I2C0.")
@@ -52,7 +50,7 @@ def name(view: View) -> Found:
     """An object name is a path from the root."""
     for offset, andd in view.of(Andd):
         if not andd.object_name.startswith("\\"):
-            yield offset + 8, f"{andd.object_name!r} is no path from the root"
+            yield offset + andd.fixed_size, f"{andd.object_name!r} is not a path from the root"
 
 
 @rule("andd.padding", Severity.NOTE, "8.7", "Fill the room after the name's NUL with zeros.")
@@ -60,4 +58,5 @@ def padding(view: View) -> Found:
     """Nothing but zeros follows the name."""
     for offset, andd in view.of(Andd):
         if any(andd.padding):
-            yield offset + 8 + len(andd.object_name), f"after the name stands {andd.padding.hex()}"
+            message = f"the bytes after the name are {andd.padding.hex()}"
+            yield offset + andd.fixed_size + len(andd.object_name), message

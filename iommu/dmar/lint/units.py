@@ -2,19 +2,19 @@
 
 from itertools import pairwise
 
-from iommu.dmar.layouts import ScopeType
+from iommu.dmar.kinds import Drhd, Rhsa
 from iommu.dmar.lint.rules import Found, Severity, View, rule
-from iommu.dmar.model import Drhd, Rhsa
+from iommu.dmar.scopes import ScopeType
 
-BASE = 8  # offset of the register base in a DRHD, and in an RHSA
+BASE, FLAGS = Drhd.offset_of("base"), Drhd.offset_of("flags")
 
 
 @rule("drhd.base-zero", Severity.ERROR, "8.3", "Give the address the chipset decodes, or leave the unit out.")
 def base_zero(view: View) -> Found:
-    """A unit has registers."""
+    """A unit's registers are not at address 0."""
     for offset, unit in view.of(Drhd):
         if unit.base == 0:
-            yield offset + BASE, "the unit has its registers at 0: the unit is likely disabled"
+            yield offset + BASE, "the unit has its registers at 0: it is likely disabled"
 
 
 @rule("drhd.base-misaligned", Severity.ERROR, "8.3", "Registers begin on a page: clear the low 12 bits.")
@@ -38,11 +38,11 @@ def size_misaligned(view: View) -> Found:
 
 @rule("drhd.base-duplicate", Severity.ERROR, "8.3", "One DRHD for each unit: merge the scopes.")
 def base_duplicate(view: View) -> Found:
-    """No two units share their registers' address."""
+    """No two units have their registers at the same address."""
     seen: dict[int, int] = {}
     for offset, unit in view.of(Drhd):
         if unit.base and unit.base in seen:
-            yield offset + BASE, f"registers at {unit.base:#x} are those of the DRHD at {seen[unit.base]:#x} too"
+            yield offset + BASE, f"the DRHD at {seen[unit.base]:#x} has its registers at {unit.base:#x} too"
         seen.setdefault(unit.base, offset)
 
 
@@ -51,12 +51,12 @@ def overlap(view: View) -> Found:
     """Register sets do not overlap."""
     for (_, low), (offset, high) in pairwise(sorted(view.of(Drhd), key=lambda placed: placed[1].base)):
         if low.base < high.base < low.base + low.register_bytes and low.base:
-            yield offset + BASE, f"registers at {high.base:#x} lie within those at {low.base:#x}"
+            yield offset + BASE, f"registers at {high.base:#x} are within those at {low.base:#x}"
 
 
 @rule("drhd.beyond-width", Severity.ERROR, "8.3", "Correct the base or the host address width.")
 def beyond_width(view: View) -> Found:
-    """Registers are where a processor can reach them."""
+    """Registers are within the host address width."""
     for offset, unit in view.of(Drhd):
         if (unit.base + unit.register_bytes - 1) >> view.table.header.width:
             yield offset + BASE, f"registers at {unit.base:#x} are beyond {view.table.header.width} bits"
@@ -64,7 +64,7 @@ def beyond_width(view: View) -> Found:
 
 @rule("drhd.covers-nothing", Severity.WARNING, "8.3", "Name its devices, or leave the unit out.")
 def covers_nothing(view: View) -> Found:
-    """A unit has devices."""
+    """A unit covers some device."""
     for offset, unit in view.of(Drhd):
         if not unit.include_all and not unit.scopes:
             yield offset, f"the unit at {unit.base:#x} has neither scopes nor INCLUDE_PCI_ALL"
@@ -74,10 +74,10 @@ def covers_nothing(view: View) -> Found:
     "include-all.missing",
     Severity.NOTE,
     "8.3",
-    "Set INCLUDE_PCI_ALL on the segment's last unit, or see that the scopes name every device.",
+    "Set INCLUDE_PCI_ALL on the segment's last unit, or make sure that the scopes name every device.",
 )
 def include_all_missing(view: View) -> Found:
-    """Some unit of a segment takes what no other names; else DMA of the rest is not remapped."""
+    """One unit of a segment covers what no other names; otherwise the DMA of those devices is not remapped."""
     segments: dict[int, int] = {}
     for offset, unit in view.of(Drhd):
         segments.setdefault(unit.segment, offset)
@@ -92,13 +92,16 @@ def include_all_repeated(view: View) -> Found:
     seen: dict[int, int] = {}
     for offset, unit in view.of(Drhd):
         if unit.include_all and unit.segment in seen:
-            yield offset + 4, f"segment {unit.segment} has INCLUDE_PCI_ALL at {seen[unit.segment]:#x} already"
+            yield offset + FLAGS, f"segment {unit.segment} has INCLUDE_PCI_ALL at {seen[unit.segment]:#x} already"
         if unit.include_all:
             seen.setdefault(unit.segment, offset)
 
 
 @rule(
-    "include-all.not-last", Severity.ERROR, "8.3", "Move the unit with INCLUDE_PCI_ALL behind its segment's others."
+    "include-all.not-last",
+    Severity.ERROR,
+    "8.3",
+    "Move the unit with INCLUDE_PCI_ALL after its segment's others.",
 )
 def include_all_not_last(view: View) -> Found:
     """Software may take the first unit that matches: INCLUDE_PCI_ALL is its segment's last."""
@@ -118,7 +121,7 @@ def include_all_not_last(view: View) -> Found:
     "Leave only I/O APICs, HPETs and namespace devices in the scopes of a unit with INCLUDE_PCI_ALL.",
 )
 def include_all_pci_scopes(view: View) -> Found:
-    """INCLUDE_PCI_ALL says it all: PCI scopes beside it are superfluous or meant for another unit."""
+    """A unit with INCLUDE_PCI_ALL lists no PCI devices: such scopes are superfluous or meant for another unit."""
     for placed in view.scopes_of(Drhd):
         unit = placed.owner
         if isinstance(unit, Drhd) and unit.include_all and placed.is_pci:
@@ -128,11 +131,11 @@ def include_all_pci_scopes(view: View) -> Found:
 
 @rule("rhsa.no-unit", Severity.WARNING, "8.6", "Repeat the base address of a DRHD.")
 def rhsa_no_unit(view: View) -> Found:
-    """An affinity is some unit's."""
+    """An affinity belongs to a unit of the table."""
     bases = {unit.base for unit in view.table.units}
     for offset, rhsa in view.of(Rhsa):
         if rhsa.base not in bases:
-            yield offset + BASE, f"no DRHD has its registers at {rhsa.base:#x}"
+            yield offset + rhsa.offset_of("base"), f"no DRHD has its registers at {rhsa.base:#x}"
 
 
 @rule("rhsa.repeated", Severity.WARNING, "8.6", "State each unit's proximity domain once.")
@@ -141,5 +144,5 @@ def rhsa_repeated(view: View) -> Found:
     seen: set[int] = set()
     for offset, rhsa in view.of(Rhsa):
         if rhsa.base in seen:
-            yield offset + BASE, f"the unit at {rhsa.base:#x} has a proximity domain already"
+            yield offset + rhsa.offset_of("base"), f"the unit at {rhsa.base:#x} has a proximity domain already"
         seen.add(rhsa.base)

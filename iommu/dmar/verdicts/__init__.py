@@ -1,4 +1,4 @@
-"""Verdicts: what each operating system would do with a table, each claim traced to the code that does it."""
+"""Verdicts: what each operating system would do with a table; each claim names the code that does it."""
 
 from iommu.dmar.verdicts.linux import SOURCE as LINUX_SOURCE
 from iommu.dmar.verdicts.linux import linux
@@ -10,7 +10,7 @@ __all__ = ["Effect", "Reason", "Verdict", "verdicts"]
 
 
 def verdicts(data: bytes) -> list[Verdict]:
-    """One verdict for each system, of a table's bytes. For Windows no source says what it does: none is claimed."""
+    """One verdict for each system, from a table's bytes. Windows has no public source, so nothing is claimed."""
     return [
         judge("Linux", LINUX_SOURCE, linux, data),
         judge("Xen", XEN_SOURCE, xen, data),
