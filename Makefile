@@ -1,5 +1,5 @@
 # make run     the main job: check the model and this machine's QEMU against the specification
-# make test    ruff, mypy --strict, pytest
+# make test    ruff, mypy --strict, pytest on all cores
 # make test-slow, make fuzz-dmar    what takes minutes
 #
 # Each does all its own set-up on a machine with Python 3.11, git and make; a second call starts at once.
@@ -7,6 +7,8 @@
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/ready
+# A test takes the next worker that is free, and neighbours stay together: what modules share is set up once.
+ALL_CORES := -n auto --dist worksteal
 
 .PHONY: run test test-slow fuzz-dmar packages clean
 
@@ -22,11 +24,11 @@ test: packages $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest $(ALL_CORES)
 
 test-slow: packages $(READY)
 	$(VENV)/bin/pytest -m slow
-	HYPOTHESIS_PROFILE=search $(VENV)/bin/pytest tests/engine tests/test_fields.py
+	HYPOTHESIS_PROFILE=search $(VENV)/bin/pytest $(ALL_CORES) tests/engine tests/test_fields.py
 
 # Coverage-guided fuzzing of the DMAR parser, for five minutes unless SECONDS says otherwise.
 SECONDS ?= 300

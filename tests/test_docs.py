@@ -30,15 +30,17 @@ def blocks(kind: str) -> Iterator[tuple[str, str]]:
             yield page.name, text
 
 
-def commands() -> Iterator[tuple[str, list[str]]]:
-    """Each command with the lines shown below it."""
+def commands() -> dict[str, list[str]]:
+    """Each command with the lines shown below it, on whatever page: a command that several pages show is run once."""
+    found: dict[str, list[str]] = {}
     for _, text in blocks("console"):
         for part in re.split(r"^\$ ", text, flags=re.M)[1:]:
             command, *shown = part.splitlines()
-            yield command, shown
+            found.setdefault(command, []).extend(shown)
+    return found
 
 
-@pytest.mark.parametrize(("command", "shown"), list(commands()))
+@pytest.mark.parametrize(("command", "shown"), commands().items(), ids=commands())
 def test_command(command: str, shown: list[str], tmp_path: Path) -> None:
     if command.startswith(NEEDS_QEMU):
         try:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from iommu import FaultReason, MisuseError, SourceId
 from iommu.explain import ADVICE, explain, from_record
+from tests import command
 
 # Lines as the format strings of Linux and Xen make them, with device f0:1f.3 (Linux: drivers/iommu/intel/dmar.c and
 # its ancestors; Xen: drivers/passthrough/vtd/iommu.c).
@@ -223,10 +223,8 @@ def test_any_text_is_explained_or_refused(text: str) -> None:
 # The command.
 
 
-def vtd(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "iommu.cli.main", "explain", *arguments], input=stdin, capture_output=True, check=False
-    )
+def vtd(*arguments: str, stdin: bytes = b"") -> CompletedProcess[bytes]:
+    return command.vtd("explain", *arguments, stdin=stdin)
 
 
 def test_command_reads_arguments_files_and_standard_input(tmp_path: Path) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from iommu.registers import CAP, ECAP, PMEN
 from iommu.snapshot import load, save
 from iommu.snapshot.memory import PiecewiseMemory
 from iommu.snapshot.request import parse_request, request_of, show_request
+from tests import command
 from tests.engine.world import NIC, READ, RW, WRITE, R, World, mapped
 
 
@@ -265,10 +265,9 @@ def test_interrupts_are_no_dma() -> None:
 # The commands.
 
 
-def vtd(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "iommu.cli.main", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+def vtd(*arguments: str | Path) -> CompletedProcess[str]:
+    done = command.vtd(*arguments)
+    return CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def test_walk_prints_every_step(tmp_path: Path) -> None:
