@@ -31,7 +31,7 @@ class CacheCommands:
         self.invalidation.invalidate(named)
 
     def check_unused(self, *fields: int) -> None:
-        """Fields that the granularity of a descriptor does not use may have to be 0 (doubt D-35). Raises QueueError."""
+        """What a granularity does not use may have to be 0 (doubt D-35). Raises QueueError."""
         if self.policy.unused_descriptor_fields_checked and any(fields):
             raise QueueError(QueueFault.RESERVED)
 
