@@ -10,6 +10,7 @@ A unit that is not audited has none of this in it: the classes below take the pl
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any, NamedTuple
 
 from iommu.engine.caches.caches import Caches, StructureCache
@@ -59,10 +60,10 @@ class StaleItem(NamedTuple):
 
 
 class _Record(NamedTuple):
-    """What the ledger holds of one cached item."""
+    """What the ledger holds of one cached item. Tag and remedy are made when they are asked for, which is seldom."""
 
-    tag: str
-    owed: Selector
+    tag: Callable[[], str]
+    owed: Callable[[], Selector]
     sources: tuple[Source, ...]
     still_there: Callable[[], bool]
 
@@ -111,8 +112,8 @@ class Ledger:
         self,
         cache: str,
         key: Hashable,
-        tag: str,
-        owed: Selector,
+        tag: Callable[[], str],
+        owed: Callable[[], Selector],
         sources: tuple[Source, ...],
         still_there: Callable[[], bool],
     ) -> None:
@@ -152,9 +153,9 @@ class Ledger:
         changed = []
         for source in record.sources:
             now = self._now(source)
-            if now is None or source.differs_from(now):
+            if now != source.raw and (now is None or source.differs_from(now)):
                 changed.append((source, now))
-        return StaleItem(cache, record.tag, tuple(changed), record.owed) if changed else None
+        return StaleItem(cache, record.tag(), tuple(changed), record.owed()) if changed else None
 
     def _now(self, source: Source) -> int | None:
         try:
@@ -210,8 +211,8 @@ def watch(cache: Any, watched: Watched, ledger: Ledger) -> None:
         ledger.fill(
             watched.name,
             watched.key(*arguments),
-            watched.tag(*arguments),
-            watched.owed(*arguments),
+            partial(watched.tag, *arguments),
+            partial(watched.owed, *arguments),
             ledger.take_reads(),
             lambda: find(*where) is item,
         )
@@ -313,8 +314,8 @@ class _Structures(StructureCache):
         self._ledger.fill(
             self._name,
             (domain_id, pasid, level, address >> shift),
-            f"{_stage_tag(domain_id, pasid, address >> shift << shift)}, level {level}",
-            Selector.translations(domain_id, pasid, addresses=_around(address, 1 << shift)),
+            lambda: f"{_stage_tag(domain_id, pasid, address >> shift << shift)}, level {level}",
+            lambda: Selector.translations(domain_id, pasid, addresses=_around(address, 1 << shift)),
             tuple(self._ledger.reads[self._first_read : -1]),
             lambda: tables[level].get(address >> shift) is table,
         )

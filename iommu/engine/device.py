@@ -130,8 +130,8 @@ class Device:
             pages, pasid = found.addresses, found.pasid
             within = "" if pasid is None else f" in PASID {pasid:#x}"
             owed = Selector(cache=CacheName.DEVICE_TLB, source_id=self.source_id, addresses=pages, pasid=pasid)
-            there = partial(self._holds, found)
-            ledger.fill(self._cache, found, f"{pages.start:#x}{within}", owed, tuple(ledger.seen), there)
+            tag, there = f"{pages.start:#x}{within}", partial(self._holds, found)
+            ledger.fill(self._cache, found, lambda: tag, lambda: owed, tuple(ledger.seen), there)
 
     def _holds(self, found: DeviceTranslation) -> bool:
         return any(known is found for known in self.tlb)

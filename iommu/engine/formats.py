@@ -12,9 +12,8 @@ follow from the unit's capabilities and policy alone, so that a departure from t
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import NamedTuple
 
 from iommu.engine.capabilities import Capabilities
@@ -66,74 +65,120 @@ _DELIVERY_MODES = frozenset(DeliveryMode)
 _SOURCE_VALIDATIONS = frozenset(SourceValidation)
 
 
-@dataclass(frozen=True)
-class EntryFormat:
+class EntryFormat(ABC):
     """One kind of table entry on one unit.
 
     Attributes:
         name: for people.
         layout: its declaration.
-        reserved: the bits that must be 0 in a given entry, if it is present.
-        ignored: the bits that hardware does not read in a given entry, if it is present.
-        present: an entry is present when one of these bits is set.
-        kept: the bits that count in an entry that is not present.
+        size: bytes.
     """
 
-    name: str
-    layout: type[Layout]
-    reserved: Callable[[int], int] = field(compare=False)
-    ignored: Callable[[int], int] = field(compare=False)
-    present: int = field(default=1, kw_only=True)
-    kept: int = field(default=0, kw_only=True)
+    def __init__(self, name: str, layout: type[Layout]) -> None:
+        self.name, self.layout, self.size = name, layout, layout.bits // 8
 
-    @cached_property
-    def size(self) -> int:
-        """Bytes."""
-        return self.layout.bits // 8
-
+    @abstractmethod
     def layout_of(self, entry: int) -> type[Layout]:
         """The declaration that this entry has to be read by."""
-        return self.layout
 
+    @abstractmethod
+    def reserved(self, entry: int) -> int:
+        """The bits that must be 0 in this entry, if it is present."""
+
+    @abstractmethod
     def read_mask(self, entry: int) -> int:
         """The bits of this entry that hardware reads. What the others hold is software's own business."""
-        if not entry & self.present:
-            return self.present | self.kept
-        return (1 << self.layout.bits) - 1 & ~self.ignored(entry)
 
 
-@dataclass(frozen=True)
-class PagingFormat(EntryFormat):
-    """The entries of one level of a stage (9.7, 9.8), which point to a table, as `layout` says, or map a page.
+class StructureFormat(EntryFormat):
+    """Root, context, PASID and interrupt entries: bit 0 is P, and only P and `kept` count in one that is not present.
 
-    Attributes:
-        level: 1 for the entries that map 4 KiB.
-        page: the declaration of an entry that maps a page.
-        marks: the accessed and dirty bits that the unit sets here itself.
+    Args:
+        reserved, ignored: the bits that must be 0, and those that hardware does not read, by the entry.
     """
 
-    level: int = field(kw_only=True)
-    page: type[Layout] = field(kw_only=True)
-    marks: int = field(kw_only=True)
-
-    @cached_property
-    def page_size(self) -> int:
-        """Bytes that an entry of this level maps."""
-        return 8 << 9 * self.level
-
-    @cached_property
-    def page_address(self) -> int:
-        """The bits of an entry that are the page's address."""
-        return int(self.page.fields["ADDR"].mask)
+    def __init__(
+        self,
+        name: str,
+        layout: type[Layout],
+        reserved: Callable[[int], int],
+        ignored: Callable[[int], int] | None = None,
+        *,
+        kept: int = 0,
+    ) -> None:
+        super().__init__(name, layout)
+        self._reserved, self._ignored, self._kept = reserved, ignored, 1 | kept
 
     def layout_of(self, entry: int) -> type[Layout]:
         """See EntryFormat."""
-        return self.page if is_page(self.level, entry) else self.layout
+        return self.layout
+
+    def reserved(self, entry: int) -> int:
+        """See EntryFormat."""
+        return self._reserved(entry)
+
+    def read_mask(self, entry: int) -> int:
+        """See EntryFormat."""
+        if not entry & 1:
+            return self._kept
+        ignored = self.layout.ignored_mask() if self._ignored is None else self._ignored(entry)
+        return (1 << self.layout.bits) - 1 & ~ignored
 
 
-def is_page(level: int, entry: int) -> bool:
-    """Whether a present paging entry of this level maps a page; no page is larger than 1 GiB (3.6, 3.7)."""
-    return level == 1 or (level <= 3 and bool(entry & _PAGE_SIZE))
+class Rules(NamedTuple):
+    """The paging entries of one level that map a page, or those that point to a table.
+
+    Attributes:
+        layout: their declaration.
+        reserved: the bits that must be 0.
+        ignored: the bits that hardware does not read.
+    """
+
+    layout: type[Layout]
+    reserved: int
+    ignored: int
+
+
+class PagingFormat(EntryFormat):
+    """The entries of one level of a stage (9.7, 9.8), which point to a table or map a page.
+
+    Attributes:
+        level: 1 for the entries that map 4 KiB.
+        present: the bits of which one is set in an entry that is present; all others are ignored in one that is not.
+        page_size: bytes that an entry of this level maps.
+        page_address: the bits of an entry that are the page's address.
+        table, page: the rules of the entries that point to a table, and of those that map a page.
+        marks: the accessed and dirty bits that the unit sets here itself.
+    """
+
+    def __init__(self, stage: str, level: int, table: Rules, page: Rules, *, present: int, marks: int) -> None:
+        super().__init__(f"{stage}-stage entry, level {level}", table.layout)
+        self.level, self.present, self.marks, self.page_size = level, present, marks, 8 << 9 * level
+        self.page_address = page.layout.fields["ADDR"].mask
+        self.table, self.page = table, page
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PagingFormat) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def rules(self, entry: int) -> Rules:
+        """`page` if this entry maps a page, `table` otherwise; no page is larger than 1 GiB (3.6, 3.7)."""
+        return self.page if self.level == 1 or (self.level <= 3 and entry & _PAGE_SIZE) else self.table
+
+    def layout_of(self, entry: int) -> type[Layout]:
+        """See EntryFormat."""
+        return self.rules(entry).layout
+
+    def reserved(self, entry: int) -> int:
+        """See EntryFormat."""
+        return self.rules(entry).reserved
+
+    def read_mask(self, entry: int) -> int:
+        """See EntryFormat."""
+        if not entry & self.present:
+            return self.present
+        return (1 << 64) - 1 & ~self.rules(entry).ignored
 
 
 PagingFormats = tuple[PagingFormat, ...]
@@ -158,45 +203,42 @@ class Formats:
         self.capabilities, self.policy = capabilities, policy
         self._width, self._offered = capabilities.host_address_width, capabilities.offered
         self._masks: dict[type[Layout], int] = {}
-        self.root = EntryFormat("root entry", RootEntry, self.reserved_in_root, _ignored_in(RootEntry))
-        self.context = EntryFormat(
+        self.root = StructureFormat("root entry", RootEntry, self.reserved_in_root)
+        self.context = StructureFormat(
             "context entry",
             ContextEntry,
             self.reserved_in_context,
             self._ignored_in_context,
             kept=ContextEntry.FPD.mask,
         )
-        self.scalable_root = EntryFormat(
-            "half root entry", ScalableRootHalf, self.reserved_in_scalable_root, _ignored_in(ScalableRootHalf)
-        )
-        self.scalable_context = EntryFormat(
+        self.scalable_root = StructureFormat("half root entry", ScalableRootHalf, self.reserved_in_scalable_root)
+        self.scalable_context = StructureFormat(
             "context entry",
             ScalableContextEntry,
             self.reserved_in_scalable_context,
-            _ignored_in(ScalableContextEntry),
             kept=ScalableContextEntry.FPD.mask,
         )
-        self.directory = EntryFormat(
+        self.directory = StructureFormat(
             "PASID directory entry",
             PasidDirectoryEntry,
             self.reserved_in_directory,
-            _ignored_in(PasidDirectoryEntry),
             kept=PasidDirectoryEntry.FPD.mask,
         )
-        self.pasid = EntryFormat(
+        self.pasid = StructureFormat(
             "PASID table entry",
             PasidEntry,
             self.reserved_in_pasid,
             self._ignored_in_pasid,
             kept=PasidEntry.FPD.mask,
         )
-        self.interrupt = EntryFormat(
+        self.interrupt = StructureFormat(
             "interrupt-remapping entry",
             InterruptEntry,
             self.reserved_in_interrupt,
             self._ignored_in_interrupt,
             kept=InterruptEntry.FPD.mask,
         )
+        self._paging: dict[tuple[str, bool, bool], PagingFormats] = {}
         self._unreserved_domain = (1 << capabilities.domain_id_bits) - 1
 
     def _reserved_bits(self, layout: type[Layout]) -> int:
@@ -310,35 +352,38 @@ class Formats:
             marks: accessed and dirty are kept (SSADE).
             typed: memory types count (EMTE).
         """
-        unread = SecondStageEntry.bits_of("X")
-        unread |= 0 if marks else SecondStageEntry.bits_of("A", "D")
-        unread |= 0 if typed else SecondStageEntry.bits_of("EMT", "IPAT")
-        only_in_pages = SecondStageEntry.bits_of("D", "EMT", "IPAT")
+        made = self._paging.get(("second", marks, typed))
+        if made is None:
+            made = tuple(self._second_stage_level(level, marks=marks, typed=typed) for level in range(6))
+            self._paging["second", marks, typed] = made
+        return made
 
-        def format_of(level: int) -> PagingFormat:
-            page = _SECOND_PAGES.get(level, SecondStageTable)
-
-            def ignored(entry: int) -> int:
-                mapped = is_page(level, entry)
-                return unread | (page.ignored_mask() if mapped else SecondStageTable.ignored_mask() | only_in_pages)
-
-            return PagingFormat(
-                f"second-stage entry, level {level}",
+    def _second_stage_level(self, level: int, *, marks: bool, typed: bool) -> PagingFormat:
+        accessed, types = SecondStageEntry.bits_of("A", "D"), SecondStageEntry.bits_of("EMT", "IPAT")
+        unread = SecondStageEntry.X.mask | (0 if marks else accessed) | (0 if typed else types)
+        only_in_pages = SecondStageEntry.D.mask | types
+        page = _SECOND_PAGES.get(level, SecondStageTable)
+        return PagingFormat(
+            "second",
+            level,
+            Rules(
                 SecondStageTable,
-                lambda entry: self.reserved_in_second_stage(level, entry),
-                ignored,
-                level=level,
-                page=page,
-                present=SecondStageEntry.bits_of("R", "W"),
-                marks=SecondStageEntry.bits_of("A", "D") if marks else 0,
-            )
+                self.reserved_in_second_stage(level, page=False),
+                unread | only_in_pages | SecondStageTable.ignored_mask(),
+            ),
+            Rules(page, self.reserved_in_second_stage(level, page=True), unread | page.ignored_mask()),
+            present=SecondStageEntry.bits_of("R", "W"),
+            marks=accessed if marks else 0,
+        )
 
-        return tuple(format_of(level) for level in range(6))
+    def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
+        """LSL.2, SSS.3: the bits that must be 0 in a second-stage entry with R or W.
 
-    def reserved_in_second_stage(self, level: int, entry: int) -> int:
-        """LSL.2, SSS.3: the bits that must be 0 in a second-stage entry of this level with R or W."""
-        layout = _SECOND_PAGES.get(level, SecondStageTable) if is_page(level, entry) else SecondStageTable
-        return self._reserved_bits(layout)
+        Args:
+            level: of the entry.
+            page: it maps a page; otherwise it points to a table.
+        """
+        return self._reserved_bits(_SECOND_PAGES.get(level, SecondStageTable) if page else SecondStageTable)
 
     def first_stage(self, *, nested: bool, extended: bool) -> PagingFormats:
         """The entries of a first stage, by level.
@@ -347,40 +392,43 @@ class Formats:
             nested: its addresses are guest addresses, which a second stage translates.
             extended: the extended-accessed flag is kept (EAFE).
         """
+        made = self._paging.get(("first", nested, extended))
+        if made is None:
+            made = tuple(self._first_stage_level(level, nested=nested, extended=extended) for level in range(6))
+            self._paging["first", nested, extended] = made
+        return made
+
+    def _first_stage_level(self, level: int, *, nested: bool, extended: bool) -> PagingFormat:
+        typed, page = self.capabilities.memory_types, _FIRST_PAGES.get(level, FirstStageTable)
         unread = 0 if extended else FirstStageEntry.EA.mask
-        unread |= 0 if self.capabilities.memory_types else FirstStageEntry.bits_of("PCD", "PWT")
+        unread |= 0 if typed else FirstStageEntry.bits_of("PCD", "PWT")
+        pat = page.bits_of("PAT") if "PAT" in page.fields and not typed else 0
         only_in_pages = FirstStageEntry.bits_of("D", "G")
-
-        def format_of(level: int) -> PagingFormat:
-            page = _FIRST_PAGES.get(level, FirstStageTable)
-            untyped = page.fields["PAT"].mask if "PAT" in page.fields and not self.capabilities.memory_types else 0
-
-            def ignored(entry: int) -> int:
-                mapped = is_page(level, entry)
-                own = page.ignored_mask() | untyped if mapped else FirstStageTable.ignored_mask() | only_in_pages
-                return unread | own
-
-            return PagingFormat(
-                f"first-stage entry, level {level}",
+        return PagingFormat(
+            "first",
+            level,
+            Rules(
                 FirstStageTable,
-                lambda entry: self.reserved_in_first_stage(level, entry, nested=nested),
-                ignored,
-                level=level,
-                page=page,
-                present=FirstStageEntry.P.mask,
-                marks=FirstStageEntry.bits_of("A", "D") | (FirstStageEntry.EA.mask if extended else 0),
-            )
+                self.reserved_in_first_stage(level, page=False, nested=nested),
+                unread | only_in_pages | FirstStageTable.ignored_mask(),
+            ),
+            Rules(
+                page,
+                self.reserved_in_first_stage(level, page=True, nested=nested),
+                unread | pat | page.ignored_mask(),
+            ),
+            present=FirstStageEntry.P.mask,
+            marks=FirstStageEntry.bits_of("A", "D") | (FirstStageEntry.EA.mask if extended else 0),
+        )
 
-        return tuple(format_of(level) for level in range(6))
-
-    def reserved_in_first_stage(self, level: int, entry: int, *, nested: bool) -> int:
-        """SFS.3: the bits that must be 0 in a present first-stage entry of this level.
+    def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
+        """SFS.3: the bits that must be 0 in a present first-stage entry; `level` and `page` as in the second stage.
 
         Where nested, its address is a guest's, which the second stage limits (doubt D-34).
         """
-        layout = _FIRST_PAGES.get(level, FirstStageTable) if is_page(level, entry) else FirstStageTable
+        layout = _FIRST_PAGES.get(level, FirstStageTable) if page else FirstStageTable
         if nested and not self.policy.nested_pointers_within_host:
-            return layout.reserved_mask(64, self._offered)
+            return layout.reserved_mask(offered=self._offered)
         return self._reserved_bits(layout)
 
     # Interrupts (9.9 to 9.11).
@@ -418,9 +466,3 @@ class Formats:
         """IR.28: the bits that must be 0 in a posted-interrupt descriptor."""
         mask = PostedInterruptDescriptor.reserved_mask()
         return mask if extended else mask | _APIC_ID_RESERVED << PostedInterruptDescriptor.NDST.lsb
-
-
-def _ignored_in(layout: type[Layout]) -> Callable[[int], int]:
-    """Entries of which hardware reads all but what the declaration says is ignored."""
-    mask = layout.ignored_mask()
-    return lambda _entry: mask

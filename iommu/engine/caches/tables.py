@@ -82,7 +82,7 @@ class SecondStageRoot(NamedTuple):
     Attributes:
         address: the top table's host address.
         levels: 3, 4 or 5.
-        domain_id: with `pasid`, the tag its entries are cached under.
+        domain_id, pasid: the tag its entries are cached under; no PASID, since no first stage takes part (6.2.4).
         formats: of its entries, by level.
         codes: the fault reasons of the mode.
         attributes: of its pages, by `second_stage_index`.
@@ -98,11 +98,7 @@ class SecondStageRoot(NamedTuple):
     attributes: tuple[Attributes, ...]
     marks: int = 0
     snooped: int = 1
-
-    @property
-    def pasid(self) -> None:
-        """What a second stage alone translates is cached without a PASID (spec 6.2.4)."""
-        return None
+    pasid: None = None
 
 
 class FirstStageRoot(NamedTuple):

@@ -6,7 +6,7 @@ from iommu.engine.attributes import nested
 from iommu.engine.caches.caches import StructureCache
 from iommu.engine.caches.page import Intent, Page, PageKind, kind_of
 from iommu.engine.caches.tables import SECOND_STAGE, FirstStageRoot, SecondStageRoot, Table
-from iommu.engine.formats import PagingFormat, is_page
+from iommu.engine.formats import PagingFormat, Rules
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.table_access import TableAccess
@@ -68,11 +68,15 @@ class FirstStage:
         while True:
             entry_format = tables.formats[level]
             where, within = self.place_of(tables, table + (address >> 3 + 9 * level & 0x1FF) * 8, level)
-            entry = self.read(tables, entry_format, where)
+            try:
+                entry = self.read_entry(entry_format, where, tables.snooped)
+            except MemoryAccessError:
+                raise Blocked(self.unreadable(tables, level)) from None
+            rules = entry_format.rules(entry)
             if is_new:  # only now is it known that there is such a table
                 self.cache.fill(tables.domain_id, tables.pasid, address, level, Table(table, rights))
-            rights = self.check_entry(tables, entry_format, rights, entry, intent)
-            if is_page(level, entry):
+            rights = self.check_entry(tables, entry_format, rules, rights, entry, intent)
+            if rules is entry_format.page:
                 kind = self.kind(tables, entry_format, rights, entry)
                 tables.codes.check(kind, intent)
                 return Leaf(Page(entry & entry_format.page_address, kind), where, entry, entry_format, within)
@@ -110,21 +114,22 @@ class FirstStage:
         self.second_stage.mark(second, leaf, dirty=False)
         return leaf.page.host | address & leaf.page.kind.size - 1, leaf
 
-    def read(self, tables: FirstStageRoot, entry_format: PagingFormat, where: int) -> int:
-        """One entry. Raises Blocked."""
-        try:
-            return self.read_entry(entry_format, where, tables.snooped)
-        except MemoryAccessError:
-            # SFS.4 for the top table, SFS.1 below: the entry could not be read.
-            is_top = entry_format.level == tables.levels
-            raise Blocked(tables.codes.top_unreadable if is_top else tables.codes.unreadable) from None
+    def unreadable(self, tables: FirstStageRoot, level: int) -> FaultReason:
+        """SFS.4 for the top table, SFS.1 below: the entry could not be read."""
+        return tables.codes.top_unreadable if level == tables.levels else tables.codes.unreadable
 
     def read_entry(self, entry_format: PagingFormat, where: int, snooped: int) -> int:
         """The bits of an entry. Raises MemoryAccessError."""
         return self.access.read(entry_format, where, snooped)
 
     def check_entry(
-        self, tables: FirstStageRoot, entry_format: PagingFormat, rights: int, entry: int, intent: Intent
+        self,
+        tables: FirstStageRoot,
+        entry_format: PagingFormat,
+        rules: Rules,
+        rights: int,
+        entry: int,
+        intent: Intent,
     ) -> int:
         """What is left of the rights behind an entry. Raises Blocked."""
         # SFS.2: the entry is not present, and all its other bits are ignored.
@@ -136,7 +141,7 @@ class FirstStage:
             kind = self.kind(tables, entry_format, rights, entry)
             tables.codes.check(kind, intent._replace(execute=False))
         # SFS.3: a reserved bit is set in a present entry.
-        if entry & entry_format.reserved(entry):
+        if entry & rules.reserved:
             raise Blocked(FaultReason.SFS_3)
         if self.policy.permission_per_level:
             tables.codes.check(kind, intent)
@@ -159,7 +164,7 @@ class FirstStage:
     def judge(self, tables: FirstStageRoot, table: Table, entry: int, intent: Intent) -> PageKind:
         """What a last table's entry makes of the page it maps. Raises Blocked."""
         entry_format = tables.formats[1]
-        rights = self.check_entry(tables, entry_format, table.rights, entry, intent)
+        rights = self.check_entry(tables, entry_format, entry_format.page, table.rights, entry, intent)
         return self.kind(tables, entry_format, rights, entry)
 
     def unmarked(self, tables: FirstStageRoot, entry: int, *, dirty: bool) -> int:

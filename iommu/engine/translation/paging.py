@@ -78,11 +78,12 @@ class Paging:
         if page is not None:
             self.check(tables, page.kind, intent)
             return self.answer(self.outcome(tables, page, intent, request), page, request)
-        leaf = self.walk(stage, tables, intent, request)
+        early = self.caches_early(tables)
+        leaf = self.walk(stage, tables, intent, request, early=early)
         self.check(tables, leaf.page.kind, intent)
         outcome = self.outcome(tables, leaf.page, intent, request)
         page = stage.mark(tables, leaf, dirty=dirties(leaf.page.kind, intent))
-        if not self.caches_early(tables):
+        if not early:
             self.caches.iotlb.fill(tables.domain_id, tables.pasid, request.address, page)
         return self.answer(outcome, page, request)
 
@@ -97,7 +98,7 @@ class Paging:
             raise Blocked(kind.fault)
         tables.codes.check(kind, intent)
 
-    def walk(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Leaf:
+    def walk(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest, *, early: bool) -> Leaf:
         """The page, from the tables. In caching mode, what is not present or erroneous is cached (spec 6.1)."""
         try:
             leaf = stage.find(tables, request.address, intent)
@@ -106,7 +107,7 @@ class Paging:
             if kind is not None:
                 self.caches.iotlb.fill(tables.domain_id, tables.pasid, request.address, Page(0, kind))
             raise
-        if self.caches_early(tables):
+        if early:
             self.caches.iotlb.fill(tables.domain_id, tables.pasid, request.address, leaf.page)
         return leaf
 

@@ -7,7 +7,7 @@ from iommu.engine.caches.caches import StructureCache
 from iommu.engine.caches.page import Intent, Page, PageKind, kind_of
 from iommu.engine.caches.tables import SecondStageRoot, Table
 from iommu.engine.capabilities import Capabilities
-from iommu.engine.formats import PagingFormat, is_page
+from iommu.engine.formats import PagingFormat, Rules
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.table_access import TableAccess
@@ -36,8 +36,8 @@ class SecondStage:
 
     def check_address(self, tables: SecondStageRoot, address: int) -> None:
         """Raises Blocked for an address that the tables cannot map."""
-        # LGN.1, SGN.5: the address is beyond the guest address width.
-        if address >> self.reach(tables):
+        # LGN.1, SGN.5: the address is beyond the guest address width, or beyond what the levels can index.
+        if address >> self.address_width or address >> 12 + 9 * tables.levels:
             raise Blocked(tables.codes.beyond)
 
     def find(self, tables: SecondStageRoot, address: int, intent: Intent) -> Leaf:
@@ -53,14 +53,19 @@ class SecondStage:
             level, (table, rights) = cached
         while True:
             entry_format, where = tables.formats[level], table + (address >> 3 + 9 * level & 0x1FF) * 8
-            entry = self.read(tables, entry_format, where)
+            try:
+                entry = self.read_entry(entry_format, where, tables.snooped)
+            except MemoryAccessError:
+                raise Blocked(self.unreadable(tables, level)) from None
+            rules = entry_format.rules(entry)
             if is_new:  # only now is it known that there is such a table
                 self.cache.fill(tables.domain_id, None, address, level, Table(table, rights))
-            rights = self.check_entry(tables, entry_format, rights, entry, intent)
-            if is_page(level, entry):
+            rights = self.check_entry(tables, entry_format, rules, rights, entry, intent)
+            if rules is entry_format.page:
                 kind = self.kind(tables, entry_format, rights, entry)
                 return Leaf(Page(entry & entry_format.page_address, kind), where, entry, entry_format)
-            self.set_bits(tables, entry_format, where, entry, _ACCESSED if tables.marks else 0)
+            if tables.marks:
+                self.set_bits(tables, entry_format, where, entry, _ACCESSED)
             level, table, is_new = level - 1, entry & _TABLE, self.policy.cache_upper_levels
 
     def cached_table(self, tables: SecondStageRoot, address: int) -> tuple[int, Table] | None:
@@ -69,21 +74,22 @@ class SecondStage:
             return None
         return self.cache.find(tables.domain_id, None, address, tables.levels)
 
-    def read(self, tables: SecondStageRoot, entry_format: PagingFormat, where: int) -> int:
-        """One entry. Raises Blocked."""
-        try:
-            return self.read_entry(entry_format, where, tables.snooped)
-        except MemoryAccessError:
-            # LCT.4, SSS.4 for the top table; LSL.1, SSS.1 below: the entry could not be read.
-            is_top = entry_format.level == tables.levels
-            raise Blocked(tables.codes.top_unreadable if is_top else tables.codes.unreadable) from None
+    def unreadable(self, tables: SecondStageRoot, level: int) -> FaultReason:
+        """LCT.4, SSS.4 for the top table; LSL.1, SSS.1 below: the entry could not be read."""
+        return tables.codes.top_unreadable if level == tables.levels else tables.codes.unreadable
 
     def read_entry(self, entry_format: PagingFormat, where: int, snooped: int) -> int:
         """The bits of an entry. Raises MemoryAccessError."""
         return self.access.read(entry_format, where, snooped)
 
     def check_entry(
-        self, tables: SecondStageRoot, entry_format: PagingFormat, rights: int, entry: int, intent: Intent
+        self,
+        tables: SecondStageRoot,
+        entry_format: PagingFormat,
+        rules: Rules,
+        rights: int,
+        entry: int,
+        intent: Intent,
     ) -> int:
         """What is left of the rights behind an entry. Raises Blocked."""
         # LGN.2, LGN.3, SSS.2: an entry with neither R nor W is not present, and all its other bits are ignored.
@@ -94,7 +100,7 @@ class SecondStage:
             # LGN.2, LGN.3, SGN.6, SGN.7, before the reserved bits of the entry that lacks it (doubt D-4).
             tables.codes.check(self.kind(tables, entry_format, rights, entry), intent)
         # LSL.2, SSS.3: a reserved bit is set in a present entry.
-        if entry & entry_format.reserved(entry):
+        if entry & rules.reserved:
             raise Blocked(tables.codes.reserved)
         # LGN.2, LGN.3, SSS.2: nothing further down can give back what the levels so far have taken.
         if not rights:
@@ -111,7 +117,7 @@ class SecondStage:
     def judge(self, tables: SecondStageRoot, table: Table, entry: int, intent: Intent) -> PageKind:
         """What a last table's entry makes of the page it maps. Raises Blocked."""
         entry_format = tables.formats[1]
-        rights = self.check_entry(tables, entry_format, table.rights, entry, intent)
+        rights = self.check_entry(tables, entry_format, entry_format.page, table.rights, entry, intent)
         return self.kind(tables, entry_format, rights, entry)
 
     def unmarked(self, tables: SecondStageRoot, entry: int, *, dirty: bool) -> int:
@@ -133,6 +139,8 @@ class SecondStage:
 
     def mark(self, tables: SecondStageRoot, leaf: Leaf, *, dirty: bool) -> Page:
         """Record the access in the page's own entry, A and D in one update; the page as it is from then on."""
+        if not tables.marks:
+            return leaf.page
         missing = self.unmarked(tables, leaf.entry, dirty=dirty)
         self.set_bits(tables, leaf.format, leaf.where, leaf.entry, missing)
         return Page(leaf.page.host, leaf.page.kind.but(dirty=dirty))

@@ -9,7 +9,7 @@ from iommu.engine.caches.entries import CachedContext
 from iommu.engine.caches.page import Intent, Page
 from iommu.engine.caches.tables import Root
 from iommu.engine.faults.log import FaultLog
-from iommu.engine.formats import Formats, is_page
+from iommu.engine.formats import Formats
 from iommu.engine.invalidation.registers import Invalidation
 from iommu.engine.invalidation.selector import CacheName, Selector
 from iommu.engine.translation.legacy import LegacyMode
@@ -62,13 +62,13 @@ class OneContextForAll(LegacyMode):
 
 
 class ReservedTableBitsUnchecked(Formats):
-    def reserved_in_second_stage(self, level: int, entry: int) -> int:
-        return super().reserved_in_second_stage(level, entry) if is_page(level, entry) else 0
+    def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
+        return super().reserved_in_second_stage(level, page=page) if page else 0
 
 
 class ReservedPageBitsUnchecked(Formats):
-    def reserved_in_second_stage(self, level: int, entry: int) -> int:
-        return 0 if is_page(level, entry) else super().reserved_in_second_stage(level, entry)
+    def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
+        return 0 if page else super().reserved_in_second_stage(level, page=page)
 
 
 class FpdDropped(FaultLog):
