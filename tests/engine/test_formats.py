@@ -12,7 +12,7 @@ from iommu.engine.formats import Formats
 from iommu.structures import ContextEntry, PasidEntry
 from tests.engine.queueing import iotlb, pasid_cache, scalable
 from tests.engine.raising import raises
-from tests.engine.scalable_world import ADDRESS, FIRST, NESTED, PASS, SECOND, first_stage, second_stage
+from tests.engine.scalable_world import ADDRESS, FIRST, NESTED, PASS, SECOND, ScalableWorld, first_stage, without
 from tests.engine.world import NIC, READ, World
 
 
@@ -84,17 +84,24 @@ def test_bits_that_are_read() -> None:
 # ECAP.PASID (2.1, D-36)
 
 
+def passing(*, paside: int) -> ScalableWorld:
+    """A unit without ECAP.PASID, and a device in pass-through."""
+    world = ScalableWorld(**without("pasid", "page_requests", "supervisor_requests", "execute_requests"))
+    world.scalable_context(paside=paside, pre=0)
+    world.process(0, pgtt=PASS, sre=0)
+    return world.start()
+
+
 @raises(FaultReason.SCT_3)
 def test_pasids_cannot_be_enabled_on_a_unit_without_them() -> None:
-    world = second_stage(pasid=False, page_requests=False, context={"paside": 1, "pre": 0})
-    assert world.fault(ADDRESS) == 0x42
+    assert passing(paside=1).fault(0x5000) == 0x42
 
 
 @raises(FaultReason.SCT_6)
 def test_unit_without_pasids_serves_no_request_with_one() -> None:
-    world = second_stage(pasid=False, page_requests=False, context={"paside": 0, "pre": 0})
-    assert world.dma(ADDRESS).host_address is not None
-    assert world.fault(ADDRESS, pasid=0) == 0x45
+    world = passing(paside=0)
+    assert world.dma(0x5000).host_address == 0x5000
+    assert world.fault(0x5000, pasid=0) == 0x45
 
 
 # D-33: a privileged request where supervisor requests are not offered
