@@ -1,4 +1,4 @@
-"""The tables of the documentation that follow from declarations.
+"""The tables of the documentation that follow from declarations, and the picture of the house.
 
     python -m tools.tables            write them into docs/
     python -m tools.tables --check    exit status 1 when a page differs from what would be written
@@ -18,6 +18,7 @@ from iommu.engine.declaration import Capability
 from iommu.engine.policy import CHOICES
 from iommu.engine.presets import PRESETS
 from iommu.registers import CAP
+from tools.house import picture
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -60,6 +61,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "not modelled": ("capabilities.md", not_modelled),
     "presets": ("capabilities.md", presets),
     "policy": ("engine.md", policy),
+    "house": ("architecture.md", picture),
 }
 """By its mark: the page a table is in, and what makes it."""
 
