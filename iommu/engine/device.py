@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 from iommu.engine.ats import Completion, DeviceInvalidation, PageRequest, PageResponse
@@ -127,13 +126,23 @@ class Device:
         """In an audited unit, where the translation came from: all that the unit's answer rested on."""
         ledger = self.unit.ledger
         if ledger is not None:
-            pages, pasid = found.addresses, found.pasid
-            within = "" if pasid is None else f" in PASID {pasid:#x}"
-            owed = Selector(cache=CacheName.DEVICE_TLB, source_id=self.source_id, addresses=pages, pasid=pasid)
-            tag, there = f"{pages.start:#x}{within}", partial(self._holds, found)
-            ledger.fill(self._cache, found, lambda: tag, lambda: owed, tuple(ledger.seen), there)
+            ledger.fill(self._cache, found, self, (found,), tuple(ledger.seen))
 
-    def _holds(self, found: DeviceTranslation) -> bool:
+    # What the ledger of an audited unit asks (iommu.engine.audit.Describer).
+
+    def tag(self, found: DeviceTranslation) -> str:
+        """What a cached translation is found by."""
+        within = "" if found.pasid is None else f" in PASID {found.pasid:#x}"
+        return f"{found.addresses.start:#x}{within}"
+
+    def owed(self, found: DeviceTranslation) -> Selector:
+        """The invalidation that drops it."""
+        return Selector(
+            cache=CacheName.DEVICE_TLB, source_id=self.source_id, addresses=found.addresses, pasid=found.pasid
+        )
+
+    def holds(self, found: DeviceTranslation) -> bool:
+        """Whether it is still cached."""
         return any(known is found for known in self.tlb)
 
     def invalidate(self, command: DeviceInvalidation) -> Completion:
