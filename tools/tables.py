@@ -18,6 +18,7 @@ from iommu.engine.declaration import Capability
 from iommu.engine.policy import CHOICES
 from iommu.engine.presets import PRESETS
 from iommu.registers import CAP
+from tests.engine.breaks import BREAKS, LEGACY, Break
 from tools.house import picture
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -56,12 +57,28 @@ def policy() -> str:
     return _table(("field", "default", "what it says", "doubt or section", "public sources"), rows)
 
 
+def breaks() -> str:
+    """The entry rules that are broken on purpose, and what notices each."""
+    rows = (
+        (one.rule, (one.__doc__ or "").strip().splitlines()[0], f"{', '.join(one.unit.split())}", _scenario(one))
+        for one in BREAKS.values()
+    )
+    return _table(("rule", "broken so", "unit tests that fail", "scenarios of the catalogue"), rows)
+
+
+def _scenario(one: type[Break]) -> str:
+    if one.mode != LEGACY:
+        return "none yet: the catalogue covers legacy mode"
+    return f"none can: {one.no_scenario}" if one.no_scenario else "fail"
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "capabilities": ("capabilities.md", capabilities),
     "not modelled": ("capabilities.md", not_modelled),
     "presets": ("capabilities.md", presets),
     "policy": ("engine.md", policy),
     "house": ("architecture.md", picture),
+    "breaks": ("conformance.md", breaks),
 }
 """By its mark: the page a table is in, and what makes it."""
 

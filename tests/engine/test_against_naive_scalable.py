@@ -85,7 +85,7 @@ class RandomTables:
         if word == 0:
             levels = self.random.choice(self.can.levels)
             ssade = self.random.choice((0, 1 << 9)) * self.can.second_stage_dirty
-            kind = self.random.choice(self.types) << 6
+            kind = (self.random.choice(self.types) if self.random.random() < 0.97 else self.random.randrange(8)) << 6
             return self._table(SECONDS, levels) | kind | ssade | levels - 2 << 2 | self._seldom(2) | 1
         if word == 1:
             types = self.random.getrandbits(32) & 0x7777_7777 | self._seldom(8 << 4 * self.random.randrange(8))
@@ -93,7 +93,7 @@ class RandomTables:
             flags = flags * self.can.memory_types | self._seldom(1 << 24) * self.can.snoop_control
             return self.random.getrandbits(8) | self._mostly(1 << 23) * self.can.scalable_coherent | flags
         if word == 2:
-            levels = self.random.choice((4, 4, 5)) if self.can.first_stage_5_level else 4
+            levels = self.random.choice((4, 4, 5) if self.can.first_stage_5_level else (4,) * 12 + (5,))
             bits = self._often(1) * self.can.supervisor_requests | self._often(2) * self.can.execute_requests
             bits |= self.random.choice((0, 1 << 4)) | self.random.choice((0, 1 << 7)) * self.can.extended_accessed
             return self._table(FIRSTS, levels) | levels - 4 << 2 | bits
