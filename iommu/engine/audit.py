@@ -113,7 +113,7 @@ class Ledger:
         self.seen.append(source)
 
     def written(self, source: Source) -> None:
-        """The unit itself has marked an entry: these are the bits it knows of from then on."""
+        """The unit has set bits of an entry itself: from then on it has these bits."""
         for sources in (self.reads, self.seen):
             sources[:] = [source if read.address == source.address else read for read in sources]
 

@@ -23,12 +23,12 @@ class DeviceTranslation(NamedTuple):
     privileged: bool
 
     def permits(self, access: Access) -> bool:
-        """Whether the device may use it so."""
+        """Whether the device may use it for this access."""
         return (self.readable or not access & Access.READ) and (self.writable or not access & Access.WRITE)
 
 
 class Device:
-    """A requester that is attached to a unit. What it has cached is used until it is told to drop it.
+    """A requester that is attached to a unit. It uses what it has cached until an invalidation drops it.
 
     On an audited unit its translations are audited, too.
 
@@ -78,7 +78,7 @@ class Device:
     def dma(
         self, address: int, access: Access, length: int = 1, *, pasid: int | None = None, privileged: bool = False
     ) -> Outcome:
-        """One memory request: translated, by what is cached or asked for now, or as it is without ATS."""
+        """One memory request: with ATS it is translated first, from the cache or by a translation request."""
         plain = DmaRequest(self.source_id, address, access, length, pasid, privileged)
         if not self.uses_ats:
             return self.unit.translate(plain)
@@ -106,7 +106,7 @@ class Device:
     def ask(
         self, address: int, access: Access, *, pasid: int | None = None, privileged: bool = False
     ) -> DeviceTranslation | None:
-        """Send a translation request and keep its answer, if it grants what it is for."""
+        """Send a translation request, and cache the answer if it grants the access."""
         kind = AddressType.TRANSLATION_REQUEST
         request = DmaRequest(self.source_id, address, access, 1, pasid, privileged, kind)
         answer = self.unit.translate(request)
@@ -146,7 +146,7 @@ class Device:
         return any(known is found for known in self.tlb)
 
     def invalidate(self, command: DeviceInvalidation) -> Completion:
-        """The unit says what to drop (spec 6.5.2.5, 6.5.2.6)."""
+        """Drop what the unit names (spec 6.5.2.5, 6.5.2.6)."""
         if self.completion is not Completion.TIMED_OUT:
             self.tlb = [known for known in self.tlb if not self.covers(command, known)]
         return self.completion

@@ -320,7 +320,7 @@ class Formats:
         return mask & ~self.reserved_in_pasid(entry)
 
     def stages(self, entry: int) -> Stages | None:
-        """SPT.4: the stages that PGTT, AW and FSPM ask for; None where the unit lacks one, or such a depth of it."""
+        """SPT.4: the stages that PGTT, AW and FSPM ask for; None where the unit lacks one or walks fewer levels."""
         kind = PasidEntry.PGTT.get(entry)
         offered: dict[int, bool] = {
             PasidTranslationType.FIRST_STAGE: self.capabilities.first_stage,

@@ -230,7 +230,7 @@ AWKWARD = {
         dma(0x6000, READ, None, 4),
         dma(0x7000, WRITE, None, 4),
     ],
-    "the interrupt range is no DMA without a PASID": [
+    "without a PASID the interrupt range is not DMA": [
         dma(0xFEE0_0000, READ, 0, 4),
         dma(0x5000, READ, None, 4),
         dma(0xFEE0_1000, READ, None, 4),
