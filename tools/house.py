@@ -40,7 +40,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "iommu.engine.capabilities",
         "iommu.engine.policy",
     ),
-    "formats": ("iommu.engine.formats",),
+    "formats": ("iommu.engine.entry_format", "iommu.engine.formats"),
     "register_file": ("iommu.engine.register_file",),
     "table_access": ("iommu.engine.table_access",),
     "invalidation/selector": ("iommu.engine.invalidation.selector",),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from iommu.engine.caches.caches import Caches, StructureCache
 from iommu.engine.caches.entries import FaultyEntry
 from iommu.engine.caches.tables import Table
-from iommu.engine.formats import EntryFormat, PagingFormat
+from iommu.engine.entry_format import EntryFormat, PagingFormat
 from iommu.engine.invalidation.selector import CacheName, Selector
 from iommu.engine.request import SourceId
 from iommu.engine.table_access import TableAccess

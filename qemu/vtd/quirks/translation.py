@@ -5,7 +5,8 @@ from __future__ import annotations
 from iommu import DmaRequest, MemoryAccessError, Outcome
 from iommu.engine.caches.page import Intent, Page
 from iommu.engine.caches.tables import Root
-from iommu.engine.formats import Formats, PagingFormat
+from iommu.engine.entry_format import PagingFormat
+from iommu.engine.formats import Formats
 from iommu.engine.reasons import Blocked
 from iommu.engine.request import INTERRUPT_RANGE, identity
 from iommu.engine.translation.legacy import LegacyMode
