@@ -208,9 +208,7 @@ ADVICE: dict[R, Advice] = {
     ),
     R.IR_29: Advice(
         "A request in the interrupt range that is not an interrupt message.",
-        (
-            "a read of 0xFEExxxxx, or a write that is not one DWORD: a stray DMA address, rarely a broken device",
-        ),
+        ("a read of 0xFEExxxxx, or a write that is not one DWORD: a stray DMA address, rarely a broken device",),
     ),
     R.RTA_1: Advice(
         "RTADDR.TTM names a mode this unit does not have.",
