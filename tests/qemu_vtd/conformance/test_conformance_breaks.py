@@ -1,4 +1,4 @@
-"""The catalogue on engines broken on purpose: a conformance run that cannot fail would prove nothing."""
+"""The catalogue on deliberately broken engines: each defect must make at least one scenario fail."""
 
 from dataclasses import replace
 
@@ -46,7 +46,7 @@ class InterruptRangeOpen(LegacyMode):
         return False
 
 
-class AnyDepth(Formats):
+class AnyLevels(Formats):
     def second_stage_levels(self, address_width: int) -> int:
         return min(address_width + 2, 5)
 
@@ -122,7 +122,7 @@ BREAKS = [
     OffsetLost,
     WidthUnchecked,
     InterruptRangeOpen,
-    AnyDepth,
+    AnyLevels,
     ReservedContextBitsUnchecked,
     OneContextForAll,
     ReservedTableBitsUnchecked,
