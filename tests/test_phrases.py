@@ -44,7 +44,6 @@ PHRASES = {
 ALLOWED: dict[tuple[str, str | None], str] = {
     ("tests/test_phrases.py", None): "the list itself",
     ("docs/engine.md", r"forg(et|ets|ot|otten|etting)"): "a driver that forgets to flush does just that",
-    ("tests/qemu_vtd/devices/test_qemu_edu.py", r"remember(s|ed|ing)?"): "bytes that a device is given",
 }
 """By file and pattern, None for every pattern: why it may stay."""
 
