@@ -5,7 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from iommu import AddressType, Capabilities, MisuseError, SourceId, VtdError
-from iommu.registers import CCMD, FRCD, FSTS, GCMD, GSTS, IOTLB, IVA, RTADDR, Granularity, TableMode
+from iommu.registers import (
+    CCMD,
+    FRCD,
+    FSTS,
+    GCMD,
+    GSTS,
+    IOTLB,
+    IQA,
+    IQT,
+    IRTA,
+    IVA,
+    RTADDR,
+    Granularity,
+    TableMode,
+)
 from qemu.vtd.platform import Platform
 
 # One-shot commands: they are not part of the state that GCMD carries from one write to the next (spec 11.4.4.1).
@@ -41,12 +55,29 @@ class RecordedFault:
         )
 
 
+@dataclass
+class InvalidationQueue:
+    """Software's side of the queue: `size` bytes at `base`; `tail` is the offset of the next descriptor."""
+
+    base: int
+    size: int
+    width: int
+    tail: int = 0
+
+    def next(self, descriptor: int) -> tuple[int, bytes]:
+        """Where the next descriptor goes, and its bytes; the tail moves on, and wraps at the end of the queue."""
+        at = self.base + self.tail
+        self.tail = (self.tail + self.width) % self.size
+        return at, descriptor.to_bytes(self.width, "little")
+
+
 class Driver:
     """Programs one remapping unit through its registers. Raises VtdError when the unit does not answer."""
 
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
         self.capabilities: Capabilities = platform.capabilities
+        self.queue: InvalidationQueue | None = None
 
     def set_root_table(self, table: int, mode: int = TableMode.LEGACY) -> None:
         """Program RTADDR and have the unit latch it (spec 6.6)."""
@@ -60,6 +91,39 @@ class Driver:
     def disable(self) -> None:
         """Turn DMA remapping off."""
         self._command(0, GSTS.TES.mask, 0, drop=GCMD.TE.mask)
+
+    # The invalidation queue (spec 6.5.2).
+
+    def start_queue(self, base: int, *, size: int = 0, wide: bool = False) -> None:
+        """Turn the invalidation queue on: 2**size pages at `base`, with descriptors of 128 or 256 bits."""
+        self.queue = InvalidationQueue(base, 0x1000 << size, 32 if wide else 16)
+        self.platform.write_register(IQT.offset, 0, 8)
+        self.platform.write_register(IQA.offset, IQA.make(IQA=base, DW=wide, QS=size), 8)
+        self._command(GCMD.QIE.mask, GSTS.QIES.mask, GSTS.QIES.mask)
+
+    def stop_queue(self) -> None:
+        """Turn the invalidation queue off. The last descriptor has to be a wait descriptor (spec 6.5.2)."""
+        self._command(0, GSTS.QIES.mask, 0, drop=GCMD.QIE.mask)
+
+    def submit(self, *descriptors: int) -> None:
+        """Write descriptors to the queue, and tell the unit. Raises MisuseError while the queue is off."""
+        if self.queue is None:
+            raise MisuseError("the invalidation queue is not on")
+        for descriptor in descriptors:
+            at, data = self.queue.next(descriptor)
+            self.platform.memory.write(at, data)
+        self.platform.write_register(IQT.offset, self.queue.tail, 8)
+
+    # Interrupt remapping (spec 5.1.5).
+
+    def set_interrupt_table(self, table: int, *, size: int = 7, extended: bool = False) -> None:
+        """Program IRTA, a table of 2**(size + 1) entries, and have the unit latch it."""
+        self.platform.write_register(IRTA.offset, IRTA.make(IRTA=table, S=size, EIME=extended), 8)
+        self._command(GCMD.SIRTP.mask, GSTS.IRTPS.mask, GSTS.IRTPS.mask)
+
+    def enable_interrupts(self) -> None:
+        """Turn interrupt remapping on."""
+        self._command(GCMD.IRE.mask, GSTS.IRES.mask, GSTS.IRES.mask)
 
     def _command(self, command: int, mask: int, wanted: int, *, drop: int = 0) -> None:
         """Write GCMD: the current state without one-shot bits, with one change. Then wait for GSTS."""

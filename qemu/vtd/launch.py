@@ -35,16 +35,18 @@ class Inherited:
         bios: the firmware image.
         qtest: QEMU's end of the qtest connection.
         qmp: QEMU's end of the monitor connection.
+        trace: where QEMU writes its trace events.
     """
 
     ram: int
     bios: int
     qtest: int
     qmp: int
+    trace: int
 
     def all(self) -> list[int]:
-        """All four descriptors."""
-        return [self.ram, self.bios, self.qtest, self.qmp]
+        """All five descriptors."""
+        return [self.ram, self.bios, self.qtest, self.qmp, self.trace]
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Shape:
     accel: str
     skip_idle_time: bool
     extra: Sequence[str]
+    trace: Sequence[str] = ()
 
     def command_line(self, build: Build, inherited: Inherited) -> list[str]:
         """The program and all its arguments."""
@@ -74,6 +77,9 @@ class Shape:
             words += ["-device", ",".join(["intel-iommu", *properties])]
         for device in self.devices:
             words += device.command_line()
+        if self.trace:
+            words += ["-D", f"/proc/self/fd/{inherited.trace}"]
+            words += [word for event in self.trace for word in ("-trace", event)]
         return [*words, *self.extra]
 
 

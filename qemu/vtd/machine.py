@@ -50,6 +50,7 @@ class Machine:
         skip_idle_time: let virtual time jump to the next timer whenever the processor is idle, so that waiting for a
             device takes no real time. Only under tcg; guest code runs more slowly.
         bios: the firmware image, see `firmware.image`; by default one that halts.
+        trace: names of trace events to record; see `trace_lines`.
         extra: further QEMU arguments.
         timeout: time limit for any single answer, in seconds.
 
@@ -73,6 +74,7 @@ class Machine:
         accel: str = "tcg",
         skip_idle_time: bool = True,
         bios: bytes | None = None,
+        trace: Sequence[str] = (),
         extra: Sequence[str] = (),
         timeout: float = 10.0,
     ) -> None:
@@ -80,7 +82,7 @@ class Machine:
             raise MisuseError(f"memory {memory:#x} is not a multiple of 1 MiB from 1 MiB to 2 GiB")
         self.build = probe.probe(probe.find_qemu(qemu))
         self.devices = list(devices)
-        self._shape = Shape(memory, iommu, self.devices, accel, skip_idle_time, list(extra))
+        self._shape = Shape(memory, iommu, self.devices, accel, skip_idle_time, list(extra), list(trace))
         self._bios = firmware.halting() if bios is None else bios
         self._timeout = timeout
         self._check_features()
@@ -133,13 +135,15 @@ class Machine:
             ram = sealed_memory("vtd-ram", self._shape.memory, child_side)
             bios = sealed_memory("vtd-bios", len(self._bios), child_side)
             os.pwrite(bios, self._bios, 0)
+            running.trace = os.memfd_create("vtd-trace")
+            running.resources.callback(os.close, running.trace)
             ends = [socket.socketpair() for _ in range(2)]
             for ours, theirs in ends:
                 running.resources.enter_context(ours)
                 child_side.enter_context(theirs)
             (qtest, their_qtest), (qmp, their_qmp) = ends
             running.memory = FlatMemory(mmap.mmap(ram, self._shape.memory))
-            inherited = Inherited(ram, bios, their_qtest.fileno(), their_qmp.fileno())
+            inherited = Inherited(ram, bios, their_qtest.fileno(), their_qmp.fileno(), running.trace)
             process = running.process = Process(self._shape.command_line(self.build, inherited), inherited.all())
         running.qmp = Qmp(qmp, process, self._timeout)
         running.resources.callback(running.qmp.close)
@@ -202,6 +206,14 @@ class Machine:
         """What a human monitor command prints."""
         return str(self.qmp("human-monitor-command", command_line=text))
 
+    def trace_lines(self) -> list[str]:
+        """The trace events recorded since the last call. Those of every access that has been answered are there."""
+        running = self._started()
+        size = os.fstat(running.trace).st_size
+        text = os.pread(running.trace, size - running.traced, running.traced).decode("latin-1")
+        running.traced = size
+        return text.splitlines()
+
     def reset(self) -> None:
         """Reset the machine (`system_reset`), then set up PCI and the devices again. RAM keeps its contents."""
         running = self._started()
@@ -253,6 +265,8 @@ class _Running:
         self.resources = ExitStack()
         self.buses: dict[str, int] = {}
         self.register_base: int | None = None
+        self.trace = -1
+        self.traced = 0
 
     def close(self) -> None:
         """End the process first: once it is gone, nothing else can block."""

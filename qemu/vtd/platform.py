@@ -9,6 +9,7 @@ A platform is a small machine: memory, one remapping unit, and devices that do D
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -20,6 +21,8 @@ from iommu import (
     Capabilities,
     DmaRequest,
     FlatMemory,
+    InterruptRequest,
+    Message,
     Policy,
     RemappingUnit,
     SourceId,
@@ -37,6 +40,10 @@ MEMORY_SIZE = 10 << 20
 # Where the reading device dumps its buffer, away from the memory scenarios use.
 _SCRATCH = 0x9F0000
 _CHUNK = 0x4000
+
+_EVENTS = ("vtd_ir_remap_msi", "vtd_irq_generate")
+_REMAPPED = re.compile(r"vtd_ir_remap_msi \(.*\) -> \(addr (0x[0-9a-f]+), data (0x[0-9a-f]+)\)")
+_OWN = re.compile(r"vtd_irq_generate addr (0x[0-9a-f]+) data (0x[0-9a-f]+)")
 
 DEVICES = {"A": SourceId(0, 4, 0), "B": SourceId(0, 5, 0), "C": SourceId(0, 5, 1)}
 """The devices by name. A and B are separate devices; B and C are two functions of one device."""
@@ -102,6 +109,19 @@ class Platform(Protocol):
 
         Raises Unreachable when no device of the platform can.
         """
+        ...
+
+    def interrupt(self, device: str, address: int, data: int) -> Message | None:
+        """Make a device send an interrupt request, a write of 16 bits of data in the interrupt range.
+
+        Returns the message that reaches the processors; None when the request is blocked.
+
+        Raises Unreachable when the platform's device cannot do this.
+        """
+        ...
+
+    def messages(self) -> list[Message]:
+        """The messages that the unit has sent itself since the last call: fault and invalidation events."""
         ...
 
     def settle(self) -> None:
@@ -180,6 +200,14 @@ class ModelPlatform:
         request = DmaRequest(DEVICES[device], address, Access.READ, 4, address_type=kind)
         return Transfer(device, Access.READ, address, 4, self.unit.translate(request).host_address)
 
+    def interrupt(self, device: str, address: int, data: int) -> Message | None:
+        """See Platform."""
+        return self.unit.remap_interrupt(InterruptRequest(DEVICES[device], address, data)).message
+
+    def messages(self) -> list[Message]:
+        """See Platform."""
+        return self.unit.drain_events()
+
     def settle(self) -> None:
         """See Platform. No transfer is ever pending here."""
 
@@ -206,9 +234,13 @@ class QemuPlatform:
             "B": Rocker(5, options="multifunction=on"),
             "C": Rocker(5, 1),
         }
-        self.machine = Machine(qemu, memory=MEMORY_SIZE, iommu=properties, devices=list(self._devices.values()))
+        self.machine = Machine(
+            qemu, memory=MEMORY_SIZE, iommu=properties, devices=list(self._devices.values()), trace=_EVENTS
+        )
         self.name = f"QEMU {'.'.join(map(str, self.machine.version))}"
         self._pending: list[Transfer] = []
+        self._remapped: list[Message] = []
+        self._own: list[Message] = []
         self._slots_used = 0
         # All of memory before and after a write. The buffers are reused, for allocating them is most of the cost.
         self._before, self._after = bytearray(MEMORY_SIZE), bytearray(MEMORY_SIZE)
@@ -232,6 +264,8 @@ class QemuPlatform:
     def reset(self) -> None:
         """See Platform. The reader's slots are cleared, so that old data cannot be taken for a new read."""
         self.machine.reset()
+        self._trace()
+        self._remapped, self._own = [], []
         self._pending.clear()
         if self._slots_used:
             self.memory.write(_SCRATCH, bytes(PAGE_4K))
@@ -270,6 +304,30 @@ class QemuPlatform:
     def translation_request(self, device: str, address: int, kind: AddressType) -> Transfer:
         """See Platform."""
         raise Unreachable("no device that QEMU emulates sends translation requests or translated requests")
+
+    def interrupt(self, device: str, address: int, data: int) -> Message | None:
+        """See Platform. QEMU's trace shows what the remapping made of the request, and nothing when it blocked it."""
+        if self._devices[device] is not self._reader:
+            raise Unreachable(f"device {device} ({self._devices[device].model}) cannot be told what to send as MSI")
+        self._trace()
+        self._reader.send_msi(address, data)
+        remapped, self._remapped = self._trace(), []
+        return remapped[-1] if remapped else None
+
+    def messages(self) -> list[Message]:
+        """See Platform."""
+        self._trace()
+        own, self._own = self._own, []
+        return own
+
+    def _trace(self) -> list[Message]:
+        """Read the trace: the messages of devices that the unit has passed on, and those that it has sent itself."""
+        for line in self.machine.trace_lines():
+            if (found := _REMAPPED.search(line)) is not None:
+                self._remapped.append(Message(int(found[1], 16), int(found[2], 16)))
+            elif (found := _OWN.search(line)) is not None:
+                self._own.append(Message(int(found[1], 16), int(found[2], 16)))
+        return self._remapped
 
     def settle(self) -> None:
         """See Platform. Translation is disabled, so that the reader can dump its buffer."""

@@ -145,7 +145,22 @@ class Bench:
         """A device sends a translation request or a translated request."""
         self._lines.append(self.platform.translation_request(device, address, kind))
 
+    def interrupt(self, device: str, address: int, data: int = 0) -> None:
+        """A device sends an interrupt request: 16 bits of data to an address in the interrupt range."""
+        message = self.platform.interrupt(device, address, data)
+        seen = "blocked" if message is None else f"{message.address:#x} {message.data:#x}"
+        self._lines.append(f"{device} interrupt {address:#x} {data:#x} -> {seen}")
+
     # Observations.
+
+    def note_messages(self) -> None:
+        """Log the messages that the unit has sent itself."""
+        for message in self.platform.messages():
+            self._lines.append(f"message {message.address:#x} {message.data:#x}")
+
+    def note_register(self, name: str, offset: int, size: int) -> None:
+        """Log what a register reads as."""
+        self._lines.append(f"{name} {self.platform.read_register(offset, size):#x}")
 
     def note(self, line: str) -> None:
         """Log a line that is specific to the scenario."""

@@ -83,7 +83,7 @@ class Scenario:
 
 _CATALOGUE: dict[str, Scenario] = {}
 
-_CHAPTERS = ("registers", "context", "second_stage", "faults", "caches")
+_CHAPTERS = ("registers", "context", "second_stage", "faults", "caches", "messages", "queue", "interrupts")
 
 
 def scenario(

@@ -12,10 +12,15 @@ _SOURCE = 0x80
 _DESTINATION = 0x88
 _COUNT = 0x90
 _COMMAND = 0x98
+_RAISE = 0x60
+_ACKNOWLEDGE = 0x64
 _RUN = 1
 _TO_MEMORY = 2
 # The buffer's address in the device's DMA source and destination registers.
 _BUFFER = 0x40000
+# The MSI capability, with a 64-bit address: control, address, upper address, data.
+_MSI = 0x40
+_MSI_ENABLE = 1
 _ALL_ADDRESSES = 0xFFFFFFFFFFFFFFFF
 
 # A transfer takes 100 ms of virtual time, which costs no real time when the clock skips idle time.
@@ -77,6 +82,17 @@ class Edu(DmaSource):
     def dump_buffer(self, address: int) -> None:
         """Have the device write its whole buffer, `BUFFER_SIZE` bytes, to `address`: the only way to read it."""
         self._transfer(_BUFFER, address, self.BUFFER_SIZE, _RUN | _TO_MEMORY)
+
+    def send_msi(self, address: int, data: int) -> None:
+        """Make the device write 16 bits of data to an address as an MSI."""
+        pci, source = self.host.pci, self.source_id
+        pci.write(source, _MSI + 4, address & 0xFFFFFFFF, 4)
+        pci.write(source, _MSI + 8, address >> 32, 4)
+        pci.write(source, _MSI + 12, data, 2)
+        pci.write(source, _MSI + 2, pci.read(source, _MSI + 2, 2) | _MSI_ENABLE, 2)
+        with self.host.qtest.pipeline() as pipeline:
+            pipeline.write(self.registers + _RAISE, 1, 4)
+            pipeline.write(self.registers + _ACKNOWLEDGE, 1, 4)
 
     def _transfer(self, source: int, destination: int, count: int, command: int) -> None:
         """Start a transfer and wait for it to finish.

@@ -12,7 +12,13 @@ The conformance run fails on a departure that no quirk explains, and on a quirk 
 from __future__ import annotations
 
 from iommu import Policy, RemappingUnit
-from qemu.vtd.quirks.faults import FaultAddressUnmasked, PasidWithoutPasid, ReservedContextAlwaysRecorded
+from qemu.vtd.quirks.faults import (
+    EventKeptUntilStatusWritten,
+    FaultAddressUnmasked,
+    PasidWithoutPasid,
+    ReservedContextAlwaysRecorded,
+)
+from qemu.vtd.quirks.queue import FenceOnlyWaitRefused, QueueErrorWithoutCode, QueueWaitsForTail
 from qemu.vtd.quirks.quirk import Quirk, Version
 from qemu.vtd.quirks.translation import (
     AllOnesUnreadable,
@@ -20,6 +26,7 @@ from qemu.vtd.quirks.translation import (
     PassThroughPointerChecked,
     PassThroughUnlimited,
     SilentOnHit,
+    TranslationsByRequester,
 )
 
 QUIRKS: tuple[type[Quirk], ...] = (
@@ -31,6 +38,11 @@ QUIRKS: tuple[type[Quirk], ...] = (
     FaultAddressUnmasked,
     ReservedContextAlwaysRecorded,
     PasidWithoutPasid,
+    EventKeptUntilStatusWritten,
+    FenceOnlyWaitRefused,
+    QueueErrorWithoutCode,
+    QueueWaitsForTail,
+    TranslationsByRequester,
 )
 
 POLICY = Policy(compress_faults=True, permission_per_level=True)

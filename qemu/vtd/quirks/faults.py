@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from iommu import DmaRequest, FaultReason
 from iommu.engine.faults.log import FaultLog
-from iommu.registers import FRCD
+from iommu.registers import FRCD, FSTS
 from qemu.vtd.quirks.quirk import Quirk
 
 
@@ -53,3 +55,25 @@ class PasidWithoutPasid(Quirk, FaultLog):
         """PV holds QEMU's internal value for "no PASID", truncated to 16 bits."""
         record = super().compose(reason, request)
         return record if request.pasid is not None else FRCD.PV.put(record, 0xFFFF)
+
+
+class EventKeptUntilStatusWritten(Quirk, FaultLog):
+    """A fault event that is held back is not withdrawn when its record is cleared, but when FSTS is written.
+
+    `vtd_handle_fsts_write` clears IP; the write of a fault recording register does not.
+    """
+
+    id = "Q09"
+    section = "7.3"
+    scenarios = ("message.fault.serviced-while-masked",)
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        for slot in self._records:
+            slot.effect = self._on_record_written
+
+    def _on_record_written(self, _written: int) -> None:
+        """PPF follows F, and that is all."""
+        if not any(FRCD.F.get(slot.value) for slot in self._records):
+            self._status.value &= ~FSTS.PPF.mask
+        self.after_clear()

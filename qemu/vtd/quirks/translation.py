@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from iommu import DmaRequest, MemoryAccessError, Outcome
 from iommu.engine.caches.page import Intent, Page
 from iommu.engine.caches.tables import Root
@@ -99,3 +101,40 @@ class PassThroughPointerChecked(Quirk, Formats):
     def reserved_in_context(self, entry: int) -> int:
         """The same reserved bits for every translation type."""
         return super().reserved_in_context(entry & ~ContextEntry.TT.mask)
+
+
+class TranslationsByRequester(Quirk, LegacyMode):
+    """Translations are found by requester and address: the domain-id is a tag for invalidations only.
+
+    A device whose context entry names another domain goes on using the translations of the old one, until they are
+    invalidated; two devices of a domain share none. See `vtd_lookup_iotlb`.
+    """
+
+    id = "Q13"
+    section = "6.2.4"
+    scenarios = ("queue.context.new-domain",)
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._filled: dict[tuple[int, int], Root] = {}
+        self._requester = 0
+
+    def translate(self, request: DmaRequest) -> Outcome:
+        """See LegacyMode."""
+        self._requester = request.source_id
+        return super().translate(request)
+
+    def translate_stage(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Outcome:
+        """See Paging. What the request has used is recorded with its requester."""
+        outcome = super().translate_stage(stage, tables, intent, request)
+        self._filled.setdefault((request.source_id, request.address >> 12), tables)
+        return outcome
+
+    def cached_page(self, tables: Root, intent: Intent, address: int) -> Page | None:
+        """The page that this requester has used at the address, if it is still cached."""
+        place = self._requester, address >> 12
+        used = self._filled.get(place)
+        page = None if used is None else super().cached_page(used, intent, address)
+        if page is None:
+            self._filled.pop(place, None)
+        return page
