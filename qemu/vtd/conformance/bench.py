@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iommu import Access, AddressType
+from iommu.explain.report import is_interrupt
 from iommu.registers import FSTS, Granularity, TableMode
 from iommu.structures import (
     ContextEntry,
@@ -199,6 +200,9 @@ def show_transfer(transfer: Transfer) -> str:
 
 def show_fault(fault: RecordedFault) -> str:
     """A fault record as a line: "fault 0x05 A 0x5000 write"."""
+    if is_interrupt(fault.reason):
+        name = _NAMES.get(fault.source_id, str(fault.source_id))
+        return f"fault {fault.reason:#04x} {name} index {fault.page >> 48}"
     kind = "read" if fault.is_read else "write"
     if fault.address_type:
         kind = fault.address_type.name.lower().replace("_", " ")

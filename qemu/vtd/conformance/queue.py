@@ -16,7 +16,6 @@ QUEUE, STATUS = 0x20_0000, 0x20_8000
 DATA = 0x5A17_C0DE
 ADDRESS, VECTOR = 0xFEE0_2000, 0x42
 MESSAGE = f"message {ADDRESS:#x} {VECTOR:#x}"
-FORGOT = "a unit may drop a cached entry at any time (6.2.1)"
 COARSER = "a unit may invalidate more than it was asked to (6.5)"
 
 

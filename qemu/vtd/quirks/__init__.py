@@ -18,6 +18,12 @@ from qemu.vtd.quirks.faults import (
     PasidWithoutPasid,
     ReservedContextAlwaysRecorded,
 )
+from qemu.vtd.quirks.interrupts import (
+    BusRangeReversed,
+    CompatibilityAlwaysPasses,
+    InterruptFaultsUnrecorded,
+    InterruptFieldsUnchecked,
+)
 from qemu.vtd.quirks.queue import FenceOnlyWaitRefused, QueueErrorWithoutCode, QueueWaitsForTail
 from qemu.vtd.quirks.quirk import Quirk, Version
 from qemu.vtd.quirks.translation import (
@@ -43,6 +49,10 @@ QUIRKS: tuple[type[Quirk], ...] = (
     QueueErrorWithoutCode,
     QueueWaitsForTail,
     TranslationsByRequester,
+    InterruptFaultsUnrecorded,
+    CompatibilityAlwaysPasses,
+    BusRangeReversed,
+    InterruptFieldsUnchecked,
 )
 
 POLICY = Policy(compress_faults=True, permission_per_level=True)

@@ -1,0 +1,86 @@
+"""Departures in interrupt remapping (spec 5)."""
+
+from __future__ import annotations
+
+from iommu import FaultReason
+from iommu.engine.faults.log import FaultLog
+from iommu.engine.formats import Formats
+from iommu.engine.interrupts.remapping import Interrupts
+from iommu.structures import InterruptEntry, RemappedInterruptEntry
+from qemu.vtd.quirks.quirk import Quirk
+
+
+class InterruptFaultsUnrecorded(Quirk, FaultLog):
+    """A blocked interrupt request leaves no fault record.
+
+    Seen on 7.2; 10.0 and 11.1 record it.
+    """
+
+    id = "Q14"
+    section = "7.1.3 IR"
+    scenarios = (
+        "ir.index.beyond-the-table",
+        "ir.entry.not-present",
+        "ir.entry.unreadable",
+        "ir.reserved.bit-12",
+        "ir.reserved.bit-24",
+        "ir.reserved.upper",
+        "ir.source.other-device",
+        "ir.source.other-bus",
+        "ir.source.other-function",
+        "ir.source.sq-1-bit-1",
+        "ir.source.sq-2-bit-0",
+        "ir.source.sq-3-device",
+        "ir.source.bus-beyond",
+    )
+    gone = (10, 0, 0)
+
+    def report_interrupt(self, reason: FaultReason, source_id: int, index: int, fpd: int) -> bool:
+        """Nothing is recorded."""
+        return False
+
+
+class CompatibilityAlwaysPasses(Quirk, Interrupts):
+    """An interrupt request of compatibility format passes while remapping is on, whatever CFI says.
+
+    0x25 is never reported, and GSTS.CFIS never sets.
+    """
+
+    id = "Q15"
+    section = "5.1.2.1"
+    scenarios = ("ir.compatibility.blocked",)
+
+    def admit_compatibility_format(self) -> None:
+        """Every request is admitted."""
+
+
+class BusRangeReversed(Quirk, Interrupts):
+    """Source validation by bus takes SID 7:0 for the first bus and SID 15:8 for the last.
+
+    The specification has the first bus in SID 15:8.
+    """
+
+    id = "Q16"
+    section = "9.9 SVT"
+    scenarios = ("ir.source.bus-range",)
+
+    def is_bus_within(self, entry: int, bus: int) -> bool:
+        """The two bytes of SID change places."""
+        sid = InterruptEntry.SID.get(entry)
+        return sid & 0xFF <= bus <= sid >> 8
+
+
+class InterruptFieldsUnchecked(Quirk, Formats):
+    """IM, reserved delivery modes and the unused bits of the destination are not checked in an interrupt entry.
+
+    An entry in posted form is used as one in remapped form.
+    """
+
+    id = "Q17"
+    section = "9.9"
+    scenarios = ("ir.reserved.delivery-mode", "ir.reserved.destination", "ir.reserved.posted")
+
+    def reserved_in_interrupt(self, entry: int, *, extended: bool = True) -> int:
+        """Only the reserved bits beside the fields."""
+        unchecked = InterruptEntry.IM.mask | RemappedInterruptEntry.bits_of("DLM", "DST")
+        return super().reserved_in_interrupt(entry, extended=extended) & ~unchecked
