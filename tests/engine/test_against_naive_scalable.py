@@ -240,16 +240,19 @@ def offer(changes: dict[str, Any]) -> Capabilities:
     return Capabilities.full(**changes)
 
 
+EXAMPLES: dict[str, st.SearchStrategy[Any]] = {
+    "seed": st.integers(0, 1 << 32),
+    "trouble": st.sampled_from((0.0, 0.0, 0.005, 0.02, 0.05)),
+    "changes": capabilities,
+    "types": st.sampled_from(((FIRST,), (SECOND,), (NESTED,), (NESTED,), (PASS,), (FIRST, SECOND, NESTED, PASS))),
+    "per_level": st.sampled_from((False, False, False, True)),
+    "read_only": st.sampled_from((frozenset(), frozenset(), frozenset(), frozenset({8, 56}))),
+    "wanted": st.lists(requests(), min_size=1, max_size=8),
+}
+
+
 @settings(max_examples=600, deadline=None)
-@given(
-    seed=st.integers(0, 1 << 32),
-    trouble=st.sampled_from((0.0, 0.0, 0.005, 0.02, 0.05)),
-    changes=capabilities,
-    types=st.sampled_from(((FIRST,), (SECOND,), (NESTED,), (NESTED,), (PASS,), (FIRST, SECOND, NESTED, PASS))),
-    per_level=st.sampled_from((False, False, False, True)),
-    read_only=st.sampled_from((frozenset(), frozenset(), frozenset(), frozenset({8, 56}))),
-    wanted=st.lists(requests(), min_size=1, max_size=8),
-)
+@given(**EXAMPLES)
 def test_engine_agrees_with_the_naive_reading(
     seed: int,
     trouble: float,

@@ -92,14 +92,17 @@ requests = st.lists(st.tuples(st.integers(0, 0xFFFF), addresses, kinds), min_siz
 Request = tuple[int, int, tuple[Access, int]]
 
 
+EXAMPLES: dict[str, st.SearchStrategy[Any]] = {
+    "seed": st.integers(0, 1 << 32),
+    "trouble": st.sampled_from((0.0, 0.02, 0.05, 0.2)),
+    "offered": capabilities,
+    "sizes": page_sizes,
+    "wanted": requests,
+}
+
+
 @settings(max_examples=400, deadline=None)
-@given(
-    seed=st.integers(0, 1 << 32),
-    trouble=st.sampled_from((0.0, 0.02, 0.05, 0.2)),
-    offered=capabilities,
-    sizes=page_sizes,
-    wanted=requests,
-)
+@given(**EXAMPLES)
 def test_engine_agrees_with_the_naive_reading(
     seed: int,
     trouble: float,
