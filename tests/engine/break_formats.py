@@ -1,6 +1,6 @@
 """A pytest plugin: every unit has the broken rules that BROKEN_FORMATS names (tests/engine/breaks.py).
 
-    BROKEN_FORMATS=RootBitsUnchecked pytest -p tests.engine.break_formats tests/engine/test_translation.py
+BROKEN_FORMATS=RootBitsUnchecked pytest -p tests.engine.break_formats tests/engine/test_translation.py
 """
 
 from __future__ import annotations

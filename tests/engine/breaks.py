@@ -363,7 +363,7 @@ class DeviceTlbEnableUnchecked(Break):
 class RidPasidReserved(Break):
     """Too strict: RID_PASID must be 0 without ECAP.RPS, against the policy (D-5)."""
 
-    rule, oracle, unit_tests = "SCT.3", "scalable", "test_scalable.py"
+    rule, oracle, unit_tests = "SCT.3", "scalable", "test_scalable_fields.py"
 
     def reserved_in_scalable_context(self, entry: int) -> int:
         rid_pasid = 0 if self.capabilities.rid_pasid else bits(83, 64)
@@ -391,7 +391,7 @@ class PasidBitsUnchecked(Break):
 class PasidDomainUnlimited(Break):
     """The domain-id of a PASID-table entry may have more bits than CAP.ND says."""
 
-    rule, oracle, unit_tests = "SPT.3", "scalable", "test_scalable.py"
+    rule, oracle, unit_tests = "SPT.3", "scalable", "test_scalable_fields.py"
 
     def reserved_in_pasid(self, entry: int) -> int:
         return super().reserved_in_pasid(entry) & ~PasidEntry.DID.mask
@@ -400,7 +400,7 @@ class PasidDomainUnlimited(Break):
 class AbsentSecondStageUnchecked(Break):
     """AW and SSPTPTR may be anything on a unit without a second stage."""
 
-    rule, oracle, unit_tests = "SPT.3", "scalable", "test_scalable.py"
+    rule, oracle, unit_tests = "SPT.3", "scalable", "test_scalable_fields.py"
 
     def reserved_in_pasid(self, entry: int) -> int:
         absent = 0 if self.capabilities.second_stage else bits(4, 2) | bits(63, 12)
@@ -410,7 +410,7 @@ class AbsentSecondStageUnchecked(Break):
 class AbsentFirstStageUnchecked(Break):
     """SRE, FSPM, WPE and FSPTPTR may be anything on a unit without a first stage."""
 
-    rule, oracle, unit_tests = "SPT.3", "scalable", "test_scalable.py"
+    rule, oracle, unit_tests = "SPT.3", "scalable", "test_scalable_fields.py"
 
     def reserved_in_pasid(self, entry: int) -> int:
         absent = 0 if self.capabilities.first_stage else bits(191, 140) | bits(132, 128)
@@ -429,7 +429,7 @@ class AccessedDirtyUnchecked(Break):
 class WithdrawnBitsReserved(Break):
     """Too strict: NXE and SMEP must be 0, against the policy (D-17)."""
 
-    rule, oracle, unit_tests = "SPT.3", "scalable", "test_scalable.py"
+    rule, oracle, unit_tests = "SPT.3", "scalable", "test_scalable_fields.py"
 
     def reserved_in_pasid(self, entry: int) -> int:
         return super().reserved_in_pasid(entry) | bits(134, 133)
@@ -460,7 +460,7 @@ class NestedAlwaysOffered(Break):
 class SecondStageLevelsUnchecked(Break):
     """AW of a PASID-table entry is not compared with CAP.SAGAW."""
 
-    rule, oracle, unit_tests = "SPT.4 (AW)", "scalable", "test_second_stage_scalable.py"
+    rule, oracle, unit_tests = "SPT.4 (AW)", "scalable", "test_scalable.py"
 
     def stages(self, entry: int) -> Stages | None:
         levels = {1: 3, 2: 4, 3: 5}.get(PasidEntry.AW.get(entry))
@@ -609,7 +609,7 @@ class DestinationUnchecked(Break):
 class PostedFormAlwaysKnown(Break):
     """An entry with IM is of the posted form on a unit without CAP.PI too."""
 
-    rule, oracle, unit_tests = "IR.24", "interrupts", "test_interrupts.py"
+    rule, oracle, unit_tests = "IR.24", "interrupts", "test_interrupt_posting.py"
 
     def is_posted(self, entry: int) -> bool:
         return bool(entry >> 15 & 1)

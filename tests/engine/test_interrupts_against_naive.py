@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -69,19 +67,17 @@ _POLICIES = st.builds(
     unused_data_checked=st.booleans(),
 )
 
-EXAMPLES: dict[str, st.SearchStrategy[Any]] = {
-    "entries": st.lists(_ENTRIES, min_size=4, max_size=4),
-    "descriptor": _DESCRIPTORS,
-    "requests": st.lists(_REQUESTS, min_size=1, max_size=6),
-    "policy": _POLICIES,
-    "pi": st.booleans(),
-    "eime": st.booleans(),
-    "cfi": st.booleans(),
-    "s": st.integers(0, 2),
-}
 
-
-@given(**EXAMPLES)
+@given(
+    entries=st.lists(_ENTRIES, min_size=4, max_size=4),
+    descriptor=_DESCRIPTORS,
+    requests=st.lists(_REQUESTS, min_size=1, max_size=6),
+    policy=_POLICIES,
+    pi=st.booleans(),
+    eime=st.booleans(),
+    cfi=st.booleans(),
+    s=st.integers(0, 2),
+)
 @settings(max_examples=400, deadline=None)
 def test_against_a_naive_reading(
     entries: list[int],
