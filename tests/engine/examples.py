@@ -70,12 +70,15 @@ def _dma(pick: Random) -> DmaRequest:
 
 def interrupts(pick: Random) -> dict[str, Any]:
     """For test_interrupts_against_naive.py."""
-    switches = ("source_validated_first", "reserved_validation_fails", "posted_form_ignored", "unused_data_checked")
     return {
         "entries": [_entry(pick) for _ in range(4)],
         "descriptor": _descriptor(pick),
         "requests": [_interrupt(pick) for _ in range(4)],
-        "policy": Policy(**{name: pick.random() < 0.3 for name in switches}),
+        "policy": Policy(
+            source_validated_first=pick.random() < 0.3,
+            reserved_validation_fails=pick.random() < 0.3,
+            posted_form_ignored=pick.random() < 0.3,
+        ),
         "pi": pick.random() < 0.7,
         "eime": pick.random() < 0.5,
         "cfi": pick.random() < 0.5,

@@ -44,7 +44,7 @@ def test_rid_pasid_without_rps_is_ignored(pasid: int) -> None:
 @pytest.mark.parametrize("pgtt", BUILDERS)
 @pytest.mark.parametrize("width", range(4, 17, 2))
 def test_domain_id_bits_beyond_nd_are_reserved(pgtt: int, width: int) -> None:
-    """DID is bits 79:64 of the entry; CAP.ND says how many of them there are, as in the context entry of legacy mode."""
+    """DID is bits 79:64 of the entry; CAP.ND says how many of them there are, as in legacy mode."""
     world = BUILDERS[pgtt](domain_id_bits=width)
     assert codes(world, range(64, 64 + width)) == {0}
     assert codes(world, range(64 + width, 80)) == ({0x5A} if width < 16 else set())

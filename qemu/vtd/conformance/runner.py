@@ -161,7 +161,11 @@ def what_is_lacking(setup: Setup, offered: Capabilities) -> str:
 
     Raises QemuUnsuitable when the unit differs in anything else that the catalogue's outcomes depend on.
     """
-    lacking = [name for name in setup.needs if not getattr(offered, name)]
+    lacking = []
+    for name in setup.needs:
+        have, want = getattr(offered, name), getattr(setup.capabilities, name)
+        if have != want:
+            lacking.append(name if want is True else f"{name}={want}")
     if lacking:
         return ", ".join(lacking)
     for name in _SEEN:
