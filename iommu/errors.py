@@ -26,7 +26,7 @@ class FormatError(VtdError):
         offset: where in the input, in bytes.
         where: the structure the offset lies in ("header", "DRHD", ...).
         field: the offending field's name.
-        value: what stood there, or None when it was missing altogether.
+        value: what the field holds; None when it is missing.
     """
 
     def __init__(self, message: str, *, offset: int, where: str, field: str, value: int | None = None) -> None:

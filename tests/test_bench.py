@@ -1,4 +1,4 @@
-"""The benchmark of the engine still measures; how fast that is, is no test's business."""
+"""The benchmark of the engine still measures; how fast that is, is not what tests judge."""
 
 from bench import engine
 

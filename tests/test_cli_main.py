@@ -95,7 +95,7 @@ def test_show_from_standard_input_for_people_and_programs() -> None:
     assert json.loads(vtd("dmar", "show", "-", "--json", stdin=data).stdout)["structures"][0]["base"] == 0xFED90000
 
 
-def test_a_reader_that_goes_away_is_no_error() -> None:
+def test_a_reader_that_goes_away_is_not_an_error() -> None:
     data = hand.table(*[hand.drhd(0x1000 * n, hand.scope(1, 0, (2, 0))) for n in range(2000)])
     with subprocess.Popen(
         [sys.executable, "-m", "iommu.cli.main", "dmar", "show", "-"],
@@ -145,7 +145,7 @@ def test_commands_do_not_import_what_they_do_not_need() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["quirks"], ["quirks", "--json"], ["explain", "0x05"]])
-def test_a_reader_that_has_gone_is_no_finding(arguments: list[str]) -> None:
+def test_a_reader_that_has_gone_is_not_a_finding(arguments: list[str]) -> None:
     """Status 141, as of a process that SIGPIPE ends: 1 would mean that a check found something."""
     reading, writing = os.pipe()
     os.close(reading)

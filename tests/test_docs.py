@@ -89,7 +89,7 @@ def test_every_page_that_is_linked_exists() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_every_policy_is_told_of() -> None:
+def test_every_policy_is_documented() -> None:
     told = (ROOT / "docs" / "engine.md").read_text()
     assert [field.name for field in fields(Policy) if f"| `{field.name}` |" not in told] == []
 

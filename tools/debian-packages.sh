@@ -15,7 +15,7 @@ fi
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then
-    echo "this is no Debian; install what corresponds to:$missing" >&2
+    echo "this is not a Debian; install what corresponds to:$missing" >&2
     exit 2
 fi
 if [ "$(id -u)" = 0 ]; then

@@ -1,4 +1,4 @@
-"""The tables of the documentation that follow from declarations.
+"""The tables of the documentation that follow from declarations, and the picture of the house.
 
     python -m tools.tables            write them into docs/
     python -m tools.tables --check    exit status 1 when a page differs from what would be written
@@ -18,6 +18,8 @@ from iommu.engine.declaration import Capability
 from iommu.engine.policy import CHOICES
 from iommu.engine.presets import PRESETS
 from iommu.registers import CAP
+from tests.engine.breaks import BREAKS
+from tools.house import picture
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -55,11 +57,28 @@ def policy() -> str:
     return _table(("field", "default", "what it says", "doubt or section", "public sources"), rows)
 
 
+def breaks() -> str:
+    """The entry rules that are broken on purpose, and what notices each."""
+    rows = (
+        (
+            one.rule,
+            (one.__doc__ or "").strip().splitlines()[0],
+            one.unit,
+            one.mode,
+            one.scenario and f"`{one.scenario}`",
+        )
+        for one in BREAKS.values()
+    )
+    return _table(("rule", "broken so", "unit tests", "oracle", "scenario"), rows)
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "capabilities": ("capabilities.md", capabilities),
     "not modelled": ("capabilities.md", not_modelled),
     "presets": ("capabilities.md", presets),
     "policy": ("engine.md", policy),
+    "house": ("architecture.md", picture),
+    "breaks": ("conformance.md", breaks),
 }
 """By its mark: the page a table is in, and what makes it."""
 

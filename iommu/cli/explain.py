@@ -47,7 +47,7 @@ def explain(what: What = None, snapshot: State = None, as_json: Json = False) ->
     text, is_log = _read(what) if what else ("", True)
     found = explain_text(text) if what or taken is None else group(taken.faults())
     if not found and not is_log:
-        raise MisuseError(f"{output.safe(text[:60])!r} is no fault reason, fault record or log line with a fault")
+        raise MisuseError(f"{output.safe(text[:60])!r} is not a fault reason, fault record or log line with a fault")
     if as_json:
         output.print_json([_to_dict(each, taken) for each in found])
         return

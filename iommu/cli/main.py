@@ -65,7 +65,7 @@ _root.__doc__ = "An executable model of Intel VT-d."
 def main() -> None:
     """The console script. Never returns: it exits with one of the statuses above."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a name or a character the locale has none for is no reason to fail
+        if isinstance(stream, TextIOWrapper):  # a name or a character the locale has none for is not a reason to fail
             stream.reconfigure(errors="backslashreplace")
     stdout = sys.stdout
     try:

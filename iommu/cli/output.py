@@ -18,7 +18,7 @@ class _Console(Console):
 
 
 def console() -> Console:
-    """For people: styles vanish where output is no terminal, and long lines stay whole there."""
+    """For people: styles vanish where output is not a terminal, and long lines stay whole there."""
     # COLUMNS=0 is a habit of tools that do not know the width; to rich it would mean that there is none.
     width = 80 if os.environ.get("COLUMNS") == "0" else None
     return _Console(highlight=False, soft_wrap=True, width=width)

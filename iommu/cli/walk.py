@@ -52,7 +52,7 @@ def walk(snapshot: Place, request: Requests = None, fields: Fields = False, as_j
 
 
 def outcome_in(snapshot: Snapshot, request: DmaRequest) -> Outcome:
-    """What becomes of a request in a snapshot: with no caches, so that what memory says is what counts."""
+    """The outcome of a request in a snapshot, with nothing cached: only memory counts."""
     return snapshot.unit().translate(request, trace=True)
 
 

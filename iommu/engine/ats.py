@@ -15,9 +15,9 @@ class Completion(Enum):
 
     DONE = auto()
     TIMED_OUT = auto()
-    """Not at all: the unit gives up after a time, FSTS.ITE."""
+    """It does not answer: the unit times out, FSTS.ITE."""
     WRONG = auto()
-    """With a completion too many, or a malformed one: FSTS.ICE."""
+    """It sends a completion that was not expected, or a malformed one: FSTS.ICE."""
 
 
 class DeviceInvalidation(NamedTuple):
@@ -62,7 +62,7 @@ class PageRequest(NamedTuple):
         return self.last and not (self.read or self.write)
 
     def check(self) -> PageRequest:
-        """Itself. Raises MisuseError when no device could send such a request."""
+        """Returns itself. Raises MisuseError when no device could send such a request."""
         if not isinstance(self.source_id, SourceId):
             raise MisuseError(f"source_id is a SourceId, not {self.source_id!r}")
         if not 0 <= self.address < 1 << 64:
@@ -91,7 +91,7 @@ class AtsDevice(Protocol):
     source_id: SourceId
 
     def invalidate(self, command: DeviceInvalidation) -> Completion:
-        """Drop translations, or fail to."""
+        """Drop the translations it has cached, or fail to."""
         ...
 
     def respond(self, response: PageResponse) -> None:

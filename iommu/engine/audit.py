@@ -10,13 +10,12 @@ A unit that is not audited has none of this in it: the classes below take the pl
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from iommu.engine.caches.caches import Caches, StructureCache
 from iommu.engine.caches.entries import FaultyEntry
 from iommu.engine.caches.tables import Table
-from iommu.engine.formats import EntryFormat, PagingFormat
+from iommu.engine.entry_format import EntryFormat, PagingFormat
 from iommu.engine.invalidation.selector import CacheName, Selector
 from iommu.engine.request import SourceId
 from iommu.engine.table_access import TableAccess
@@ -59,13 +58,28 @@ class StaleItem(NamedTuple):
         return f"{self.cache}, {self.tag}: stale since {entries} changed; owed: {self.owed}"
 
 
-class _Record(NamedTuple):
-    """What the ledger holds of one cached item. Tag and remedy are made when they are asked for, which is seldom."""
+class Describer(Protocol):
+    """What the ledger asks of a cache about an item, when it asks at all; by the arguments it was filled with."""
 
-    tag: Callable[[], str]
-    owed: Callable[[], Selector]
+    def tag(self, *arguments: Any) -> str:
+        """What the item is found by."""
+        ...
+
+    def owed(self, *arguments: Any) -> Selector:
+        """The invalidation that drops it."""
+        ...
+
+    def holds(self, *arguments: Any) -> bool:
+        """Whether it is still cached."""
+        ...
+
+
+class _Record(NamedTuple):
+    """What the ledger holds of one cached item."""
+
+    describer: Describer
+    arguments: tuple[Any, ...]
     sources: tuple[Source, ...]
-    still_there: Callable[[], bool]
 
 
 class Ledger:
@@ -99,7 +113,7 @@ class Ledger:
         self.seen.append(source)
 
     def written(self, source: Source) -> None:
-        """The unit itself has marked an entry: these are the bits it knows of from then on."""
+        """The unit has set bits of an entry itself: from then on it has these bits."""
         for sources in (self.reads, self.seen):
             sources[:] = [source if read.address == source.address else read for read in sources]
 
@@ -109,16 +123,10 @@ class Ledger:
         return reads
 
     def fill(
-        self,
-        cache: str,
-        key: Hashable,
-        tag: Callable[[], str],
-        owed: Callable[[], Selector],
-        sources: tuple[Source, ...],
-        still_there: Callable[[], bool],
+        self, cache: str, key: Hashable, describer: Describer, arguments: tuple[Any, ...], sources: tuple[Source, ...]
     ) -> None:
-        """An item has been cached."""
-        self._records[cache, key] = _Record(tag, owed, sources, still_there)
+        """An item has been cached; `arguments` are those that the describer knows it by."""
+        self._records[cache, key] = _Record(describer, arguments, sources)
 
     def sources(self, cache: str, key: Hashable) -> tuple[Source, ...]:
         """Where an item came from."""
@@ -145,7 +153,9 @@ class Ledger:
 
     def audit(self) -> list[StaleItem]:
         """Every item still cached that no longer matches memory."""
-        self._records = {key: record for key, record in self._records.items() if record.still_there()}
+        self._records = {
+            key: record for key, record in self._records.items() if record.describer.holds(*record.arguments)
+        }
         judged = (self._judge(cache, record) for (cache, _), record in self._records.items())
         return [stale for stale in judged if stale is not None]
 
@@ -155,7 +165,10 @@ class Ledger:
             now = self._now(source)
             if now != source.raw and (now is None or source.differs_from(now)):
                 changed.append((source, now))
-        return StaleItem(cache, record.tag(), tuple(changed), record.owed()) if changed else None
+        if not changed:
+            return None
+        describer, arguments = record.describer, record.arguments
+        return StaleItem(cache, describer.tag(*arguments), tuple(changed), describer.owed(*arguments))
 
     def _now(self, source: Source) -> int | None:
         try:
@@ -192,32 +205,35 @@ class Watched(NamedTuple):
     owed: Callable[..., Selector]
 
 
-def watch(cache: Any, watched: Watched, ledger: Ledger) -> None:
-    """Have a cache tell the ledger of everything that is cached and found.
+class _Watch:
+    """A cache that tells the ledger of everything that is cached and found.
 
     `cache.find(*arguments)` must find what `cache.fill(*arguments, item)` has cached.
     """
-    find, fill = cache.find, cache.fill
 
-    def found(*arguments: Any) -> Any:
-        item = find(*arguments)
+    def __init__(self, cache: Any, watched: Watched, ledger: Ledger) -> None:
+        self.tag, self.owed = watched.tag, watched.owed
+        self._watched, self._ledger = watched, ledger
+        self._find, self._fill = cache.find, cache.fill
+        cache.find, cache.fill = self.find, self.fill
+
+    def find(self, *arguments: Any) -> Any:
+        """See the cache."""
+        item = self._find(*arguments)
         if item is not None:
-            ledger.use(watched.name, watched.key(*arguments, item))
+            self._ledger.use(self._watched.name, self._watched.key(*arguments, item))
         return item
 
-    def filled(*arguments: Any) -> None:
-        fill(*arguments)
-        *where, item = arguments
-        ledger.fill(
-            watched.name,
-            watched.key(*arguments),
-            partial(watched.tag, *arguments),
-            partial(watched.owed, *arguments),
-            ledger.take_reads(),
-            lambda: find(*where) is item,
-        )
+    def fill(self, *arguments: Any) -> None:
+        """See the cache."""
+        self._fill(*arguments)
+        key, sources = self._watched.key(*arguments), self._ledger.take_reads()
+        self._ledger.fill(self._watched.name, key, self, arguments, sources)
 
-    cache.find, cache.fill = found, filled
+    def holds(self, *arguments: Any) -> bool:
+        """See Describer."""
+        *where, item = arguments
+        return self._find(*where) is item
 
 
 def _context_owed(source_id: int, context: Any) -> Selector:
@@ -280,11 +296,11 @@ def audited_caches(capacity: int, ledger: Ledger) -> Caches:
         _Structures(capacity, ledger, "first-stage structure cache"),
         _Structures(capacity, ledger, "second-stage structure cache"),
     )
-    watch(caches.contexts, CONTEXTS, ledger)
-    watch(caches.scalable_contexts, SCALABLE_CONTEXTS, ledger)
-    watch(caches.pasids, PASIDS, ledger)
-    watch(caches.iotlb, TRANSLATIONS, ledger)
-    watch(caches.interrupts, INTERRUPTS, ledger)
+    _Watch(caches.contexts, CONTEXTS, ledger)
+    _Watch(caches.scalable_contexts, SCALABLE_CONTEXTS, ledger)
+    _Watch(caches.pasids, PASIDS, ledger)
+    _Watch(caches.iotlb, TRANSLATIONS, ledger)
+    _Watch(caches.interrupts, INTERRUPTS, ledger)
     return caches
 
 
@@ -301,7 +317,7 @@ class _Structures(StructureCache):
         self._first_read = len(self._ledger.reads)
         known = super().find(domain_id, pasid, address, levels)
         if known is not None:
-            key = domain_id, pasid, known[0], address >> 12 + 9 * known[0]
+            key = self._key(domain_id, pasid, address, known[0])
             self._ledger.use(self._name, key)
             self._ledger.reads.extend(self._ledger.sources(self._name, key))
         return known
@@ -309,16 +325,23 @@ class _Structures(StructureCache):
     def fill(self, domain_id: int, pasid: int | None, address: int, level: int, table: Table) -> None:
         """See StructureCache. The last read is the entry below, which had to be readable for this to be cached."""
         super().fill(domain_id, pasid, address, level, table)
-        shift = 12 + 9 * level
-        tables = self._tags[domain_id, pasid]
-        self._ledger.fill(
-            self._name,
-            (domain_id, pasid, level, address >> shift),
-            lambda: f"{_stage_tag(domain_id, pasid, address >> shift << shift)}, level {level}",
-            lambda: Selector.translations(domain_id, pasid, addresses=_around(address, 1 << shift)),
-            tuple(self._ledger.reads[self._first_read : -1]),
-            lambda: tables[level].get(address >> shift) is table,
-        )
+        key, arguments = self._key(domain_id, pasid, address, level), (domain_id, pasid, address, level, table)
+        self._ledger.fill(self._name, key, self, arguments, tuple(self._ledger.reads[self._first_read : -1]))
+
+    def _key(self, domain_id: int, pasid: int | None, address: int, level: int) -> tuple[int, int | None, int, int]:
+        return domain_id, pasid, level, address >> 12 + 9 * level
+
+    def tag(self, domain_id: int, pasid: int | None, address: int, level: int, _table: Table) -> str:
+        """See Describer."""
+        return f"{_stage_tag(domain_id, pasid, address & -(4096 << 9 * level))}, level {level}"
+
+    def owed(self, domain_id: int, pasid: int | None, address: int, level: int, _table: Table) -> Selector:
+        """See Describer."""
+        return Selector.translations(domain_id, pasid, addresses=_around(address, 4096 << 9 * level))
+
+    def holds(self, domain_id: int, pasid: int | None, address: int, level: int, table: Table) -> bool:
+        """See Describer."""
+        return self._tags[domain_id, pasid][level].get(address >> 12 + 9 * level) is table
 
 
 def _around(address: int, size: int) -> range:

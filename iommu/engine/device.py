@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 from iommu.engine.ats import Completion, DeviceInvalidation, PageRequest, PageResponse
@@ -24,12 +23,12 @@ class DeviceTranslation(NamedTuple):
     privileged: bool
 
     def permits(self, access: Access) -> bool:
-        """Whether the device may use it so."""
+        """Whether the device may use it for this access."""
         return (self.readable or not access & Access.READ) and (self.writable or not access & Access.WRITE)
 
 
 class Device:
-    """A requester that is attached to a unit. What it has cached is used until it is told to drop it.
+    """A requester that is attached to a unit. It uses what it has cached until an invalidation drops it.
 
     On an audited unit its translations are audited, too.
 
@@ -79,7 +78,7 @@ class Device:
     def dma(
         self, address: int, access: Access, length: int = 1, *, pasid: int | None = None, privileged: bool = False
     ) -> Outcome:
-        """One memory request: translated, by what is cached or asked for now, or as it is without ATS."""
+        """One memory request: with ATS it is translated first, from the cache or by a translation request."""
         plain = DmaRequest(self.source_id, address, access, length, pasid, privileged)
         if not self.uses_ats:
             return self.unit.translate(plain)
@@ -107,7 +106,7 @@ class Device:
     def ask(
         self, address: int, access: Access, *, pasid: int | None = None, privileged: bool = False
     ) -> DeviceTranslation | None:
-        """Send a translation request and keep its answer, if it grants what it is for."""
+        """Send a translation request, and cache the answer if it grants the access."""
         kind = AddressType.TRANSLATION_REQUEST
         request = DmaRequest(self.source_id, address, access, 1, pasid, privileged, kind)
         answer = self.unit.translate(request)
@@ -127,17 +126,27 @@ class Device:
         """In an audited unit, where the translation came from: all that the unit's answer rested on."""
         ledger = self.unit.ledger
         if ledger is not None:
-            pages, pasid = found.addresses, found.pasid
-            within = "" if pasid is None else f" in PASID {pasid:#x}"
-            owed = Selector(cache=CacheName.DEVICE_TLB, source_id=self.source_id, addresses=pages, pasid=pasid)
-            tag, there = f"{pages.start:#x}{within}", partial(self._holds, found)
-            ledger.fill(self._cache, found, lambda: tag, lambda: owed, tuple(ledger.seen), there)
+            ledger.fill(self._cache, found, self, (found,), tuple(ledger.seen))
 
-    def _holds(self, found: DeviceTranslation) -> bool:
+    # What the ledger of an audited unit asks (iommu.engine.audit.Describer).
+
+    def tag(self, found: DeviceTranslation) -> str:
+        """What a cached translation is found by."""
+        within = "" if found.pasid is None else f" in PASID {found.pasid:#x}"
+        return f"{found.addresses.start:#x}{within}"
+
+    def owed(self, found: DeviceTranslation) -> Selector:
+        """The invalidation that drops it."""
+        return Selector(
+            cache=CacheName.DEVICE_TLB, source_id=self.source_id, addresses=found.addresses, pasid=found.pasid
+        )
+
+    def holds(self, found: DeviceTranslation) -> bool:
+        """Whether it is still cached."""
         return any(known is found for known in self.tlb)
 
     def invalidate(self, command: DeviceInvalidation) -> Completion:
-        """The unit says what to drop (spec 6.5.2.5, 6.5.2.6)."""
+        """Drop what the unit names (spec 6.5.2.5, 6.5.2.6)."""
         if self.completion is not Completion.TIMED_OUT:
             self.tlb = [known for known in self.tlb if not self.covers(command, known)]
         return self.completion

@@ -27,12 +27,12 @@ class Policy:
         "further down is not seen",
         doubt="D-4",
     )
-    depth_before_type: bool = choice(
+    levels_before_type: bool = choice(
         "a legacy context entry whose levels the unit does not walk is reported (0x03) before a type that does not "
         "take the request (0x0D)",
         doubt="D-1",
     )
-    pass_through_by_deepest: bool = choice(
+    pass_through_needs_most_levels: bool = choice(
         "in legacy mode, a pass-through context entry must name the largest number of levels that the unit walks, or "
         "is reported as LGN.1 (0x04)",
         doubt="D-2",
@@ -60,7 +60,7 @@ class Policy:
     privileged_needs_supervisor: bool = choice(
         "a privileged request on a unit without ECAP.SRS is blocked (SPT.6, 0x5D), not served as a user's",
         doubt="D-33",
-        sources="Linux: SRE is reserved there; no public source says what becomes of the request",
+        sources="Linux: SRE is reserved there; no public source says what happens to the request",
     )
     snooped_by_coherency: bool = choice("without ECAP.SMPWCS, ECAP.C says whether a walk is snooped", doubt="D-27")
     protect_remapped: bool = choice(

@@ -82,7 +82,7 @@ class FaultReason(IntEnum):
     IR_26 = 0x26, "source-id validation failed", _Q
     IR_27 = 0x27, "posted-interrupt descriptor could not be read", _Q
     IR_28 = 0x28, "reserved field set in the posted-interrupt descriptor", _Q
-    IR_29 = 0x29, "request in the interrupt range that is no interrupt message"
+    IR_29 = 0x29, "request in the interrupt range that is not an interrupt message"
 
     # Root table address.
     RTA_1 = 0x30, "translation table mode not supported"

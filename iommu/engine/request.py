@@ -1,4 +1,4 @@
-"""What a device asks for, and what becomes of it."""
+"""Memory requests of devices, and their outcomes."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class Grant(NamedTuple):
 
 @dataclass(slots=True, unsafe_hash=True)
 class Outcome:
-    """What became of a request.
+    """The outcome of a request.
 
     Attributes:
         host_address: where it went; None when it was blocked or is not DMA at all.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iommu.engine.formats import EntryFormat
+from iommu.engine.entry_format import EntryFormat
 from iommu.memory import Memory
 
 

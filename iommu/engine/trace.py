@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from iommu.engine.caches.entries import FaultyEntry
 from iommu.engine.caches.tables import FirstStageRoot
-from iommu.engine.formats import EntryFormat, PagingFormat
+from iommu.engine.entry_format import EntryFormat, PagingFormat
 from iommu.engine.reasons import FaultReason
 from iommu.engine.request import DmaRequest, Outcome, in_interrupt_range
 from iommu.engine.table_access import TableAccess

@@ -115,11 +115,11 @@ class RemappingUnit:
         self.translation = self.Translation(
             capabilities, policy, legacy, scalable, self.faults, protected, self.interrupts
         )
-        fast = self.ledger is None and self._is_by_the_book()
+        fast = self.ledger is None and self._is_stock()
         self._translate = FastPath(self.translation, caches, access).translate if fast else self.translation.translate
 
-    def _is_by_the_book(self) -> bool:
-        """Whether requests go through the specification's own parts, where none wants to see every request."""
+    def _is_stock(self) -> bool:
+        """Whether all parts that requests go through are the specification's own: others may want every request."""
         stock = SecondStage, FirstStage, LegacyMode, ScalableMode, Translation
         return stock == (self.SecondStage, self.FirstStage, self.LegacyMode, self.ScalableMode, self.Translation)
 
@@ -183,7 +183,7 @@ class RemappingUnit:
     def remap_interrupt(self, request: InterruptRequest) -> InterruptOutcome:
         """Take one interrupt request through the unit; a fault is recorded on the way.
 
-        Raises MisuseError for what is no interrupt request.
+        Raises MisuseError for what is not an interrupt request.
         """
         if self.ledger is not None:
             self.ledger.begin()

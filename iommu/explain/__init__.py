@@ -53,7 +53,7 @@ def explain(text: str) -> list[Explanation]:
             record of 128 bits in hexadecimal, or in two words of 64, low first; or lines of a kernel's log.
 
     Raises:
-        MisuseError: a code, a name or a record that cannot be one. A log without faults is no error.
+        MisuseError: a code, a name or a record that cannot be one. A log without faults is not an error.
     """
     single = _single(text.strip())
     return group([single] if single is not None else _records(text) + list(linux.faults(text.splitlines())))
@@ -91,12 +91,12 @@ def _single(text: str) -> FaultReport | None:
     if _CODE.match(text):
         code = int(text, 16 if text[:2].lower() == "0x" else 10)
         if code > 0xFF:
-            raise MisuseError(f"{text} is no fault reason: they go up to 255, 0xff")
+            raise MisuseError(f"{text} is not a fault reason: they go up to 255, 0xff")
         return FaultReport(code, origin=text)
     if _NAME.match(text):
         name = text.upper().replace(".", "_")
         if name not in FaultReason.__members__:
-            raise MisuseError(f"{text} is no fault condition; there are {_like(name)}")
+            raise MisuseError(f"{text} is not a fault condition; there are {_like(name)}")
         return FaultReport(FaultReason[name], origin=text)
     if found := _RECORD.match(text):
         return from_record(int(found[1], 16))

@@ -207,8 +207,8 @@ ADVICE: dict[R, Advice] = {
         ("the descriptor was freed or reused: 64 bytes, aligned to 64", "PDA points to something else"),
     ),
     R.IR_29: Advice(
-        "A request in the interrupt range that is no interrupt message.",
-        ("a read of 0xFEExxxxx, or a write that is no aligned DWORD: a stray DMA address, seldom a broken device",),
+        "A request in the interrupt range that is not an interrupt message.",
+        ("a read of 0xFEExxxxx, or a write that is not one DWORD: a stray DMA address, rarely a broken device",),
     ),
     R.RTA_1: Advice(
         "RTADDR.TTM names a mode this unit does not have.",
@@ -226,7 +226,7 @@ ADVICE: dict[R, Advice] = {
     R.SRT_2: Advice(
         "The device's half bus has no context table: devices 0-15 and 16-31 have one each.",
         (
-            "the upper half (devices 16 to 31) was forgotten",
+            "the upper half (devices 16 to 31) was never set",
             "the bus number: renumbered bridges, hot-plugged and virtual functions are on other buses",
             _ALIAS,
             _WRONG_UNIT,
@@ -420,6 +420,6 @@ ADVICE: dict[R, Advice] = {
     ),
     R.SGN_8: Advice(
         "The translation leads to the interrupt address range.",
-        (_OUTPUT_FEE, "a request with a PASID to 0xFEExxxxx in pass-through is no interrupt, and is blocked"),
+        (_OUTPUT_FEE, "a request with a PASID to 0xFEExxxxx in pass-through is not an interrupt, and is blocked"),
     ),
 }

@@ -39,7 +39,7 @@ _NO_PASID = 0xFFFFFFFF
 
 
 def faults(lines: Iterable[str]) -> Iterator[FaultReport]:
-    """The faults that a log reports, in its order. What is no fault, or has lost its reason, is passed over."""
+    """The faults that a log reports, in its order. What is not a fault, or has lost its reason, is passed over."""
     waiting: tuple[re.Match[str], str] | None = None
     for line in lines:
         request = _REQUEST.search(line)

@@ -48,7 +48,7 @@ class FaultReport:
 def from_record(raw: int) -> FaultReport:
     """A fault recording register (spec 11.4.7.6). Raises MisuseError for one that holds no fault."""
     if raw < 0 or raw >> FRCD.bits:
-        raise MisuseError(f"{raw:#x} is no fault record of {FRCD.bits} bits")
+        raise MisuseError(f"{raw:#x} is not a fault record of {FRCD.bits} bits")
     record = FRCD(raw)
     if not record.F:
         raise MisuseError(f"record {raw:#034x} holds no fault: F, bit 127, is 0")

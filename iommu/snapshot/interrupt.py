@@ -1,4 +1,4 @@
-"""An interrupt in a snapshot: the remapping entry it uses, and what becomes of it."""
+"""An interrupt in a snapshot: the remapping entry it uses, and its outcome."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RemappedIn(NamedTuple):
 
 
 def remap_in(snapshot: Snapshot, source_id: SourceId, index: int) -> RemappedIn:
-    """What becomes of an interrupt of `source_id` with this index, 16 bits, by the tables as they stand."""
+    """The outcome of an interrupt of `source_id` with this index, 16 bits, by the tables in memory."""
     address = IRTA.IRTA.get(snapshot.register(IRTA.offset, 8)) + 16 * index
     try:
         raw = int.from_bytes(snapshot.memory.read(address, 16), "little")

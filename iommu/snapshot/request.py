@@ -28,7 +28,9 @@ def parse_request(text: str) -> DmaRequest:
     words = text.split()
     device = _DEVICE.match(words[0]) if len(words) >= 3 else None
     if device is None or words[1].lower() not in _ACCESS:
-        raise MisuseError(f'{text!r} is no request like "00:04.0 write 0x5000": device, read|write|atomic, address')
+        raise MisuseError(
+            f'{text!r} is not a request like "00:04.0 write 0x5000": device, read|write|atomic, address'
+        )
     bus, slot, function = (int(number, 16) for number in device.groups())
     options: dict[str, Any] = {}
     rest = iter(words[3:])
@@ -52,7 +54,7 @@ def number_of(text: str, what: str) -> int:
     try:
         return int(text, 0)
     except ValueError:
-        raise MisuseError(f"{what} {text!r} is no number") from None
+        raise MisuseError(f"{what} {text!r} is not a number") from None
 
 
 def show_request(request: DmaRequest) -> str:

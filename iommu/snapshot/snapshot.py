@@ -85,7 +85,7 @@ def load(path: Path | str) -> Snapshot:
     registers = bytes(_needed(files, "registers.bin"))
     if len(registers) < RTADDR.offset + 8:
         raise FormatError(
-            f"{len(registers)} bytes are no register window", offset=0, where="registers.bin", field="size"
+            f"no register window has {len(registers)} bytes", offset=0, where="registers.bin", field="size"
         )
     if "memory.elf" in files:
         memory = from_elf(files["memory.elf"])
@@ -105,7 +105,7 @@ def _from_directory(path: Path) -> dict[str, memoryview]:
             with place.open("rb") as file:
                 files[name] = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
     if not files and not path.is_dir():
-        raise MisuseError(f"{path}: there is no snapshot here")
+        raise MisuseError(f"{path}: there is not a snapshot here")
     return files
 
 
@@ -114,7 +114,7 @@ def _from_zip(path: Path) -> dict[str, memoryview]:
         with zipfile.ZipFile(path) as archive:
             return {Path(name).name: memoryview(bytearray(archive.read(name))) for name in archive.namelist()}
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise MisuseError(f"{path} is no snapshot: neither a directory nor a zip file that can be read") from error
+        raise MisuseError(f"{path} is not a snapshot: neither a directory nor a zip file that can be read") from error
 
 
 def _needed(files: dict[str, memoryview], name: str) -> memoryview:
@@ -141,5 +141,5 @@ def _number(settings: dict[str, Any], name: str, missing: int) -> int:
     except ValueError:
         number = None
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 1 << 64:
-        raise FormatError(f"{value!r} is no number of 64 bits", offset=0, where="unit.json", field=name)
+        raise FormatError(f"{value!r} is not a number of 64 bits", offset=0, where="unit.json", field=name)
     return number

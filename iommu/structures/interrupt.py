@@ -22,7 +22,7 @@ class SourceValidation(IntEnum):
     NONE = 0
     """Anybody's."""
     SOURCE_ID = 1
-    """Those of SID, but for the bits that SQ leaves out."""
+    """Those of SID, except for the bits that SQ leaves out."""
     BUS = 2
     """Those from buses SID 15:8 to SID 7:0, both included."""
 

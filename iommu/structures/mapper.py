@@ -64,7 +64,7 @@ class Mapper:
     Args:
         memory: where the tables are.
         allocate: gives the address of a free 4 KiB page for each new table; a PageAllocator, or anything callable.
-        levels: depth of the tables.
+        levels: of the tables.
         page_sizes: the page sizes in bytes that `map` may choose from; 4 KiB, 2 MiB, 1 GiB.
         root: a top table that is there already; by default a new, empty one.
         release: takes back tables that `unmap` leaves empty, e.g. `allocator.free`. Without it, empty tables stay

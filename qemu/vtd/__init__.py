@@ -1,6 +1,6 @@
-"""Everything of vtdlab that needs a QEMU: machines, DMA sources, platforms, the conformance catalogue, quirks.
+"""Everything in vtdlab that needs QEMU: machines, DMA sources, platforms, the conformance catalogue, quirks.
 
-There is no `qemu/__init__.py`: `qemu` is a namespace package that belongs to nobody, with `qemu.qmp` in it too.
+There is no `qemu/__init__.py`: `qemu` is a namespace package, shared with `qemu.qmp`.
 """
 
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Machine", "ModelPlatform", "Platform", "QemuPlatform", "find_qemu", "preset"]
 
-if not TYPE_CHECKING:  # a type checker must not take any name for a public one
+if not TYPE_CHECKING:  # hidden from type checkers, which would otherwise accept any name
     __getattr__ = attributes(
         "qemu.vtd",
         {

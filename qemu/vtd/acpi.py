@@ -1,4 +1,4 @@
-"""The ACPI tables QEMU hands to firmware, fetched as firmware would: through fw_cfg, with nothing running."""
+"""The ACPI tables QEMU provides to firmware, read through fw_cfg as firmware would, with no guest code running."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qemu.vtd.qtest import Qtest
 
 TABLES = "etc/acpi/tables"
 
-# fw_cfg is big-endian, its ports included: https://www.qemu.org/docs/master/specs/fw_cfg.html
+# fw_cfg is big-endian, including its DMA ports: https://www.qemu.org/docs/master/specs/fw_cfg.html
 _DMA_HIGH = 0x514
 _DMA_LOW = 0x518
 _READ = 1 << 1
@@ -21,15 +21,15 @@ _DIRECTORY_KEY = 0x19
 _DIRECTORY_ENTRY = struct.Struct(">IHH56s")
 _COUNT = struct.Struct(">I")
 
-# Low memory that is RAM on every PC; what is borrowed there is given back.
-_BORROWED = 0x10000
+# Low memory that is RAM on every PC. It is used as a DMA buffer; its contents are saved and restored.
+_BUFFER = 0x10000
 _CHUNK = 0x40000
 
 _HEADER_SIZE = 36
 
 
 class FirmwareConfig:
-    """The files QEMU offers to firmware. Reading one borrows low RAM and gives it back as it was."""
+    """The fw_cfg files QEMU offers to firmware. Reading one uses some low RAM as a buffer and restores it."""
 
     def __init__(self, qtest: Qtest, memory: FlatMemory) -> None:
         self._qtest, self._memory = qtest, memory
@@ -44,7 +44,7 @@ class FirmwareConfig:
         }
 
     def read(self, name: str) -> bytes:
-        """The content of a file. Raises DeviceError when there is none of that name."""
+        """The content of a file. Raises DeviceError when no file has that name."""
         files = self.files()
         if name not in files:
             raise DeviceError(f"QEMU offers no {name} to firmware")
@@ -53,31 +53,31 @@ class FirmwareConfig:
     def _read(self, key: int, length: int) -> bytes:
         data = bytearray()
         while len(data) < length:
-            # Only the first transfer selects: selecting starts the file over.
+            # Select in the first transfer only: selecting resets the read offset.
             select = 0 if data else key << 16 | _SELECT
             data += self._transfer(select | _READ, min(_CHUNK, length - len(data)))
         return bytes(data)
 
     def _transfer(self, control: int, length: int) -> bytes:
-        before = self._memory.read(_BORROWED, _CONTROL.size + length)
-        buffer = _BORROWED + _CONTROL.size
-        self._memory.write(_BORROWED, _CONTROL.pack(control, length, buffer))
+        before = self._memory.read(_BUFFER, _CONTROL.size + length)
+        data = _BUFFER + _CONTROL.size
+        self._memory.write(_BUFFER, _CONTROL.pack(control, length, data))
         try:
             with self._qtest.pipeline() as pipeline:
                 pipeline.port_out(_DMA_HIGH, 0, 4)
-                pipeline.port_out(_DMA_LOW, int.from_bytes(_BORROWED.to_bytes(4, "big"), "little"), 4)
-            left, _, _ = _CONTROL.unpack(self._memory.read(_BORROWED, _CONTROL.size))
+                pipeline.port_out(_DMA_LOW, int.from_bytes(_BUFFER.to_bytes(4, "big"), "little"), 4)
+            left, _, _ = _CONTROL.unpack(self._memory.read(_BUFFER, _CONTROL.size))
             if left:
-                raise DeviceError(f"fw_cfg answered {left:#x} to a transfer of {length} bytes")
-            return self._memory.read(buffer, length)
+                raise DeviceError(f"fw_cfg left control word {left:#x} after a transfer of {length} bytes")
+            return self._memory.read(data, length)
         finally:
-            self._memory.write(_BORROWED, before)
+            self._memory.write(_BUFFER, before)
 
 
 def split(data: bytes) -> dict[str, list[bytes]]:
-    """The tables in a concatenation of them, in order, by signature.
+    """Split concatenated tables; returns them in order, by signature.
 
-    Raises FormatError when one is cut short.
+    Raises FormatError when a table is truncated.
     """
     tables: dict[str, list[bytes]] = {}
     offset = 0
@@ -85,7 +85,7 @@ def split(data: bytes) -> dict[str, list[bytes]]:
     while offset < len(data) and data[offset]:
         signature = data[offset : offset + 4].decode("latin-1")
         length = int.from_bytes(data[offset + 4 : offset + 8], "little")
-        # The FACS alone has a header of its own kind, but its length stands where all lengths do.
+        # The FACS has a header of its own, but its length field is at the usual offset.
         if length < _HEADER_SIZE or offset + length > len(data):
             raise FormatError("a table cut short", offset=offset, where=signature, field="length", value=length)
         tables.setdefault(signature, []).append(data[offset : offset + length])
@@ -96,13 +96,13 @@ def split(data: bytes) -> dict[str, list[bytes]]:
 def tables(qtest: Qtest, memory: FlatMemory) -> dict[str, list[bytes]]:
     """Every ACPI table QEMU built, by signature.
 
-    Addresses and checksums in them are still blank: filling them in is the firmware's work.
+    Addresses and checksums are still zero: firmware fills them in.
     """
     return split(FirmwareConfig(qtest, memory).read(TABLES))
 
 
 def dmar(qtest: Qtest, memory: FlatMemory) -> bytes:
-    """The DMAR table QEMU built, its checksum blank. Raises DeviceError when the machine has no remapping unit."""
+    """The DMAR table QEMU built, its checksum still zero. Raises DeviceError when there is no remapping unit."""
     found = tables(qtest, memory).get("DMAR")
     if not found:
         raise DeviceError("QEMU built no DMAR table: the machine has no remapping unit")

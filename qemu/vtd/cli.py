@@ -9,15 +9,15 @@ import typer
 
 Qemu = Annotated[
     list[str] | None,
-    typer.Option("--qemu", metavar="PATH", help="The QEMU to run; may be repeated. Else VTD_QEMU, else from PATH."),
+    typer.Option("--qemu", metavar="PATH", help="QEMU to run; may be repeated. Default: $VTD_QEMU, then PATH."),
 ]
 Only = Annotated[str, typer.Option("--only", metavar="PATTERN", help="Scenarios whose id contains or matches it.")]
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
-Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML too.", dir_okay=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.", dir_okay=False)]
 
 
 def register(app: typer.Typer) -> None:
-    """Add this part's commands to `vtd`."""
+    """Add the commands of this package to `vtd`."""
     app.command()(conform)
     app.command()(quirks)
 
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 def conform(qemu: Qemu = None, only: Only = "*", as_json: Json = False, junit: Junit = None) -> None:
     """Check the model and a QEMU against the specification, scenario by scenario.
 
-    Exit status 0 when nothing differs unexplained, 1 when something does, 2 when it could not be run.
+    Exit status 0 when every difference is explained, 1 when one is not, 2 when the run failed.
     """
     from iommu.cli.output import console, print_json
     from iommu.errors import MisuseError
@@ -37,7 +37,7 @@ def conform(qemu: Qemu = None, only: Only = "*", as_json: Json = False, junit: J
     if not scenarios:
         raise MisuseError(f"no scenario's id contains or matches {only!r}")
     if junit is not None and not junit.absolute().parent.is_dir():
-        raise MisuseError(f"--junit {junit}: there is no directory {junit.absolute().parent}")
+        raise MisuseError(f"--junit {junit}: no such directory: {junit.absolute().parent}")
     reports = []
     wanted: list[str | None] = [*qemu] if qemu else [None]
     for each in wanted:
@@ -83,7 +83,7 @@ def quirks(as_json: Json = False) -> None:
 
 
 def _write_whole(file: Path, data: bytes) -> None:
-    """Write a file so that it is never there by half: under another name first."""
+    """Write a file atomically: under a temporary name, then renamed."""
     from iommu.errors import VtdError
 
     part = file.with_name(f".{file.name}.part")

@@ -1,4 +1,4 @@
-"""A tiny VT-d driver, written once against `Platform`: what every operating system's driver has to do."""
+"""A minimal VT-d driver for any `Platform`. It does what every operating system's driver has to do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qemu.vtd.platform import Platform
 
 # One-shot commands: they are not part of the state that GCMD carries from one write to the next (spec 11.4.4.1).
 _ONE_SHOT = GCMD.make(SRTP=1, WBF=1, SIRTP=1)
-# Commands complete at once on every platform here; a unit that needs more polls than this has hung.
+# Commands complete immediately on every platform here; a unit that needs more polls than this has hung.
 _POLLS = 1000
 
 
@@ -62,13 +62,13 @@ class Driver:
         self._command(0, GSTS.TES.mask, 0, drop=GCMD.TE.mask)
 
     def _command(self, command: int, mask: int, wanted: int, *, drop: int = 0) -> None:
-        """GCMD: the present state, less one-shot bits, with one change; then wait for GSTS."""
+        """Write GCMD: the current state without one-shot bits, with one change. Then wait for GSTS."""
         state = self.platform.read_register(GSTS.offset, 4) & ~_ONE_SHOT & ~drop
         self.platform.write_register(GCMD.offset, state | command, 4)
         for _ in range(_POLLS):
             if self.platform.read_register(GSTS.offset, 4) & mask == wanted:
                 return
-        raise VtdError(f"{self.platform.name}: GSTS never showed {wanted:#x} in {mask:#x} after GCMD {command:#x}")
+        raise VtdError(f"{self.platform.name}: GSTS & {mask:#x} did not become {wanted:#x} after GCMD {command:#x}")
 
     def invalidate_contexts(
         self, granularity: Granularity = Granularity.GLOBAL, *, domain_id: int = 0, source_id: int = 0, mask: int = 0
@@ -90,7 +90,7 @@ class Driver:
         return Granularity(IOTLB.IAIG.get(self._wait(base + 8, IOTLB.IVT.mask)))
 
     def invalidate_everything(self) -> None:
-        """Context cache first, then IOTLB: the other order could refill the IOTLB from stale contexts."""
+        """Invalidate the context cache, then the IOTLB: in the other order, stale contexts could refill the IOTLB."""
         self.invalidate_contexts()
         self.invalidate_translations()
 
@@ -102,11 +102,11 @@ class Driver:
         raise VtdError(f"{self.platform.name}: register {offset:#x} stayed busy")
 
     def status(self) -> int:
-        """FSTS."""
+        """The value of FSTS."""
         return self.platform.read_register(FSTS.offset, 4)
 
     def faults(self) -> list[RecordedFault]:
-        """The pending fault records, oldest first: from FSTS.FRI on, round the ring."""
+        """The pending fault records, oldest first: starting at FSTS.FRI and wrapping around."""
         if not FSTS.PPF.get(self.status()):
             return []
         count, first = self.capabilities.fault_records, FSTS.FRI.get(self.status())
@@ -119,15 +119,15 @@ class Driver:
 
     def _record_offset(self, index: int) -> int:
         if not 0 <= index < self.capabilities.fault_records:
-            raise MisuseError(f"there is no fault recording register {index}")
+            raise MisuseError(f"no fault recording register {index}")
         return self.capabilities.fault_record_offset + 16 * index
 
     def clear_faults(self) -> None:
-        """Clear every F, then the overflow: in the other order a fault could be lost unseen (spec 7.2.1)."""
+        """Clear every F, then PFO: in the other order a fault could be lost without PFO being set (spec 7.2.1)."""
         for index in range(self.capabilities.fault_records):
             self.clear_record(index)
         self.platform.write_register(FSTS.offset, FSTS.PFO.mask, 4)
 
     def clear_record(self, index: int) -> None:
-        """Clear one record's F with a 32-bit write of its top quarter."""
+        """Clear one record's F with a 32-bit write to the last quarter of the record."""
         self.platform.write_register(self._record_offset(index) + 12, FRCD.F.mask >> 96, 4)

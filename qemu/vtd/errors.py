@@ -1,15 +1,15 @@
-"""What can go wrong with a QEMU.
+"""Errors of a QEMU process, its connections and its devices.
 
-    QemuError(VtdError)         everything below; one readable line, for people
-    ├── QemuNotFound            there is no QEMU where one was looked for
-    ├── QemuUnsuitable          there is a program, but it is no QEMU, too old, or lacks what is asked of it
-    ├── QemuDied                the process ended by itself
-    ├── QemuTimeout             the process did not answer in time; it has been ended
+    QemuError(VtdError)         root of the others; the message is one readable line
+    ├── QemuNotFound            no QEMU was found
+    ├── QemuUnsuitable          the program is not a QEMU, is too old, or lacks a required feature
+    ├── QemuDied                the process exited unexpectedly
+    ├── QemuTimeout             the process did not answer in time and was killed
     ├── QmpError                QEMU refused a QMP command
-    ├── QtestError              QEMU refused a qtest command, or a conversation broke off
-    └── DeviceError             an emulated device did not do what its registers promise
+    ├── QtestError              QEMU refused a qtest command, or an exchange was interrupted
+    └── DeviceError             an emulated device is missing or did not behave as documented
 
-After QemuDied and QemuTimeout no process is left. After the others the machine goes on working.
+After QemuDied and QemuTimeout no process is left. After the others the machine can still be used.
 """
 
 from collections.abc import Sequence
@@ -18,22 +18,22 @@ from iommu.errors import VtdError
 
 
 class QemuError(VtdError):
-    """Root of every error that has to do with a QEMU."""
+    """Root of every error that involves a QEMU."""
 
 
 class QemuNotFound(QemuError):
-    """There is no program to run; the message says how to get one."""
+    """No QEMU program was found; the message says how to get one."""
 
 
 class QemuUnsuitable(QemuError):
-    """The program found cannot serve: it is no QEMU, it is too old, or it has no such device or property."""
+    """The program is not a QEMU, is too old, or lacks a required device or property."""
 
 
 class _ProcessError(QemuError):
-    """A process that is gone, and its last words.
+    """A process that has ended, and the end of its output.
 
     Attributes:
-        stderr: the last lines the process wrote, oldest first; empty when it wrote none.
+        stderr: the last lines the process wrote, oldest first; empty when it wrote nothing.
     """
 
     def __init__(self, message: str, stderr: Sequence[str] = ()) -> None:
@@ -42,10 +42,10 @@ class _ProcessError(QemuError):
 
 
 class QemuDied(_ProcessError):
-    """The process ended by itself.
+    """The process exited unexpectedly.
 
     Attributes:
-        status: its exit status; negative for the signal that ended it, None when that is not known.
+        status: its exit status; -N when signal N killed it, None when unknown.
     """
 
     def __init__(self, status: int | None, stderr: Sequence[str] = ()) -> None:
@@ -55,11 +55,11 @@ class QemuDied(_ProcessError):
 
 
 class QemuTimeout(_ProcessError):
-    """The process did not do something in time, and was ended for it.
+    """The process did not answer in time and was killed.
 
     Attributes:
         waited_for: what it did not do.
-        seconds: how long it had.
+        seconds: the time limit.
     """
 
     def __init__(self, waited_for: str, seconds: float, stderr: Sequence[str] = ()) -> None:
@@ -91,10 +91,10 @@ class QtestError(QemuError):
     """
 
     def __init__(self, command: str, answer: str) -> None:
-        super().__init__(f"qtest {command!r} was answered {answer!r}")
+        super().__init__(f"qtest {command!r} failed: {answer!r}")
         self.command = command
         self.answer = answer
 
 
 class DeviceError(QemuError):
-    """An emulated device is missing, or did not do what its registers promise."""
+    """An emulated device is missing, or did not behave as documented."""

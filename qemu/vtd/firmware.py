@@ -1,4 +1,4 @@
-"""What the emulated processor runs instead of a BIOS: nothing."""
+"""A firmware image that halts the processor, used instead of a BIOS."""
 
 from iommu.errors import MisuseError
 
@@ -12,7 +12,7 @@ _BACK_TO_HLT = b"\xeb\xfd"
 
 
 def halting() -> bytes:
-    """An image whose reset vector turns interrupts off and halts, for machines that are driven from outside."""
+    """An image that disables interrupts and halts at the reset vector, for machines that are driven from outside."""
     return image(_CLI + _HLT + _BACK_TO_HLT)
 
 

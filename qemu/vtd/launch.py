@@ -13,7 +13,7 @@ from qemu.vtd.probe import Build
 
 MIB = 1 << 20
 
-# No timer that ticks by itself: each tick would cost time whenever the clock skips what is idle.
+# No periodic timers: when the clock skips idle time, each tick would cost processor time.
 _MACHINE = "q35,memory-backend=ram,pit=off,hpet=off,sata=off,smbus=off,vmport=off"
 _QUIET = ["-nodefaults", "-no-user-config", "-display", "none", "-serial", "none"]
 
@@ -28,11 +28,11 @@ class DeviceSpec(Protocol):
 
 @dataclass(frozen=True)
 class Inherited:
-    """The file descriptors a machine is started with.
+    """The file descriptors QEMU inherits.
 
     Attributes:
-        ram: the guest's memory.
-        bios: its firmware.
+        ram: guest memory.
+        bios: the firmware image.
         qtest: QEMU's end of the qtest connection.
         qmp: QEMU's end of the monitor connection.
     """
@@ -43,13 +43,13 @@ class Inherited:
     qmp: int
 
     def all(self) -> list[int]:
-        """Every one of them."""
+        """All four descriptors."""
         return [self.ram, self.bios, self.qtest, self.qmp]
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a machine is made of; see `Machine` for the meaning."""
+    """The configuration of a machine; see `Machine` for the meaning of each part."""
 
     memory: int
     iommu: Mapping[str, str | int | bool] | None
@@ -78,7 +78,7 @@ class Shape:
 
 
 def sealed_memory(name: str, size: int, owner: ExitStack) -> int:
-    """A file in memory of fixed size: if QEMU could shrink it, touching our mapping would kill us."""
+    """A memfd of fixed size. If QEMU could shrink it, an access through our mapping would raise SIGBUS."""
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     owner.callback(os.close, descriptor)
     os.ftruncate(descriptor, size)
@@ -87,7 +87,7 @@ def sealed_memory(name: str, size: int, owner: ExitStack) -> int:
 
 
 def _option(value: str | int | bool) -> str:
-    """A property's value as QEMU's command line has it."""
+    """A property's value in QEMU's command-line syntax."""
     if isinstance(value, bool):
         return "on" if value else "off"
     return str(value).replace(",", ",,")

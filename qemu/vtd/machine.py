@@ -1,11 +1,11 @@
-"""One QEMU with a remapping unit, from its start to its certain end.
+"""One QEMU with a remapping unit, from start to guaranteed cleanup.
 
     with Machine(iommu={"aw-bits": 48}, devices=[Rocker(4), Edu(5)]) as machine:
         machine.memory.write(0x1000, tables)
         machine.qtest.write(machine.register_base + 0x20, 0x1000, 8)
         machine.reset()
 
-Inside the block the machine runs; after it nothing of it is left.
+The machine runs inside the block; nothing is left running after it.
 """
 
 from __future__ import annotations
@@ -30,37 +30,37 @@ from qemu.vtd.process import Process
 from qemu.vtd.qmp import Qmp
 from qemu.vtd.qtest import Qtest
 
-# Beyond it q35 moves part of the RAM above 4 GiB, and an offset in it would no longer be an address.
+# Above this size q35 places part of the RAM above 4 GiB, and RAM offsets no longer equal physical addresses.
 LARGEST_MEMORY = 2048 * MIB
 
 
 class Machine:
-    """A q35 machine whose processor halts at once and whose devices are driven from outside.
+    """A q35 machine whose processor halts at reset and whose devices are driven from outside.
 
-    Use it in a with-block: on every way out the process is killed and collected, the sockets are closed and the
-    memory is given up. It also ends when the thread that entered the block ends, even by SIGKILL (where util-linux's
-    setpriv exists). Nothing is written to disk and there is no network.
+    Use it in a with-block: however the block is left, the process is killed and reaped, the sockets are closed and
+    the memory is released. QEMU also ends when the thread that entered the block ends, even by SIGKILL (where
+    util-linux's setpriv exists). Nothing is written to disk and there is no network.
 
     Args:
         qemu: the program; see `find_qemu`.
-        memory: RAM in bytes, a multiple of 1 MiB up to 2 GiB. From 0xa0000 to 0xfffff the machine does not see it.
-        iommu: properties of intel-iommu by their QEMU name (`build.iommu_properties` has them); None for no unit.
-        devices: what to plug in, in this order.
+        memory: RAM in bytes, a multiple of 1 MiB up to 2 GiB. The machine does not see 0xa0000 to 0xfffff of it.
+        iommu: properties of intel-iommu by their QEMU name (see `build.iommu_properties`); None for no unit.
+        devices: the devices to add, in this order.
         accel: QEMU's accelerator: "tcg" or "kvm".
-        skip_idle_time: let virtual time jump to the next timer whenever the processor idles, so that a device that
-            takes its time costs none of ours. Only under tcg; it slows code that the processor runs.
-        bios: the firmware, see `firmware.image`; by default it halts.
-        extra: further arguments for QEMU.
-        timeout: seconds any single answer may take.
+        skip_idle_time: let virtual time jump to the next timer whenever the processor is idle, so that waiting for a
+            device takes no real time. Only under tcg; guest code runs more slowly.
+        bios: the firmware image, see `firmware.image`; by default one that halts.
+        extra: further QEMU arguments.
+        timeout: time limit for any single answer, in seconds.
 
     Attributes:
-        build: the QEMU there is: version, properties, devices.
-        devices: what is plugged in.
+        build: the QEMU that is used: version, properties, devices.
+        devices: the devices of the machine.
 
     Raises:
-        MisuseError: an argument is out of its range.
-        QemuNotFound, QemuUnsuitable: no QEMU that can do what is asked.
-        QemuDied, QemuTimeout: on entering, when it does not start.
+        MisuseError: an argument is out of range.
+        QemuNotFound, QemuUnsuitable: no suitable QEMU.
+        QemuDied, QemuTimeout: on entering the block, when QEMU does not start.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Machine:
         self._shape = Shape(memory, iommu, self.devices, accel, skip_idle_time, list(extra))
         self._bios = firmware.halting() if bios is None else bios
         self._timeout = timeout
-        self._check_abilities()
+        self._check_features()
         self._running: _Running | None = None
 
     @property
@@ -91,17 +91,17 @@ class Machine:
         """QEMU's version: major, minor, micro."""
         return self.build.version
 
-    def _check_abilities(self) -> None:
-        """Say what this QEMU lacks before it is started: its own words for that are many and version-dependent."""
-        which = f"QEMU {'.'.join(map(str, self.version))}"
-        for name in self._shape.iommu or ():
-            if name not in self.build.iommu_properties:
+    def _check_features(self) -> None:
+        """Report missing features before QEMU is started: its own messages depend on the version."""
+        qemu = f"QEMU {'.'.join(map(str, self.version))}"
+        for property_name in self._shape.iommu or ():
+            if property_name not in self.build.iommu_properties:
                 offered = ", ".join(sorted(self.build.iommu_properties))
-                raise QemuUnsuitable(f"{which}: intel-iommu has no property {name!r}; it has {offered}")
+                raise QemuUnsuitable(f"{qemu}: intel-iommu has no property {property_name!r}; it has {offered}")
         known = self.build.devices
         for device in self.devices:
             if isinstance(device, DmaSource) and device.model in probe.MODELS and device.model not in known:
-                raise QemuUnsuitable(f"{which} has no device {device.model}")
+                raise QemuUnsuitable(f"{qemu} has no device {device.model}")
 
     def __enter__(self) -> Self:
         if self._running is not None:
@@ -120,7 +120,7 @@ class Machine:
         self.close()
 
     def close(self) -> None:
-        """End the process and give everything up. Does nothing when there is nothing."""
+        """End the process and release everything. Does nothing when the machine is not running."""
         running, self._running = self._running, None
         for device in self.devices:
             if isinstance(device, DmaSource):
@@ -152,34 +152,34 @@ class Machine:
                 device.attach(self)
                 device.setup()
 
-    def _alive(self) -> _Running:
+    def _started(self) -> _Running:
         if self._running is None:
             raise QemuError("the machine is not running")
         return self._running
 
     def _process(self) -> Process:
-        process = self._alive().process
-        assert process is not None, "a machine that has been entered has a process"
+        process = self._started().process
+        assert process is not None, "a machine that is running has a process"
         return process
 
     @property
     def memory(self) -> FlatMemory:
-        """The machine's RAM, shared both ways."""
-        return self._alive().memory
+        """The machine's RAM, shared with QEMU."""
+        return self._started().memory
 
     @property
     def qtest(self) -> Qtest:
         """Ports, memory-mapped registers, the clock."""
-        return self._alive().qtest
+        return self._started().qtest
 
     @property
     def pci(self) -> Pci:
-        """Configuration space, and where the BARs are."""
-        return self._alive().pci
+        """PCI configuration space, and the addresses of the BARs."""
+        return self._started().pci
 
     @property
     def pid(self) -> int:
-        """The process id of QEMU."""
+        """QEMU's process id."""
         return self._process().pid
 
     def stderr(self) -> list[str]:
@@ -190,21 +190,21 @@ class Machine:
         """What a QMP command returns.
 
         Args:
-            exact: arguments under the very names QEMU gives them.
-            arguments: more of them; an underscore in a name stands for a hyphen.
+            exact: arguments under exactly these names.
+            arguments: further arguments; underscores in their names become hyphens.
 
-        Raises QmpError when the command is refused, QemuDied or QemuTimeout when QEMU is lost.
+        Raises QmpError when the command is refused, QemuDied or QemuTimeout when QEMU does not answer.
         """
         renamed = {name.replace("_", "-"): value for name, value in arguments.items()}
-        return self._alive().qmp.execute(command, {**(exact or {}), **renamed})
+        return self._started().qmp.execute(command, {**(exact or {}), **renamed})
 
     def hmp(self, text: str) -> str:
-        """What a command of the human monitor prints."""
+        """What a human monitor command prints."""
         return str(self.qmp("human-monitor-command", command_line=text))
 
     def reset(self) -> None:
-        """Reset the machine as its button would, and set PCI and the devices up again. RAM keeps its content."""
-        running = self._alive()
+        """Reset the machine (`system_reset`), then set up PCI and the devices again. RAM keeps its contents."""
+        running = self._started()
         running.qmp.reset()
         running.pci.set_up()
         for device in self.devices:
@@ -212,15 +212,15 @@ class Machine:
                 device.setup()
 
     def bus_number(self, bus: str) -> int:
-        """The number of the bus behind the port or bridge with that QEMU id.
+        """The number of the bus behind the port or bridge with this QEMU id.
 
         Raises DeviceError when there is no such port or bridge.
         """
-        buses = self._alive().buses
+        buses = self._started().buses
         if not buses:
             buses |= _secondary_buses([device for root in self.qmp("query-pci") for device in root["devices"]])
         if bus not in buses:
-            raise DeviceError(f"there is no port or bridge {bus!r}; there are: {', '.join(buses) or 'none'}")
+            raise DeviceError(f"no port or bridge {bus!r}; there are: {', '.join(buses) or 'none'}")
         return buses[bus]
 
     def acpi_tables(self) -> dict[str, list[bytes]]:
@@ -228,20 +228,20 @@ class Machine:
         return acpi.tables(self.qtest, self.memory)
 
     def dmar(self) -> bytes:
-        """The DMAR table QEMU built, its checksum blank. Raises DeviceError when there is no remapping unit."""
+        """The DMAR table QEMU built, its checksum still zero. Raises DeviceError when there is no remapping unit."""
         return acpi.dmar(self.qtest, self.memory)
 
     @property
     def register_base(self) -> int:
-        """Where the remapping unit's registers are, from the DMAR. Raises DeviceError when there is no unit."""
-        running = self._alive()
+        """Address of the remapping unit's registers, from the DMAR. Raises DeviceError when there is no unit."""
+        running = self._started()
         if running.register_base is None:
             running.register_base = Dmar.parse(self.dmar(), strict=False).units[0].base
         return running.register_base
 
 
 class _Running:
-    """What exists only while the process does."""
+    """The resources that exist only while the process runs."""
 
     memory: FlatMemory
     qmp: Qmp
@@ -260,13 +260,13 @@ class _Running:
             if self.process is not None:
                 self.process.end()
         finally:
-            # An exception that is still being looked at refers to us; the memory need not wait for that.
+            # A traceback may keep this object alive; the memory is released now all the same.
             vars(self).pop("memory", None)
             self.resources.close()
 
 
 def _secondary_buses(devices: list[dict[str, Any]]) -> dict[str, int]:
-    """Bus numbers by the id of the port or bridge they are behind, from what `query-pci` says of a bus's devices."""
+    """Bus numbers by the id of the port or bridge above them, from the devices that `query-pci` lists for a bus."""
     found: dict[str, int] = {}
     for device in devices:
         if "pci_bridge" in device:

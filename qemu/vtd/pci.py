@@ -1,4 +1,4 @@
-"""PCI as firmware sets it up: configuration space, bus numbers, BARs, and all of it again after a reset."""
+"""PCI setup as firmware does it, at start and after each reset: configuration space, bus numbers, BARs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qemu.vtd.pipeline import Pipeline
 from qemu.vtd.qtest import Qtest
 
 ECAM = 0xB0000000
-# BARs go here: above anything a test is likely to use as an address, below IOAPIC, VT-d and interrupts.
+# BARs are placed here: above the addresses tests use, below the IOAPIC, the VT-d registers and the interrupt range.
 MMIO_FIRST = 0xE0000000
 MMIO_LIMIT = 0xFE000000
 
@@ -42,7 +42,7 @@ def source_id(bus: int, slot: int, function: int = 0) -> int:
 
 @dataclass(frozen=True)
 class Bar:
-    """A memory BAR: its number, its size in bytes, where it was put, and how wide it is."""
+    """A memory BAR: its index, its size in bytes, its address, and whether it is 64 bits wide."""
 
     index: int
     size: int
@@ -53,8 +53,8 @@ class Bar:
 class Pci:
     """The machine's PCI functions.
 
-    The first `set_up` finds every function and decides; what it wrote is kept, so that every later one is a single
-    pipeline of writes.
+    The first `set_up` enumerates the functions and chooses bus numbers and BAR addresses. Its writes are recorded, so
+    that each later `set_up` is a single pipeline of writes.
     """
 
     def __init__(self, qtest: Qtest) -> None:
@@ -63,13 +63,13 @@ class Pci:
         self._next_mmio = MMIO_FIRST
         self._next_bus = 1
         self.bars: dict[int, dict[int, Bar]] = {}
-        """Memory BARs by source-id and BAR number, of every function found."""
+        """Memory BARs of every function found, by source-id and BAR index."""
 
     def set_up(self, pipeline: Pipeline | None = None) -> None:
-        """Enable ECAM, number the buses, place the BARs, let every function decode memory and do DMA.
+        """Enable ECAM, number the buses, place the BARs, enable memory decoding and bus mastering.
 
         Args:
-            pipeline: where to put the writes of a repetition, if they shall travel with others.
+            pipeline: where to queue the writes of a later setup; by default they are sent immediately.
         """
         if not self._script:
             with self._qtest.pipeline() as first:
@@ -99,21 +99,21 @@ class Pci:
         self._qtest.write(_address(source, offset, size), value, size)
 
     def bar(self, source: int, index: int) -> int:
-        """Where a function's memory BAR was put. Raises DeviceError when the function has none."""
+        """Address of a function's memory BAR. Raises DeviceError when the function has no such BAR."""
         try:
             return self.bars[source][index].address
         except KeyError:
             where = f"{source >> 8:02x}:{source >> 3 & 31:02x}.{source & 7}"
             raise DeviceError(f"PCI function {where} has no memory BAR {index}") from None
 
-    def _decide(self, pipeline: Pipeline, source: int, offset: int, value: int, size: int) -> None:
-        """A write that every later set-up repeats."""
+    def _write_recorded(self, pipeline: Pipeline, source: int, offset: int, value: int, size: int) -> None:
+        """A write that every later `set_up` repeats."""
         address = _address(source, offset, size)
         self._script.append((address, value, size))
         pipeline.write(address, value, size)
 
     def functions(self, bus: int) -> list[int]:
-        """The source-ids of the functions that answer on a bus."""
+        """The source-ids of the functions present on a bus."""
         with self._qtest.pipeline() as pipeline:
             ids = {source: pipeline.read(_address(source, _VENDOR, 4), 4) for source in range(bus << 8, bus + 1 << 8)}
         return [source for source, answer in ids.items() if answer.value not in (0, 0xFFFFFFFF)]
@@ -124,13 +124,13 @@ class Pci:
             self._place_bars(source, 2 if header == _BRIDGE else 6)
             if header == _BRIDGE:
                 self._open_bridge(bus, source)
-            # The host bridge and its like need no enabling, and each write of a command register takes QEMU a while.
+            # Functions without BARs need no enabling, and QEMU handles a write to a command register slowly.
             if self.bars[source] or header == _BRIDGE:
                 with self._qtest.pipeline() as pipeline:
-                    self._decide(pipeline, source, _COMMAND, _MEMORY_AND_MASTER, 2)
+                    self._write_recorded(pipeline, source, _COMMAND, _MEMORY_AND_MASTER, 2)
 
     def _place_bars(self, source: int, count: int) -> None:
-        """Find the sizes by writing all ones, as section 7.5.1.2.1 of the PCI Express base specification has it."""
+        """Size the BARs by writing all ones (PCI Express Base Specification, section 7.5.1.2.1), and place them."""
         with self._qtest.pipeline() as pipeline:
             masks = []
             for index in range(count):
@@ -150,7 +150,7 @@ class Pci:
             index += 2 if wide else 1
         with self._qtest.pipeline() as pipeline:
             for bar in bars.values():
-                self._decide(pipeline, source, _BAR0 + 4 * bar.index, bar.address, 4)
+                self._write_recorded(pipeline, source, _BAR0 + 4 * bar.index, bar.address, 4)
         self.bars[source] = bars
 
     def _allocate(self, size: int) -> int:
@@ -161,25 +161,25 @@ class Pci:
         return address
 
     def _open_bridge(self, bus: int, source: int) -> None:
-        """Number the bus behind a bridge, set up what is there, and let the bridge forward it."""
+        """Number the bus behind a bridge, set up its functions, and open the bridge's memory window for them."""
         secondary = self._next_bus
         self._next_bus += 1
         first = self._next_mmio = self._allocate(_WINDOW)
         with self._qtest.pipeline() as pipeline:
             pipeline.write(_address(source, _BUS_NUMBERS, 4), bus | secondary << 8 | 0xFF << 16, 4)
-        before_those_behind = len(self._script)
+        bridge_position = len(self._script)
         self._enumerate(secondary)
         limit = self._next_mmio = max(self._allocate(_WINDOW), first + _WINDOW)
         with self._qtest.pipeline() as pipeline:
             numbers = bus | secondary << 8 | self._next_bus - 1 << 16
             pipeline.write(_address(source, _BUS_NUMBERS, 4), numbers, 4)
-            # In a repetition the numbers must stand before what is behind the bridge can be reached.
-            self._script.insert(before_those_behind, (_address(source, _BUS_NUMBERS, 4), numbers, 4))
-            self._decide(pipeline, source, _MEMORY_WINDOW, first >> 16 & 0xFFF0 | limit - 1 & 0xFFF00000, 4)
-            self._decide(pipeline, source, _PREFETCHABLE_WINDOW, 0x0000FFF0, 4)
+            # When replayed, the bus numbers must be written before the functions behind the bridge are reachable.
+            self._script.insert(bridge_position, (_address(source, _BUS_NUMBERS, 4), numbers, 4))
+            self._write_recorded(pipeline, source, _MEMORY_WINDOW, first >> 16 & 0xFFF0 | limit - 1 & 0xFFF00000, 4)
+            self._write_recorded(pipeline, source, _PREFETCHABLE_WINDOW, 0x0000FFF0, 4)
 
 
 def _address(source: int, offset: int, size: int) -> int:
     if not (0 <= source <= 0xFFFF and 0 <= offset <= 0x1000 - size and offset % size == 0):
-        raise MisuseError(f"no {size} bytes of configuration space at {offset:#x} of {source:#x}")
+        raise MisuseError(f"no {size}-byte access to configuration space at {offset:#x} of {source:#x}")
     return ECAM | source << 12 | offset

@@ -1,4 +1,4 @@
-"""qtest commands that travel together, and their answers."""
+"""qtest commands that are sent together, and their answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SUFFIX = {1: "b", 2: "w", 4: "l", 8: "q"}
 
 
 class Answer(Generic[T]):
-    """What a command in a pipeline will have returned once the pipeline has been run."""
+    """The result of a command in a pipeline, available once the pipeline has been run."""
 
     __slots__ = ("_parse", "text")
 
@@ -23,7 +23,7 @@ class Answer(Generic[T]):
 
     @property
     def value(self) -> T:
-        """The command's result. Raises MisuseError while the pipeline has not been run."""
+        """The command's result. Raises MisuseError before the pipeline has been run."""
         if self.text is None:
             raise MisuseError("the pipeline this answer belongs to has not been run")
         return self._parse(self.text)
@@ -42,7 +42,7 @@ def _nothing(text: str) -> None:
 
 
 class Pipeline:
-    """Commands to be sent together. Nothing happens before `run`; each command's result is in its Answer then."""
+    """Commands to be sent together. Nothing is sent before `run`, which fills in each command's Answer."""
 
     def __init__(self, exchange: Callable[[Sequence[str]], list[str]]) -> None:
         self._exchange = exchange
@@ -76,26 +76,26 @@ class Pipeline:
         return self._add(line, _nothing)
 
     def read_bytes(self, address: int, length: int) -> Answer[bytes]:
-        """Read a run of bytes; at least one."""
+        """Read `length` bytes; at least one."""
         if length <= 0:
             raise MisuseError(f"cannot read {length} bytes")
         return self._add(f"read {_fitting(address, 8):#x} {length:#x}", _octets)
 
     def write_bytes(self, address: int, data: bytes) -> Answer[None]:
-        """Write a run of bytes; at least one."""
+        """Write `data`; at least one byte."""
         if not data:
             raise MisuseError("cannot write 0 bytes")
         return self._add(f"write {_fitting(address, 8):#x} {len(data):#x} 0x{data.hex()}", _nothing)
 
     def clock_step(self, nanoseconds: int) -> Answer[int]:
-        """Move the virtual clock on; its new value in nanoseconds. Only under the qtest accelerator."""
+        """Advance the virtual clock; returns its new value in nanoseconds. Only under the qtest accelerator."""
         return self._add(f"clock_step {nanoseconds}", _number)
 
     def run(self) -> None:
-        """Send everything, fill in the answers, and begin anew.
+        """Send the commands, fill in their answers, and start a new, empty pipeline.
 
         Raises:
-            QtestError: a command was refused (the others were carried out all the same).
+            QtestError: a command was refused (the others were still executed).
             QemuDied, QemuTimeout: QEMU is gone.
         """
         lines, answers = self._lines, self._answers
@@ -111,7 +111,7 @@ def _suffix(size: int, largest: int) -> str:
 
 
 def _port(port: int) -> int:
-    """QEMU gives up the ghost over a port beyond 16 bits, as over any number beyond 64."""
+    """Check a port number: QEMU aborts on a port wider than 16 bits, as on any number wider than 64."""
     if port >> 16:
         raise MisuseError(f"no I/O port {port:#x}")
     return port

@@ -1,6 +1,6 @@
-"""One interface, two implementations: the model and a QEMU. Drivers and scenarios run on either.
+"""One interface with two implementations, the model and QEMU. Drivers and scenarios run on either.
 
-A platform is a small machine: memory, one remapping unit, and devices that do DMA when told to:
+A platform is a small machine: memory, one remapping unit, and devices that do DMA on command:
 
     A   00:04.0   reads and writes
     B   00:05.0   writes
@@ -32,30 +32,30 @@ from qemu.vtd.devices import DmaSource, Edu, Rocker
 from qemu.vtd.machine import Machine
 
 MEMORY_SIZE = 10 << 20
-"""Bytes of memory a platform has."""
+"""A platform's memory size in bytes."""
 
-# Where the reader writes out what it has read, away from everything scenarios use.
+# Where the reading device dumps its buffer, away from the memory scenarios use.
 _SCRATCH = 0x9F0000
 _CHUNK = 0x4000
 
 DEVICES = {"A": SourceId(0, 4, 0), "B": SourceId(0, 5, 0), "C": SourceId(0, 5, 1)}
-"""The devices by name; A and B stand apart, B and C are two functions of one device."""
+"""The devices by name. A and B are separate devices; B and C are two functions of one device."""
 
 
 class Unreachable(VtdError):
-    """The platform has no way to do what a scenario asks of it; the message says what it lacks."""
+    """The platform cannot do what a scenario requires; the message says what is missing."""
 
 
 @dataclass
 class Transfer:
-    """One DMA a device was told to do.
+    """One DMA transfer of a device.
 
     Attributes:
-        device: its name.
+        device: name of the device.
         access: read or write.
-        address: what the device asked for.
-        length: bytes.
-        host: where the data really moved, first byte; None when no data moved.
+        address: the address in the request.
+        length: in bytes.
+        host: host address the data actually moved to or from; None when no data moved.
     """
 
     device: str
@@ -68,8 +68,8 @@ class Transfer:
 class Platform(Protocol):
     """Memory, registers, devices.
 
-    `memory` holds what the devices and the unit see. Every page that DMA may reach is filled by `stamp`, so that a
-    device's read tells where it read from.
+    `memory` is what the devices and the unit access. Every page that DMA may reach is filled with its `stamp`, so
+    that the data of a read identify the page they came from.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Platform(Protocol):
     capabilities: Capabilities
 
     def reset(self) -> None:
-        """A unit at its reset values with empty caches, idle devices. Memory keeps its content."""
+        """Reset the unit, with empty caches, and the devices. Memory keeps its contents."""
         ...
 
     def read_register(self, offset: int, size: int) -> int:
@@ -89,34 +89,34 @@ class Platform(Protocol):
         ...
 
     def dma(self, device: str, access: Access, address: int, length: int = 4) -> Transfer:
-        """Let a device move data. `Transfer.host` may stay open until `settle`.
+        """Make a device move data. `Transfer.host` may be unknown until `settle`.
 
-        What a write has changed is put back once it has been seen, so that the same write is seen again.
+        The data a write has changed are restored once detected, so that repeating the write is detected again.
 
-        Raises Unreachable when the platform's device cannot do that.
+        Raises Unreachable when the platform's device cannot do this.
         """
         ...
 
     def translation_request(self, device: str, address: int, kind: AddressType) -> Transfer:
-        """Let a device with a device-TLB send a translation request or a translated request.
+        """Make a device with a device-TLB send a translation request or a translated request.
 
-        Raises Unreachable when no device here can.
+        Raises Unreachable when no device of the platform can.
         """
         ...
 
     def settle(self) -> None:
-        """Find out about the transfers still open. The unit may be turned off for it, so do it last."""
+        """Determine `host` of the pending transfers. This may disable translation, so do it last."""
         ...
 
 
 def stamp(page: int) -> bytes:
-    """Four bytes that only the page at `page` is filled with; none of them is 0 or a byte that devices write."""
+    """Four bytes unique to the page at `page`; none is 0 or a byte that devices write."""
     number = page >> 12
     return bytes((0xA0 | number >> 12 & 15, 0xB0 | number >> 8 & 15, 0xC0 | number >> 4 & 15, 0xD0 | number & 15))
 
 
 def page_of_stamp(data: bytes) -> int | None:
-    """The page whose stamp `data` (four bytes, in phase) is, or None."""
+    """The page whose stamp is `data` (four aligned bytes), or None."""
     page = 0
     for byte in data:
         page = page << 4 | byte & 15
@@ -124,12 +124,12 @@ def page_of_stamp(data: bytes) -> int | None:
 
 
 class ModelPlatform:
-    """The machine with iommu's RemappingUnit in it.
+    """A platform around iommu's RemappingUnit.
 
     Args:
-        capabilities: the unit's.
-        policy: its use of freedom.
-        unit: the class of the unit; another one describes a unit with known departures from the specification.
+        capabilities: of the unit.
+        policy: the choices that the specification leaves to hardware.
+        unit: the class of the unit; a subclass can model known departures from the specification.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class ModelPlatform:
         self.unit.mmio_write(offset, value, size)
 
     def dma(self, device: str, access: Access, address: int, length: int = 4) -> Transfer:
-        """See Platform. The data moves for real, so what memory shows afterwards is what the outcome said."""
+        """See Platform. The access is performed in memory at the translated address."""
         transfer = Transfer(device, access, address, length)
         outcome = self.unit.translate(DmaRequest(DEVICES[device], address, access, length))
         if outcome.host_address is not None:
@@ -164,7 +164,7 @@ class ModelPlatform:
         return transfer
 
     def _move(self, access: Access, host: int, length: int) -> int | None:
-        """Carry it out in memory. Beyond memory nothing moves, as on a bus where nobody answers."""
+        """Perform the access. Beyond memory nothing moves, as on a bus where no device responds."""
         if host + length > self.memory.size:
             return None
         if access is Access.WRITE:
@@ -176,25 +176,25 @@ class ModelPlatform:
         return None if page is None else page | host & 0xFFF
 
     def translation_request(self, device: str, address: int, kind: AddressType) -> Transfer:
-        """See Platform. `host` is the translation that was granted."""
+        """See Platform. `host` is the resulting host address."""
         request = DmaRequest(DEVICES[device], address, Access.READ, 4, address_type=kind)
         return Transfer(device, Access.READ, address, 4, self.unit.translate(request).host_address)
 
     def settle(self) -> None:
-        """See Platform. Nothing is ever open here."""
+        """See Platform. No transfer is ever pending here."""
 
 
 class QemuPlatform:
-    """The machine inside a QEMU: edu is A, two functions of rocker are B and C.
+    """A platform in QEMU: A is an edu, B and C are rockers.
 
-    Use it in a with-block; the QEMU ends with it.
+    Use it in a with-block; QEMU ends with the block.
 
     Args:
         qemu: the program; see `qemu.vtd.probe.find_qemu`.
         properties: of intel-iommu, by their QEMU name.
 
     Attributes:
-        machine: the QEMU itself.
+        machine: the QEMU machine.
     """
 
     def __init__(
@@ -208,9 +208,9 @@ class QemuPlatform:
         }
         self.machine = Machine(qemu, memory=MEMORY_SIZE, iommu=properties, devices=list(self._devices.values()))
         self.name = f"QEMU {'.'.join(map(str, self.machine.version))}"
-        self._open: list[Transfer] = []
+        self._pending: list[Transfer] = []
         self._slots_used = 0
-        # All of memory, before and after a write. Kept, for the cost of a snapshot is that of fresh pages for it.
+        # All of memory before and after a write. The buffers are reused, for allocating them is most of the cost.
         self._before, self._after = bytearray(MEMORY_SIZE), bytearray(MEMORY_SIZE)
 
     def __enter__(self) -> Self:
@@ -230,9 +230,9 @@ class QemuPlatform:
         self.machine.close()
 
     def reset(self) -> None:
-        """See Platform. The reader's slots are emptied, so that an old read cannot be taken for a new one."""
+        """See Platform. The reader's slots are cleared, so that old data cannot be taken for a new read."""
         self.machine.reset()
-        self._open.clear()
+        self._pending.clear()
         if self._slots_used:
             self.memory.write(_SCRATCH, bytes(PAGE_4K))
             for slot in range(self._slots_used):
@@ -248,7 +248,7 @@ class QemuPlatform:
         self.machine.qtest.write(self._base + offset, value, size)
 
     def dma(self, device: str, access: Access, address: int, length: int = 4) -> Transfer:
-        """See Platform. Where a write went is seen at once, where a read came from only in `settle`."""
+        """See Platform. `host` of a write is known immediately, that of a read only after `settle`."""
         transfer = Transfer(device, access, address, length)
         source = self._devices[device]
         if access is Access.WRITE:
@@ -264,7 +264,7 @@ class QemuPlatform:
             raise Unreachable(f"device {device} ({source.model}) cannot read")
         self._reader.dma_read(address, length, self._slots_used)
         self._slots_used += 1
-        self._open.append(transfer)
+        self._pending.append(transfer)
         return transfer
 
     def translation_request(self, device: str, address: int, kind: AddressType) -> Transfer:
@@ -272,22 +272,22 @@ class QemuPlatform:
         raise Unreachable("no device that QEMU emulates sends translation requests or translated requests")
 
     def settle(self) -> None:
-        """See Platform. Translation is turned off to let the reader write out what it has read."""
-        if not self._open:
+        """See Platform. Translation is disabled, so that the reader can dump its buffer."""
+        if not self._pending:
             return
         self.write_register(GCMD.offset, 0, 4)
         self._reader.dump_buffer(_SCRATCH)
-        for slot, transfer in enumerate(self._open):
+        for slot, transfer in enumerate(self._pending):
             seen = self.memory.read(_SCRATCH + self._reader.slot_offset(slot), 4)
             page = page_of_stamp(seen)
             transfer.host = None if page is None else page | transfer.address & 0xFFF
-        self._open.clear()
+        self._pending.clear()
 
 
 def _find_write(before: bytearray, after: bytearray, pattern: bytes) -> tuple[int, bytes] | None:
-    """Where memory became `pattern`, and what stood there; None when nothing changed. Spoils `before`.
+    """Address where `pattern` was written, and the bytes it replaced; None when nothing changed. Modifies `before`.
 
-    Raises VtdError when anything else changed: a DMA that writes what it should not is never to be overlooked.
+    Raises VtdError when anything else changed, so that a stray write is never missed.
     """
     if before == after:
         return None
@@ -296,5 +296,5 @@ def _find_write(before: bytearray, after: bytearray, pattern: bytes) -> tuple[in
     overwritten = bytes(before[first : first + len(pattern)])
     before[first : first + len(pattern)] = pattern
     if before != after:
-        raise VtdError(f"a DMA of {len(pattern)} bytes changed memory at {first:#x} and not just as it should")
+        raise VtdError(f"a DMA of {len(pattern)} bytes changed memory at {first:#x} unexpectedly")
     return first, overwritten

@@ -1,4 +1,4 @@
-"""What QEMU's intel-iommu offers, by version and properties, without a QEMU at hand."""
+"""The capabilities of QEMU's intel-iommu by version and properties, without running QEMU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RELEASES: tuple[Version, ...] = (
     *((7, 2), (8, 0), (8, 1), (8, 2), (9, 0), (9, 1), (9, 2)),
     *((10, 0), (10, 1), (10, 2), (11, 0), (11, 1)),
 )
-"""The releases whose registers are known: 7.2, 10.0 and 11.1 from QEMU itself, the others from its history."""
+"""The releases whose registers are known: 7.2, 10.0 and 11.1 as read from QEMU, the others from its history."""
 
 _ALWAYS: Version = (0,)
 _NOT_YET: Version = (99,)
@@ -34,7 +34,7 @@ _PROPERTIES: dict[str, tuple[Version, Version]] = {
     "pasid-mode": (_ALWAYS, (11, 1)),
     "pasid-bits": ((11, 1), _NOT_YET),
 }
-"""The properties that show in CAP and ECAP, without "x-": the first version that has them, and the first without."""
+"""The properties that affect CAP and ECAP, without "x-": the first version that has each, and the first without."""
 
 _SPELLINGS = {"fsts": "flts"}
 _SWITCHES = {"on": True, "off": False}
@@ -46,12 +46,12 @@ def preset(version: str, **properties: str | int | bool) -> Capabilities:
         preset("7.2", caching_mode=True, aw_bits=48)
 
     Args:
-        version: "10.0" or "11.0.2"; without the third number it is the last of its line.
-        properties: those of intel-iommu, with underscores for hyphens, with or without "x-". What is left out is as
-            it is under TCG: interrupt remapping on, extended interrupt mode off.
+        version: "10.0" or "11.0.2"; without a third number, the latest of that series.
+        properties: of intel-iommu, with underscores or hyphens, with or without "x-". Properties left out have their
+            TCG defaults: interrupt remapping on, extended interrupt mode off.
 
-    Raises MisuseError for a version or a property that is not known, and for what such a QEMU refuses or offers no
-    page tables with.
+    Raises MisuseError for an unknown version or property, for a value that this QEMU refuses, and for a combination
+    that leaves the unit without page tables.
     """
     numbers = _parse(version)
     given = _given(version, numbers, properties)
@@ -74,23 +74,23 @@ def _parse(version: str) -> Version:
 
 
 def _given(version: str, numbers: Version, properties: dict[str, str | int | bool]) -> dict[str, int]:
-    """The properties that were given, under one spelling, their values as numbers."""
+    """The given properties with normalised names, their values as numbers."""
     given: dict[str, int] = {}
     for spelled, value in properties.items():
         name = spelled.replace("_", "-").removeprefix("x-")
         name = _SPELLINGS.get(name, name)
         first, gone = _PROPERTIES.get(name, (_NOT_YET, _NOT_YET))
         if not first <= numbers < gone:
-            there = ", ".join(
+            known_names = ", ".join(
                 sorted(known for known, (since, until) in _PROPERTIES.items() if since <= numbers < until)
             )
-            raise MisuseError(f"intel-iommu of QEMU {version} has no property {spelled!r}; known are {there}")
+            raise MisuseError(f"intel-iommu of QEMU {version} has no property {spelled!r}; known are {known_names}")
         given[name] = _number(spelled, value)
     return given
 
 
 def _number(name: str, value: str | int | bool) -> int:
-    """What a property is set to: "on", "off", a truth value or a number."""
+    """A property's value as a number: from "on", "off", a bool, or decimal digits."""
     number = _SWITCHES.get(value, int(value) if value.isdecimal() else -1) if isinstance(value, str) else value
     if not 0 <= number < 64:
         raise MisuseError(f"{name} cannot be {value!r}")
@@ -103,7 +103,7 @@ def _cap(numbers: Version, width: int, on: dict[str, int]) -> int:
     return CAP.make(
         ND=6,
         CM=on.get("caching-mode", 0),
-        # 11.0 set the bit of ECAP.PT in CAP until 11.0.3.
+        # Before 11.0.3, 11.0 set the bit of ECAP.PT in CAP instead.
         PHMR=_has_misplaced_pt(numbers),
         SAGAW=levels,
         MGAW=width - 1,
@@ -145,7 +145,7 @@ def _has_misplaced_pt(numbers: Version) -> bool:
 
 
 def _pasid_size(numbers: Version, on: dict[str, int]) -> int:
-    """ECAP.PSS: 0 before 10.1, then 8 bits, from 11.1 on what the property says."""
+    """ECAP.PSS: 0 before 10.1, then 8 bits; from 11.1 on, from the `pasid-bits` property."""
     if bits := on.get("pasid-bits", 0):
         return bits - 1
     return 7 if on.get("pasid-mode") and numbers >= (10, 1) else 0

@@ -1,4 +1,4 @@
-"""Which QEMU there is and what it can do, asked of the program itself: properties are renamed between versions."""
+"""Find a QEMU and query the program itself for its features: properties are renamed between versions."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from qemu.vtd.qmp import Qmp
 ENVIRONMENT = "VTD_QEMU"
 PROGRAM = "qemu-system-x86_64"
 OLDEST = (7, 0, 0)
-# Nothing a QEMU of ours does needs new privileges, other processes or scheduling.
+# QEMU needs no new privileges, child processes or scheduling changes for what we do.
 SANDBOX = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 
-# The device models we have a use for. Asking for the list of all would make QEMU load every module it finds, and
-# abort on one of another build.
+# The device models that are queried. Listing all models would make QEMU load every module it finds, and abort on one
+# from a different build.
 MODELS = (
     "edu",
     "e1000",
@@ -44,11 +44,11 @@ class Build:
     """One QEMU program.
 
     Attributes:
-        path: where it is.
+        path: its path.
         version: major, minor, micro.
-        iommu_properties: what `-device intel-iommu` takes.
+        iommu_properties: the properties of `-device intel-iommu`.
         devices: those of `MODELS` it has.
-        sandbox: the arguments that confine it; none where it was built without seccomp.
+        sandbox: the arguments that turn on its sandbox; empty when it was built without seccomp.
     """
 
     path: str
@@ -59,9 +59,9 @@ class Build:
 
 
 def find_qemu(argument: str | os.PathLike[str] | None = None) -> str:
-    """The QEMU to use: `argument`, else the environment's VTD_QEMU, else qemu-system-x86_64 on PATH.
+    """The QEMU to use: `argument`, else the environment variable VTD_QEMU, else qemu-system-x86_64 on PATH.
 
-    Raises QemuNotFound when that is nothing that can be run.
+    Raises QemuNotFound when there is no such program.
     """
     wanted = os.fspath(argument) if argument is not None else os.environ.get(ENVIRONMENT) or PROGRAM
     found = shutil.which(wanted)
@@ -71,11 +71,11 @@ def find_qemu(argument: str | os.PathLike[str] | None = None) -> str:
 
 
 def probe(path: str) -> Build:
-    """What the QEMU at `path` is. Asked once for each version of the file, with a short-lived process.
+    """The features of the QEMU at `path`. A short-lived process queries them, once per version of the file.
 
     Raises:
-        QemuUnsuitable: it is no QEMU, older than 7.0, or without intel-iommu.
-        QemuNotFound: it cannot be run.
+        QemuUnsuitable: it is not a QEMU, is older than 7.0, or has no intel-iommu.
+        QemuNotFound: it cannot be executed.
     """
     file = Path(path).stat()
     return _probe(path, file.st_mtime_ns, file.st_size)
@@ -84,17 +84,17 @@ def probe(path: str) -> Build:
 @cache
 def _probe(path: str, changed: int, size: int) -> Build:
     try:
-        build = _ask(path, SANDBOX)
+        build = _query(path, SANDBOX)
     except QemuDied as error:
         if not any("sandbox" in line or "seccomp" in line for line in error.stderr):
             raise QemuUnsuitable(f"{path} does not behave like a QEMU: {error}") from None
-        build = _ask(path, ())
+        build = _query(path, ())
     except QemuTimeout as error:
         raise QemuUnsuitable(f"{path} does not behave like a QEMU: {error}") from None
     return build
 
 
-def _ask(path: str, sandbox: tuple[str, ...]) -> Build:
+def _query(path: str, sandbox: tuple[str, ...]) -> Build:
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
@@ -126,7 +126,7 @@ def _describe(path: str, sandbox: tuple[str, ...], qmp: Qmp) -> Build:
 
 
 def _properties(qmp: Qmp, model: str) -> frozenset[str] | None:
-    """The properties of a device model, None when there is no such model."""
+    """The properties of a device model; None when there is no such model."""
     try:
         return frozenset(one["name"] for one in qmp.execute("device-list-properties", {"typename": model}))
     except QmpError as error:

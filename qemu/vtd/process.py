@@ -1,4 +1,4 @@
-"""One QEMU process: started so that it cannot outlive us, and ended on every path out."""
+"""One QEMU process: it cannot outlive us, and is ended on every exit path."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from functools import cache
 
 from qemu.vtd.errors import QemuDied, QemuNotFound, QemuTimeout
 
-# How long a killed process may take to be gone. SIGKILL cannot be refused, so this is about a loaded machine.
+# How long a killed process may take to exit. SIGKILL cannot be ignored; this allows for a loaded machine.
 _REAP_SECONDS = 10.0
-# A process that closes its sockets is on its way out; this is how long it may take before it is pushed.
+# A process that has closed its sockets is exiting; this is how long it may take before it is killed.
 _EXIT_SECONDS = 2.0
 _STDERR_TAIL = 16384
-# QEMU says this of every idle machine whose clock runs ahead, which is how all of ours run.
+# QEMU prints this for every idle machine whose clock skips idle time, as ours do.
 _NOISE = "icount sleep disabled and no active timers"
 
 
 @cache
-def _guard(us: int) -> tuple[str, ...]:
-    """The words before a command that have the kernel kill it when process `us`, its parent, dies.
+def _guard(parent: int) -> tuple[str, ...]:
+    """A command prefix that makes the kernel kill the command when `parent`, the process that starts it, dies.
 
-    None where setpriv cannot do that.
+    Empty where setpriv cannot do that.
     """
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         return ()
-    # If we died before the kernel was told, it will not notice: hence the question who the parent is now.
-    words = (setpriv, "--pdeathsig", "KILL", "--", "sh", "-c", 'test "$PPID" = "$0" && exec "$@"', str(us))
+    # The parent may have died before the death signal was set, so check that it is still the parent.
+    words = (setpriv, "--pdeathsig", "KILL", "--", "sh", "-c", 'test "$PPID" = "$0" && exec "$@"', str(parent))
     tried = subprocess.run([*words, "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     return words if tried.returncode == 0 else ()
 
@@ -40,12 +40,12 @@ def _guard(us: int) -> tuple[str, ...]:
 class Process:
     """A running program in a session of its own, its output kept in memory.
 
-    In a session of its own it does not receive the terminal's Ctrl-C, so that we decide when it ends. Where
-    util-linux's setpriv exists the kernel ends it when the thread that started it ends, however that comes about.
+    In its own session it does not receive the terminal's Ctrl-C, so that we decide when it ends. Where util-linux's
+    setpriv exists, the kernel kills it when the thread that started it ends for any reason.
 
     Args:
         command: the program and its arguments.
-        descriptors: the files it inherits, under the same numbers.
+        descriptors: the file descriptors it inherits, with the same numbers.
 
     Raises:
         QemuNotFound: the program cannot be started.
@@ -74,11 +74,11 @@ class Process:
 
     @property
     def running(self) -> bool:
-        """Whether it is still there."""
+        """Whether it is still running."""
         return self._popen.poll() is None
 
     def stderr(self) -> list[str]:
-        """The last lines it wrote, oldest first, without those that every machine of ours provokes."""
+        """The last lines it wrote, oldest first, without the warning that every machine of ours prints."""
         if self._last_words is not None:
             return self._last_words
         size = os.fstat(self._output).st_size
@@ -86,7 +86,7 @@ class Process:
         return [line for line in text.splitlines() if line.strip() and _NOISE not in line]
 
     def died(self) -> QemuDied:
-        """The error to raise when a conversation with the process broke off. It is gone afterwards."""
+        """End the process after it closed a connection; returns the error to raise."""
         deadline = time.monotonic() + _EXIT_SECONDS
         with suppress(subprocess.TimeoutExpired):
             self._popen.wait(max(0.0, deadline - time.monotonic()))
@@ -95,12 +95,12 @@ class Process:
         return QemuDied(status, self.stderr())
 
     def hung(self, waited_for: str, seconds: float) -> QemuTimeout:
-        """The error to raise when the process did not answer within `seconds`. It is gone afterwards."""
+        """End the process after it did not answer within `seconds`; returns the error to raise."""
         self.end()
         return QemuTimeout(waited_for, seconds, self.stderr())
 
     def end(self) -> None:
-        """Kill it and whatever it started, and collect it. Does nothing the second time."""
+        """Kill and reap the process, and kill whatever it started. A second call does nothing."""
         if self._last_words is not None:
             return
         if self._popen.poll() is None:

@@ -23,11 +23,11 @@ _DISCONNECT_SECONDS = 1.0
 
 @contextmanager
 def _interrupting(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> Iterator[None]:
-    """Have Ctrl-C cancel the task, and raise KeyboardInterrupt afterwards instead of whatever came of the task.
+    """Make Ctrl-C cancel the task, then raise KeyboardInterrupt whatever the task's result.
 
-    Left alone it is raised between any two instructions; in the middle of an event loop it leaves tasks that
-    cannot be tidied up any more. A handler of the program's own is left alone, and so are other threads, which never
-    see the signal.
+    By default KeyboardInterrupt is raised between any two instructions. In the middle of an event loop that leaves
+    tasks which can no longer be cleaned up. A handler that the program installed stays in place, and other threads
+    are unaffected: they never receive the signal.
     """
     arrived = threading.Event()
 
@@ -35,8 +35,8 @@ def _interrupting(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> I
         arrived.set()
         loop.call_soon_threadsafe(task.cancel)
 
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
     signal.signal(signal.SIGINT, cancel)
@@ -53,8 +53,8 @@ class Qmp:
 
     Args:
         connection: our end of the socket pair; owned from here on.
-        process: who is asked, and ended when it does not answer.
-        timeout: seconds each command may take.
+        process: the QEMU process; killed when it does not answer.
+        timeout: time limit for each command, in seconds.
     """
 
     def __init__(self, connection: socket.socket, process: Process, timeout: float) -> None:
@@ -62,7 +62,7 @@ class Qmp:
         self._timeout = timeout
         self._connection = connection
         self._client = QMPClient("vtd")
-        # A lost connection is reported by the exception we raise; the library would print it as well.
+        # We report a lost connection by an exception; the library would also log it.
         self._client.logger.setLevel(logging.CRITICAL)
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
 
@@ -71,7 +71,10 @@ class Qmp:
         self._run(lambda: self._client.connect(self._connection), "QMP greeting")
 
     def execute(self, command: str, arguments: dict[str, object] | None = None) -> Any:
-        """What `command` returns. Raises QmpError when it is refused, QemuDied or QemuTimeout when QEMU is lost."""
+        """What `command` returns.
+
+        Raises QmpError when it is refused, QemuDied or QemuTimeout when QEMU does not answer.
+        """
         return self._run(lambda: self._client.execute(command, arguments), f"QMP {command}")
 
     def reset(self) -> None:
@@ -81,7 +84,7 @@ class Qmp:
     async def _reset(self) -> None:
         self._client.events.clear()
         await self._client.execute("system_reset")
-        # The command only asks for a reset; the event comes once the devices have gone through it.
+        # The command only requests a reset; the event arrives once the devices have been reset.
         while (await self._client.events.get())["event"] != "RESET":
             pass
 
@@ -96,7 +99,7 @@ class Qmp:
             raise self._process.died() from None
 
     def _complete(self, conversation: Coroutine[Any, Any, T]) -> T:
-        """Run the event loop until the conversation is over; Ctrl-C ends it early, in good order."""
+        """Run the event loop until the conversation is over; Ctrl-C cancels it cleanly."""
         loop = self._runner.get_loop()
         task = loop.create_task(conversation)
         with _interrupting(loop, task):
@@ -107,14 +110,14 @@ class Qmp:
             return await conversation()
 
     async def _disconnect(self) -> None:
-        # Whatever is wrong with a connection that is being given up has been reported already, or no longer matters.
+        # An error on a connection that is being closed has already been reported, or does not matter.
         with suppress(QMPError, EOFError, OSError, TimeoutError):
             async with asyncio.timeout(_DISCONNECT_SECONDS):
                 await self._client.disconnect()
 
     def close(self) -> None:
-        """Give up the connection and the event loop."""
-        # After a Ctrl-C there may be tasks whose end nobody waits for any more.
+        """Close the connection and the event loop."""
+        # After Ctrl-C there may be tasks that nobody awaits.
         self._runner.get_loop().set_exception_handler(lambda _, __: None)
         try:
             if self._client.runstate is not Runstate.IDLE:

@@ -1,12 +1,12 @@
-"""The qtest protocol: ports, memory and the virtual clock of a QEMU, one command or thousands in one send.
+"""The qtest protocol: ports, memory and the virtual clock of a QEMU, one command or thousands at a time.
 
     qtest.read(0xFED90000, 4)                   one round trip
-    with qtest.pipeline() as pipeline:          one round trip for all
+    with qtest.pipeline() as pipeline:          one round trip for both
         pipeline.write(0xFED90020, table, 8)
         status = pipeline.read(0xFED9001C, 4)
     status.value
 
-Commands that share a pipeline are carried out in order, with nothing between them.
+The commands of a pipeline are executed in order, with nothing between them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Qtest:
 
     Args:
         connection: our end of the socket pair; owned from here on.
-        process: who is asked, and ended when it does not answer.
-        timeout: seconds without any answer after which it counts as lost.
+        process: the QEMU process; killed when it does not answer.
+        timeout: seconds without any answer after which QEMU counts as hung.
     """
 
     def __init__(self, connection: socket.socket, process: Process, timeout: float) -> None:
@@ -45,12 +45,12 @@ class Qtest:
 
     @contextmanager
     def pipeline(self) -> Iterator[Pipeline]:
-        """Collect commands in a with-block; they run at its end, unless it is left by an exception."""
+        """Collect commands in a with-block; they run at its end, unless an exception leaves it."""
         pipeline = Pipeline(self.exchange)
         yield pipeline
         pipeline.run()
 
-    def _now(self, command: Callable[[Pipeline], Answer[T]]) -> T:
+    def _run_one(self, command: Callable[[Pipeline], Answer[T]]) -> T:
         pipeline = Pipeline(self.exchange)
         answer = command(pipeline)
         pipeline.run()
@@ -58,53 +58,53 @@ class Qtest:
 
     def port_in(self, port: int, size: int) -> int:
         """Read 1, 2 or 4 bytes from an I/O port."""
-        return self._now(lambda pipeline: pipeline.port_in(port, size))
+        return self._run_one(lambda pipeline: pipeline.port_in(port, size))
 
     def port_out(self, port: int, value: int, size: int) -> None:
         """Write 1, 2 or 4 bytes to an I/O port."""
-        self._now(lambda pipeline: pipeline.port_out(port, value, size))
+        self._run_one(lambda pipeline: pipeline.port_out(port, value, size))
 
     def read(self, address: int, size: int) -> int:
         """Read 1, 2, 4 or 8 bytes at a physical address, as the processor would."""
-        return self._now(lambda pipeline: pipeline.read(address, size))
+        return self._run_one(lambda pipeline: pipeline.read(address, size))
 
     def write(self, address: int, value: int, size: int) -> None:
         """Write 1, 2, 4 or 8 bytes at a physical address, as the processor would."""
-        self._now(lambda pipeline: pipeline.write(address, value, size))
+        self._run_one(lambda pipeline: pipeline.write(address, value, size))
 
     def read_bytes(self, address: int, length: int) -> bytes:
-        """Read a run of bytes; at least one."""
-        return self._now(lambda pipeline: pipeline.read_bytes(address, length))
+        """Read `length` bytes; at least one."""
+        return self._run_one(lambda pipeline: pipeline.read_bytes(address, length))
 
     def write_bytes(self, address: int, data: bytes) -> None:
-        """Write a run of bytes; at least one."""
-        self._now(lambda pipeline: pipeline.write_bytes(address, data))
+        """Write `data`; at least one byte."""
+        self._run_one(lambda pipeline: pipeline.write_bytes(address, data))
 
     def clock_step(self, nanoseconds: int) -> int:
-        """Move the virtual clock on; its new value in nanoseconds. Only under the qtest accelerator."""
-        return self._now(lambda pipeline: pipeline.clock_step(nanoseconds))
+        """Advance the virtual clock; returns its new value in nanoseconds. Only under the qtest accelerator."""
+        return self._run_one(lambda pipeline: pipeline.clock_step(nanoseconds))
 
     def exchange(self, lines: Sequence[str]) -> list[str]:
-        """Send command lines, and return what follows "OK" in each answer.
+        """Send command lines; returns what follows "OK" in each answer.
 
         Raises:
-            QtestError: a command was refused, or an earlier exchange was cut short: answers no longer match.
+            QtestError: a command was refused, or an earlier exchange was interrupted and answers no longer match.
             QemuDied, QemuTimeout: QEMU is gone.
         """
         if not lines:
             return []
         if self._interrupted:
-            raise QtestError(lines[0], "nothing: an earlier exchange was cut short")
+            raise QtestError(lines[0], "not sent: an earlier exchange was cut short")
         self._interrupted = True
-        answers = self._converse("".join(f"{line}\n" for line in lines).encode(), len(lines))
+        answers = self._send_and_receive("".join(f"{line}\n" for line in lines).encode(), len(lines))
         self._interrupted = False
         for line, answer in zip(lines, answers, strict=True):
             if not answer.startswith("OK"):
                 raise QtestError(line[:80], answer)
         return [answer[3:] for answer in answers]
 
-    def _converse(self, data: bytes, count: int) -> list[str]:
-        """Send `data` while reading, since QEMU stops listening when its answers are not fetched."""
+    def _send_and_receive(self, data: bytes, count: int) -> list[str]:
+        """Send `data` while reading, since QEMU stops reading when its answers are not received."""
         connection, unsent = self._connection, memoryview(data)
         received = bytearray()
         poll = select.poll()
@@ -132,5 +132,5 @@ class Qtest:
         return received.decode("ascii").splitlines()
 
     def close(self) -> None:
-        """Give up the connection."""
+        """Close the connection."""
         self._connection.close()

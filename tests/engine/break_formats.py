@@ -1,19 +1,11 @@
-"""A pytest plugin: every unit has the broken rules that BROKEN_FORMATS names (tests/engine/breaks.py).
-
-BROKEN_FORMATS=RootBitsUnchecked pytest -p tests.engine.break_formats tests/engine/test_translation.py
-"""
+"""A pytest plugin that breaks one entry rule for a run: `BREAK=Name pytest -p tests.engine.break_formats ...`."""
 
 from __future__ import annotations
 
 import os
 
-import pytest
-
-from iommu import RemappingUnit
+from iommu.engine import formats, unit
 from tests.engine.breaks import BREAKS
 
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Break the rules before any test module is imported."""
-    broken = os.environ["BROKEN_FORMATS"]
-    RemappingUnit.Formats = next(each for each in BREAKS if each.__name__ == broken)
+if name := os.environ.get("BREAK"):
+    formats.Formats = unit.RemappingUnit.Formats = BREAKS[name]  # type: ignore[misc]

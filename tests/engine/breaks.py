@@ -1,8 +1,7 @@
-"""Entry rules broken on purpose: a check that no break can fail would prove nothing.
+"""Entry rules broken on purpose, each by one override of Formats: tests that let one pass would prove nothing.
 
-Each break departs from `iommu.engine.formats` in one rule, by one override: a rule is dropped, or it is too strict
-and takes as reserved what hardware has to ignore. test_breaks.py has each caught by the naive oracle and by the unit
-tests, tests/qemu_vtd/conformance/test_conformance_breaks.py has the legacy ones caught by a scenario, and
+A rule is dropped, or it is too strict and holds as reserved what hardware has to ignore. test_formats_broken.py sees
+that each is noticed by the unit tests in `unit`, by the naive oracle of its mode, and in legacy mode by `scenario`.
 docs/conformance.md lists them.
 """
 
@@ -12,6 +11,8 @@ from typing import ClassVar
 
 from iommu.engine.formats import Formats, Stages
 from iommu.structures import ContextEntry, PasidEntry, RootEntry, SourceValidation, TranslationType
+
+LEGACY, SCALABLE, INTERRUPTS = "legacy", "scalable", "interrupts"
 
 PS, SNP, TM = 1 << 7, 1 << 11, 1 << 62
 PAGE_ADDRESS = 0xF_FFFF_FFFF_F000
@@ -25,18 +26,18 @@ def bits(msb: int, lsb: int) -> int:
 
 
 class Break(Formats):
-    """Rules of which one is wrong; the docstring says what is wrong.
+    """One rule, broken; the docstring says how.
 
     Attributes:
-        rule: the fault condition, or the section.
-        oracle: the naive reading that has to catch it: "legacy", "scalable" or "interrupts".
-        unit_tests: the file of tests/engine in which a test has to fail.
-        scenario: one of the conformance catalogue that has to fail, "" for rules that legacy mode does not have.
+        rule: the specification's name of it.
+        mode: which oracle knows it.
+        unit: the file of tests of which one has to fail.
+        scenario: of the conformance catalogue, which has to fail; "" for what legacy mode does not have.
     """
 
     rule: ClassVar[str]
-    oracle: ClassVar[str]
-    unit_tests: ClassVar[str]
+    mode: ClassVar[str]
+    unit: ClassVar[str]
     scenario: ClassVar[str] = ""
 
 
@@ -46,7 +47,7 @@ class Break(Formats):
 class RootBitsUnchecked(Break):
     """Bits 11:1 of a root entry may be anything."""
 
-    rule, oracle, unit_tests, scenario = "LRT.3", "legacy", "test_translation.py", "legacy.root.reserved-low"
+    rule, mode, unit, scenario = "LRT.3", LEGACY, "test_translation.py", "legacy.root.reserved-low"
 
     def reserved_in_root(self, entry: int) -> int:
         return super().reserved_in_root(entry) & ~bits(11, 1)
@@ -55,7 +56,7 @@ class RootBitsUnchecked(Break):
 class RootPointerUnlimited(Break):
     """A context-table pointer may lie beyond the host address width."""
 
-    rule, oracle, unit_tests, scenario = "LRT.3", "legacy", "test_translation.py", "legacy.root.reserved-width"
+    rule, mode, unit, scenario = "LRT.3", LEGACY, "test_translation.py", "legacy.root.reserved-width"
 
     def reserved_in_root(self, entry: int) -> int:
         return super().reserved_in_root(entry) & ~RootEntry.CTP.mask
@@ -64,7 +65,7 @@ class RootPointerUnlimited(Break):
 class RootUpperHalfUnchecked(Break):
     """The upper half of a root entry may be anything."""
 
-    rule, oracle, unit_tests, scenario = "LRT.3", "legacy", "test_translation.py", "legacy.root.reserved-top"
+    rule, mode, unit, scenario = "LRT.3", LEGACY, "test_translation.py", "legacy.root.reserved-top"
 
     def reserved_in_root(self, entry: int) -> int:
         return super().reserved_in_root(entry) & LOW_HALF
@@ -73,7 +74,7 @@ class RootUpperHalfUnchecked(Break):
 class ReservedContextBitsUnchecked(Break):
     """A context entry has no reserved bits at all."""
 
-    rule, oracle, unit_tests, scenario = "LCT.3", "legacy", "test_translation.py", "legacy.context.reserved-bits"
+    rule, mode, unit, scenario = "LCT.3", LEGACY, "test_translation.py", "legacy.context.reserved-bits"
 
     def reserved_in_context(self, entry: int) -> int:
         return 0
@@ -82,7 +83,7 @@ class ReservedContextBitsUnchecked(Break):
 class ContextUpperBitsUnchecked(Break):
     """Bits 127:88 and 71 of a context entry may be anything."""
 
-    rule, oracle, unit_tests, scenario = "LCT.3", "legacy", "test_translation.py", "legacy.context.reserved-top"
+    rule, mode, unit, scenario = "LCT.3", LEGACY, "test_translation.py", "legacy.context.reserved-top"
 
     def reserved_in_context(self, entry: int) -> int:
         return super().reserved_in_context(entry) & bits(87, 72) | super().reserved_in_context(entry) & LOW_HALF
@@ -91,7 +92,7 @@ class ContextUpperBitsUnchecked(Break):
 class ContextPointerUnlimited(Break):
     """The second-stage pointer of a context entry may lie beyond the host address width."""
 
-    rule, oracle, unit_tests, scenario = "LCT.3", "legacy", "test_translation.py", "legacy.context.reserved-width"
+    rule, mode, unit, scenario = "LCT.3", LEGACY, "test_translation.py", "legacy.context.reserved-width"
 
     def reserved_in_context(self, entry: int) -> int:
         return super().reserved_in_context(entry) & ~ContextEntry.SSPTPTR.mask
@@ -100,7 +101,7 @@ class ContextPointerUnlimited(Break):
 class ContextDomainUnlimited(Break):
     """A domain-id may have more bits than CAP.ND says."""
 
-    rule, oracle, unit_tests, scenario = "LCT.3", "legacy", "test_translation.py", "legacy.context.domain-beyond-nd"
+    rule, mode, unit, scenario = "LCT.3", LEGACY, "test_translation.py", "legacy.context.domain-beyond-nd"
 
     def reserved_in_context(self, entry: int) -> int:
         return super().reserved_in_context(entry) & ~ContextEntry.DID.mask
@@ -109,7 +110,7 @@ class ContextDomainUnlimited(Break):
 class ContextDomainNarrowed(Break):
     """Too strict: a domain-id may have no more than 8 bits, whatever CAP.ND says."""
 
-    rule, oracle, unit_tests, scenario = "LCT.3", "legacy", "test_translation.py", "legacy.context.domain-16-bits"
+    rule, mode, unit, scenario = "LCT.3", LEGACY, "test_translation.py", "legacy.context.domain-16-bits"
 
     def reserved_in_context(self, entry: int) -> int:
         return super().reserved_in_context(entry) | bits(87, 80)
@@ -118,7 +119,7 @@ class ContextDomainNarrowed(Break):
 class ContextAvailableReserved(Break):
     """Too strict: bits 70:67 of a context entry, which are software's, must be 0."""
 
-    rule, oracle, unit_tests, scenario = "LCT.3", "legacy", "test_translation.py", "legacy.context.ignored-bits"
+    rule, mode, unit, scenario = "LCT.3", LEGACY, "test_translation.py", "legacy.context.ignored-bits"
 
     def reserved_in_context(self, entry: int) -> int:
         return super().reserved_in_context(entry) | bits(70, 67)
@@ -127,7 +128,7 @@ class ContextAvailableReserved(Break):
 class PassThroughPointerReserved(Break):
     """Too strict: pass-through checks the reserved bits of a table pointer that it does not use."""
 
-    rule, oracle, unit_tests = "LCT.3", "legacy", "test_translation.py"
+    rule, mode, unit = "LCT.3", LEGACY, "test_translation.py"
     scenario = "legacy.pass-through.table-ignored"
 
     def reserved_in_context(self, entry: int) -> int:
@@ -137,7 +138,7 @@ class PassThroughPointerReserved(Break):
 class ReservedTypeAccepted(Break):
     """The reserved type 11 of a context entry is taken as 00."""
 
-    rule, oracle, unit_tests, scenario = "LCT.4 (TT)", "legacy", "test_translation.py", "legacy.context.type-reserved"
+    rule, mode, unit, scenario = "LCT.4 (TT)", LEGACY, "test_translation.py", "legacy.context.type-reserved"
 
     def translation_type(self, entry: int) -> TranslationType | None:
         reserved = ContextEntry.TT.get(entry) == 3
@@ -147,7 +148,7 @@ class ReservedTypeAccepted(Break):
 class DeviceTlbTypeAccepted(Break):
     """Type 01 of a context entry is taken without ECAP.DT."""
 
-    rule, oracle, unit_tests = "LCT.4 (TT)", "legacy", "test_translation.py"
+    rule, mode, unit = "LCT.4 (TT)", LEGACY, "test_translation.py"
     scenario = "legacy.context.type-without-device-tlb"
 
     def translation_type(self, entry: int) -> TranslationType | None:
@@ -157,17 +158,17 @@ class DeviceTlbTypeAccepted(Break):
 class PassThroughTypeAccepted(Break):
     """Type 10 of a context entry is taken without ECAP.PT."""
 
-    rule, oracle, unit_tests = "LCT.4 (TT)", "legacy", "test_translation.py"
+    rule, mode, unit = "LCT.4 (TT)", LEGACY, "test_translation.py"
     scenario = "legacy.context.type-without-pass-through"
 
     def translation_type(self, entry: int) -> TranslationType | None:
         return TranslationType.PASS_THROUGH if ContextEntry.TT.get(entry) == 2 else super().translation_type(entry)
 
 
-class AnyDepth(Break):
+class AnyLevels(Break):
     """AW is not compared with CAP.SAGAW, and its reserved values count as 5 levels."""
 
-    rule, oracle, unit_tests = "LCT.4, SPT.4 (AW)", "legacy", "test_translation.py"
+    rule, mode, unit = "LCT.4, SPT.4 (AW)", LEGACY, "test_translation.py"
     scenario = "legacy.context.width-48-on-39"
 
     def second_stage_levels(self, address_width: int) -> int:
@@ -177,7 +178,7 @@ class AnyDepth(Break):
 class OnlyTheMostLevels(Break):
     """Too strict: only the largest number of levels in CAP.SAGAW is walked."""
 
-    rule, oracle, unit_tests = "LCT.4, SPT.4 (AW)", "legacy", "test_second_stage.py"
+    rule, mode, unit = "LCT.4, SPT.4 (AW)", LEGACY, "test_second_stage.py"
     scenario = "legacy.pages.4k-3-levels"
 
     def second_stage_levels(self, address_width: int) -> int | None:
@@ -191,7 +192,7 @@ class OnlyTheMostLevels(Break):
 class ReservedTableBitsUnchecked(Break):
     """An entry that points to a second-stage table has no reserved bits at all."""
 
-    rule, oracle, unit_tests = "LSL.2, SSS.3", "legacy", "test_second_stage.py"
+    rule, mode, unit = "LSL.2, SSS.3", LEGACY, "test_second_stage.py"
     scenario = "legacy.reserved.table-beyond-host-width"
 
     def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
@@ -201,7 +202,7 @@ class ReservedTableBitsUnchecked(Break):
 class ReservedPageBitsUnchecked(Break):
     """An entry that maps a second-stage page has no reserved bits at all."""
 
-    rule, oracle, unit_tests = "LSL.2, SSS.3", "legacy", "test_second_stage.py"
+    rule, mode, unit = "LSL.2, SSS.3", LEGACY, "test_second_stage.py"
     scenario = "legacy.reserved.page-beyond-host-width"
 
     def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
@@ -211,7 +212,7 @@ class ReservedPageBitsUnchecked(Break):
 class TableSnoopUnchecked(Break):
     """SNP may be set in an entry that points to a table."""
 
-    rule, oracle, unit_tests = "LSL.2, SSS.3", "legacy", "test_second_stage.py"
+    rule, mode, unit = "LSL.2, SSS.3", LEGACY, "test_second_stage.py"
     scenario = "legacy.reserved.snoop-in-table-3"
 
     def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
@@ -221,7 +222,7 @@ class TableSnoopUnchecked(Break):
 class TableTransientUnchecked(Break):
     """TM may be set in an entry that points to a table."""
 
-    rule, oracle, unit_tests = "LSL.2, SSS.3", "legacy", "test_second_stage.py"
+    rule, mode, unit = "LSL.2, SSS.3", LEGACY, "test_second_stage.py"
     scenario = "legacy.reserved.transient-in-table"
 
     def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
@@ -231,7 +232,7 @@ class TableTransientUnchecked(Break):
 class PageSnoopUnchecked(Break):
     """SNP may be set without ECAP.SC."""
 
-    rule, oracle, unit_tests = "LSL.2, SSS.3", "legacy", "test_second_stage.py"
+    rule, mode, unit = "LSL.2, SSS.3", LEGACY, "test_second_stage.py"
     scenario = "legacy.reserved.snoop-without-snoop-control"
 
     def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
@@ -241,7 +242,7 @@ class PageSnoopUnchecked(Break):
 class PageSnoopReserved(Break):
     """Too strict: SNP must be 0 with ECAP.SC too."""
 
-    rule, oracle, unit_tests = "LSL.2, SSS.3", "legacy", "test_second_stage.py"
+    rule, mode, unit = "LSL.2, SSS.3", LEGACY, "test_second_stage.py"
     scenario = "legacy.permission.snoop"
 
     def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
@@ -251,7 +252,7 @@ class PageSnoopReserved(Break):
 class PageTransientUnchecked(Break):
     """TM may be set without ECAP.DT."""
 
-    rule, oracle, unit_tests = "LSL.2, SSS.3", "legacy", "test_second_stage.py"
+    rule, mode, unit = "LSL.2, SSS.3", LEGACY, "test_second_stage.py"
     scenario = "legacy.reserved.transient-without-device-tlb"
 
     def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
@@ -261,7 +262,7 @@ class PageTransientUnchecked(Break):
 class TableAddressUnlimited(Break):
     """A second-stage table may lie beyond the host address width."""
 
-    rule, oracle, unit_tests = "LSL.2, SSS.3", "legacy", "test_second_stage.py"
+    rule, mode, unit = "LSL.2, SSS.3", LEGACY, "test_second_stage.py"
     scenario = "legacy.reserved.table-beyond-host-width"
 
     def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
@@ -271,7 +272,7 @@ class TableAddressUnlimited(Break):
 class PageAddressUnlimited(Break):
     """A second-stage page may lie beyond the host address width."""
 
-    rule, oracle, unit_tests = "LSL.2, SSS.3", "legacy", "test_second_stage.py"
+    rule, mode, unit = "LSL.2, SSS.3", LEGACY, "test_second_stage.py"
     scenario = "legacy.reserved.page-beyond-host-width"
 
     def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
@@ -282,7 +283,7 @@ class PageAddressUnlimited(Break):
 class LargePageUnaligned(Break):
     """A large second-stage page may have address bits below its size."""
 
-    rule, oracle, unit_tests = "LSL.2, SSS.3", "legacy", "test_second_stage.py"
+    rule, mode, unit = "LSL.2, SSS.3", LEGACY, "test_second_stage.py"
     scenario = "legacy.reserved.2m-low-address"
 
     def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
@@ -293,7 +294,7 @@ class LargePageUnaligned(Break):
 class PageSizeUncheckedAtTheTop(Break):
     """PS may be set at levels 4 and 5, where no page can be."""
 
-    rule, oracle, unit_tests = "LSL.2, SSS.3", "legacy", "test_second_stage.py"
+    rule, mode, unit = "LSL.2, SSS.3", LEGACY, "test_second_stage.py"
     scenario = "legacy.reserved.page-size-in-level-4"
 
     def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
@@ -303,7 +304,7 @@ class PageSizeUncheckedAtTheTop(Break):
 class GigabytePageUnchecked(Break):
     """PS may be set at level 3 without second-stage pages of 1 GiB (CAP.SSLPS)."""
 
-    rule, oracle, unit_tests = "LSL.2, SSS.3", "legacy", "test_second_stage.py"
+    rule, mode, unit = "LSL.2, SSS.3", LEGACY, "test_second_stage.py"
     scenario = "legacy.reserved.1g-not-offered"
 
     def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
@@ -313,7 +314,7 @@ class GigabytePageUnchecked(Break):
 class SecondStageSoftwareBitsReserved(Break):
     """Too strict: bits 61:52 of a second-stage entry, which are software's, must be 0."""
 
-    rule, oracle, unit_tests = "LSL.2, SSS.3", "legacy", "test_second_stage.py"
+    rule, mode, unit = "LSL.2, SSS.3", LEGACY, "test_second_stage.py"
     scenario = "legacy.permission.ignored-bits"
 
     def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
@@ -323,7 +324,7 @@ class SecondStageSoftwareBitsReserved(Break):
 class SmallPageBit7Reserved(Break):
     """Too strict: bit 7 of an entry that maps 4 KiB, where PS is in others, must be 0."""
 
-    rule, oracle, unit_tests = "LSL.2, SSS.3", "legacy", "test_second_stage.py"
+    rule, mode, unit = "LSL.2, SSS.3", LEGACY, "test_second_stage.py"
     scenario = "legacy.permission.ignored-bits"
 
     def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
@@ -336,7 +337,7 @@ class SmallPageBit7Reserved(Break):
 class ScalableRootBitsUnchecked(Break):
     """Bits 11:1 of half a root entry may be anything."""
 
-    rule, oracle, unit_tests = "SRT.3", "scalable", "test_scalable.py"
+    rule, mode, unit = "SRT.3", SCALABLE, "test_scalable.py"
 
     def reserved_in_scalable_root(self, entry: int) -> int:
         return super().reserved_in_scalable_root(entry) & ~bits(11, 1)
@@ -345,7 +346,7 @@ class ScalableRootBitsUnchecked(Break):
 class ScalableContextBitsUnchecked(Break):
     """Bits 255:85 of a context entry may be anything."""
 
-    rule, oracle, unit_tests = "SCT.3", "scalable", "test_scalable.py"
+    rule, mode, unit = "SCT.3", SCALABLE, "test_scalable.py"
 
     def reserved_in_scalable_context(self, entry: int) -> int:
         return super().reserved_in_scalable_context(entry) & bits(84, 0)
@@ -354,7 +355,7 @@ class ScalableContextBitsUnchecked(Break):
 class DeviceTlbEnableUnchecked(Break):
     """DTE may be set without ECAP.DT."""
 
-    rule, oracle, unit_tests = "SCT.3", "scalable", "test_scalable.py"
+    rule, mode, unit = "SCT.3", SCALABLE, "test_scalable.py"
 
     def reserved_in_scalable_context(self, entry: int) -> int:
         return super().reserved_in_scalable_context(entry) & ~(1 << 2)
@@ -363,7 +364,7 @@ class DeviceTlbEnableUnchecked(Break):
 class RidPasidReserved(Break):
     """Too strict: RID_PASID must be 0 without ECAP.RPS, against the policy (D-5)."""
 
-    rule, oracle, unit_tests = "SCT.3", "scalable", "test_scalable_fields.py"
+    rule, mode, unit = "SCT.3", SCALABLE, "test_scalable_fields.py"
 
     def reserved_in_scalable_context(self, entry: int) -> int:
         rid_pasid = 0 if self.capabilities.rid_pasid else bits(83, 64)
@@ -373,7 +374,7 @@ class RidPasidReserved(Break):
 class DirectoryBitsUnchecked(Break):
     """Bits 11:2 of a PASID directory entry may be anything."""
 
-    rule, oracle, unit_tests = "SPD.3", "scalable", "test_scalable.py"
+    rule, mode, unit = "SPD.3", SCALABLE, "test_scalable.py"
 
     def reserved_in_directory(self, entry: int) -> int:
         return super().reserved_in_directory(entry) & ~bits(11, 2)
@@ -382,7 +383,7 @@ class DirectoryBitsUnchecked(Break):
 class PasidBitsUnchecked(Break):
     """Bits 511:192 of a PASID-table entry may be anything."""
 
-    rule, oracle, unit_tests = "SPT.3", "scalable", "test_scalable.py"
+    rule, mode, unit = "SPT.3", SCALABLE, "test_scalable.py"
 
     def reserved_in_pasid(self, entry: int) -> int:
         return super().reserved_in_pasid(entry) & bits(191, 0)
@@ -391,7 +392,7 @@ class PasidBitsUnchecked(Break):
 class PasidDomainUnlimited(Break):
     """The domain-id of a PASID-table entry may have more bits than CAP.ND says."""
 
-    rule, oracle, unit_tests = "SPT.3", "scalable", "test_scalable_fields.py"
+    rule, mode, unit = "SPT.3", SCALABLE, "test_scalable_fields.py"
 
     def reserved_in_pasid(self, entry: int) -> int:
         return super().reserved_in_pasid(entry) & ~PasidEntry.DID.mask
@@ -400,7 +401,7 @@ class PasidDomainUnlimited(Break):
 class AbsentSecondStageUnchecked(Break):
     """AW and SSPTPTR may be anything on a unit without a second stage."""
 
-    rule, oracle, unit_tests = "SPT.3", "scalable", "test_scalable_fields.py"
+    rule, mode, unit = "SPT.3", SCALABLE, "test_scalable_fields.py"
 
     def reserved_in_pasid(self, entry: int) -> int:
         absent = 0 if self.capabilities.second_stage else bits(4, 2) | bits(63, 12)
@@ -410,7 +411,7 @@ class AbsentSecondStageUnchecked(Break):
 class AbsentFirstStageUnchecked(Break):
     """SRE, FSPM, WPE and FSPTPTR may be anything on a unit without a first stage."""
 
-    rule, oracle, unit_tests = "SPT.3", "scalable", "test_scalable_fields.py"
+    rule, mode, unit = "SPT.3", SCALABLE, "test_scalable_fields.py"
 
     def reserved_in_pasid(self, entry: int) -> int:
         absent = 0 if self.capabilities.first_stage else bits(191, 140) | bits(132, 128)
@@ -420,7 +421,7 @@ class AbsentFirstStageUnchecked(Break):
 class AccessedDirtyUnchecked(Break):
     """SSADE may be set without ECAP.SSADS."""
 
-    rule, oracle, unit_tests = "SPT.3", "scalable", "test_scalable.py"
+    rule, mode, unit = "SPT.3", SCALABLE, "test_scalable.py"
 
     def reserved_in_pasid(self, entry: int) -> int:
         return super().reserved_in_pasid(entry) & ~(1 << 9)
@@ -429,7 +430,7 @@ class AccessedDirtyUnchecked(Break):
 class WithdrawnBitsReserved(Break):
     """Too strict: NXE and SMEP must be 0, against the policy (D-17)."""
 
-    rule, oracle, unit_tests = "SPT.3", "scalable", "test_scalable_fields.py"
+    rule, mode, unit = "SPT.3", SCALABLE, "test_scalable_fields.py"
 
     def reserved_in_pasid(self, entry: int) -> int:
         return super().reserved_in_pasid(entry) | bits(134, 133)
@@ -438,7 +439,7 @@ class WithdrawnBitsReserved(Break):
 class ReservedPgttPassesThrough(Break):
     """The reserved values of PGTT are taken as pass-through."""
 
-    rule, oracle, unit_tests = "SPT.4 (PGTT)", "scalable", "test_scalable.py"
+    rule, mode, unit = "SPT.4 (PGTT)", SCALABLE, "test_scalable.py"
 
     def stages(self, entry: int) -> Stages | None:
         return super().stages(entry) if PasidEntry.PGTT.get(entry) in (1, 2, 3, 4) else Stages(0, 0)
@@ -447,7 +448,7 @@ class ReservedPgttPassesThrough(Break):
 class NestedAlwaysOffered(Break):
     """PGTT may be 011 without ECAP.NEST."""
 
-    rule, oracle, unit_tests = "SPT.4 (PGTT)", "scalable", "test_scalable.py"
+    rule, mode, unit = "SPT.4 (PGTT)", SCALABLE, "test_scalable.py"
 
     def stages(self, entry: int) -> Stages | None:
         if PasidEntry.PGTT.get(entry) != 3 or self.capabilities.nested:
@@ -460,7 +461,7 @@ class NestedAlwaysOffered(Break):
 class SecondStageLevelsUnchecked(Break):
     """AW of a PASID-table entry is not compared with CAP.SAGAW."""
 
-    rule, oracle, unit_tests = "SPT.4 (AW)", "scalable", "test_scalable.py"
+    rule, mode, unit = "SPT.4 (AW)", SCALABLE, "test_scalable.py"
 
     def stages(self, entry: int) -> Stages | None:
         levels = {1: 3, 2: 4, 3: 5}.get(PasidEntry.AW.get(entry))
@@ -471,7 +472,7 @@ class SecondStageLevelsUnchecked(Break):
 class FiveFirstStageLevelsAccepted(Break):
     """FSPM may be 01 without CAP.FS5LP."""
 
-    rule, oracle, unit_tests = "SPT.4 (FSPM)", "scalable", "test_scalable.py"
+    rule, mode, unit = "SPT.4 (FSPM)", SCALABLE, "test_scalable.py"
 
     def first_stage_levels(self, mode: int) -> int | None:
         return 5 if mode == 1 else super().first_stage_levels(mode)
@@ -480,7 +481,7 @@ class FiveFirstStageLevelsAccepted(Break):
 class ReservedPagingModeAccepted(Break):
     """The reserved values of FSPM are taken as 4 levels."""
 
-    rule, oracle, unit_tests = "SPT.4 (FSPM)", "scalable", "test_scalable.py"
+    rule, mode, unit = "SPT.4 (FSPM)", SCALABLE, "test_scalable.py"
 
     def first_stage_levels(self, mode: int) -> int | None:
         return 4 if mode > 1 else super().first_stage_levels(mode)
@@ -492,7 +493,7 @@ class ReservedPagingModeAccepted(Break):
 class FirstStageAddressUnlimited(Break):
     """A first-stage table or page may lie beyond the host address width."""
 
-    rule, oracle, unit_tests = "SFS.3", "scalable", "test_first_stage.py"
+    rule, mode, unit = "SFS.3", SCALABLE, "test_first_stage.py"
 
     def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
         beyond_host = bits(51, 0) & ~bits(self.capabilities.host_address_width - 1, 0)
@@ -502,7 +503,7 @@ class FirstStageAddressUnlimited(Break):
 class FirstStagePageSizeUncheckedAtTheTop(Break):
     """PS may be set at levels 4 and 5, where no page can be."""
 
-    rule, oracle, unit_tests = "SFS.3", "scalable", "test_first_stage.py"
+    rule, mode, unit = "SFS.3", SCALABLE, "test_first_stage.py"
 
     def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
         return super().reserved_in_first_stage(level, page=page, nested=nested) & ~(PS if level > 3 else 0)
@@ -511,7 +512,7 @@ class FirstStagePageSizeUncheckedAtTheTop(Break):
 class FirstStageGigabytePageUnchecked(Break):
     """PS may be set at level 3 without CAP.FS1GP."""
 
-    rule, oracle, unit_tests = "SFS.3", "scalable", "test_first_stage.py"
+    rule, mode, unit = "SFS.3", SCALABLE, "test_first_stage.py"
 
     def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
         return super().reserved_in_first_stage(level, page=page, nested=nested) & ~(PS if level == 3 else 0)
@@ -520,7 +521,7 @@ class FirstStageGigabytePageUnchecked(Break):
 class FirstStageLargePageUnaligned(Break):
     """A large first-stage page may have address bits below its size."""
 
-    rule, oracle, unit_tests = "SFS.3", "scalable", "test_first_stage.py"
+    rule, mode, unit = "SFS.3", SCALABLE, "test_first_stage.py"
 
     def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
         below_size = (1 << 3 + 9 * level) - (1 << 13) if page and level in (2, 3) else 0
@@ -530,7 +531,7 @@ class FirstStageLargePageUnaligned(Break):
 class FirstStagePatReserved(Break):
     """Too strict: bit 12 of a large first-stage page, its PAT bit, must be 0."""
 
-    rule, oracle, unit_tests = "SFS.3", "scalable", "test_first_stage.py"
+    rule, mode, unit = "SFS.3", SCALABLE, "test_first_stage.py"
 
     def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
         pat = 1 << 12 if page and level in (2, 3) else 0
@@ -540,7 +541,7 @@ class FirstStagePatReserved(Break):
 class FirstStageSoftwareBitsReserved(Break):
     """Too strict: bits 62:52 of a first-stage entry, which are software's, must be 0."""
 
-    rule, oracle, unit_tests = "SFS.3", "scalable", "test_first_stage.py"
+    rule, mode, unit = "SFS.3", SCALABLE, "test_first_stage.py"
 
     def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
         return super().reserved_in_first_stage(level, page=page, nested=nested) | bits(62, 52)
@@ -549,7 +550,7 @@ class FirstStageSoftwareBitsReserved(Break):
 class GuestAddressHeldToHost(Break):
     """Too strict: nested, a guest address must lie within the host address width, against the policy (D-34)."""
 
-    rule, oracle, unit_tests = "SFS.3", "scalable", "test_nested.py"
+    rule, mode, unit = "SFS.3", SCALABLE, "test_nested.py"
 
     def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
         return super().reserved_in_first_stage(level, page=page, nested=False)
@@ -561,7 +562,7 @@ class GuestAddressHeldToHost(Break):
 class InterruptBitsUnchecked(Break):
     """Bits 14:12, 31:24 and 127:84 of an interrupt entry may be anything."""
 
-    rule, oracle, unit_tests = "IR.24", "interrupts", "test_interrupts.py"
+    rule, mode, unit = "IR.24", INTERRUPTS, "test_interrupts.py"
 
     def reserved_in_interrupt(self, entry: int, *, extended: bool = True) -> int:
         unchecked = bits(14, 12) | bits(31, 24) | bits(127, 84)
@@ -571,7 +572,7 @@ class InterruptBitsUnchecked(Break):
 class DeliveryModeUnchecked(Break):
     """The reserved delivery modes 3 and 6 are delivered."""
 
-    rule, oracle, unit_tests = "IR.24", "interrupts", "test_interrupts.py"
+    rule, mode, unit = "IR.24", INTERRUPTS, "test_interrupts.py"
 
     def reserved_in_interrupt(self, entry: int, *, extended: bool = True) -> int:
         unchecked = 0 if self.is_posted(entry) else bits(7, 5)
@@ -581,7 +582,7 @@ class DeliveryModeUnchecked(Break):
 class ValidationTypeUnchecked(Break):
     """The reserved source validation type 3 validates nothing."""
 
-    rule, oracle, unit_tests = "IR.24", "interrupts", "test_interrupts.py"
+    rule, mode, unit = "IR.24", INTERRUPTS, "test_interrupts.py"
 
     def reserved_in_interrupt(self, entry: int, *, extended: bool = True) -> int:
         return super().reserved_in_interrupt(entry, extended=extended) & ~bits(83, 82)
@@ -590,7 +591,7 @@ class ValidationTypeUnchecked(Break):
 class ValidationTypeAsBus(Break):
     """The reserved source validation type 3 compares the bus, as type 2 does."""
 
-    rule, oracle, unit_tests = "IR.24", "interrupts", "test_interrupts.py"
+    rule, mode, unit = "IR.24", INTERRUPTS, "test_interrupts.py"
 
     def source_validation(self, entry: int) -> SourceValidation | None:
         validation = super().source_validation(entry)
@@ -600,7 +601,7 @@ class ValidationTypeAsBus(Break):
 class DestinationUnchecked(Break):
     """Without IRTA.EIME, the bits of a destination beside its 8-bit APIC id may be anything."""
 
-    rule, oracle, unit_tests = "IR.24", "interrupts", "test_interrupts.py"
+    rule, mode, unit = "IR.24", INTERRUPTS, "test_interrupts.py"
 
     def reserved_in_interrupt(self, entry: int, *, extended: bool = True) -> int:
         return super().reserved_in_interrupt(entry)
@@ -609,7 +610,7 @@ class DestinationUnchecked(Break):
 class PostedFormAlwaysKnown(Break):
     """An entry with IM is of the posted form on a unit without CAP.PI too."""
 
-    rule, oracle, unit_tests = "IR.24", "interrupts", "test_interrupt_posting.py"
+    rule, mode, unit = "IR.24", INTERRUPTS, "test_interrupt_posting.py"
 
     def is_posted(self, entry: int) -> bool:
         return bool(entry >> 15 & 1)
@@ -618,7 +619,7 @@ class PostedFormAlwaysKnown(Break):
 class InterruptSoftwareBitsReserved(Break):
     """Too strict: bits 11:8 of an interrupt entry, which are software's, must be 0."""
 
-    rule, oracle, unit_tests = "IR.24", "interrupts", "test_interrupts.py"
+    rule, mode, unit = "IR.24", INTERRUPTS, "test_interrupts.py"
 
     def reserved_in_interrupt(self, entry: int, *, extended: bool = True) -> int:
         return super().reserved_in_interrupt(entry, extended=extended) | bits(11, 8)
@@ -627,7 +628,7 @@ class InterruptSoftwareBitsReserved(Break):
 class DescriptorBitsUnchecked(Break):
     """Bits 271:258 and 287:280 of a posted-interrupt descriptor may be anything."""
 
-    rule, oracle, unit_tests = "IR.28", "interrupts", "test_interrupt_posting.py"
+    rule, mode, unit = "IR.28", INTERRUPTS, "test_interrupt_posting.py"
 
     def reserved_in_descriptor(self, entry: int, *, extended: bool) -> int:
         return super().reserved_in_descriptor(entry, extended=extended) & ~(bits(271, 258) | bits(287, 280))
@@ -636,7 +637,7 @@ class DescriptorBitsUnchecked(Break):
 class NotificationDestinationUnchecked(Break):
     """Without IRTA.EIME, the bits of a descriptor's destination beside its 8-bit APIC id may be anything."""
 
-    rule, oracle, unit_tests = "IR.28", "interrupts", "test_interrupt_posting.py"
+    rule, mode, unit = "IR.28", INTERRUPTS, "test_interrupt_posting.py"
 
     def reserved_in_descriptor(self, entry: int, *, extended: bool) -> int:
         return super().reserved_in_descriptor(entry, extended=True)
@@ -645,11 +646,11 @@ class NotificationDestinationUnchecked(Break):
 class DescriptorSoftwareBitsReserved(Break):
     """Too strict: bits 511:320 of a posted-interrupt descriptor, which are software's, must be 0."""
 
-    rule, oracle, unit_tests = "IR.28", "interrupts", "test_interrupt_posting.py"
+    rule, mode, unit = "IR.28", INTERRUPTS, "test_interrupt_posting.py"
 
     def reserved_in_descriptor(self, entry: int, *, extended: bool) -> int:
         return super().reserved_in_descriptor(entry, extended=extended) | bits(511, 320)
 
 
-BREAKS: list[type[Break]] = Break.__subclasses__()
-"""All of them, in the order of the specification's modes."""
+BREAKS: dict[str, type[Break]] = {broken.__name__: broken for broken in Break.__subclasses__()}
+"""By name, in the order of the specification's modes."""

@@ -8,7 +8,7 @@ from iommu import FlatMemory, InterruptRequest, MemoryAccessError, Policy
 
 
 class Verdict(NamedTuple):
-    """What becomes of a request: a message (address, data), a posting, a notification, a fault and its record."""
+    """The outcome of a request: a message (address, data), a posting, a notification, a fault and its record."""
 
     message: tuple[int, int] | None = None
     posted: bool = False

@@ -20,7 +20,7 @@ FIRST, SECOND, NESTED, PASS = 1, 2, 3, 4
 
 
 class Answer(NamedTuple):
-    """What becomes of a request; `updates` are quadwords of memory and their new values."""
+    """The outcome of a request; `updates` are quadwords of memory and their new values."""
 
     host: int | None
     fault: int = 0

@@ -40,7 +40,7 @@ TABLE = 0xF_FFFF_FFFF_F000
 
 
 class CountingMemory(FlatMemory):
-    """Memory that remembers what was written, and whose pages in `read_only` cannot be."""
+    """Memory that records what was written; its pages in `read_only` cannot be written."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
@@ -55,11 +55,11 @@ class CountingMemory(FlatMemory):
 
 
 class ScalableWorld(World):
-    """A unit that offers everything but for `changes`, and its tables as the tests ask for them.
+    """A unit that offers everything except for `changes`, and its tables as the tests ask for them.
 
     `first` is where the first-stage entry of each level stands, `second` the same for the second stage of the page;
-    `under` holds, nested, the second-stage places of each level's first-stage table. `depths` are the second-stage
-    depths the unit offers, those of its guest width if none are given.
+    `under` holds, nested, the second-stage places of each level's first-stage table. `levels` are the second-stage
+    levels the unit walks, those of its guest width if none are given.
     """
 
     memory: CountingMemory

@@ -116,7 +116,7 @@ class RandomTables:
             domain = self.random.getrandbits(self.can.domain_id_bits) | self._rarely(0x4000)
             return domain | self._mostly(1 << 23) * self.can.scalable_coherent | flags
         if word == 2:
-            levels = self.random.choice((4, 4, 5)) if self.can.first_stage_5_level else 4
+            levels = self.random.choice((4, 4, 5) if self.can.first_stage_5_level else (4,) * 12 + (5,))
             bits = self._often(1) * self.can.supervisor_requests | self._often(2) * self.can.execute_requests
             bits |= self.random.choice((0, 1 << 4)) | self.random.choice((0, 1 << 7)) * self.can.extended_accessed
             first = self._table(FIRSTS, levels) | levels - 4 << 2 | bits

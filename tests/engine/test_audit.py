@@ -249,7 +249,7 @@ def test_what_is_owed_can_be_issued() -> None:
     assert world.dma() == (None, [])
 
 
-def test_reset_forgets_what_the_old_caches_held() -> None:
+def test_reset_empties_audited_caches() -> None:
     world = Legacy()
     world.dma()
     world.put(LEVEL_1 + 5 * 8, 0)

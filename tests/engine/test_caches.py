@@ -1,4 +1,4 @@
-"""caches.py: what is remembered, what is never remembered, and that nothing older than allowed is ever used."""
+"""caches.py: what is cached, what is never cached, and that nothing older than allowed is ever used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.engine.world import ABSENT, DISK, NIC, PS, READ, RW, WRITE, R, W, Wor
 A = 0x4000_0000
 
 
-# What a unit without caching mode must not remember (4.2)
+# What a unit without caching mode must not cache (4.2)
 
 
 @pytest.mark.parametrize("levels", [3, 4, 5])
@@ -101,7 +101,7 @@ def test_devices_of_two_domains_share_nothing(dids: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("bit", range(16))
-def test_context_entries_are_told_apart_by_every_source_id_bit(bit: int) -> None:
+def test_every_source_id_bit_selects_another_context_entry(bit: int) -> None:
     other = SourceId.of(NIC ^ 1 << bit)
     world = World()
     for source_id, did, host in ((NIC, 1, 0x9000), (other, 2, 0xA000)):
@@ -147,7 +147,7 @@ def test_reset_empties_the_caches() -> None:
     assert world.fault(A) == 0x02
 
 
-# The property: a result is the translation as it stood at some moment since the last covering invalidation
+# The property: a result is the translation as it was at some moment since the last covering invalidation
 
 PAGES = [0x1000, 0x2000, 0x20_0000, 0x20_1000, 0x40_0000]
 DIDS = (1, 2)

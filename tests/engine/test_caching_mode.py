@@ -132,7 +132,7 @@ def test_what_becomes_present_needs_an_invalidation_in_caching_mode_only(name: s
 
 @pytest.mark.parametrize("builder", [first_stage, nested])
 @pytest.mark.parametrize("bad", [0, HOST | ALL1 | 1 << 51, HOST | 1])
-def test_first_stage_entry_is_never_remembered_faulty(builder: Any, bad: int) -> None:
+def test_faulty_first_stage_entry_is_never_cached(builder: Any, bad: int) -> None:
     """4.2: a faulting first-stage translation is cached nowhere, whatever CM."""
     case = scalable("first", (bad,), 0, builder)(
         caching_mode=True, host_address_width=48, policy=Policy(nested_pointers_within_host=True)
@@ -143,8 +143,8 @@ def test_first_stage_entry_is_never_remembered_faulty(builder: Any, bad: int) ->
 
 
 @pytest.mark.parametrize("bad", [ABSENT | 1, ABSENT | 3])
-def test_what_cannot_be_read_is_not_remembered(bad: int) -> None:
-    """It is no entry that is faulty: there is none."""
+def test_what_cannot_be_read_is_not_cached(bad: int) -> None:
+    """No entry is faulty: there is none."""
     case = legacy("root", (bad & ~2,), 0x09)(caching_mode=True)
     assert case.now() == 0x09
     case.mend()
@@ -168,7 +168,7 @@ def test_absent_page_covers_no_other_page() -> None:
     assert case.world.dma(ADDRESS + 0x1000).host_address == 0xA000
 
 
-def test_fpd_of_an_absent_context_is_remembered_with_it() -> None:
+def test_fpd_of_an_absent_context_is_cached_with_it() -> None:
     """7.1.3: FPD counts in an entry that is not present; the one that was met first still does."""
     case = legacy("context", (1 << 1,), 0x02)(caching_mode=True)
     assert case.now() == 0x02
@@ -187,7 +187,7 @@ def test_absent_context_is_in_domain_0(did: int, dropped: bool) -> None:
     assert (case.now() == 0) == dropped
 
 
-def test_second_stage_with_marks_is_not_remembered_before_it_is_marked() -> None:
+def test_second_stage_with_marks_is_not_cached_before_it_is_marked() -> None:
     """A denied write leaves A of the page's entry alone (sheet 2.6); a read afterwards has still to set it."""
     world = second_stage(HOST | R, process={"ssade": 1}, caching_mode=True)
     assert world.fault(access=WRITE) == 0x85

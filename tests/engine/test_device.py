@@ -309,7 +309,7 @@ def test_wrong_completion_stops_nothing() -> None:
     assert software.world.read(FSTS) == 0
 
 
-def test_first_wrong_completion_is_the_one_that_is_told() -> None:
+def test_first_wrong_completion_is_the_one_reported() -> None:
     device, software = ats()
     other = Device(software.world.unit, SourceId(0, 5, 0))
     device.completion = other.completion = Completion.WRONG

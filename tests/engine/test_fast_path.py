@@ -1,4 +1,4 @@
-"""The short way says nothing the long way would not: a unit that takes it, and one that does not, side by side."""
+"""fast_path.py: a unit with the fast path and one without it, side by side."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ BUILDERS: dict[str, tuple[Any, Any, int]] = {
 }
 
 
-def build(kind: str, leaves: list[int], options: dict[str, Any], *, short: bool) -> World:
+def build(kind: str, leaves: list[int], options: dict[str, Any], *, fast: bool) -> World:
     """A world whose neighbouring small pages have these entries; one large page; a table in absent memory."""
     builder, _, rights = BUILDERS[kind]
     if builder is None:
@@ -58,7 +58,7 @@ def build(kind: str, leaves: list[int], options: dict[str, Any], *, short: bool)
         world.put(places[1] + 8 * number, leaf)
     world.put(places[2] + 8, 0x4000_0000 | rights | PS)
     world.put(places[2] + 16, ABSENT | rights)
-    if not short:
+    if not fast:
         world.unit._translate = world.unit.translation.translate
     return world
 
@@ -91,21 +91,21 @@ drops = st.builds(Drop, st.integers(0, 3), st.integers(0, 1))
 @pytest.mark.parametrize("kind", BUILDERS)
 @settings(max_examples=120, deadline=None)
 @given(data=st.data())
-def test_short_and_long_way_agree(kind: str, data: st.DataObject) -> None:
+def test_fast_path_and_full_translation_agree(kind: str, data: st.DataObject) -> None:
     leaves = data.draw(st.lists(BUILDERS[kind][1], min_size=4, max_size=4))
     options = {name: data.draw(st.booleans()) for name in ("wpe", "eafe", "ssade")}
-    short, long = (build(kind, leaves, options, short=way) for way in (True, False))
+    fast, full = (build(kind, leaves, options, fast=path) for path in (True, False))
     for step in data.draw(st.lists(requests | drops, min_size=4, max_size=16)):
         if isinstance(step, Drop):
             address = NEIGHBOURS[step.number]
-            for world in (short, long):
+            for world in (fast, full):
                 for pasid in (None, 0):
                     pages = pages_around(address, 0)
                     named = Selector.translations(1, pasid, addresses=pages, leaf_only=bool(step.leaf_only))
                     world.unit.invalidate(named)
         else:
-            assert short.unit.translate(step) == long.unit.translate(step)
-    assert state(short) == state(long)
+            assert fast.unit.translate(step) == full.unit.translate(step)
+    assert state(fast) == state(full)
 
 
 def state(world: World) -> tuple[Any, ...]:
@@ -115,10 +115,10 @@ def state(world: World) -> tuple[Any, ...]:
 
 
 def test_it_is_taken() -> None:
-    """Otherwise the test above would compare the long way with itself."""
+    """Otherwise the test above would compare the full translation with itself."""
     for kind in ("legacy", "first stage", "second stage"):
         marked = ALL1 | A1 | D1 if kind == "first stage" else RW
-        world = build(kind, [host | marked for host in (0x9000, 0xA000, 0xB000, 0xC000)], {}, short=True)
+        world = build(kind, [host | marked for host in (0x9000, 0xA000, 0xB000, 0xC000)], {}, fast=True)
         for address in NEIGHBOURS[:2]:
             world.dma(address, WRITE)
         world.unit.translation.translate = None  # type: ignore[method-assign, assignment]
@@ -158,21 +158,21 @@ def test_little_room_in_legacy_mode() -> None:
     assert len(list(world.unit.caches.contexts)) == 1
 
 
-# Where the short way could go wrong: each of these once did.
+# Where the fast path could go wrong: each of these once did.
 
 
 @pytest.mark.parametrize("kind", ["legacy", "first stage", "second stage"])
-def test_what_a_traced_request_cached_is_as_short_as_any(kind: str) -> None:
+def test_what_a_traced_request_cached_is_as_fast_as_any(kind: str) -> None:
     """Bit 7 of a small page's entry is PAT, or ignored: never the size."""
     marked = (ALL1 | A1 | D1 if kind == "first stage" else RW) | 1 << 7
-    world = build(kind, [0x9000 | marked, 0xA000 | marked, 0xB000 | marked, 0xC000 | marked], {}, short=True)
+    world = build(kind, [0x9000 | marked, 0xA000 | marked, 0xB000 | marked, 0xC000 | marked], {}, fast=True)
     traced = world.unit.translate(DmaRequest(NIC, NEIGHBOURS[0], READ), trace=True)
     steps = len(traced.trace)
     assert [world.dma(address, READ).host_address for address in NEIGHBOURS] == [0x9000, 0xA000, 0xB000, 0xC000]
     assert len(traced.trace) == steps
 
 
-def test_address_beyond_a_lesser_depth() -> None:
+def test_address_beyond_fewer_levels() -> None:
     """1.5: the context has fewer levels now, and only it was invalidated: what its domain has cached is beyond it."""
     world = World()
     high = 1 << 40
@@ -205,7 +205,7 @@ def test_address_that_is_not_canonical_for_the_other_device(neighbour: int) -> N
     assert world.fault(high + neighbour, READ, other, pasid=5) == 0x80
 
 
-def test_process_that_has_made_room_for_another_is_read_again() -> None:
+def test_pasid_context_that_has_made_room_for_another_is_read_again() -> None:
     world = ScalableWorld(policy=Policy(cache_capacity=1))
     tops = world.page(), world.page()
     for pasid, top in enumerate(tops):
@@ -218,7 +218,7 @@ def test_process_that_has_made_room_for_another_is_read_again() -> None:
     assert world.fault() == 0x59
 
 
-def test_unit_that_departs_takes_the_long_way() -> None:
+def test_unit_that_departs_takes_the_full_translation() -> None:
     """Whoever overrides a part gets every request."""
 
     class Shifted(LegacyMode):

@@ -1,4 +1,4 @@
-"""interrupts.py: what of the table is remembered, when that goes stale, and what an invalidation drops."""
+"""remapping.py: which entries are cached, when they become stale, and what an invalidation drops."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_cached_entry_needs_no_table() -> None:
     assert (world.code(0), world.code(1)) == (0, 0x23)
 
 
-def test_unreadable_table_is_not_remembered() -> None:
+def test_unreadable_table_is_not_cached() -> None:
     world = Interrupting(caching_mode=True)
     world.irte(0)
     world.set_table(ABSENT | 7)
@@ -185,7 +185,7 @@ _STEPS = st.lists(
 
 @given(_STEPS, st.booleans())
 @settings(max_examples=200, deadline=None)
-def test_what_is_used_stood_there_since_the_last_invalidation(
+def test_what_is_used_was_in_memory_since_the_last_invalidation(
     steps: list[tuple[str, int, int]], caching: bool
 ) -> None:
     """Whatever the order of edits, uses and invalidations; an absent entry is stale in caching mode only."""

@@ -100,7 +100,7 @@ def test_notification_is_not_remapped() -> None:
 
 @pytest.mark.parametrize("eime", [False, True])
 def test_reserved_bits_of_the_posted_form(eime: bool) -> None:
-    """One bit at a time, of all 128, but for those of the address, and SVT."""
+    """One bit at a time, of all 128, except for those of the address, and SVT."""
     world = Interrupting(eime=eime, posted_interrupts=True)
     reserved = {*range(2, 8), 12, 13, *range(24, 38), *range(84, 96)}
     for bit in set(range(2, 96)) - {15, *range(38, 64), 82, 83}:

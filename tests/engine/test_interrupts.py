@@ -348,12 +348,12 @@ def test_compatibility_format(eime: bool, cfi: bool, address: int) -> None:
 
 
 @raises(FaultReason.IR_25)
-def test_compatibility_format_without_leave() -> None:
+def test_compatibility_format_that_is_not_allowed() -> None:
     world = Interrupting()
     assert world.unit.remap_interrupt(InterruptRequest(NIC, 0xFEE0_0000, 0)).fault is FaultReason.IR_25
 
 
-def test_leave_for_the_compatibility_format_does_not_touch_the_remappable() -> None:
+def test_allowing_the_compatibility_format_does_not_affect_the_remappable() -> None:
     world = Interrupting(cfi=True)
     assert world.code(0) == 0x22
     world.irte(0)

@@ -31,7 +31,7 @@ SIZES = {1: 1 << 12, 2: 1 << 21, 3: 1 << 30}
 
 @pytest.mark.parametrize("levels", [3, 4, 5])
 @pytest.mark.parametrize("first_levels", [4, 5])
-def test_all_depths(levels: int, first_levels: int) -> None:
+def test_all_levels(levels: int, first_levels: int) -> None:
     world = nested(levels=levels, first_levels=first_levels)
     for _ in range(2):
         for access in (READ, WRITE, ATOMIC):
@@ -56,7 +56,7 @@ def test_page_size_is_the_smaller_one(first_leaf: int, second_leaf: int) -> None
 
 
 def test_large_first_stage_page_over_small_second_stage_pages() -> None:
-    """What is remembered of the one small page is not used for its neighbours."""
+    """What is cached of the one small page is not used for its neighbours."""
     world = nested(0x40_4000_0000 | ALL1 | PS, first_leaf=2)
     base = ADDRESS >> 21 << 21
     gpa = 0x40_4000_0000

@@ -281,7 +281,7 @@ def test_overflow_stays_until_cleared() -> None:
 
 @pytest.mark.parametrize("code", [None, *ResponseCode])
 def test_answer_to_what_overflows(code: ResponseCode | None) -> None:
-    """D-16: only the last of a group is answered, if it is no stop marker: success, another code, or nothing."""
+    """D-16: only the last of a group is answered, if it is not a stop marker: success, another code, or nothing."""
     pager = Pager(policy=Policy(overflow_response=code))
     pager.fill()
     assert pager.ask(last=False, group=9) == PageRequestOutcome(queued=False)
@@ -411,7 +411,7 @@ def test_page_asked_for_is_forgotten(page: int) -> None:
     assert (world.dma(pasid=5).fault == 0x71) == (not page)
 
 
-def test_tables_on_the_way_are_forgotten_too() -> None:
+def test_tables_on_the_way_are_dropped_too() -> None:
     world = first_stage(pasid=5)
     pager = Pager(world)
     assert world.dma(pasid=5).fault is None

@@ -33,7 +33,7 @@ def test_interrupt_range_with_a_pasid_is_blocked(address: int, code: int, access
 
 
 @raises(FaultReason.SGN_8)
-def test_interrupt_range_is_told_as_a_fault_with_the_pasid() -> None:
+def test_interrupt_range_is_reported_as_a_fault_with_the_pasid() -> None:
     world = pass_through(pasid=6)
     assert world.fault(0xFEE0_0000, WRITE, pasid=6) == 0x87
     assert (world.record().reason, world.record().pasid) == (0x87, 6)

@@ -237,7 +237,7 @@ def test_hint_keeps_the_upper_levels() -> None:
 
 
 def test_context_descriptor_in_scalable_mode() -> None:
-    """4.3: the domain-id is no tag there: domain-selective acts as global."""
+    """4.3: the domain-id is not a tag there: domain-selective acts as global."""
     for descriptor in (context(GLOBAL), context(DOMAIN, did=99), context(SELECTIVE, sid=NIC)):
         world = first_stage()
         software = scalable(world)

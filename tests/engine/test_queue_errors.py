@@ -333,7 +333,7 @@ def test_unrepaired_descriptor_is_an_error_again() -> None:
     assert (software.error, software.head) == (RESERVED, 0)
 
 
-def test_tail_written_meanwhile_is_remembered() -> None:
+def test_tail_written_meanwhile_counts() -> None:
     software = legacy()
     assert software.refused((0, 0)) == TYPE
     software.submit(HARMLESS)

@@ -503,7 +503,7 @@ def test_pass_through_ignores_the_second_stage_fields() -> None:
         assert world.dma().host_address == ADDRESS, f"bit {bit}"
 
 
-def test_domain_ids_are_told_apart_by_every_bit() -> None:
+def test_every_bit_of_a_domain_id_counts() -> None:
     """Two PASIDs with other domain-ids never share a translation."""
     for bit in range(16):
         world = second_stage()
@@ -729,7 +729,7 @@ def test_fpd_of_any_entry_silences_the_walk(fpd: str, pgtt: int) -> None:
 
 
 @pytest.mark.parametrize("fpd", ["context", "directory", "entry"])
-def test_fpd_is_remembered_with_what_is_cached(fpd: str) -> None:
+def test_fpd_is_cached_with_the_entry(fpd: str) -> None:
     world = second_stage()
     at = {"context": world.contexts[NIC], "directory": world.directory_address(), "entry": world.pasids[NIC, 0]}
     world.change(at[fpd], add=2)

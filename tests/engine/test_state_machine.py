@@ -1,7 +1,7 @@
 """Random register writes, table edits, requests and invalidations, in legacy and in scalable mode (spec 6).
 
 Without caches each result is the naive one of the tables as they stand. With caches each entry may be seen as it
-stood at any moment since the last invalidation that covers it: the naive reading is asked with every such choice.
+was at any moment since the last invalidation that covers it: the naive reading is asked with every such choice.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Machine(RuleBasedStateMachine):
             self.covered[each] = self.now()
 
     def since(self, at: int) -> int:
-        """From which moment on an entry may have been remembered."""
+        """From which moment on an entry may have been cached."""
         if not self.caching:
             return self.clock
         moments = [self.covered.get(owner, FOREVER) for owner in self.entries[at].owners]
@@ -323,13 +323,13 @@ class LegacyMachine(Machine):
 
 
 class LegacyWithoutCaches(LegacyMachine):
-    """Everything forgotten before each request: exactly what the tables say now."""
+    """Everything is invalidated before each request: exactly what the tables say now."""
 
     caching = False
 
 
 class LegacyInCachingMode(LegacyMachine):
-    """What is not present or erroneous is remembered, too."""
+    """What is not present or erroneous is cached as well."""
 
     caching_mode = True
 
@@ -537,7 +537,7 @@ class ScalableMachine(Machine):
         """Whether some naive reading gives this outcome. Marks are left to the tests without caches."""
         for answer in naive_scalable.outcomes(read, self.world.capabilities, self.world.root | SCALABLE, request):
             same = (answer.host, answer.fault) == (outcome.host_address, int(outcome.fault or 0))
-            # The context's FPD may be remembered with the PASID entry: a change needs both invalidated (4.4).
+            # The context's FPD may be cached with the PASID entry: a change needs both invalidated (4.4).
             if same and (self.caching or answer.recorded == outcome.recorded):
                 if request.address_type is not AddressType.TRANSLATION_REQUEST:
                     return True
@@ -547,13 +547,13 @@ class ScalableMachine(Machine):
 
 
 class ScalableWithoutCaches(ScalableMachine):
-    """Everything forgotten before each request: exactly what the tables say now."""
+    """Everything is invalidated before each request: exactly what the tables say now."""
 
     caching = False
 
 
 class ScalableInCachingMode(ScalableMachine):
-    """What is not present or erroneous is remembered, too."""
+    """What is not present or erroneous is cached as well."""
 
     caching_mode = True
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iommu import Access, Capabilities, DmaRequest, FaultReason, FlatMemory, Outcome, RemappingUnit, SourceId
-from iommu.engine.formats import PagingFormat
+from iommu.engine.entry_format import PagingFormat
 from iommu.engine.trace import Step
 from iommu.engine.translation.second_stage import SecondStage
 from iommu.registers import GCMD, PMEN

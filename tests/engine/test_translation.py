@@ -318,7 +318,7 @@ def test_translation_off_serves_nothing_but_plain_requests(kind: AddressType, pa
     (0x1_FEE0_0000, False), (0xFEE0_0000 << 12, False), (0x80_FEE0_0000, False),
 ])  # fmt: skip
 @pytest.mark.parametrize("tt", [None, 0, 2])
-def test_interrupt_range_is_no_dma(address: int, inside: bool, tt: int | None) -> None:
+def test_interrupt_range_is_not_dma(address: int, inside: bool, tt: int | None) -> None:
     """With translation off (None), by second stage, and passed through."""
     world = World()
     if tt is not None:
@@ -506,9 +506,9 @@ def test_cached_large_page_around_the_interrupt_range_does_not_swallow_messages(
 
 @pytest.mark.parametrize(("first", "code"), [(False, 0x0D), (True, 0x03)])
 @pytest.mark.parametrize("kind", [TRANSLATION_REQUEST, TRANSLATED])
-def test_depth_or_type_first(first: bool, code: int, kind: AddressType) -> None:
+def test_levels_or_type_first(first: bool, code: int, kind: AddressType) -> None:
     """Doubt D-1: both are wrong."""
-    world = World(policy=Policy(depth_before_type=first), device_tlb=True, levels=(4,))
+    world = World(policy=Policy(levels_before_type=first), device_tlb=True, levels=(4,))
     world.context(table=world.page(), levels=3)
     world.start()
     assert world.fault(0x5000, kind=kind) == code
@@ -517,9 +517,9 @@ def test_depth_or_type_first(first: bool, code: int, kind: AddressType) -> None:
 
 @pytest.mark.parametrize("deepest", [False, True])
 @pytest.mark.parametrize("levels", [3, 4])
-def test_pass_through_by_a_lesser_depth(deepest: bool, levels: int) -> None:
+def test_pass_through_with_fewer_levels(deepest: bool, levels: int) -> None:
     """Doubt D-2: tolerated, or 0x04."""
-    world = World(policy=Policy(pass_through_by_deepest=deepest), levels=(3, 4))
+    world = World(policy=Policy(pass_through_needs_most_levels=deepest), levels=(3, 4))
     world.context(tt=2, levels=levels)
     world.start()
     outcome = world.dma(0x5000)

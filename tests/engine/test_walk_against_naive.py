@@ -58,16 +58,22 @@ class RandomTables:
             return 0 if high else self._page(CONTEXTS, TABLES) | 1
         if address < TABLES:
             if high:
+                aw = pick.choice(self.levels) - 2 if pick.random() < 0.9 else pick.randrange(8)
                 domain = pick.randrange(256) | pick.choice((*[0] * 15, 0x4000))
-                return pick.choice(self.levels) - 2 | pick.randrange(16) << 3 | domain << 8
-            return self._page(TABLES, END) | pick.choice((0, 0, 0, 0, 0, 0, 0, 4, 8, 12)) | pick.choice((0, 2)) | 1
+                return aw | pick.randrange(16) << 3 | domain << 8
+            # A pointer beyond the host's width is reserved for the types that walk, and ignored by pass-through.
+            tt = pick.choice((0,) * 18 + (4, 4, 4, 8, 8, 8, 8, 12))
+            beyond = pick.choice((0, 0, 0, 1 << 52)) if tt == 8 else 0
+            return self._page(TABLES, END) | beyond | tt | pick.choice((0, 2)) | 1
         ignored = pick.getrandbits(64) & IGNORED
         permission = pick.choice((3, 3, 3, 3, 3, 3, 1, 2))
         size = pick.choice((0, 0, 0, 0, 12, 21, 30))
         if size < 21:
             return self._page(TABLES, END) | ignored | permission
         target = pick.choice((pick.getrandbits(38), 0xFEE0_0000, 0xFEC0_0000, 0xC000_0000)) >> size << size
-        return target | ignored | permission | 1 << 7 | pick.choice((*[0] * 14, 1 << 11, 1 << 62))
+        # What is reserved in some pages on some units: the lower address bits of a large one, SNP, TM.
+        odd = pick.choice((0,) * 12 + (1 << 11, 1 << 62, 1 << size - 1, 1 << size - 1, 1 << size - 1))
+        return target | odd | ignored | permission | 1 << 7
 
     def _spoil(self, entry: int) -> int:
         kind = self.random.randrange(8)

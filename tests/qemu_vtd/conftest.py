@@ -1,4 +1,4 @@
-"""A QEMU for the tests: the one VTD_QEMU names, else the one on PATH."""
+"""A QEMU for the tests: the one named by VTD_QEMU, else the one on PATH."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from qemu.vtd.probe import Build, probe
 
 @pytest.fixture(scope="session")
 def build() -> Build:
-    """What that QEMU is."""
+    """The QEMU under test."""
     try:
         path = find_qemu()
     except QemuNotFound as error:
@@ -24,7 +24,7 @@ def build() -> Build:
 
 @pytest.fixture(scope="module")
 def running(build: Build) -> Iterator[Machine]:
-    """A machine with every DMA source this QEMU has; shared, so its state is anything."""
+    """A machine with every DMA source this QEMU has. It is shared, so its state is undefined."""
     sources: list[DmaSource] = [Edu(4), Rocker(5, options="multifunction=on"), Rocker(5, 1)]
     if IommuTestdev.model in build.devices:
         sources.append(IommuTestdev(6))
@@ -34,7 +34,7 @@ def running(build: Build) -> Iterator[Machine]:
 
 @pytest.fixture
 def machine(running: Machine) -> Machine:
-    """The shared machine as it is after a reset, its memory cleared."""
+    """The shared machine, reset and with its memory cleared."""
     running.reset()
     running.memory.write(0, bytes(running.memory.size))
     return running
@@ -42,7 +42,7 @@ def machine(running: Machine) -> Machine:
 
 @pytest.fixture
 def script(tmp_path: Path) -> Callable[[str], str]:
-    """Makes a program out of a text that says what it is written in."""
+    """Write a script, with its shebang line, to an executable file; returns the path."""
 
     def write(text: str) -> str:
         path = tmp_path / "program"

@@ -1,4 +1,4 @@
-"""What a machine could leave behind in this process: open files, child processes."""
+"""Detects what a machine could leave behind in this process: open files and child processes."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ def open_files() -> dict[str, str]:
     for entry in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):
             found[entry.name] = str(entry.readlink())
-    # The directory itself was open while it was read.
+    # The directory was itself open while it was being read.
     return {name: target for name, target in found.items() if not target.endswith("/fd")}
 
 
@@ -29,14 +29,14 @@ def _state(pid: int) -> tuple[str, int] | None:
 
 
 def children() -> set[int]:
-    """Our child processes, also those that have ended and not been collected."""
+    """Our child processes, including those that have ended but have not been reaped."""
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     states = {pid: _state(pid) for pid in pids}
     return {pid for pid, state in states.items() if state is not None and state[1] == os.getpid()}
 
 
 def is_gone(pid: int, within: float = 5.0) -> bool:
-    """Whether a process has ended; one that is ended on its own account is given some time."""
+    """Whether a process ends within so many seconds; kills it if not."""
     deadline = time.monotonic() + within
     while (state := _state(pid)) is not None and state[0] != "Z":
         if time.monotonic() > deadline:
@@ -48,7 +48,7 @@ def is_gone(pid: int, within: float = 5.0) -> bool:
 
 @contextmanager
 def nothing_remains() -> Iterator[None]:
-    """Fails when the with-block leaves a process or an open file."""
+    """Fail when the with-block leaves a process or an open file behind."""
     files, processes = open_files(), children()
     yield
     assert children() == processes

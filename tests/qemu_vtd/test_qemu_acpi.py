@@ -17,7 +17,7 @@ def test_tables_are_split() -> None:
 
 
 @pytest.mark.parametrize("data", [_table(b"DMAR")[:-1], b"DMAR\x08\0\0\0", b"DM"])
-def test_a_table_cut_short(data: bytes) -> None:
+def test_a_truncated_table(data: bytes) -> None:
     with pytest.raises(FormatError, match="cut short"):
         acpi.split(data)
 

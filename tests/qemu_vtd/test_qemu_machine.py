@@ -17,7 +17,7 @@ from tests.qemu_vtd.remains import is_gone, nothing_remains
 RTADDR = 0xFED90020
 
 
-def test_memory_is_shared_both_ways(machine: Machine) -> None:
+def test_memory_is_shared_in_both_directions(machine: Machine) -> None:
     machine.memory.write(0x1000, b"from here")
     assert machine.qtest.read_bytes(0x1000, 9) == b"from here"
     machine.qtest.write_bytes(0x2000, b"from there")
@@ -49,7 +49,7 @@ def test_qmp_and_hmp(machine: Machine) -> None:
     assert machine.hmp("info version").startswith(".".join(map(str, machine.version)))
 
 
-def test_qmp_arguments_with_an_underscore_of_their_own(machine: Machine) -> None:
+def test_qmp_arguments_with_underscores_are_passed_exactly(machine: Machine) -> None:
     machine.qmp("object-add", {"qom-type": "rng-random", "id": "with_underscore"})
     machine.qmp("object-del", id="with_underscore")
     with pytest.raises(QmpError, match="no_such_name"):
@@ -72,7 +72,7 @@ def test_properties_of_the_unit(build: Build) -> None:
     assert extended >> 3 & 1 == 0
 
 
-def test_without_a_unit_nothing_answers(build: Build) -> None:
+def test_without_a_unit_there_are_no_registers(build: Build) -> None:
     with Machine(build.path) as machine:
         assert machine.qtest.read(0xFED90008, 8) != 0x10
         assert machine.qtest.read(0xFED90000, 4) != 0x10
@@ -107,7 +107,7 @@ def test_a_value_qemu_refuses(build: Build) -> None:
     assert caught.value.status == 1
 
 
-def test_bios_of_ones_own(build: Build) -> None:
+def test_a_custom_bios(build: Build) -> None:
     # mov al, 0x5a; out 0x80, al; mov [0x600], al; hlt
     code = firmware.image(b"\xb0\x5a\xa2\x00\x06\xf4\xeb\xfd")
     with Machine(build.path, bios=code, skip_idle_time=False) as machine:
@@ -165,7 +165,7 @@ def test_a_killed_qemu_is_reported(build: Build, conversation: Callable[[Machine
             machine.reset()
 
 
-def test_last_words_are_reported(build: Build) -> None:
+def test_the_last_output_of_qemu_is_reported(build: Build) -> None:
     with Machine(build.path) as machine:
         with pytest.raises(QemuDied, match=r"signal 6: .*assertion failed") as caught:
             machine.qtest.exchange(["outb 0x10000 0x0"])
@@ -174,7 +174,7 @@ def test_last_words_are_reported(build: Build) -> None:
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS.values(), ids=CONVERSATIONS)
-def test_a_hung_qemu_is_reported_and_ended(build: Build, conversation: Callable[[Machine], object]) -> None:
+def test_a_hung_qemu_is_reported_and_killed(build: Build, conversation: Callable[[Machine], object]) -> None:
     with nothing_remains(), Machine(build.path, timeout=2) as machine:
         os.kill(machine.pid, signal.SIGSTOP)
         begin = time.monotonic()
@@ -185,7 +185,7 @@ def test_a_hung_qemu_is_reported_and_ended(build: Build, conversation: Callable[
         assert is_gone(machine.pid, 0)
 
 
-def test_a_hung_qemu_does_not_delay_the_end(build: Build) -> None:
+def test_a_hung_qemu_does_not_delay_closing(build: Build) -> None:
     with nothing_remains():
         with Machine(build.path) as machine:
             os.kill(machine.pid, signal.SIGSTOP)
@@ -194,7 +194,7 @@ def test_a_hung_qemu_does_not_delay_the_end(build: Build) -> None:
 
 
 def test_an_idle_machine_takes_no_processor_time(machine: Machine) -> None:
-    """Virtual time skips what is idle: a timer that ticks by itself would make that an endless race."""
+    """Idle virtual time is skipped: with a periodic timer in the machine, QEMU would never sleep."""
 
     def ticks() -> int:
         words = Path(f"/proc/{machine.pid}/stat").read_text().rpartition(")")[2].split()

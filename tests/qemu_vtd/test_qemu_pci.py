@@ -56,7 +56,7 @@ def test_configuration_writes_last_until_the_reset(machine: Machine) -> None:
     assert machine.pci.read(EDU, 0x04, 2) == 6
 
 
-def test_bars_are_placed_apart_and_aligned(machine: Machine) -> None:
+def test_bars_are_aligned_and_do_not_overlap(machine: Machine) -> None:
     bars = sorted((bar for of in machine.pci.bars.values() for bar in of.values()), key=lambda bar: bar.address)
     assert all(bar.address % bar.size == 0 and MMIO_FIRST <= bar.address < MMIO_LIMIT for bar in bars)
     assert all(one.address + one.size <= other.address for one, other in pairwise(bars))
@@ -64,7 +64,7 @@ def test_bars_are_placed_apart_and_aligned(machine: Machine) -> None:
     assert set(machine.pci.bars[ROCKER]) == {0, 1}
 
 
-def test_bars_are_where_they_were_after_a_reset(machine: Machine) -> None:
+def test_bars_keep_their_addresses_after_a_reset(machine: Machine) -> None:
     address = machine.pci.bar(EDU, 0)
     assert machine.qtest.read(address, 4) == 0x010000ED
     machine.reset()
@@ -72,7 +72,7 @@ def test_bars_are_where_they_were_after_a_reset(machine: Machine) -> None:
     assert machine.qtest.read(address, 4) == 0x010000ED
 
 
-def test_a_bar_that_is_not_there(machine: Machine) -> None:
+def test_a_bar_that_does_not_exist(machine: Machine) -> None:
     with pytest.raises(DeviceError, match=r"00:04\.0 has no memory BAR 5"):
         machine.pci.bar(EDU, 5)
 
@@ -85,7 +85,7 @@ def test_64_bit_bars(machine: Machine) -> None:
     with Machine(machine.build.path, devices=[Nvme()]) as other:
         bar = other.pci.bars[source_id(0, 7)][0]
         assert bar.is_64_bit
-        # NVMe's version register: 1.something
+        # NVMe's version register: 1.x
         assert other.qtest.read(bar.address + 8, 4) >> 16 == 1
 
 

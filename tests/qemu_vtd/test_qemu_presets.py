@@ -1,4 +1,4 @@
-"""presets.py: CAP and ECAP of QEMU's versions, as they were seen, and as the QEMU at hand has them."""
+"""presets.py: CAP and ECAP of QEMU versions, as recorded in public logs and as read from the installed QEMU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qemu.vtd.presets import RELEASES
 from qemu.vtd.probe import Build
 from tests.engine.test_real_units import ALL, needs_units
 
-SEEN: list[tuple[str, dict[str, Any], int, int]] = [
+LOGGED: list[tuple[str, dict[str, Any], int, int]] = [
     # From public logs.
     ("7.2", {"caching_mode": True, "eim": True, "dma_drain": False}, 0x12008C22260286, 0xF00F5A),
     ("7.2", {"caching_mode": True, "eim": True}, 0xD2008C22260286, 0xF00F5A),
@@ -26,7 +26,7 @@ SEEN: list[tuple[str, dict[str, Any], int, int]] = [
     ("11.0.3", {"caching_mode": True}, 0x80D2008C222F0686, 0xF00F4A),
 ]
 OBSERVED: list[tuple[str, dict[str, Any], int, int]] = [
-    # From QEMU itself; CAP.FS1GP (bit 56) from its source.
+    # Read from QEMU, except CAP.FS1GP (bit 56), which is from its source.
     ("7.2", {}, 0x00D2008C22260206, 0xF00F4A),
     ("7.2.22", {"intremap": False}, 0x00D2008C22260206, 0xF42),
     ("7.2", {"x_scalable_mode": True}, 0x00D2008C22260206, 0x480080F00F4A),
@@ -42,7 +42,7 @@ OBSERVED: list[tuple[str, dict[str, Any], int, int]] = [
 ]
 
 
-@pytest.mark.parametrize(("version", "properties", "cap", "ecap"), SEEN + OBSERVED)
+@pytest.mark.parametrize(("version", "properties", "cap", "ecap"), LOGGED + OBSERVED)
 def test_registers_of_a_version(version: str, properties: dict[str, Any], cap: int, ecap: int) -> None:
     capabilities = preset(version, **properties)
     assert (f"{capabilities.cap:#x}", f"{capabilities.ecap:#x}") == (f"{cap:#x}", f"{ecap:#x}")
@@ -51,9 +51,9 @@ def test_registers_of_a_version(version: str, properties: dict[str, Any], cap: i
 
 
 @needs_units
-def test_every_qemu_of_the_list_is_covered() -> None:
+def test_every_listed_qemu_is_covered() -> None:
     listed = {(unit.cap, unit.ecap) for unit in ALL if unit.machine.startswith("QEMU")}
-    assert listed == {(cap, ecap) for _, _, cap, ecap in SEEN}
+    assert listed == {(cap, ecap) for _, _, cap, ecap in LOGGED}
 
 
 @pytest.mark.parametrize("properties", [
@@ -64,7 +64,7 @@ def test_every_qemu_of_the_list_is_covered() -> None:
     {"scalable-mode": True, "fsts": True}, {"scalable-mode": True, "pasid-bits": 8},
     {"caching-mode": True, "snoop-control": True, "x-scalable-mode": True},
 ], ids=lambda properties: ",".join(properties) or "none")  # fmt: skip
-def test_registers_of_the_qemu_at_hand(build: Build, properties: dict[str, Any]) -> None:
+def test_registers_of_the_installed_qemu(build: Build, properties: dict[str, Any]) -> None:
     if build.version[:2] not in RELEASES:
         pytest.skip(f"QEMU {build.version} has no preset")
     if missing := set(properties) - build.iommu_properties:
@@ -87,6 +87,6 @@ def test_registers_of_the_qemu_at_hand(build: Build, properties: dict[str, Any])
     ("10.0", {"flts": True}, "flts needs scalable-mode"),
     ("10.0", {"dma_translation": False}, "offers none of 3, 4 and 5 levels"),
 ])  # fmt: skip
-def test_what_there_is_no_preset_of(version: str, properties: dict[str, Any], message: str) -> None:
+def test_presets_that_are_refused(version: str, properties: dict[str, Any], message: str) -> None:
     with pytest.raises(MisuseError, match=message):
         preset(version, **properties)

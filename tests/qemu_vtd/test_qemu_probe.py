@@ -9,8 +9,8 @@ from qemu.vtd.devices import IommuTestdev
 from qemu.vtd.errors import QemuNotFound, QemuUnsuitable
 from tests.qemu_vtd.remains import nothing_remains
 
-# Speaks as much QMP as a probe hears. VERSION and DEVICES are put in by the tests.
-PRETENDER = f"""#!{sys.executable}
+# Implements just enough QMP for a probe. The tests fill in VERSION and DEVICES.
+FAKE_QEMU = f"""#!{sys.executable}
 import json, re, socket, sys
 descriptor = next(int(found[1]) for word in sys.argv if (found := re.search(r"fd=(\\d+)", word)))
 connection = socket.socket(fileno=descriptor)
@@ -29,11 +29,11 @@ while heard := connection.recv(65536):
 """
 
 
-def pretender(version: tuple[int, int, int], devices: list[str]) -> str:
-    return PRETENDER.replace("VERSION", repr(version)).replace("DEVICES", repr(devices))
+def fake_qemu(version: tuple[int, int, int], devices: list[str]) -> str:
+    return FAKE_QEMU.replace("VERSION", repr(version)).replace("DEVICES", repr(devices))
 
 
-def test_the_qemu_at_hand(build: probe.Build) -> None:
+def test_the_installed_qemu(build: probe.Build) -> None:
     assert (7, 0, 0) <= build.version < (100, 0, 0)
     assert {"aw-bits", "caching-mode", "intremap"} <= build.iommu_properties
     assert {"edu", "rocker"} <= build.devices
@@ -47,7 +47,7 @@ def test_the_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch)
     assert find_qemu(Path("sh")) in ("/bin/sh", "/usr/bin/sh")
 
 
-def test_no_qemu_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_qemu_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("VTD_QEMU", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(QemuNotFound) as caught:
@@ -57,7 +57,7 @@ def test_no_qemu_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert all(part in message for part in ("qemu-system-x86", "--qemu", "VTD_QEMU"))
 
 
-def test_a_path_that_is_nothing(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_program(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.touch()
     for path in (plain, tmp_path, tmp_path / "missing"):
@@ -74,9 +74,9 @@ def test_a_path_that_is_nothing(tmp_path: Path) -> None:
         ("\x7fELF but not really", "does not behave like a QEMU"),
         ("#!/bin/sh\nexec sleep 100\n", "no answer from QEMU within 0.5 s"),
     ],
-    ids=["silent", "complaining", "no interpreter", "no program", "hanging"],
+    ids=["silent", "complaining", "no interpreter", "not a program", "hanging"],
 )
-def test_a_program_that_is_no_qemu(
+def test_a_program_that_is_not_a_qemu(
     script: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, text: str, said: str
 ) -> None:
     monkeypatch.setattr(probe, "_PROBE_SECONDS", 0.5)
@@ -88,20 +88,20 @@ def test_a_program_that_is_no_qemu(
 
 def test_a_qemu_that_is_too_old(script: Callable[[str], str]) -> None:
     with nothing_remains(), pytest.raises(QemuUnsuitable, match=r"is QEMU 6\.2\.1; 7\.0 or later"):
-        Machine(script(pretender((6, 2, 1), ["intel-iommu"])))
+        Machine(script(fake_qemu((6, 2, 1), ["intel-iommu"])))
 
 
 def test_a_qemu_without_the_unit(script: Callable[[str], str]) -> None:
     with nothing_remains(), pytest.raises(QemuUnsuitable, match=r"QEMU 8\.0\.0\) has no intel-iommu"):
-        Machine(script(pretender((8, 0, 0), ["edu"])))
+        Machine(script(fake_qemu((8, 0, 0), ["edu"])))
 
 
 def test_a_device_the_qemu_does_not_have(script: Callable[[str], str]) -> None:
     with pytest.raises(QemuUnsuitable, match=r"QEMU 8\.0\.0 has no device iommu-testdev"):
-        Machine(script(pretender((8, 0, 0), ["intel-iommu"])), devices=[IommuTestdev(4)])
+        Machine(script(fake_qemu((8, 0, 0), ["intel-iommu"])), devices=[IommuTestdev(4)])
 
 
-def test_a_qemu_that_cannot_be_confined(build: probe.Build, script: Callable[[str], str]) -> None:
+def test_a_qemu_without_a_sandbox(build: probe.Build, script: Callable[[str], str]) -> None:
     refusing = f"""#!/bin/sh
 case "$*" in *-sandbox*) echo "-sandbox: There is no option group 'sandbox'" >&2; exit 1;; esac
 exec {build.path} "$@"
@@ -111,8 +111,8 @@ exec {build.path} "$@"
         assert machine.qmp("query-status")["running"] is True
 
 
-def test_a_program_that_changes_is_asked_again(script: Callable[[str], str]) -> None:
-    path = script(pretender((8, 0, 0), ["intel-iommu"]))
+def test_a_program_that_changes_is_probed_again(script: Callable[[str], str]) -> None:
+    path = script(fake_qemu((8, 0, 0), ["intel-iommu"]))
     assert probe.probe(path).version == (8, 0, 0)
-    script(pretender((10, 0, 0), ["intel-iommu", "edu"]))
+    script(fake_qemu((10, 0, 0), ["intel-iommu", "edu"]))
     assert probe.probe(path).version == (10, 0, 0)

@@ -1,4 +1,4 @@
-"""What becomes of a QEMU when the process that owns it comes to harm."""
+"""A QEMU process ends with its owner, however the owner ends."""
 
 import os
 import signal
@@ -54,7 +54,7 @@ def test_qemu_ends_with_an_owner_that_is_killed(build: Build) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_qemu_ends_with_an_owner_that_is_interrupted(build: Build, number: signal.Signals) -> None:
-    """The whole process group is signalled, as a terminal does it: QEMU must not hear of it before its owner."""
+    """The whole process group is signalled, as by a terminal: QEMU must not receive the signal before its owner."""
     with owner(build) as (process, qemu):
         os.killpg(process.pid, number)
         _, error = process.communicate(timeout=5)
@@ -64,12 +64,12 @@ def test_qemu_ends_with_an_owner_that_is_interrupted(build: Build, number: signa
         assert "QemuDied" not in error
 
 
-def test_qemu_is_out_of_the_terminals_reach(build: Build) -> None:
+def test_qemu_has_its_own_session(build: Build) -> None:
     with Machine(build.path) as machine:
         assert os.getsid(machine.pid) == machine.pid != os.getsid(0)
 
 
-def test_output_is_kept_and_its_last_lines_are_told() -> None:
+def test_output_is_kept_and_its_last_lines_are_reported() -> None:
     with nothing_remains():
         process = Process(["sh", "-c", "seq 100000; echo; echo last words >&2; exit 3"], [])
         died = process.died()
@@ -80,7 +80,7 @@ def test_output_is_kept_and_its_last_lines_are_told() -> None:
     assert process.stderr() == died.stderr
 
 
-def test_what_a_process_started_ends_with_it() -> None:
+def test_child_processes_end_with_their_parent() -> None:
     process = Process(["sh", "-c", "sleep 100 & echo $!; wait"], [])
     while not (lines := process.stderr()):
         pass
@@ -88,21 +88,21 @@ def test_what_a_process_started_ends_with_it() -> None:
     assert is_gone(int(lines[0]))
 
 
-def test_a_process_whose_parent_is_already_gone_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Were we dead before the kernel heard whom to watch, init would be the parent."""
+def test_a_process_whose_parent_has_already_ended_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the owner ends before the death signal is set, the process has another parent, such as init."""
     words = _guard(os.getpid())
     if not words:
-        pytest.skip("this system's setpriv, if any, knows no parent-death signal")
+        pytest.skip("no setpriv with --pdeathsig on this system")
     assert words[-1] == str(os.getpid())
     words = (*words[:-1], "1")
-    monkeypatch.setattr("qemu.vtd.process._guard", lambda us: words)
+    monkeypatch.setattr("qemu.vtd.process._guard", lambda parent: words)
     with nothing_remains():
         died = Process(["sh", "-c", "echo begun"], []).died()
         assert (died.status, died.stderr) == (1, [])
 
 
 def test_without_setpriv(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qemu.vtd.process._guard", lambda us: ())
+    monkeypatch.setattr("qemu.vtd.process._guard", lambda parent: ())
     with nothing_remains():
         with pytest.raises(QemuNotFound, match="cannot run /nowhere/qemu: No such file"):
             Process(["/nowhere/qemu"], [])

@@ -23,7 +23,7 @@ def test_a_pipeline_answers_in_order(machine: Machine) -> None:
     assert run.value == bytes([1] * 8 + [2] * 8)
 
 
-def test_writes_and_reads_of_one_pipeline_see_each_other(machine: Machine) -> None:
+def test_reads_see_the_earlier_writes_of_a_pipeline(machine: Machine) -> None:
     with machine.qtest.pipeline() as pipeline:
         seen = []
         for value in range(1, 100):
@@ -40,7 +40,7 @@ def test_a_pipeline_larger_than_every_socket_buffer(machine: Machine) -> None:
     assert {answer.value for answer in answers} == {0}
 
 
-def test_a_long_run_of_bytes(machine: Machine) -> None:
+def test_a_large_block_of_bytes(machine: Machine) -> None:
     data = os.urandom(1 << 20)
     machine.qtest.write_bytes(0x100000, data)
     assert machine.qtest.read_bytes(0x100000, len(data)) == data
@@ -61,7 +61,7 @@ def test_ports(machine: Machine) -> None:
     assert machine.qtest.port_in(0xCFC, 1) == 0x86
 
 
-def test_an_answer_is_not_there_before_the_pipeline_has_run(machine: Machine) -> None:
+def test_an_answer_is_not_available_before_the_pipeline_has_run(machine: Machine) -> None:
     with machine.qtest.pipeline() as pipeline:
         answer = pipeline.read(0, 4)
         with pytest.raises(MisuseError, match="has not been run"):
@@ -85,7 +85,7 @@ def test_a_refused_command(machine: Machine, line: str) -> None:
     assert machine.qtest.read(0, 1) == 0
 
 
-def test_the_clock_belongs_to_the_machine(machine: Machine) -> None:
+def test_the_clock_cannot_be_stepped_under_tcg(machine: Machine) -> None:
     with pytest.raises(QtestError, match="clock_step"):
         machine.qtest.clock_step(1)
 
@@ -102,7 +102,7 @@ def test_impossible_sizes(machine: Machine, size: int) -> None:
         machine.qtest.write_bytes(0, b"")
 
 
-def test_numbers_that_would_end_qemu(machine: Machine) -> None:
+def test_numbers_that_would_abort_qemu(machine: Machine) -> None:
     qtest = machine.qtest
     for refused in (
         lambda: qtest.port_in(0x10000, 1),
@@ -119,7 +119,7 @@ def test_numbers_that_would_end_qemu(machine: Machine) -> None:
     assert qtest.read(0, 4) == 0
 
 
-def test_a_conversation_cut_short_is_not_taken_up_again(machine: Machine) -> None:
+def test_an_interrupted_exchange_is_not_resumed(machine: Machine) -> None:
     def interrupt(*_: object) -> None:
         raise InterruptedError
 

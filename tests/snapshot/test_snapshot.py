@@ -1,4 +1,4 @@
-"""snapshot: what was saved is read back, in every form; and what is no snapshot is one clear error."""
+"""snapshot: what was saved is read back, in every form; and what is not a snapshot is one clear error."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_memory_in_pieces() -> None:
         PiecewiseMemory([(0, bytearray(16)), (8, bytearray(8))])
 
 
-# What is no snapshot.
+# What is not a snapshot.
 
 
 def spoil(place: Path, name: str, data: bytes | None) -> None:
@@ -258,7 +258,7 @@ def test_what_is_no_request(text: str) -> None:
         parse_request(text)
 
 
-def test_interrupts_are_no_dma() -> None:
+def test_interrupts_are_not_dma() -> None:
     assert request_of(from_record((1 << 63 | 0x26 << 32) << 64)) is None
 
 
@@ -313,7 +313,7 @@ def test_explain_says_what_failed_in_a_snapshot(tmp_path: Path) -> None:
         ("0x0c", "0x6000", "have changed"),
     ],
 )
-def test_explain_tells_stale_from_present(reason: str, where: str, said: str, tmp_path: Path) -> None:
+def test_explain_distinguishes_stale_from_present(reason: str, where: str, said: str, tmp_path: Path) -> None:
     save(mapped(entry=0x9000 | RW).unit, tmp_path / "taken")
     line = f"DMAR: [DMA Read NO_PASID] Request device [00:04.0] fault addr {where} [fault reason {reason}] ..."
     assert said in vtd("explain", line, "--snapshot", tmp_path / "taken").stdout

@@ -6,8 +6,8 @@
     paging-structure caches     the same, each stage its own; level and page
     interrupt-entry cache       index
 
-Only what led to a translation is cached, and with caching mode what did not, too (spec 6.1). Nothing notices when
-memory changes: staleness is real, until an invalidation covers it.
+Only what led to a translation is cached; in caching mode, what did not is cached as well (spec 6.1). When memory
+changes, cached entries become stale, and stay so until an invalidation covers them.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class PageKind:
         dirty: the entries of all stages that record writes have done so: a write may use this translation as it is.
         attributes: snooping and memory types.
         guarded: some of it is in the interrupt address range, before or after translation.
-        fault: it is no translation at all, and requests are blocked for this reason (caching mode).
+        fault: there is no translation, and requests are blocked for this reason (caching mode).
         refused: accesses, R and W as in Access, for which a plain request needs more than this translation.
         grant: the outcome of a plain request, except for the address.
     """

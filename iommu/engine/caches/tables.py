@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from iommu.engine.attributes import Attributes
 from iommu.engine.caches.page import Intent, PageKind, Permission
-from iommu.engine.formats import PagingFormats
+from iommu.engine.entry_format import PagingFormats
 from iommu.engine.reasons import Blocked, FaultReason
 
 

@@ -10,8 +10,8 @@ from iommu.registers import EventControl, EventRegisters
 
 
 class Message(NamedTuple):
-    """A 32-bit write of `data` to `address` that goes to the processors: what became of an interrupt request, or what
-    the unit sends by itself, which is neither remapped nor posted.
+    """A 32-bit write of `data` to `address` that goes to the processors: a remapped interrupt, or what the unit sends
+    itself, which is neither remapped nor posted.
     """
 
     address: int
@@ -41,11 +41,11 @@ class Event:
             self._send_message()
 
     def withdraw(self) -> None:
-        """Software has serviced every condition: a message still held back is not sent any more."""
+        """Software has serviced every condition: a message that is still held back is not sent."""
         self._control.value &= ~EventControl.IP.mask
 
     def _on_control(self, _written: int) -> None:
-        """Software unmasked the event: one that was held back goes out now."""
+        """Software unmasked the event: a message that was held back is sent now."""
         control = self._control.value
         if EventControl.IP.get(control) and not EventControl.IM.get(control):
             self.withdraw()

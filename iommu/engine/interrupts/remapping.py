@@ -126,7 +126,7 @@ class Interrupts:
             return InterruptOutcome(fault=condition.reason, recorded=recorded)
 
     def admit_compatibility_format(self) -> None:
-        """Requests that say themselves where they go pass by leave of CFI, and never in extended mode (5.1.2.1)."""
+        """Compatibility-format requests pass if CFI allows it, never in extended mode (5.1.2.1). Raises Blocked."""
         # IR.25: interrupts of compatibility format are blocked.
         if self.extended or not self.compatibility_passes:
             raise Blocked(FaultReason.IR_25)

@@ -1,4 +1,4 @@
-"""An interrupt on its way to the processors, and what becomes of it (spec 5.1.2)."""
+"""Interrupt requests and their outcomes (spec 5.1.2)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Posting(NamedTuple):
     Attributes:
         descriptor: its address.
         vector: the virtual vector, now set in PIR.
-        notification: what the unit sent to have it noticed; None when nothing was to be sent.
+        notification: the notification that the unit sent; None when it sent none.
     """
 
     descriptor: int
@@ -77,7 +77,7 @@ class Posting(NamedTuple):
 
 
 class InterruptOutcome(NamedTuple):
-    """What became of an interrupt request.
+    """The outcome of an interrupt request.
 
     Attributes:
         message: the write that goes on to the processors; None when there is none. A notification is not among them:

@@ -1,4 +1,4 @@
-"""Descriptors that others take part in: devices that answer or do not, software that waits (spec 6.5.2.5 ff.)."""
+"""Descriptors for devices, and wait descriptors (spec 6.5.2.5 to 6.5.2.8, 7.6.1)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from iommu.structures import (
 class DeviceCommands:
     """One method for each type of descriptor, and what completion means: ICS.IWC and its event, FSTS.ITE, FSTS.ICE.
 
-    Time-outs strike at the wait descriptor that would have to wait for the device.
+    A time-out is reported at the wait descriptor that waits for the device.
 
     Args:
         registers: the unit's registers; this class gives ICS its behaviour.
@@ -63,7 +63,7 @@ class DeviceCommands:
         self.deliver(command.SID, DeviceInvalidation(addresses, command.PASID, every_pasid=bool(command.G)))
 
     def deliver(self, source_id: int, invalidation: DeviceInvalidation) -> None:
-        """Pass an invalidation to its device and note how it answers. Where no device is, nothing answers."""
+        """Pass an invalidation to its device and record how it answers. A device that is not attached does not."""
         device = self.devices.get(source_id)
         completion = Completion.TIMED_OUT if device is None else device.invalidate(invalidation)
         if completion is Completion.TIMED_OUT:
@@ -72,7 +72,7 @@ class DeviceCommands:
             self.wrong_completion(source_id)
 
     def respond(self, command: PageResponseDescriptor) -> None:
-        """Type 9. A response for a device that is not there goes nowhere."""
+        """Type 9. A response for a device that is not attached is dropped."""
         if device := self.devices.get(command.RID):
             known = command.RC in tuple(ResponseCode)
             code = ResponseCode(command.RC) if known else ResponseCode.FAILURE
@@ -80,11 +80,11 @@ class DeviceCommands:
             device.respond(PageResponse(command.PRGI, code, pasid, bool(command.LPIG)))
 
     def no_completion(self, source_id: int) -> None:
-        """The descriptors that follow are still taken, up to the next that waits."""
+        """The descriptors that follow are still taken, up to the next wait descriptor."""
         self.overdue.append(source_id)
 
     def time_out(self) -> None:
-        """FSTS.ITE. A wait descriptor that waited for the device is dropped; the queue goes on behind it."""
+        """FSTS.ITE. A wait descriptor that waited for the device is dropped; the queue goes on after it."""
         self._error.value = IQERCD.ITESID.put(self._error.value, self.overdue[0])
         self.overdue.clear()
         self.faults.set_status(FSTS.ITE.mask)
@@ -98,7 +98,7 @@ class DeviceCommands:
     # Waiting (6.5.2.8).
 
     def wait(self, command: WaitDescriptor) -> None:
-        """Everything before has been done; whether it is also a fence makes no difference to one after the other."""
+        """All earlier descriptors have been carried out, one after the other: a fence makes no difference."""
         if not (command.IF or command.SW or command.FN or self.policy.idle_wait_accepted):
             raise QueueError(QueueFault.RESERVED)
         if self.overdue:
@@ -125,6 +125,6 @@ class DeviceCommands:
             self._event.signal()
 
     def _on_completion_cleared(self, _written: int) -> None:
-        """Software has cleared IWC: an event still held back is not sent any more."""
+        """Software has cleared IWC: an event that is still held back is not sent."""
         if not ICS.IWC.get(self._completed.value):
             self._event.withdraw()

@@ -1,4 +1,4 @@
-"""The invalidation queue (spec 6.5.2): how descriptors are fetched, which are refused, and how it goes on then."""
+"""The invalidation queue (spec 6.5.2): fetching descriptors, refusing them, and going on after that."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from iommu.structures import (
 Command = Callable[[Any], None]
 """Carries out a descriptor, given as a view. Raises QueueError when it is to be refused."""
 
-# The capabilities without which there is no such descriptor.
+# The capabilities that a type of descriptor needs.
 _NEEDS: dict[int, tuple[str, ...]] = {
     DescriptorType.DEVICE_TLB: ("device_tlb",),
     DescriptorType.INTERRUPT: ("interrupt_remapping",),
@@ -131,7 +131,7 @@ class Queue(CacheCommands, DeviceCommands):
             self.time_out()
 
     def is_fetching(self) -> bool:
-        """Whether descriptors are taken at all: not while an error waits to be cleared."""
+        """Whether descriptors are taken: not while an error has not been cleared."""
         return self.enabled and not self._status.value & (FSTS.IQE.mask | FSTS.ITE.mask)
 
     def head(self) -> int:
@@ -156,7 +156,7 @@ class Queue(CacheCommands, DeviceCommands):
         return 0x1000 << IQA.QS.get(self._address.value)
 
     def take(self) -> None:
-        """Fetch one descriptor and carry it out. The head passes only those that were in order. Raises QueueError."""
+        """Fetch one descriptor and carry it out. The head does not pass one that is refused. Raises QueueError."""
         self.check_mode()
         raw = self.fetch(IQA.IQA.get(self._address.value) + self.head())
         try:
@@ -168,11 +168,11 @@ class Queue(CacheCommands, DeviceCommands):
         self.advance()
 
     def advance(self) -> None:
-        """The head passes a descriptor, from the end of the queue to its beginning."""
+        """Move the head past a descriptor; it wraps at the end of the queue."""
         self._head.value = (self.head() + self.width()) % self.size()
 
     def check_mode(self) -> None:
-        """The table mode must be one the unit has, and the width fit it. Raises QueueError."""
+        """The unit must have the table mode, and the mode must allow the width of descriptors. Raises QueueError."""
         scalable, abort = self.capabilities.scalable_mode, self.capabilities.abort_dma
         known: dict[int, bool] = {TableMode.LEGACY: True, TableMode.SCALABLE: scalable, TableMode.ABORT_DMA: abort}
         if not known.get(self.mode):
@@ -193,7 +193,7 @@ class Queue(CacheCommands, DeviceCommands):
         self._error.value = IQERCD.IQEI.put(self._error.value, code)
         self.faults.set_status(FSTS.IQE.mask)
 
-    # What is a descriptor (6.5.2).
+    # Which descriptors are valid (6.5.2).
 
     def carry_out(self, raw: int, bits: int) -> None:
         """Check a descriptor of `bits` bits and do what it says. Raises QueueError."""
@@ -206,7 +206,7 @@ class Queue(CacheCommands, DeviceCommands):
         command(layout(raw))
 
     def has_type(self, number: int, bits: int) -> bool:
-        """Whether a unit with these capabilities knows the type in this mode and width."""
+        """Whether the unit has the type of descriptor, in this mode and width."""
         if number in _SCALABLE_ONLY and (self.mode == TableMode.LEGACY or bits == 128):
             return False
         return all(name in self.capabilities.offered for name in _NEEDS.get(number, ()))

@@ -120,8 +120,9 @@ class Selector:
     def _translations(self) -> str:
         domain = "" if self.domain_id is None else f" in domain {self.domain_id}"
         if self.addresses is None:
-            whole = _everything_or_domain(self.domain_id)
-            return f"IOTLB invalidation of {whole}" if self.pasid is None else f"PASID-based {self.in_short()}"
+            if self.pasid is None:
+                return "IOTLB invalidation of " + _everything_or_domain(self.domain_id)
+            return f"PASID-based IOTLB invalidation of PASID {self.pasid:#x}{domain}"
         upper = "" if self.leaf_only else ", upper entries too (IH=0)"
         if self.pasid is None:
             return f"IOTLB invalidation of {pages(self.addresses)}{domain}{upper}"

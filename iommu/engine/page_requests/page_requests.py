@@ -1,4 +1,4 @@
-"""Page requests (spec 7.4): which are accepted, and what becomes of those that are not."""
+"""Page requests (spec 7.4): which are accepted, and what happens to those that are not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from iommu.structures import ResponseCode
 
 
 class PageRequestOutcome(NamedTuple):
-    """What became of a page request.
+    """The outcome of a page request.
 
     Attributes:
         queued: software finds it in the queue.
@@ -65,25 +65,25 @@ class PageRequests:
         self.enabled = False
         self.mode: int = TableMode.LEGACY
         self._on_the_way: list[PageRequest] = []
-        # A unit without page requests still says why it blocks them; no context can enable them there.
+        # A unit without page requests still reports why it blocks them; no context can enable them there.
         self.queue = PageRequestQueue(memory, registers, policy, send) if self.capabilities.page_requests else None
 
     def receive(self, request: PageRequest) -> PageRequestOutcome:
-        """A page request arrives; those still on the way have been faster."""
+        """A page request arrives; those that were posted before it arrive first."""
         self.drain()
         return self.accept(request)
 
     def post(self, request: PageRequest) -> None:
-        """Leave a page request on the way to the unit, until another one or a drain pushes it there."""
+        """Post a page request: it reaches the unit with the next one, or with a drain."""
         self._on_the_way.append(request)
 
     def drain(self) -> None:
-        """Page requests on the way are queued or answered, in the order they were sent."""
+        """Posted page requests are queued or answered, in the order they were posted."""
         while self._on_the_way:
             self.accept(self._on_the_way.pop(0))
 
     def accept(self, request: PageRequest) -> PageRequestOutcome:
-        """From the checks to the queue. Without translation, or to abort it all, requests vanish."""
+        """Check a page request and queue it. With translation off, and in abort-DMA mode, it is dropped."""
         if not self.enabled or (self.mode == TableMode.ABORT_DMA and self.capabilities.abort_dma):
             return PageRequestOutcome(queued=False)
         fpd = 0

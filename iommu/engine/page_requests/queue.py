@@ -51,7 +51,7 @@ class PageRequestQueue:
         return True
 
     def places(self) -> tuple[int, int]:
-        """The offset to write at, and the one behind it; a tail beyond the queue is taken into it."""
+        """The offset to write at, and the next one; a tail beyond the queue wraps."""
         size = 0x1000 << PQA.PQS.get(self._address.value)
         tail = PQT.PQT.get(self._tail.value) % size
         return tail, (tail + _SIZE) % size
@@ -73,7 +73,7 @@ class PageRequestQueue:
         )
 
     def write(self, offset: int, descriptor: int) -> bool:
-        """Coherent. Where PQA points to no memory the request is lost, and counts as an overflow."""
+        """Write the descriptor, coherently. Returns False where PQA points to no memory: the request is lost."""
         try:
             self.memory.write(PQA.PQA.get(self._address.value) + offset, descriptor.to_bytes(_SIZE, "little"))
         except MemoryAccessError:
@@ -92,6 +92,6 @@ class PageRequestQueue:
             self._event.signal()
 
     def _on_clear(self, _written: int) -> None:
-        """Software has cleared both: an event still held back is not sent any more."""
+        """Software has cleared both: an event that is still held back is not sent."""
         if not self._status.value & (PRS.PPR.mask | PRS.PRO.mask):
             self._event.withdraw()

@@ -101,10 +101,10 @@ class FastPath:
     def __init__(self, translation: Translation, caches: Caches, access: TableAccess) -> None:
         self._translation, self._caches, self._access = translation, caches, access
         self._ways: dict[SourceId | tuple[SourceId, int], Way] = {}
-        translation.changed = self.forget
-        caches.changed.append(self.forget)
+        translation.changed = self.drop
+        caches.changed.append(self.drop)
 
-    def forget(self) -> None:
+    def drop(self) -> None:
         """Drop everything: none of it may be true any more."""
         self._ways.clear()
 

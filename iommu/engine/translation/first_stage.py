@@ -6,7 +6,7 @@ from iommu.engine.attributes import nested
 from iommu.engine.caches.caches import StructureCache
 from iommu.engine.caches.page import Intent, Page, PageKind, kind_of
 from iommu.engine.caches.tables import SECOND_STAGE, FirstStageRoot, SecondStageRoot, Table
-from iommu.engine.formats import PagingFormat, Rules
+from iommu.engine.entry_format import PagingFormat, Rules
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.table_access import TableAccess

@@ -78,7 +78,7 @@ class LegacyMode(Paging):
         """The context of the request's device, from memory."""
         entry = ContextEntry(self.context_entry(request.source_id))
         translation_type = self.translation_type(entry)
-        if self.policy.depth_before_type:
+        if self.policy.levels_before_type:
             self.levels(entry)
         self.admit(translation_type, request, entry.FPD)
         tables = SecondStageRoot(
@@ -156,7 +156,7 @@ class LegacyMode(Paging):
         """From a valid context to the host address. Raises Blocked."""
         if context.translation_type is TranslationType.PASS_THROUGH:
             # LGN.1: pass-through by a context entry that does not name the deepest tables (doubt D-2).
-            if self.policy.pass_through_by_deepest and context.tables.levels != max(self.capabilities.levels):
+            if self.policy.pass_through_needs_most_levels and context.tables.levels != max(self.capabilities.levels):
                 raise Blocked(FaultReason.LGN_1)
             return self.pass_through(request)
         if request.address_type is AddressType.TRANSLATED:

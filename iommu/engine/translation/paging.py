@@ -8,7 +8,7 @@ from iommu.engine.caches.caches import Caches
 from iommu.engine.caches.page import Intent, Page, PageKind
 from iommu.engine.caches.tables import Root, SecondStageRoot, Table
 from iommu.engine.capabilities import Capabilities
-from iommu.engine.formats import PagingFormat
+from iommu.engine.entry_format import PagingFormat
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import DmaRequest, Outcome, in_interrupt_range
 

@@ -7,7 +7,8 @@ from iommu.engine.caches.caches import Caches
 from iommu.engine.caches.entries import PasidContext, ScalableContext, read_through
 from iommu.engine.caches.tables import SECOND_STAGE, FirstStageRoot, SecondStageRoot
 from iommu.engine.capabilities import Capabilities
-from iommu.engine.formats import EntryFormat, Formats
+from iommu.engine.entry_format import EntryFormat
+from iommu.engine.formats import Formats
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import DmaRequest, SourceId

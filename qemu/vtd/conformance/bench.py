@@ -1,4 +1,4 @@
-"""What a scenario works with: tables to build, a driver, devices to set off, and a log of what was seen."""
+"""The test bench of a scenario: table builders, a driver, devices that do DMA, and a log of what was observed."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from qemu.vtd.platform import DEVICES, Platform, Transfer, stamp
 
 PAGE = 0x1000
 TABLES = range(0x100000, 0x200000, PAGE)
-"""Where scenarios build their tables, one page after the other; the first is the root table."""
+"""Pages for the tables that scenarios build, allocated in order; the first is the root table."""
 
 DATA = range(0x800000, 0x808000, PAGE)
-"""The pages DMA may reach, each filled with its own stamp."""
+"""The pages that DMA may reach, each filled with its own stamp."""
 P0, P1, P2, P3 = DATA[:4]
 
 NOWHERE = 0x40_0000_0000
-"""A host address with neither memory nor a device."""
+"""A host address where there is neither memory nor a device."""
 
 _NAMES = {int(source_id): name for name, source_id in DEVICES.items()}
 
 
 class Bench:
-    """One scenario's machine, freshly reset, with empty tables. What it sees is in `log`, one line each."""
+    """One scenario's machine, freshly reset, with empty tables. `log` returns what was observed, line by line."""
 
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
@@ -49,15 +49,15 @@ class Bench:
     # Tables.
 
     def new_table(self) -> int:
-        """The address of a page of zeros."""
+        """Allocate a zeroed page; returns its address."""
         return next(self._free)
 
     def write_root(self, bus: int, entry: int) -> None:
-        """Write a whole root entry."""
+        """Write a 128-bit root entry."""
         self.memory.write(self.root + 16 * bus, entry.to_bytes(16, "little"))
 
     def write_context(self, device: str, entry: int) -> None:
-        """Write a whole context entry, with a good root entry above it."""
+        """Write a 128-bit context entry, and a valid root entry for its bus."""
         source_id = DEVICES[device]
         if source_id.bus not in self._context_tables:
             self._context_tables[source_id.bus] = self.new_table()
@@ -75,14 +75,14 @@ class Bench:
         fpd: int = 0,
         also: int = 0,
     ) -> None:
-        """Write a good context entry; `also` are further bits to set in it."""
+        """Write a valid context entry; `also` holds further bits to set in it."""
         entry = ContextEntry.make(P=1, FPD=fpd, TT=type_, AW=levels - 2, DID=domain, SSPTPTR=table)
         self.write_context(device, entry | also)
 
     def map(
         self, table: int, address: int, page: int, *, r: int = 1, w: int = 1, levels: int = 4, size: int = 1
     ) -> int:
-        """Map a page in the tables at `table`, making the tables between; returns where the entry stands.
+        """Map a page in the tables at `table`, adding tables as needed; returns the address of the page's entry.
 
         `size` is the level of the entry: 1 for 4 KiB, 2 for 2 MiB, 3 for 1 GiB.
         """
@@ -103,7 +103,7 @@ class Bench:
         return where
 
     def entry(self, table: int, address: int, level: int, *, levels: int = 4) -> int:
-        """Where the entry of one level stands on the way to `address`."""
+        """The address of the entry for `address` at one level."""
         for above in range(levels, level, -1):
             table = SecondStageTable.ADDR.get(self.memory.read_u64(entry_address(table, address, above)))
         return entry_address(table, address, level)
@@ -112,18 +112,18 @@ class Bench:
         """Change bits of a 64-bit entry in memory."""
         self.memory.write_u64(where, self.memory.read_u64(where) & ~clear | set_)
 
-    # What software does.
+    # Software.
 
     def turn_on(self, mode: int = TableMode.LEGACY) -> None:
-        """Set the root table, invalidate everything, enable: the order every driver keeps."""
+        """Set the root table, invalidate everything, enable translation: the order every driver must follow."""
         self.driver.set_root_table(self.root, mode)
         self.driver.invalidate_everything()
         self.driver.enable()
 
     def start(self, page: int = P0, *, w: int = 1) -> int:
-        """The plainest world: A in domain 1, 0x5000 mapped to a page, translation on.
+        """The simplest setup: A in domain 1, 0x5000 mapped to a page, translation enabled.
 
-        Returns where the page's entry stands.
+        Returns the address of the page's entry.
         """
         table = self.new_table()
         where = self.map(table, 0x5000, page, w=w)
@@ -131,7 +131,7 @@ class Bench:
         self.turn_on()
         return where
 
-    # What devices do.
+    # Devices.
 
     def read(self, device: str, address: int) -> None:
         """A device reads 4 bytes."""
@@ -141,14 +141,14 @@ class Bench:
         """A device writes 4 bytes."""
         self._lines.append(self.platform.dma(device, Access.WRITE, address))
 
-    def ask(self, device: str, address: int, kind: AddressType) -> None:
-        """A device sends a translation or a translated request."""
+    def send_request(self, device: str, address: int, kind: AddressType) -> None:
+        """A device sends a translation request or a translated request."""
         self._lines.append(self.platform.translation_request(device, address, kind))
 
-    # What is seen.
+    # Observations.
 
     def note(self, line: str) -> None:
-        """Log a line of the scenario's own."""
+        """Log a line that is specific to the scenario."""
         self._lines.append(line)
 
     def note_faults(self) -> None:
@@ -158,32 +158,32 @@ class Bench:
         self._lines.append(show_status(self.driver.status()))
 
     def note_record(self, raw: int) -> None:
-        """Log a fault record, whether or not its F is set."""
+        """Log a fault record, whether or not F is set in it."""
         self._lines.append(show_fault(RecordedFault.decode(raw)))
 
     def note_granularity(self, performed: Granularity) -> None:
-        """Log what an invalidation command said it did."""
+        """Log the granularity an invalidation command reported."""
         self._lines.append(f"performed {performed.name}")
 
     def log(self) -> tuple[str, ...]:
-        """All that was seen, in order; settles the transfers."""
+        """Everything observed, in order; settles the transfers."""
         self.platform.settle()
         return tuple(line if isinstance(line, str) else show_transfer(line) for line in self._lines)
 
 
 def entry_address(table: int, address: int, level: int) -> int:
-    """Where a table's entry for `address` stands."""
+    """The address of a table's entry for `address`."""
     return table + (address >> 3 + 9 * level & 0x1FF) * 8
 
 
 def show_transfer(transfer: Transfer) -> str:
-    """ "A write 0x5000 -> 0x800000", or "-> blocked"."""
+    """A transfer as a line: "A write 0x5000 -> 0x800000", or "-> blocked"."""
     where = "blocked" if transfer.host is None else f"{transfer.host:#x}"
     return f"{transfer.device} {transfer.access.name.lower()} {transfer.address:#x} -> {where}"
 
 
 def show_fault(fault: RecordedFault) -> str:
-    """ "fault 0x05 A 0x5000 write"."""
+    """A fault record as a line: "fault 0x05 A 0x5000 write"."""
     kind = "read" if fault.is_read else "write"
     if fault.address_type:
         kind = fault.address_type.name.lower().replace("_", " ")
@@ -193,6 +193,6 @@ def show_fault(fault: RecordedFault) -> str:
 
 
 def show_status(status: int) -> str:
-    """ "FSTS PPF", all status bits by name, "FSTS 0" when there are none."""
+    """FSTS as a line: its set status bits by name, "FSTS PPF", or "FSTS 0"."""
     names = [part.name for part in FSTS.fields.values() if part.width == 1 and part.get(status)]
     return f"FSTS {' '.join(names) or '0'}"

@@ -1,7 +1,7 @@
-"""Chapter 6: what may be stale, and what each invalidation must make fresh.
+"""Spec 6: which cached entries may be stale, and which of them each invalidation must remove.
 
-A unit may forget at any time, and may invalidate more than it was asked to (6.2.1, 6.5): where a scenario looks at
-something stale, the fresh outcome is right too.
+A unit may evict a cached entry at any time, and may invalidate more than requested (6.2.1, 6.5). Where a scenario
+expects a stale entry to be used, the outcome of the new entry is therefore allowed too.
 """
 
 from collections.abc import Callable
@@ -14,22 +14,22 @@ from qemu.vtd.conformance.scenario import SELF_INVALIDATING, Allowed, scenario
 R, W = SecondStageEntry.R.mask, SecondStageEntry.W.mask
 DOMAIN, SELECTIVE = Granularity.DOMAIN, Granularity.SELECTIVE
 
-FORGOT = "a unit may drop a cached entry at any time (6.2.1)"
-COARSER = "a unit may invalidate more than it was asked to (6.5)"
+EVICTED = "a unit may evict a cached entry at any time (6.2.1)"
+COARSER = "a unit may invalidate more than requested (6.5)"
 
 TO_P0, TO_P1 = "A write 0x5010 -> 0x800010", "A write 0x5010 -> 0x801010"
 STALE, FRESH = (TO_P0, TO_P0, "FSTS 0"), (TO_P0, TO_P1, "FSTS 0")
 
 
-def answered(granularity: Granularity, lines: tuple[str, ...]) -> tuple[str, ...]:
-    """The same lines with what an invalidation command answered in between."""
+def with_granularity(granularity: Granularity, lines: tuple[str, ...]) -> tuple[str, ...]:
+    """The same lines, with the granularity an invalidation command reported after the first."""
     return lines[0], f"performed {granularity.name}", *lines[1:]
 
 
-def freedom(asked: Granularity, lines: tuple[str, ...]) -> tuple[Allowed, ...]:
-    """What else is right after a command that was performed as asked: any coarser one, and so a fresh entry."""
-    coarser = [performed for performed in Granularity if Granularity.NONE < performed <= asked]
-    outcomes = [answered(performed, FRESH) for performed in coarser]
+def coarser_outcomes(requested: Granularity, lines: tuple[str, ...]) -> tuple[Allowed, ...]:
+    """The other right outcomes of a command: a coarser granularity, after which the new entry is used."""
+    coarser = [performed for performed in Granularity if Granularity.NONE < performed <= requested]
+    outcomes = [with_granularity(performed, FRESH) for performed in coarser]
     return tuple(Allowed(COARSER, outcome) for outcome in outcomes if outcome != lines)
 
 
@@ -37,61 +37,61 @@ def freedom(asked: Granularity, lines: tuple[str, ...]) -> tuple[Allowed, ...]:
 
 
 def _remapped(
-    id_: str, title: str, asked: Granularity | None, outcome: tuple[str, ...], *, address: int = 0, **where: int
+    id_: str, title: str, requested: Granularity | None, outcome: tuple[str, ...], *, address: int = 0, **where: int
 ) -> None:
-    """0x5000 of A, in domain 1, is used, moved to another page, and used again after one invalidation."""
+    """A, in domain 1, uses 0x5000; it is remapped to another page and used again after one invalidation, or none."""
 
     def stimulus(bench: Bench) -> None:
         entry = bench.start()
         bench.write("A", 0x5010)
         bench.memory.write_u64(entry, P1 | R | W)
-        if asked is not None:
-            bench.note_granularity(bench.driver.invalidate_translations(asked, address=address, **where))
+        if requested is not None:
+            bench.note_granularity(bench.driver.invalidate_translations(requested, address=address, **where))
         bench.write("A", 0x5010)
 
     stimulus.__doc__ = title
-    _judge(id_, "6.5.1.2", asked, outcome)(stimulus)
+    _invalidation_scenario(id_, "6.5.1.2", requested, outcome)(stimulus)
 
 
-def _judge(
-    id_: str, section: str, asked: Granularity | None, outcome: tuple[str, ...]
+def _invalidation_scenario(
+    id_: str, section: str, requested: Granularity | None, outcome: tuple[str, ...]
 ) -> Callable[[Callable[[Bench], None]], Callable[[Bench], None]]:
-    """A scenario about one command, or about none, with all the outcomes that are right."""
-    if asked is None:
-        return scenario(id_, section, *outcome, allowed=(Allowed(FORGOT, FRESH),))
-    lines = answered(asked, outcome)
-    return scenario(id_, section, *lines, allowed=freedom(asked, lines))
+    """A scenario about one invalidation command, or none, with every outcome that is right."""
+    if requested is None:
+        return scenario(id_, section, *outcome, allowed=(Allowed(EVICTED, FRESH),))
+    lines = with_granularity(requested, outcome)
+    return scenario(id_, section, *lines, allowed=coarser_outcomes(requested, lines))
 
 
 _remapped(
     "cache.iotlb.stale",
-    "Without an invalidation the old page is still in use.",
+    "Without an invalidation the old page is still used.",
     None,
     STALE,
 )
 _remapped(
     "cache.iotlb.global",
-    "A global invalidation makes the new page visible.",
+    "After a global invalidation the new page is used.",
     Granularity.GLOBAL,
     FRESH,
 )
 _remapped(
     "cache.iotlb.domain",
-    "So does one of the domain.",
+    "After a domain-selective invalidation the new page is used.",
     DOMAIN,
     FRESH,
     domain_id=1,
 )
 _remapped(
     "cache.iotlb.other-domain",
-    "One of another domain does not.",
+    "An invalidation of another domain leaves the old page in use.",
     DOMAIN,
     STALE,
     domain_id=2,
 )
 _remapped(
     "cache.iotlb.page",
-    "One of the page does.",
+    "After a page-selective invalidation of the page the new page is used.",
     SELECTIVE,
     FRESH,
     domain_id=1,
@@ -99,7 +99,7 @@ _remapped(
 )
 _remapped(
     "cache.iotlb.other-page",
-    "One of the page beside it does not.",
+    "An invalidation of the adjacent page leaves the old page in use.",
     SELECTIVE,
     STALE,
     domain_id=1,
@@ -107,7 +107,7 @@ _remapped(
 )
 _remapped(
     "cache.iotlb.page-of-other-domain",
-    "One of the page in another domain does not.",
+    "An invalidation of the same page in another domain leaves the old page in use.",
     SELECTIVE,
     STALE,
     domain_id=2,
@@ -115,7 +115,7 @@ _remapped(
 )
 _remapped(
     "cache.iotlb.page-mask",
-    "One of the four pages around it does: AM=2 at 0x4000 covers 0x4000 to 0x7fff.",
+    "An invalidation with AM=2 at 0x4000 covers 0x4000 to 0x7fff: the new page is used.",
     SELECTIVE,
     FRESH,
     domain_id=1,
@@ -124,7 +124,7 @@ _remapped(
 )
 _remapped(
     "cache.iotlb.page-mask-short",
-    "One of two pages that end before it does not: AM=1 at 0x6000.",
+    "An invalidation with AM=1 at 0x6000 covers 0x6000 to 0x7fff: the old page stays in use.",
     SELECTIVE,
     STALE,
     domain_id=1,
@@ -137,10 +137,10 @@ _remapped(
     "cache.iotlb.mask-too-large",
     "6.5.1.2",
     *(TO_P0, "performed NONE", TO_P0, "FSTS 0"),
-    allowed=(Allowed(FORGOT, (TO_P0, "performed NONE", TO_P1, "FSTS 0")),),
+    allowed=(Allowed(EVICTED, (TO_P0, "performed NONE", TO_P1, "FSTS 0")),),
 )
 def mask_too_large(bench: Bench) -> None:
-    """AM beyond CAP.MAMV is no request: the unit performs nothing and says so."""
+    """An invalidation with AM beyond CAP.MAMV is invalid: nothing is performed, and IAIG says so."""
     where = bench.start()
     bench.write("A", 0x5010)
     bench.memory.write_u64(where, P1 | R | W)
@@ -157,7 +157,7 @@ def mask_too_large(bench: Bench) -> None:
     "FSTS PPF",
 )
 def page_within_2m(bench: Bench) -> None:
-    """A page-selective invalidation inside a 2 MiB page drops the whole of it."""
+    """A page-selective invalidation inside a 2 MiB page invalidates the whole page."""
     table = bench.new_table()
     where = bench.map(table, 0x200000, 0x800000, size=2)
     bench.context("A", table)
@@ -198,7 +198,7 @@ def not_present_is_not_cached(bench: Bench) -> None:
     "FSTS PPF",
 )
 def write_after_read(bench: Bench) -> None:
-    """A read-only page is read, and so cached; then a write faults as it would have without the cache."""
+    """A read caches a read-only page; a later write must fault as it would without the cache."""
     bench.start(w=0)
     bench.read("A", 0x5010)
     bench.write("A", 0x5010)
@@ -212,7 +212,7 @@ def write_after_read(bench: Bench) -> None:
     "FSTS 0",
 )
 def permission_added(bench: Bench) -> None:
-    """Adding a permission, with the invalidation it takes."""
+    """Write permission is added to a page and the page is invalidated: a write succeeds."""
     where = bench.start(w=0)
     bench.read("A", 0x5010)
     bench.change(where, set_=W)
@@ -229,7 +229,7 @@ def permission_added(bench: Bench) -> None:
     "FSTS PPF",
 )
 def permission_removed(bench: Bench) -> None:
-    """Removing a permission, with the invalidation it takes."""
+    """Write permission is removed from a page and the page is invalidated: a write faults."""
     where = bench.start()
     bench.write("A", 0x5010)
     bench.change(where, clear=W)
@@ -245,7 +245,7 @@ def permission_removed(bench: Bench) -> None:
     "FSTS 0",
 )
 def eight_pages(bench: Bench) -> None:
-    """Eight neighbouring pages, each hit twice, stay apart."""
+    """Eight adjacent pages, each accessed twice, are not confused with one another."""
     table = bench.new_table()
     for page in DATA:
         bench.map(table, page - 0x7FB000, page)
@@ -258,10 +258,10 @@ def eight_pages(bench: Bench) -> None:
 # The context cache.
 
 
-def _moved(id_: str, title: str, asked: Granularity | None, outcome: tuple[str, ...], **where: int) -> None:
-    """A's context entry is used, pointed at another table and domain, and used again after one invalidation.
+def _moved(id_: str, title: str, requested: Granularity | None, outcome: tuple[str, ...], **where: int) -> None:
+    """A's context entry is used, changed to another table and domain, and used again after one invalidation, or none.
 
-    The IOTLB is invalidated as a whole each time, so that only the context cache can be stale.
+    The whole IOTLB is invalidated each time, so that only the context cache can be stale.
     """
 
     def stimulus(bench: Bench) -> None:
@@ -272,44 +272,44 @@ def _moved(id_: str, title: str, asked: Granularity | None, outcome: tuple[str, 
         bench.turn_on()
         bench.write("A", 0x5010)
         bench.context("A", second, domain=2)
-        if asked is not None:
-            bench.note_granularity(bench.driver.invalidate_contexts(asked, **where))
+        if requested is not None:
+            bench.note_granularity(bench.driver.invalidate_contexts(requested, **where))
         bench.driver.invalidate_translations()
         bench.write("A", 0x5010)
 
     stimulus.__doc__ = title
-    _judge(id_, "6.5.1.1", asked, outcome)(stimulus)
+    _invalidation_scenario(id_, "6.5.1.1", requested, outcome)(stimulus)
 
 
 _moved(
     "cache.context.stale",
-    "Without an invalidation the old context entry is still in use.",
+    "Without an invalidation the old context entry is still used.",
     None,
     STALE,
 )
 _moved(
     "cache.context.global",
-    "A global invalidation makes the new entry visible.",
+    "After a global invalidation the new context entry is used.",
     Granularity.GLOBAL,
     FRESH,
 )
 _moved(
     "cache.context.domain",
-    "So does one of the domain the old entry named.",
+    "After an invalidation of the old entry's domain the new entry is used.",
     DOMAIN,
     FRESH,
     domain_id=1,
 )
 _moved(
     "cache.context.other-domain",
-    "One of another domain does not.",
+    "An invalidation of another domain leaves the old entry in use.",
     DOMAIN,
     STALE,
     domain_id=3,
 )
 _moved(
     "cache.context.device",
-    "One of the device does.",
+    "After a device-selective invalidation the new entry is used.",
     SELECTIVE,
     FRESH,
     domain_id=1,
@@ -317,7 +317,7 @@ _moved(
 )
 _moved(
     "cache.context.other-device",
-    "One of another device does not.",
+    "An invalidation of another device leaves the old entry in use.",
     SELECTIVE,
     STALE,
     domain_id=1,
@@ -325,7 +325,7 @@ _moved(
 )
 _moved(
     "cache.context.function-mask-3",
-    "One of a neighbouring function, with all function bits masked, does.",
+    "FM=3 masks the whole function number: an invalidation of function 7 covers function 0.",
     SELECTIVE,
     FRESH,
     domain_id=1,
@@ -334,7 +334,7 @@ _moved(
 )
 _moved(
     "cache.context.function-mask-2",
-    "Function 6 with bits 2:1 masked is function 0 as well.",
+    "FM=2 masks bits 2:1 of the function number: an invalidation of function 6 covers function 0.",
     SELECTIVE,
     FRESH,
     domain_id=1,
@@ -343,7 +343,7 @@ _moved(
 )
 _moved(
     "cache.context.function-mask-1",
-    "Function 4 with bit 2 masked is function 0 as well.",
+    "FM=1 masks bit 2 of the function number: an invalidation of function 4 covers function 0.",
     SELECTIVE,
     FRESH,
     domain_id=1,
@@ -352,7 +352,7 @@ _moved(
 )
 _moved(
     "cache.context.function-mask-misses",
-    "Function 1 with bits 2:1 masked is not function 0.",
+    "FM=2 does not mask bit 0: an invalidation of function 1 does not cover function 0.",
     SELECTIVE,
     STALE,
     domain_id=1,
@@ -419,7 +419,7 @@ def context_not_present_is_not_cached(bench: Bench) -> None:
     "FSTS PPF",
 )
 def context_removed(bench: Bench) -> None:
-    """A context entry is cleared, with both invalidations that takes: the device is out."""
+    """A context entry is cleared, the context cache and the IOTLB are invalidated: the device is blocked."""
     bench.start()
     bench.write("A", 0x5010)
     bench.write_context("A", 0)
@@ -434,10 +434,10 @@ def context_removed(bench: Bench) -> None:
     TO_P0,
     TO_P0,
     "FSTS 0",
-    allowed=(Allowed(FORGOT, FRESH),),
+    allowed=(Allowed(EVICTED, FRESH),),
 )
 def iotlb_outlives_context_invalidation(bench: Bench) -> None:
-    """A context invalidation alone leaves the translations made through the old entry in use."""
+    """A context-cache invalidation alone leaves cached translations in use."""
     where = bench.start()
     bench.write("A", 0x5010)
     bench.memory.write_u64(where, P1 | R | W)
@@ -451,21 +451,21 @@ def iotlb_outlives_context_invalidation(bench: Bench) -> None:
     TO_P0,
     TO_P0,
     "FSTS 0",
-    allowed=(Allowed("a unit may forget, and one with CAP.ESRTPS must", FRESH),),
+    allowed=(Allowed("a unit may evict a cached entry, and one with CAP.ESRTPS must invalidate all", FRESH),),
 )
 def caches_outlive_srtp(bench: Bench) -> None:
-    """Setting a new root table without ESRTPS invalidates nothing: what is cached stays in use."""
+    """Without CAP.ESRTPS, setting a new root table invalidates nothing: cached entries stay in use."""
     new_tables_and_srtp(bench)
 
 
 @scenario("cache.root.srtp-invalidates", "6.6", *FRESH, setup=SELF_INVALIDATING)
 def srtp_invalidates(bench: Bench) -> None:
-    """With CAP.ESRTPS, setting the root table invalidates both caches by itself."""
+    """With CAP.ESRTPS, setting the root table invalidates the context cache and the IOTLB."""
     new_tables_and_srtp(bench)
 
 
 def new_tables_and_srtp(bench: Bench) -> None:
-    """A's context entry is used, pointed at another table, and used again after SRTP alone."""
+    """A's context entry is used, changed to another table, and used again after SRTP alone."""
     first, second = bench.new_table(), bench.new_table()
     bench.map(first, 0x5000, P0)
     bench.map(second, 0x5000, P1)

@@ -1,4 +1,4 @@
-"""Spec 3.4, 9.1, 9.3: from a source-id to its context entry, legacy mode."""
+"""Spec 3.4, 9.1, 9.3: from a source-id to its context entry in legacy mode."""
 
 from iommu import AddressType
 from iommu.structures import ContextEntry, RootEntry, TranslationType
@@ -7,7 +7,7 @@ from qemu.vtd.conformance.scenario import FEW_DOMAINS, NARROW, SNOOPING, scenari
 
 
 def mapped(bench: Bench, page: int = P0, *, levels: int = 4) -> int:
-    """A table that maps 0x5000 to a page."""
+    """Build tables that map 0x5000 to a page; returns the top table."""
     table = bench.new_table()
     bench.map(table, 0x5000, page, levels=levels)
     return table
@@ -36,7 +36,7 @@ def root_not_present(bench: Bench) -> None:
 
 @scenario("legacy.root.not-present-rest-ignored", "9.1", BLOCKED, "fault 0x01 A 0x5000 write", "FSTS PPF")
 def root_not_present_rest_ignored(bench: Bench) -> None:
-    """P=0 decides alone, whatever the other 127 bits are."""
+    """With P=0 in a root entry, the other 127 bits are ignored."""
     bench.write_root(0, (1 << 128) - 1 & ~RootEntry.P.mask)
     bench.turn_on()
     bench.write("A", 0x5010)
@@ -58,8 +58,8 @@ def _root_reserved(name: str, bit: int, title: str) -> None:
 _root_reserved("low", 1, "Reserved bit 1 of a present root entry.")
 _root_reserved("last-low", 11, "Reserved bit 11 of a present root entry.")
 _root_reserved("width", 48, "A context-table pointer beyond the host address width.")
-_root_reserved("high", 64, "The first bit of a root entry's reserved upper half.")
-_root_reserved("top", 127, "The last bit of a root entry's reserved upper half.")
+_root_reserved("high", 64, "Bit 64, the lowest of a root entry's reserved upper half.")
+_root_reserved("top", 127, "Bit 127, the highest of a root entry's reserved upper half.")
 
 
 # The context entry.
@@ -83,7 +83,7 @@ def context_not_present(bench: Bench) -> None:
 
 @scenario("legacy.context.not-present-rest-ignored", "9.3", BLOCKED, "fault 0x02 A 0x5000 write", "FSTS PPF")
 def context_not_present_rest_ignored(bench: Bench) -> None:
-    """P=0 decides alone, whatever the other bits (FPD apart) are."""
+    """With P=0 in a context entry, all other bits except FPD are ignored."""
     bench.write_context("A", (1 << 128) - 1 & ~ContextEntry.P.mask & ~ContextEntry.FPD.mask)
     bench.turn_on()
     bench.write("A", 0x5010)
@@ -104,13 +104,13 @@ _context_reserved("bits", 4, "Reserved bit 4 of a present context entry.")
 _context_reserved("last-low", 11, "Reserved bit 11 of a present context entry.")
 _context_reserved("width", 48, "A second-stage pointer beyond the host address width.")
 _context_reserved("between", 71, "Reserved bit 71, between the ignored bits and the domain-id.")
-_context_reserved("high", 88, "The first reserved bit above the domain-id.")
-_context_reserved("top", 127, "The last bit of a context entry.")
+_context_reserved("high", 88, "Bit 88, the lowest reserved bit above the domain-id.")
+_context_reserved("top", 127, "Bit 127, the highest of a context entry.")
 
 
 @scenario("legacy.context.ignored-bits", "9.3", "A write 0x5010 -> 0x800010", "FSTS 0")
 def context_ignored_bits(bench: Bench) -> None:
-    """Bits 70:67 belong to software."""
+    """Bits 70:67 of a context entry are available to software and ignored."""
     bench.context("A", mapped(bench), also=ContextEntry.AVAIL.mask)
     bench.turn_on()
     bench.write("A", 0x5010)
@@ -152,10 +152,10 @@ def _context_invalid(name: str, title: str, **fields: int) -> None:
 
 
 _context_invalid("type-reserved", "The reserved translation type.", TT=3)
-_context_invalid("type-without-device-tlb", "Type 01 on a unit without device-TLBs.", TT=1)
-_context_invalid("width-30", "The 30-bit, 2-level width that no unit supports any more.", AW=0)
-_context_invalid("width-57", "5 levels on a 48-bit unit.", AW=3)
-_context_invalid("width-64", "The reserved 64-bit width.", AW=4)
+_context_invalid("type-without-device-tlb", "Translation type 01 on a unit without device-TLB support.", TT=1)
+_context_invalid("width-30", "The obsolete 30-bit, 2-level address width.", AW=0)
+_context_invalid("width-57", "A 5-level address width on a 48-bit unit.", AW=3)
+_context_invalid("width-64", "The reserved 6-level, 64-bit address width.", AW=4)
 _context_invalid("width-reserved", "A reserved address width.", AW=7)
 
 
@@ -178,7 +178,7 @@ def context_pass_through_not_offered(bench: Bench) -> None:
     "legacy.context.width-48-on-39", "7.1.3 LCT.4", BLOCKED, "fault 0x03 A 0x5000 write", "FSTS PPF", setup=NARROW
 )
 def context_four_levels_on_narrow(bench: Bench) -> None:
-    """4 levels on a 39-bit unit, which supports 3 only."""
+    """4 levels on a 39-bit unit, which supports only 3."""
     bench.context("A", mapped(bench), levels=4)
     bench.turn_on()
     bench.write("A", 0x5010)
@@ -211,7 +211,7 @@ def context_pointer_beyond_narrow(bench: Bench) -> None:
     "FSTS 0",
 )
 def two_devices_two_domains(bench: Bench) -> None:
-    """Two devices in two domains map one address to two pages."""
+    """Two devices in two domains have the same address mapped to different pages."""
     bench.context("A", mapped(bench, P0), domain=1)
     bench.context("B", mapped(bench, P1), domain=2)
     bench.turn_on()
@@ -228,7 +228,7 @@ def two_devices_two_domains(bench: Bench) -> None:
     "FSTS 0",
 )
 def functions_have_their_own_context(bench: Bench) -> None:
-    """Two functions of one device have a context entry each."""
+    """Two functions of one device have separate context entries."""
     bench.context("B", mapped(bench, P1), domain=2)
     bench.context("C", mapped(bench, P2), domain=3)
     bench.turn_on()
@@ -245,7 +245,7 @@ def functions_have_their_own_context(bench: Bench) -> None:
     "FSTS PPF",
 )
 def neighbour_is_not_mapped(bench: Bench) -> None:
-    """A function's context says nothing of its neighbour's; the fault names the right one."""
+    """One function is mapped, the other is not; the fault names the right one."""
     bench.context("B", mapped(bench, P1))
     bench.turn_on()
     bench.write("B", 0x5010)
@@ -257,7 +257,7 @@ def neighbour_is_not_mapped(bench: Bench) -> None:
 
 @scenario("legacy.pass-through", "3.9", "A write 0x800010 -> 0x800010", "FSTS 0")
 def pass_through(bench: Bench) -> None:
-    """Type 10: the address is the host address."""
+    """With translation type 10, the address is the host address."""
     bench.context("A", type_=TranslationType.PASS_THROUGH)
     bench.turn_on()
     bench.write("A", P0 + 0x10)
@@ -265,7 +265,7 @@ def pass_through(bench: Bench) -> None:
 
 @scenario("legacy.pass-through.table-ignored", "9.3", "A write 0x800010 -> 0x800010", "FSTS 0")
 def pass_through_ignores_the_table(bench: Bench) -> None:
-    """Type 10 ignores the table pointer, even one beyond the host address width."""
+    """Translation type 10 ignores the table pointer, even bits beyond the host address width."""
     bench.context("A", type_=TranslationType.PASS_THROUGH, also=ContextEntry.SSPTPTR.mask)
     bench.turn_on()
     bench.write("A", P0 + 0x10)
@@ -279,7 +279,7 @@ def pass_through_ignores_the_table(bench: Bench) -> None:
     "FSTS PPF",
 )
 def pass_through_with_bad_width(bench: Bench) -> None:
-    """Type 10 needs a supported address width all the same."""
+    """Translation type 10 still requires a supported address width."""
     bench.context("A", type_=TranslationType.PASS_THROUGH, levels=5)
     bench.turn_on()
     bench.write("A", P0 + 0x10)
@@ -293,13 +293,13 @@ def pass_through_with_bad_width(bench: Bench) -> None:
     "FSTS PPF",
 )
 def pass_through_beyond_host_width(bench: Bench) -> None:
-    """Type 10 with an address no host address can be; the record holds the address up to the guest width."""
+    """Translation type 10 with an address beyond the host width; FI holds the bits below the guest width."""
     bench.context("A", type_=TranslationType.PASS_THROUGH)
     bench.turn_on()
     bench.write("A", 1 << 48 | P0 + 0x10)
 
 
-# What only a device with a device-TLB can send.
+# Requests that only a device with a device-TLB can send.
 
 
 @scenario(
@@ -310,10 +310,10 @@ def pass_through_beyond_host_width(bench: Bench) -> None:
     "FSTS PPF",
 )
 def translation_request_blocked(bench: Bench) -> None:
-    """Type 00 takes untranslated requests only. A unit without device-TLBs records no address type."""
+    """Translation type 00 blocks translation requests. Without device-TLB support, no address type is recorded."""
     bench.context("A", mapped(bench))
     bench.turn_on()
-    bench.ask("A", 0x5010, AddressType.TRANSLATION_REQUEST)
+    bench.send_request("A", 0x5010, AddressType.TRANSLATION_REQUEST)
 
 
 @scenario(
@@ -324,7 +324,7 @@ def translation_request_blocked(bench: Bench) -> None:
     "FSTS PPF",
 )
 def translated_request_blocked(bench: Bench) -> None:
-    """Type 10 takes no translated requests either."""
+    """Translation type 10 blocks translated requests."""
     bench.context("A", type_=TranslationType.PASS_THROUGH)
     bench.turn_on()
-    bench.ask("A", P0 + 0x10, AddressType.TRANSLATED)
+    bench.send_request("A", P0 + 0x10, AddressType.TRANSLATED)

@@ -1,4 +1,4 @@
-"""Chapter 7: which faults are recorded, how, and what happens when there is no room."""
+"""Spec 7: which faults are recorded, how, and what happens on overflow."""
 
 from iommu import Policy
 from iommu.registers import FECTL, FRCD, FSTS
@@ -8,21 +8,21 @@ from qemu.vtd.conformance.scenario import Allowed, scenario
 
 R, W = SecondStageEntry.R.mask, SecondStageEntry.W.mask
 
-COMPRESSION = "a fault may be dropped while another of its source-id is pending (7.2.1)"
+COMPRESSION = "a fault may be dropped while another with the same source-id is pending (7.2.1)"
 
 
 def unmapped(bench: Bench, *devices: str) -> None:
-    """Devices with a valid context each and nothing mapped."""
+    """Give each device a valid context entry with nothing mapped, and enable translation."""
     for domain, device in enumerate(devices, 1):
         bench.context(device, bench.new_table(), domain=domain)
     bench.turn_on()
 
 
-# Fault processing disable: the qualified reasons are not recorded, the request is blocked all the same.
+# Fault processing disable: qualified faults are not recorded, but the request is still blocked.
 
 
 def _silent_context(code: int, title: str, *, also: int = 0, address: int = 0x5010, **fields: int) -> None:
-    """FPD with a context entry that is itself at fault."""
+    """FPD with a fault in the context entry or before the walk."""
 
     def stimulus(bench: Bench) -> None:
         table = bench.new_table()
@@ -32,7 +32,7 @@ def _silent_context(code: int, title: str, *, also: int = 0, address: int = 0x50
         bench.turn_on()
         bench.write("A", address)
 
-    stimulus.__doc__ = f"FPD silences: {title}."
+    stimulus.__doc__ = f"FPD suppresses the fault: {title}."
     scenario(f"legacy.fpd.{code:02x}", "7.1.3", f"A write {address:#x} -> blocked", "FSTS 0")(stimulus)
 
 
@@ -43,7 +43,7 @@ _silent_context(0x04, "address beyond the levels", AW=1, address=1 << 39 | 0x501
 
 
 def _silent_walk(code: int, title: str, leaf: int, *, access: str = "write", level: int = 1) -> None:
-    """FPD with a second-stage entry at fault."""
+    """FPD with a fault in a second-stage entry."""
 
     def stimulus(bench: Bench) -> None:
         table = bench.new_table()
@@ -53,7 +53,7 @@ def _silent_walk(code: int, title: str, leaf: int, *, access: str = "write", lev
         bench.turn_on()
         (bench.read if access == "read" else bench.write)("A", 0x5010)
 
-    stimulus.__doc__ = f"FPD silences: {title}."
+    stimulus.__doc__ = f"FPD suppresses the fault: {title}."
     scenario(f"legacy.fpd.{code:02x}", "7.1.3", f"A {access} 0x5010 -> blocked", "FSTS 0")(stimulus)
 
 
@@ -71,7 +71,7 @@ _silent_walk(0x0E, "page in the interrupt range", 0xFEE01000 | R | W)
     "legacy.record.page-address", "11.4.7.6", "A write 0x5abc -> blocked", "fault 0x05 A 0x5000 write", "FSTS PPF"
 )
 def record_holds_the_page(bench: Bench) -> None:
-    """FI is the address of the page."""
+    """FI holds the page address, without the offset."""
     unmapped(bench, "A")
     bench.write("A", 0x5ABC)
 
@@ -92,7 +92,7 @@ def record_tells_reads_from_writes(bench: Bench) -> None:
     "FSTS PPF",
 )
 def record_bit_by_bit(bench: Bench) -> None:
-    """All 128 bits: F, reason 5, source-id 0x29, page 0x5000, everything else 0, the PASID too."""
+    """All 128 bits of a record: F, reason 5, source-id 0x29, page 0x5000, and 0 everywhere else, PASID included."""
     unmapped(bench, "C")
     bench.write("C", 0x5010)
     for fault in bench.driver.faults():
@@ -108,7 +108,7 @@ def record_bit_by_bit(bench: Bench) -> None:
     "FSTS 0",
 )
 def record_stays_readable(bench: Bench) -> None:
-    """Clearing F clears PPF with it and leaves the rest of the record."""
+    """Clearing F also clears PPF, and leaves the rest of the record readable."""
     unmapped(bench, "A")
     bench.write("A", 0x5010)
     offset = bench.driver.capabilities.fault_record_offset
@@ -126,7 +126,7 @@ def record_stays_readable(bench: Bench) -> None:
     "FSTS PPF",
 )
 def record_is_read_only(bench: Bench) -> None:
-    """Writing 0 to a record changes nothing: F goes by writing 1, the rest not at all."""
+    """Writing 0 to a record changes nothing: F is cleared by writing 1, the rest is read-only."""
     unmapped(bench, "A")
     bench.write("A", 0x5010)
     for part in range(0, 16, 8):
@@ -140,7 +140,7 @@ def record_is_read_only(bench: Bench) -> None:
     "legacy.status.ppf-is-computed", "11.4.7.1", "A write 0x5010 -> blocked", "fault 0x05 A 0x5000 write", "FSTS PPF"
 )
 def ppf_cannot_be_written(bench: Bench) -> None:
-    """Writing 1 to FSTS.PPF does not clear it: only clearing every F does."""
+    """Writing 1 to FSTS.PPF does not clear it; only clearing every F does."""
     unmapped(bench, "A")
     bench.write("A", 0x5010)
     bench.platform.write_register(FSTS.offset, FSTS.PPF.mask, 4)
@@ -155,7 +155,7 @@ def ppf_cannot_be_written(bench: Bench) -> None:
     "FSTS PPF PFO",
 )
 def overflow(bench: Bench) -> None:
-    """With the one record taken, another device's fault is lost and PFO says so."""
+    """With the only record in use, another device's fault is lost and PFO is set."""
     unmapped(bench, "A", "B")
     bench.write("A", 0x5010)
     bench.write("B", 0x6010)
@@ -170,7 +170,7 @@ def overflow(bench: Bench) -> None:
     "FSTS PFO",
 )
 def overflow_blocks_recording(bench: Bench) -> None:
-    """While PFO is set nothing is recorded, even with the record free again."""
+    """While PFO is set no fault is recorded, even when the record is free again."""
     unmapped(bench, "A", "B")
     bench.write("A", 0x5010)
     bench.write("B", 0x6010)
@@ -188,7 +188,7 @@ def overflow_blocks_recording(bench: Bench) -> None:
     "FSTS PPF",
 )
 def overflow_cleared(bench: Bench) -> None:
-    """With F and PFO cleared, faults are recorded again."""
+    """After F and PFO are cleared, faults are recorded again."""
     unmapped(bench, "A", "B")
     bench.write("A", 0x5010)
     bench.write("B", 0x6010)
@@ -217,7 +217,7 @@ def overflow_cleared(bench: Bench) -> None:
     ),
 )
 def compression(bench: Bench) -> None:
-    """A second fault of the same device: overflow, or dropped by compression; the first record stays."""
+    """A second fault of the same device overflows or is dropped by compression; the first record is kept."""
     unmapped(bench, "A")
     bench.write("A", 0x5010)
     bench.write("A", 0x6010)
@@ -232,7 +232,7 @@ def compression(bench: Bench) -> None:
     "FSTS PPF",
 )
 def no_compression_once_cleared(bench: Bench) -> None:
-    """A cleared record no longer stands for its device: the next fault is recorded."""
+    """After the record is cleared, the device's next fault is recorded, not compressed."""
     unmapped(bench, "A")
     bench.write("A", 0x5010)
     bench.driver.clear_faults()
@@ -243,7 +243,7 @@ def no_compression_once_cleared(bench: Bench) -> None:
 
 
 def note_control(bench: Bench) -> None:
-    """Log FECTL's two bits."""
+    """Log IM and IP of FECTL."""
     control = FECTL(bench.platform.read_register(FECTL.offset, 4))
     bench.note(f"FECTL IM {control.IM} IP {control.IP}")
 
@@ -258,7 +258,7 @@ def note_control(bench: Bench) -> None:
     "FSTS 0",
 )
 def event_held_back(bench: Bench) -> None:
-    """Masked, as after reset, a fault leaves the event pending; servicing the fault takes it back."""
+    """With IM set, as after reset, a fault leaves the event pending; clearing the fault clears IP."""
     unmapped(bench, "A")
     note_control(bench)
     bench.write("A", 0x5010)
@@ -277,7 +277,7 @@ def event_held_back(bench: Bench) -> None:
     "FSTS PPF",
 )
 def event_unmasked_late(bench: Bench) -> None:
-    """Unmasking sends the pending event, and IP falls; the fault itself stays."""
+    """Clearing IM sends the pending event and clears IP; the fault stays pending."""
     unmapped(bench, "A")
     bench.write("A", 0x5010)
     note_control(bench)
@@ -294,7 +294,7 @@ def event_unmasked_late(bench: Bench) -> None:
     "FSTS PPF",
 )
 def event_sent_at_once(bench: Bench) -> None:
-    """Unmasked, the event is sent as the fault is recorded: nothing stays pending."""
+    """With IM clear, the event is sent when the fault is recorded, and IP stays clear."""
     unmapped(bench, "A")
     bench.platform.write_register(FECTL.offset, 0, 4)
     bench.write("A", 0x5010)
@@ -309,7 +309,7 @@ def event_sent_at_once(bench: Bench) -> None:
     "FSTS PPF",
 )
 def width_before_walk(bench: Bench) -> None:
-    """An address beyond the width is told before the table, itself unreadable, is looked at."""
+    """An address beyond the width is reported before an unreadable table is accessed."""
     bench.context("A", NOWHERE, levels=3)
     bench.turn_on()
     bench.write("A", 1 << 39 | 0x5010)

@@ -1,4 +1,4 @@
-"""A bar for the eyes while the catalogue runs; nothing where there is no terminal."""
+"""A progress bar while the catalogue runs, shown only on a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qemu.vtd.conformance.scenario import Scenario
 
 
 def run_with_bar(scenarios: Sequence[Scenario], qemu: str | None) -> Report:
-    """`conform` with a bar on stderr."""
+    """`conform` with a progress bar on stderr."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

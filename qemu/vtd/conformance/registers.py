@@ -1,4 +1,4 @@
-"""Chapter 11: the registers themselves, and turning translation on and off."""
+"""Spec 11: the registers, and enabling and disabling translation."""
 
 from iommu.registers import CAP, CCMD, ECAP, GCMD, GSTS, IOTLB, RTADDR, VER, Granularity
 from qemu.vtd.conformance.bench import P0, P1, Bench
@@ -7,7 +7,7 @@ from qemu.vtd.conformance.scenario import scenario
 
 @scenario("registers.translation.never-on", "11.4.4.1", "A write 0x800010 -> 0x800010", "FSTS 0")
 def never_on(bench: Bench) -> None:
-    """Before translation is enabled, DMA goes where it says."""
+    """Before translation is enabled, DMA addresses are host addresses."""
     bench.write("A", P0 + 0x10)
 
 
@@ -21,7 +21,7 @@ def never_on(bench: Bench) -> None:
     "FSTS 0",
 )
 def off_again(bench: Bench) -> None:
-    """Disabling translation lets through what was blocked before."""
+    """After translation is disabled, a request that was blocked goes through."""
     bench.turn_on()
     bench.write("A", P0 + 0x10)
     bench.note_faults()
@@ -40,7 +40,7 @@ def off_again(bench: Bench) -> None:
     "FSTS 0",
 )
 def gsts_follows_gcmd(bench: Bench) -> None:
-    """GSTS shows the latched root table and whether translation is on; RTPS stays."""
+    """RTPS is set once the root table is latched, and stays; TES follows GCMD.TE."""
 
     def show() -> None:
         status = bench.platform.read_register(GSTS.offset, 4)
@@ -57,7 +57,7 @@ def gsts_follows_gcmd(bench: Bench) -> None:
 
 @scenario("registers.gcmd.reads-zero", "11.4.4.1", "GCMD 0x0", "FSTS 0")
 def gcmd_reads_zero(bench: Bench) -> None:
-    """GCMD is write-only; the state is in GSTS."""
+    """GCMD is write-only and reads as 0; the state is in GSTS."""
     bench.turn_on()
     bench.note(f"GCMD {bench.platform.read_register(GCMD.offset, 4):#x}")
 
@@ -103,7 +103,7 @@ def rtaddr_in_halves(bench: Bench) -> None:
     "FSTS 0",
 )
 def rtaddr_waits_for_srtp(bench: Bench) -> None:
-    """A new RTADDR means nothing until GCMD.SRTP latches it."""
+    """A new RTADDR has no effect until GCMD.SRTP latches it."""
     bench.start()
     bench.platform.write_register(RTADDR.offset, bench.new_table(), 8)
     bench.driver.invalidate_everything()
@@ -118,7 +118,7 @@ def rtaddr_waits_for_srtp(bench: Bench) -> None:
     "FSTS 0",
 )
 def rtaddr_replaced_while_on(bench: Bench) -> None:
-    """A new root table, latched and followed by global invalidations, is used at once."""
+    """A new root table is used once it is latched and both caches are invalidated globally."""
     first, second = bench.new_table(), bench.new_table()
     bench.map(first, 0x5000, P0)
     bench.map(second, 0x5000, P1)
@@ -157,19 +157,19 @@ def iotlb_in_halves(bench: Bench) -> None:
 
 @scenario("registers.ccmd.reserved-granularity", "11.4.6.1", "performed NONE", "FSTS 0")
 def ccmd_reserved_granularity(bench: Bench) -> None:
-    """CIRG 00 is reserved: the command completes and CAIG says that nothing was done."""
+    """CIRG 00 is reserved: the command completes, and CAIG reports that nothing was invalidated."""
     bench.note_granularity(bench.driver.invalidate_contexts(Granularity.NONE))
 
 
 @scenario("registers.iotlb.reserved-granularity", "11.4.6.3", "performed NONE", "FSTS 0")
 def iotlb_reserved_granularity(bench: Bench) -> None:
-    """IIRG 00 is reserved: the command completes and IAIG says that nothing was done."""
+    """IIRG 00 is reserved: the command completes, and IAIG reports that nothing was invalidated."""
     bench.note_granularity(bench.driver.invalidate_translations(Granularity.NONE))
 
 
 @scenario("registers.ccmd.completes", "11.4.6.1", "ICC 0", "CAIG GLOBAL", "FSTS 0")
 def ccmd_completes(bench: Bench) -> None:
-    """ICC reads 0 once the invalidation is done, and CAIG tells what was."""
+    """When the invalidation is complete, ICC reads as 0 and CAIG reports the granularity performed."""
     bench.driver.invalidate_contexts()
     value = CCMD(bench.platform.read_register(CCMD.offset, 8))
     bench.note(f"ICC {value.ICC}")

@@ -1,4 +1,4 @@
-"""A conformance run as people read it, as JSON, and as JUnit XML."""
+"""A conformance report as text, as JSON, and as JUnit XML."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STYLE = {
     Verdict.MODEL_ONLY: "dim",
     Verdict.DIFFERS: "bold red",
 }
-# What each column keeps where ids have to be folded, and the width that takes.
+# Minimum column widths when ids have to be folded, and the total width that needs.
 _COLUMNS = {"scenario": 30, "section": 11, "expected": 20, "model": 5, "QEMU": 14, "verdict": 15}
 _NARROWEST = sum(_COLUMNS.values()) + len(_COLUMNS)
 _UNBOUNDED = 200
@@ -29,12 +29,12 @@ _REASONS = {reason.value: reason for reason in FaultReason}
 
 
 def version_text(version: Version) -> str:
-    """7.2.22."""
+    """A version as text: "7.2.22"."""
     return ".".join(map(str, version))
 
 
 def print_report(report: Report, console: Console) -> None:
-    """The table, then everything in it that needs a word, then the summary."""
+    """Print the table, then what its verdicts refer to, then the summary."""
     console.print(f"QEMU {version_text(report.version)}  {report.path}\n", style="bold")
     if console.is_terminal and console.width < _NARROWEST:
         _print_stacked(report, console)
@@ -42,7 +42,7 @@ def print_report(report: Report, console: Console) -> None:
         _print_table(report, console)
     _print_quirks(report, console)
     _print_freedom(report, console)
-    _print_alone(report, console)
+    _print_model_only(report, console)
     for result in report.results:
         if result.verdict is Verdict.DIFFERS:
             _print_difference(result, console)
@@ -58,7 +58,7 @@ def _print_table(report: Report, console: Console) -> None:
     if console.is_terminal:
         console.print(table, soft_wrap=False)
         return
-    # A file has no width, so nothing is folded there; nor does it need blanks at the ends of lines.
+    # A file or pipe has no width: nothing is folded, and trailing blanks are removed.
     wide = Console(width=_UNBOUNDED, highlight=False)
     with wide.capture() as captured:
         wide.print(table)
@@ -67,7 +67,7 @@ def _print_table(report: Report, console: Console) -> None:
 
 
 def _print_stacked(report: Report, console: Console) -> None:
-    """For narrow terminals: two lines for each scenario, so that nothing is cut off."""
+    """For narrow terminals: two lines per scenario, so that nothing is cut off."""
     for result in report.results:
         id_, section, expected, model, qemu, verdict = _row(result)
         console.print(Text.assemble(verdict, f"  {id_}"))
@@ -76,7 +76,7 @@ def _print_stacked(report: Report, console: Console) -> None:
 
 
 def summary(report: Report) -> str:
-    """One line: counts, QEMU's version, cases a second."""
+    """One line: counts by verdict, QEMU's version, time, scenarios per second."""
     counts = [f"{report.count(verdict)} {verdict.value}" for verdict in Verdict]
     rate = len(report.results) / max(report.seconds, 1e-9)
     return (
@@ -99,7 +99,7 @@ def _row(result: Result) -> tuple[str | Text, ...]:
 
 
 def brief(lines: tuple[str, ...]) -> str:
-    """An outcome in a few words: where each DMA went, the faults by code, the status where it says more than that."""
+    """An outcome in brief: where each DMA went, the fault codes, and status bits other than PPF."""
     words = []
     for line in lines:
         if "->" in line:
@@ -114,7 +114,7 @@ def brief(lines: tuple[str, ...]) -> str:
 
 
 def _same_or_brief(seen: tuple[str, ...], expected: tuple[str, ...]) -> str:
-    """ "same", or what was seen; where that would read alike in brief, the first line that is not."""
+    """`seen` in brief; "same" when it is as expected, and the first differing line when both read alike in brief."""
     if seen == expected:
         return "same"
     if brief(seen) != brief(expected):
@@ -138,12 +138,12 @@ def _print_freedom(report: Report, console: Console) -> None:
         console.print(f"allowed: {because}: {', '.join(ids)}")
 
 
-def _print_alone(report: Report, console: Console) -> None:
-    alone: dict[str, list[str]] = {}
+def _print_model_only(report: Report, console: Console) -> None:
+    model_only: dict[str, list[str]] = {}
     for result in report.results:
         if result.qemu is None:
-            alone.setdefault(result.why, []).append(result.scenario.id)
-    for why, ids in alone.items():
+            model_only.setdefault(result.why, []).append(result.scenario.id)
+    for why, ids in model_only.items():
         console.print(f"model only: {why}: {', '.join(ids)}")
 
 
@@ -154,18 +154,18 @@ def _print_difference(result: Result, console: Console) -> None:
         console.print(f"  {result.why}")
     for heading, lines in (("expected", result.scenario.expect), ("model", result.model), ("QEMU", result.qemu)):
         for line in lines or ("-",):
-            console.print(f"  {heading:>8}  {in_words(line)}")
+            console.print(f"  {heading:>8}  {with_reason(line)}")
 
 
-def in_words(line: str) -> str:
-    """A line of an outcome with its fault reason spelled out."""
+def with_reason(line: str) -> str:
+    """A line of an outcome, with the fault reason spelled out."""
     words = line.split()
     reason = _REASONS.get(int(words[1], 16)) if words and words[0] == "fault" else None
     return f"{line}  ({reason.condition} {reason.meaning})" if reason else line
 
 
 def as_dict(report: Report) -> dict[str, Any]:
-    """For programs."""
+    """The report as a JSON document."""
     return {
         "qemu": report.path,
         "version": version_text(report.version),
@@ -189,7 +189,7 @@ def as_dict(report: Report) -> dict[str, Any]:
 
 
 def as_junit(reports: list[Report]) -> bytes:
-    """JUnit XML: one suite for each QEMU; a difference is a failure, what only the model can show is skipped."""
+    """JUnit XML: one suite per QEMU. A difference is a failure; a scenario only the model can run is skipped."""
     root = ElementTree.Element("testsuites")
     for report in reports:
         suite = ElementTree.SubElement(

@@ -16,7 +16,7 @@ from qemu.vtd.quirks import POLICY, Version, profile, quirks_of
 
 
 class Verdict(Enum):
-    """What the comparison came to. Only DIFFERS counts against the QEMU, the model or the list of quirks."""
+    """Result of the comparison. Only DIFFERS is a failure: of QEMU, the model or the list of quirks."""
 
     AGREES = "agrees"
     ALLOWED = "agrees (allowed)"
@@ -27,13 +27,13 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Result:
-    """One scenario, judged.
+    """The result of one scenario.
 
     Attributes:
-        model: what the model showed.
-        qemu: what the QEMU showed; None where it cannot show it.
-        verdict: the judgement.
-        why: quirk ids, the freedom used, or what is wrong.
+        model: the outcome on the model.
+        qemu: the outcome on QEMU; None when QEMU cannot run the scenario.
+        verdict: the result of the comparison.
+        why: quirk ids, the freedom used, what QEMU lacks, or what is wrong; may be empty.
     """
 
     scenario: Scenario
@@ -45,7 +45,7 @@ class Result:
 
 @dataclass
 class Report:
-    """All scenarios on one QEMU. `seconds` is the time the scenarios took, QEMU's start included."""
+    """All scenarios on one QEMU. `seconds` is the time the scenarios took, including QEMU's start."""
 
     path: str
     version: Version
@@ -53,21 +53,21 @@ class Report:
     seconds: float = 0.0
 
     def count(self, verdict: Verdict) -> int:
-        """How many scenarios came to that verdict."""
+        """Number of scenarios with this verdict."""
         return sum(result.verdict is verdict for result in self.results)
 
     @property
     def passed(self) -> bool:
-        """Whether nothing differs unexplained."""
+        """Whether no scenario differs."""
         return self.count(Verdict.DIFFERS) == 0
 
 
 def conform(
     scenarios: Sequence[Scenario], qemu: str | None, each: Callable[[Result], None] = lambda _: None
 ) -> Report:
-    """Run scenarios against one QEMU; `each` is called with every result as it comes.
+    """Run scenarios against one QEMU; `each` is called with every result as it becomes available.
 
-    Raises QemuError when there is no suitable QEMU, or when it dies; nothing is left running then.
+    Raises QemuError when there is no suitable QEMU, or when it dies. No process is left running.
     """
     started = time.monotonic()
     report: Report | None = None
@@ -95,35 +95,35 @@ def _run(scenarios: list[Scenario], platform: QemuPlatform) -> Iterator[Result]:
 
 
 def run_one(scenario: Scenario, platform: QemuPlatform) -> Result:
-    """One scenario on the model and on a running QEMU, judged."""
+    """Run one scenario on the model and on a running QEMU, and compare."""
     model = on_model(scenario)
-    lacking = what_is_lacking(scenario.setup, platform.capabilities)
-    if lacking:
-        return Result(scenario, model, None, _alone(scenario, model), f"this QEMU does not offer {lacking}")
+    missing = missing_capabilities(scenario.setup, platform.capabilities)
+    if missing:
+        return Result(scenario, model, None, _model_only(scenario, model), f"this QEMU does not offer {missing}")
     try:
         seen = scenario.run(platform)
     except Unreachable as reason:
-        return Result(scenario, model, None, _alone(scenario, model), str(reason))
+        return Result(scenario, model, None, _model_only(scenario, model), str(reason))
     verdict, why = judge(scenario, model, seen, platform.machine.version)
     return Result(scenario, model, seen, verdict, why)
 
 
 def on_model(scenario: Scenario) -> tuple[str, ...]:
-    """What the engine, as the specification has it, shows."""
+    """The outcome on the model, which follows the specification."""
     return scenario.run(ModelPlatform(scenario.setup.capabilities))
 
 
 def on_profile(scenario: Scenario, version: Version) -> tuple[str, ...]:
-    """What the engine with that QEMU's quirks shows."""
+    """The outcome on the model with the quirks of that QEMU version."""
     return scenario.run(ModelPlatform(scenario.setup.capabilities, POLICY, profile(version)))
 
 
-def _alone(scenario: Scenario, model: tuple[str, ...]) -> Verdict:
+def _model_only(scenario: Scenario, model: tuple[str, ...]) -> Verdict:
     return Verdict.MODEL_ONLY if model == scenario.expect else Verdict.DIFFERS
 
 
 def judge(scenario: Scenario, model: tuple[str, ...], seen: tuple[str, ...], version: Version) -> tuple[Verdict, str]:
-    """The verdict on what a QEMU of that version showed, and the reason for it."""
+    """The verdict on the outcome `seen` on that QEMU version, and the reason for it."""
     if model != scenario.expect:
         return Verdict.DIFFERS, "the model does not do what the specification says"
     claimed = [quirk for quirk in quirks_of(version) if scenario.id in quirk.scenarios]
@@ -135,11 +135,11 @@ def judge(scenario: Scenario, model: tuple[str, ...], seen: tuple[str, ...], ver
         return (Verdict.ALLOWED, right[seen]) if right[seen] else (Verdict.AGREES, "")
     if claimed and seen == on_profile(scenario, version):
         return Verdict.QUIRK, names
-    return Verdict.DIFFERS, f"and not as {names} says" if claimed else ""
+    return Verdict.DIFFERS, f"and not as {names} predicts" if claimed else ""
 
 
-# The capabilities that the catalogue's outcomes depend on.
-_SEEN = (
+# The capabilities that the catalogue's expected outcomes depend on.
+_RELEVANT = (
     "address_width",
     "host_address_width",
     "levels",
@@ -156,19 +156,19 @@ _SEEN = (
 )
 
 
-def what_is_lacking(setup: Setup, offered: Capabilities) -> str:
-    """The capabilities that a setup needs and this unit does not offer; empty when there are none.
+def missing_capabilities(setup: Setup, offered: Capabilities) -> str:
+    """Names of the capabilities that a setup needs and the unit does not offer; empty when there are none.
 
-    Raises QemuUnsuitable when the unit differs in anything else that the catalogue's outcomes depend on.
+    Raises QemuUnsuitable when the unit differs in another capability that the expected outcomes depend on.
     """
-    lacking = []
+    missing = []
     for name in setup.needs:
         have, want = getattr(offered, name), getattr(setup.capabilities, name)
         if have != want:
-            lacking.append(name if want is True else f"{name}={want}")
-    if lacking:
-        return ", ".join(lacking)
-    for name in _SEEN:
+            missing.append(name if want is True else f"{name}={want}")
+    if missing:
+        return ", ".join(missing)
+    for name in _RELEVANT:
         have, want = getattr(offered, name), getattr(setup.capabilities, name)
         if have != want:
             raise QemuUnsuitable(f"the {setup.name} catalogue is for {name}={want}, this QEMU has {have}")

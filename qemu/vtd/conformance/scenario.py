@@ -1,4 +1,4 @@
-"""A scenario: what software and devices do, and what must then be seen, literally."""
+"""A scenario: what software and devices do, and the literal lines that must then be observed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Setup:
     """The unit a scenario is written for.
 
     Attributes:
-        name: for people.
-        capabilities: the unit's, as far as the outcomes depend on them.
-        properties: of QEMU's intel-iommu that make it so.
-        needs: what of the capabilities no property can bring about: a unit that differs cannot show the scenario.
+        name: shown to users.
+        capabilities: of the unit, as far as the outcomes depend on them.
+        properties: of QEMU's intel-iommu, to get such a unit.
+        needs: fields of Capabilities that no property sets; a unit that differs in them cannot run the scenario.
     """
 
     name: str
@@ -48,9 +48,9 @@ SELF_INVALIDATING = Setup(
 
 @dataclass(frozen=True)
 class Allowed:
-    """Another right outcome, where the architecture leaves hardware a choice.
+    """Another right outcome, where the specification leaves hardware a choice.
 
-    `policy` is the choice by name, where the model can make it too.
+    `policy` selects that choice on the model, where the model supports it.
     """
 
     because: str
@@ -64,12 +64,12 @@ class Scenario:
 
     Attributes:
         id: "mode.structure.what", unique.
-        section: of the specification, where the expected outcome comes from.
-        title: one line for people.
-        stimulus: what happens, on a fresh bench.
-        expect: the lines `Bench.log` must hold afterwards.
+        section: the section of the specification that gives the expected outcome.
+        title: the scenario in one line.
+        stimulus: performs the scenario on a fresh bench.
+        expect: the lines `Bench.log` must return afterwards.
         allowed: other right outcomes.
-        setup: the unit it is written for.
+        setup: the unit the scenario is written for.
     """
 
     id: str
@@ -81,7 +81,7 @@ class Scenario:
     setup: Setup = WIDE
 
     def run(self, platform: Platform) -> tuple[str, ...]:
-        """What is seen on this platform, the pending faults and FSTS last. Raises Unreachable."""
+        """The outcome on this platform: the log, ending with the pending faults and FSTS. Raises Unreachable."""
         bench = Bench(platform)
         self.stimulus(bench)
         bench.note_faults()
@@ -100,7 +100,7 @@ def scenario(
 
     def add(stimulus: Callable[[Bench], None]) -> Callable[[Bench], None]:
         if id in _CATALOGUE:
-            raise MisuseError(f"two scenarios are called {id}")
+            raise MisuseError(f"duplicate scenario id {id}")
         title = (stimulus.__doc__ or "").strip().splitlines()[0]
         _CATALOGUE[id] = Scenario(id, section, title, stimulus, expect, allowed, setup)
         return stimulus
@@ -109,7 +109,7 @@ def scenario(
 
 
 def catalogue(pattern: str = "*") -> list[Scenario]:
-    """The scenarios whose id matches a shell pattern, or contains it, chapter by chapter."""
+    """The scenarios whose id matches a shell pattern or contains it as text, chapter by chapter."""
     for chapter in _CHAPTERS:
         import_module(f"qemu.vtd.conformance.{chapter}")
     return list(_matching(pattern))

@@ -1,4 +1,4 @@
-"""Spec 3.7, 9.8: the second-stage walk in legacy mode."""
+"""Spec 3.7, 9.8: second-stage translation in legacy mode."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ R, W = SecondStageEntry.R.mask, SecondStageEntry.W.mask
 SNP = 1 << 11
 ALL_ONES = (1 << 64) - 1
 
-# 0x200c0401000: the index into each level's table is that level's number.
+# 0x200c0401000: the index into the table of level N is N.
 ADDRESS = 4 << 39 | 3 << 30 | 2 << 21 | 1 << 12
 NARROW_ADDRESS = 0xC0401000
 
@@ -20,12 +20,12 @@ WRITE_BLOCKED = "A write 0x200c0401010 -> blocked"
 
 
 def fault(code: int, kind: str = "write", address: str = "0x200c0401000") -> tuple[str, str]:
-    """The record of A's one fault, and the status that goes with it."""
+    """The lines for a single fault of A: the record and FSTS."""
     return f"fault {code:#04x} A {address} {kind}", "FSTS PPF"
 
 
 def start(bench: Bench, *, size: int = 1, page: int = P0, r: int = 1, w: int = 1) -> int:
-    """Device A with ADDRESS mapped to a page through 4 levels, translation on; returns the top table."""
+    """Map ADDRESS to a page for A through 4 levels and enable translation; returns the top table."""
     table = bench.new_table()
     bench.context("A", table)
     bench.map(table, ADDRESS, page, size=size, r=r, w=w)
@@ -33,7 +33,7 @@ def start(bench: Bench, *, size: int = 1, page: int = P0, r: int = 1, w: int = 1
     return table
 
 
-# Page sizes and depths.
+# Page sizes and levels.
 
 
 @scenario(
@@ -44,7 +44,7 @@ def start(bench: Bench, *, size: int = 1, page: int = P0, r: int = 1, w: int = 1
     "FSTS 0",
 )
 def page_4k(bench: Bench) -> None:
-    """A 4 KiB page through 4 levels; the offset within the page is kept."""
+    """A 4 KiB page through 4 levels: 12 bits of offset are kept."""
     start(bench)
     bench.read("A", ADDRESS + 0xABC)
     bench.write("A", ADDRESS + 0xABC)
@@ -72,7 +72,7 @@ def _narrow_page(name: str, size: int, address: int, host: str, setup: Setup) ->
         bench.turn_on()
         bench.write("A", address)
 
-    stimulus.__doc__ = f"A page of level {size} through 3 levels, on a {setup.name} unit."
+    stimulus.__doc__ = f"A level-{size} page through 3 levels, on a {setup.name} unit."
     id_ = f"legacy.pages.{name}-3-levels{'' if setup is WIDE else '-narrow'}"
     scenario(id_, "3.7", f"A write {address:#x} -> {host}", "FSTS 0", setup=setup)(stimulus)
 
@@ -85,7 +85,7 @@ for _setup in (WIDE, NARROW):
 
 @scenario("legacy.pages.last-address", "3.7", "A write 0xfffffffffff8 -> 0x800ff8", "FSTS 0")
 def last_address(bench: Bench) -> None:
-    """The last page of the 48-bit space."""
+    """The last page of the 48-bit address space."""
     table = bench.new_table()
     bench.context("A", table)
     bench.map(table, (1 << 48) - 0x1000, P0)
@@ -103,7 +103,7 @@ def last_address(bench: Bench) -> None:
     *fault(0x04, address="0x8000005000"),
 )
 def beyond_levels(bench: Bench) -> None:
-    """Bit 39 set with 3 levels, on a unit that could walk 4."""
+    """A write with address bit 39 set and 3 levels, on a unit that also supports 4."""
     table = bench.new_table()
     bench.context("A", table, levels=3)
     bench.map(table, 0x5000, P0, levels=3)
@@ -118,7 +118,7 @@ def beyond_levels(bench: Bench) -> None:
     *fault(0x04, "read", "0x8000005000"),
 )
 def beyond_levels_read(bench: Bench) -> None:
-    """The same for a read."""
+    """A read with address bit 39 set and 3 levels, on a unit that also supports 4."""
     table = bench.new_table()
     bench.context("A", table, levels=3)
     bench.turn_on()
@@ -132,7 +132,7 @@ def beyond_levels_read(bench: Bench) -> None:
     *fault(0x04, address="0x5000"),
 )
 def beyond_guest_width(bench: Bench) -> None:
-    """Bit 48 set with 4 levels; address bits at and above MGAW are recorded as 0."""
+    """Address bit 48 set with 4 levels; bits beyond the guest address width are recorded as 0."""
     table = bench.new_table()
     bench.context("A", table)
     bench.map(table, 0x5000, P0)
@@ -148,7 +148,7 @@ def beyond_guest_width(bench: Bench) -> None:
     setup=NARROW,
 )
 def beyond_narrow_width(bench: Bench) -> None:
-    """Bit 39 set on a 39-bit unit."""
+    """Address bit 39 set on a 39-bit unit."""
     table = bench.new_table()
     bench.context("A", table, levels=3)
     bench.map(table, 0x5000, P0, levels=3)
@@ -161,7 +161,7 @@ def beyond_narrow_width(bench: Bench) -> None:
 
 @scenario("legacy.table.unreadable-top", "7.1.3 LCT.4", WRITE_BLOCKED, *fault(0x03))
 def top_table_unreadable(bench: Bench) -> None:
-    """A context entry's table pointer to where no memory is: the context entry is to blame."""
+    """The context entry points to a table where there is no memory: reported as LCT.4, not as LSL.1."""
     bench.context("A", NOWHERE)
     bench.turn_on()
     bench.write("A", ADDRESS + 0x10)
@@ -170,7 +170,7 @@ def top_table_unreadable(bench: Bench) -> None:
 def _unreadable(level: int) -> None:
     @scenario(f"legacy.table.unreadable-level-{level}", "7.1.3 LSL.1", WRITE_BLOCKED, *fault(0x07))
     def _(bench: Bench) -> None:
-        """An entry that points to a table where no memory is."""
+        """An entry points to a table where there is no memory."""
         above = bench.entry(start(bench), ADDRESS, level + 1)
         bench.memory.write_u64(above, NOWHERE | R | W)
         bench.write("A", ADDRESS + 0x10)
@@ -184,7 +184,7 @@ for _level in (3, 2, 1):
 
 
 def _edited(id_: str, section: str, title: str, level: int, edit: Callable[[int], int], *expect: str) -> None:
-    """A scenario in which one entry of a good walk is edited before A reads or writes, as `expect` begins."""
+    """A scenario that changes one entry of a valid walk, then performs the accesses named in `expect`."""
 
     def stimulus(bench: Bench) -> None:
         where = bench.entry(start(bench), ADDRESS, level)
@@ -201,7 +201,7 @@ for _level in (4, 3, 2, 1):
     _edited(
         f"legacy.permission.not-present-level-{_level}-write",
         "7.1.3 LGN.2",
-        f"An entry of level {_level} with neither R nor W: nothing is mapped, a write lacks permission.",
+        f"A level-{_level} entry with neither R nor W is not present: a write faults.",
         _level,
         lambda entry: entry & ~(R | W),
         WRITE_BLOCKED,
@@ -210,7 +210,7 @@ for _level in (4, 3, 2, 1):
     _edited(
         f"legacy.permission.not-present-level-{_level}-read",
         "7.1.3 LGN.3",
-        f"An entry of level {_level} with neither R nor W: nothing is mapped, a read lacks permission.",
+        f"A level-{_level} entry with neither R nor W is not present: a read faults.",
         _level,
         lambda entry: entry & ~(R | W),
         READ_BLOCKED,
@@ -219,7 +219,7 @@ for _level in (4, 3, 2, 1):
     _edited(
         f"legacy.permission.read-only-level-{_level}",
         "7.1.3 LGN.2",
-        f"A level-{_level} entry without W: a write faults. It is the first access, so nothing is cached.",
+        f"A level-{_level} entry without W: a write, with nothing cached, faults.",
         _level,
         lambda entry: entry & ~W,
         WRITE_BLOCKED,
@@ -237,7 +237,7 @@ for _level in (4, 3, 2, 1):
     _edited(
         f"legacy.permission.read-only-level-{_level}-read",
         "3.7.1",
-        f"A level-{_level} entry without W still lets a read through.",
+        f"A level-{_level} entry without W still allows a read.",
         _level,
         lambda entry: entry & ~W,
         "A read 0x200c0401010 -> 0x800010",
@@ -246,7 +246,7 @@ for _level in (4, 3, 2, 1):
     _edited(
         f"legacy.permission.write-only-level-{_level}-write",
         "3.7.1",
-        f"A level-{_level} entry without R still lets a write through.",
+        f"A level-{_level} entry without R still allows a write.",
         _level,
         lambda entry: entry & ~R,
         "A write 0x200c0401010 -> 0x800010",
@@ -256,7 +256,7 @@ for _level in (4, 3, 2, 1):
 _edited(
     "legacy.permission.not-present-rest-ignored",
     "9.8",
-    "With R and W 0, every other bit of an entry is ignored, reserved ones too.",
+    "With R=0 and W=0, all other bits of an entry are ignored, reserved ones included.",
     1,
     lambda _: ALL_ONES & ~(R | W),
     WRITE_BLOCKED,
@@ -265,7 +265,7 @@ _edited(
 _edited(
     "legacy.permission.ignored-bits",
     "9.8",
-    "A 4 KiB page entry with every ignored bit set: 63, 61:52, 10:3, 2.",
+    "A 4 KiB page entry with every ignored bit set: 63, 61:52, 10:2.",
     1,
     lambda entry: entry | 1 << 63 | 0x3FF << 52 | 0x7FC,
     "A write 0x200c0401010 -> 0x800010",
@@ -292,7 +292,7 @@ def snoop(bench: Bench) -> None:
 
 @scenario("legacy.permission.disjoint-levels", "3.7.1", READ_BLOCKED, *fault(0x06, "read"))
 def disjoint_permissions(bench: Bench) -> None:
-    """Readable above and writable below is neither: permissions are those of all levels together."""
+    """A read-only and a write-only level allow neither: the permissions of all levels are combined by AND."""
     table = start(bench)
     bench.change(bench.entry(table, ADDRESS, 3), clear=W)
     bench.change(bench.entry(table, ADDRESS, 1), clear=R)
@@ -313,7 +313,7 @@ def disjoint_permissions(bench: Bench) -> None:
     ),
 )
 def missing_above_reserved_below(bench: Bench) -> None:
-    """No W at level 3 and a reserved bit at level 1: two faults in one walk."""
+    """No W at level 3 and a reserved bit at level 1: two fault conditions in one walk."""
     table = start(bench)
     bench.change(bench.entry(table, ADDRESS, 3), clear=W)
     bench.change(bench.entry(table, ADDRESS, 1), set_=1 << 11)
@@ -335,16 +335,18 @@ def _reserved(name: str, level: int, bits: int, title: str) -> None:
     )
 
 
-_reserved("snoop-without-snoop-control", 1, 1 << 11, "SNP in a 4 KiB page entry of a unit without snoop control.")
-_reserved("transient-without-device-tlb", 1, 1 << 62, "TM in a 4 KiB page entry of a unit without device-TLBs.")
-_reserved("page-beyond-host-width", 1, 1 << 48, "A page beyond the host address width.")
-_reserved("page-beyond-host-width-top", 1, 1 << 51, "A page with the highest address bit there can be.")
-_reserved("table-beyond-host-width", 2, 1 << 48, "A table beyond the host address width.")
+_reserved("snoop-without-snoop-control", 1, 1 << 11, "SNP in a 4 KiB page entry, on a unit without snoop control.")
+_reserved(
+    "transient-without-device-tlb", 1, 1 << 62, "TM in a 4 KiB page entry, on a unit without device-TLB support."
+)
+_reserved("page-beyond-host-width", 1, 1 << 48, "A page address beyond the host address width.")
+_reserved("page-beyond-host-width-top", 1, 1 << 51, "A page address with bit 51, the highest possible one, set.")
+_reserved("table-beyond-host-width", 2, 1 << 48, "A table address beyond the host address width.")
 _reserved("snoop-in-table-2", 2, 1 << 11, "SNP in a level-2 entry that points to a table.")
 _reserved("snoop-in-table-3", 3, 1 << 11, "SNP in a level-3 entry that points to a table.")
 _reserved("snoop-in-table-4", 4, 1 << 11, "SNP in a level-4 entry.")
 _reserved("transient-in-table", 3, 1 << 62, "TM in an entry that points to a table.")
-_reserved("page-size-in-level-4", 4, 1 << 7, "PS in a level-4 entry: there are no 512 GiB pages.")
+_reserved("page-size-in-level-4", 4, 1 << 7, "PS in a level-4 entry: 512 GiB pages do not exist.")
 _edited(
     "legacy.reserved.2m-low-address",
     "7.1.3 LSL.2",
@@ -381,7 +383,7 @@ def page_1g_not_offered(bench: Bench) -> None:
 _edited(
     "legacy.reserved.all-ones",
     "7.1.3 LSL.2",
-    "A page entry of all ones is present and has reserved bits set.",
+    "A page entry of all ones is present, with reserved bits set.",
     1,
     lambda _: ALL_ONES,
     WRITE_BLOCKED,
@@ -394,28 +396,28 @@ _edited(
 
 @scenario("legacy.interrupt-range.output", "7.1.3 LGN.4", WRITE_BLOCKED, *fault(0x0E))
 def output_in_interrupt_range(bench: Bench) -> None:
-    """A page mapped to 0xfee01000: DMA cannot be turned into interrupts."""
+    """A write to a page mapped to 0xfee01000, in the interrupt range, is blocked."""
     start(bench, page=0xFEE01000)
     bench.write("A", ADDRESS + 0x10)
 
 
 @scenario("legacy.interrupt-range.output-read", "7.1.3 LGN.4", READ_BLOCKED, *fault(0x0E, "read"))
 def output_in_interrupt_range_read(bench: Bench) -> None:
-    """Nor can the range be read."""
+    """A read from a page mapped to 0xfee01000, in the interrupt range, is blocked."""
     start(bench, page=0xFEE01000)
     bench.read("A", ADDRESS + 0x10)
 
 
 @scenario("legacy.interrupt-range.same-superpage", "3.14", "A write 0x200c0500010 -> blocked", "FSTS 0")
 def beside_interrupt_range(bench: Bench) -> None:
-    """A 2 MiB page with the range in its first half: the second half, where nobody answers, is no fault."""
+    """A 2 MiB page with the interrupt range in its first half: a write to the second half does not fault."""
     start(bench, size=2, page=0xFEE00000)
     bench.write("A", ADDRESS - 0x1000 + 0x100010)
 
 
 @scenario("legacy.interrupt-range.input", "3.14", "A write 0xfee01010 -> blocked", "FSTS 0")
 def input_in_interrupt_range(bench: Bench) -> None:
-    """A write to 0xfee01010 is an interrupt message, never DMA, even where the tables map it to a page."""
+    """A write to 0xfee01010 is an interrupt message, not DMA, even where the tables map the address."""
     table = bench.new_table()
     bench.context("A", table)
     bench.map(table, 0xFEE01000, P0)

@@ -1,4 +1,4 @@
-"""Emulated devices that do DMA when told to, behind one interface."""
+"""Emulated devices that do DMA on command, behind one interface."""
 
 from qemu.vtd.devices.edu import Edu
 from qemu.vtd.devices.iommu_testdev import IommuTestdev

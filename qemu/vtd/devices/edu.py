@@ -1,4 +1,4 @@
-"""edu: a teaching device with a 4 KiB buffer, the only one that both reads and writes. In every QEMU version."""
+"""edu: a teaching device with a 4 KiB buffer, the only source that both reads and writes. In every QEMU version."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _COUNT = 0x90
 _COMMAND = 0x98
 _RUN = 1
 _TO_MEMORY = 2
-# The buffer's address as the device's own DMA registers count it.
+# The buffer's address in the device's DMA source and destination registers.
 _BUFFER = 0x40000
 _ALL_ADDRESSES = 0xFFFFFFFFFFFFFFFF
 
-# A transfer takes 100 ms of virtual time: none of ours when the clock skips idle time, 100 ms when it does not.
+# A transfer takes 100 ms of virtual time, which costs no real time when the clock skips idle time.
 _SECONDS = 5.0
 
 
 class Edu(DmaSource):
-    """Reads and writes anywhere in 64 bits.
+    """Reads and writes at any 64-bit address.
 
-    Its buffer is divided: the pattern that writes send comes first, then `SLOTS` slots of `SLOT_SIZE` bytes for what
-    reads fetch. A read longer than a slot runs on into the next ones. The buffer survives a reset of the machine.
+    The buffer holds the pattern that writes send, then `SLOTS` slots of `SLOT_SIZE` bytes for the data that reads
+    fetch. A read longer than one slot continues into the next. The buffer survives a machine reset.
     """
 
     model = "edu"
@@ -34,7 +34,7 @@ class Edu(DmaSource):
     writes = True
     longest = 1024
 
-    # The device has 4096, but QEMU's own check of the bounds refuses a transfer that includes the last one.
+    # The device has 4096 bytes, but its bounds check refuses a transfer that includes the last one.
     BUFFER_SIZE = 4095
     SLOT_SIZE = 64
     SLOTS = (BUFFER_SIZE - longest) // SLOT_SIZE
@@ -43,20 +43,20 @@ class Edu(DmaSource):
         return [f"dma_mask={_ALL_ADDRESSES:#x}"]
 
     def attach(self, host: Host) -> None:
-        """Load the pattern. Memory is borrowed for that, and given back as it was."""
+        """Load the pattern into the buffer, through a piece of RAM that is then restored."""
         super().attach(host)
-        borrowed = host.memory.size - self.longest
-        before = host.memory.read(borrowed, self.longest)
-        host.memory.write(borrowed, self.pattern(self.longest))
-        self._transfer(borrowed, _BUFFER, self.longest, _RUN)
-        host.memory.write(borrowed, before)
+        staging = host.memory.size - self.longest
+        before = host.memory.read(staging, self.longest)
+        host.memory.write(staging, self.pattern(self.longest))
+        self._transfer(staging, _BUFFER, self.longest, _RUN)
+        host.memory.write(staging, before)
 
     def pattern(self, length: int) -> bytes:
-        """Bytes that tell their own position, and none of them 0: 1 to 251 over and over."""
+        """Bytes 1 to 251, repeated: none is 0, and each shows its position."""
         return bytes(index % 251 + 1 for index in range(length))
 
     def slot_offset(self, slot: int) -> int:
-        """Where in the buffer a slot begins. Raises MisuseError when there is no such slot."""
+        """Offset of a slot in the buffer. Raises MisuseError when there is no such slot."""
         if not 0 <= slot < self.SLOTS:
             raise MisuseError(f"slot {slot} is not one of 0 to {self.SLOTS - 1}")
         return self.longest + slot * self.SLOT_SIZE
@@ -67,19 +67,22 @@ class Edu(DmaSource):
         self._transfer(_BUFFER, address, length, _RUN | _TO_MEMORY)
 
     def dma_read(self, address: int, length: int, slot: int = 0) -> None:
-        """Have the device read from `address` into its buffer, from `slot` on. What is blocked is read as 0."""
+        """Have the device read from `address` into its buffer, starting at `slot`. Blocked reads return 0."""
         self.check_length(length)
         offset = self.slot_offset(slot)
         if offset + length > self.BUFFER_SIZE:
-            raise MisuseError(f"{length} bytes from slot {slot} on exceed the buffer")
+            raise MisuseError(f"{length} bytes starting at slot {slot} exceed the buffer")
         self._transfer(address, _BUFFER + offset, length, _RUN)
 
     def dump_buffer(self, address: int) -> None:
-        """Have the device write all of its buffer, `BUFFER_SIZE` bytes, to `address`: the only way to see it."""
+        """Have the device write its whole buffer, `BUFFER_SIZE` bytes, to `address`: the only way to read it."""
         self._transfer(_BUFFER, address, self.BUFFER_SIZE, _RUN | _TO_MEMORY)
 
     def _transfer(self, source: int, destination: int, count: int, command: int) -> None:
-        """Start a transfer and wait for its end. One outside the buffer ends or overruns QEMU: callers check."""
+        """Start a transfer and wait for it to finish.
+
+        Callers check the bounds: a transfer outside the buffer aborts QEMU or overruns its memory.
+        """
         qtest, base = self.host.qtest, self.registers
         with qtest.pipeline() as pipeline:
             pipeline.write(base + _SOURCE, source, 8)

@@ -1,4 +1,4 @@
-"""iommu-testdev: made for testing remapping; from QEMU 11 on."""
+"""iommu-testdev: a device made for testing DMA remapping. From QEMU 11 on."""
 
 from qemu.vtd.devices.source import SynchronousSource
 from qemu.vtd.pipeline import Pipeline
@@ -12,18 +12,18 @@ _WORD = 0x12345678
 
 
 class IommuTestdev(SynchronousSource):
-    """Writes 0x12345678 anywhere in 64 bits, at once, whether or not it may be bus master."""
+    """Writes 0x12345678 to any 64-bit address, synchronously, whether or not Bus Master Enable is set."""
 
     model = "iommu-testdev"
-    # QEMU allocates what the length register says without looking at it.
+    # QEMU allocates as many bytes as the length register says, without a check.
     longest = 0x10000
 
     def pattern(self, length: int) -> bytes:
-        """0x12345678 over and over, little-endian."""
+        """0x12345678, little-endian, repeated."""
         return (_WORD.to_bytes(4, "little") * (length // 4 + 1))[:length]
 
     def queue_write(self, pipeline: Pipeline, address: int, length: int) -> None:
-        """Four register writes and the read that starts it."""
+        """Four register writes, then the read that starts the DMA."""
         self.check_length(length)
         base = self.registers
         pipeline.write(base + _ADDRESS_LOW, address & 0xFFFFFFFF, 4)

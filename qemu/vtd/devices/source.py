@@ -14,25 +14,25 @@ from qemu.vtd.qtest import Qtest
 
 
 class Host(Protocol):
-    """What a device needs of the machine it is plugged into."""
+    """What a device needs from the machine it is plugged into."""
 
     @property
     def qtest(self) -> Qtest:
-        """How its registers are reached."""
+        """Access to the device's registers."""
         ...
 
     @property
     def pci(self) -> Pci:
-        """Where its registers are."""
+        """PCI configuration, and the addresses of the BARs."""
         ...
 
     @property
     def memory(self) -> FlatMemory:
-        """The RAM it can be primed from."""
+        """Guest RAM."""
         ...
 
     def bus_number(self, bus: str) -> int:
-        """The number of the bus with that QEMU name."""
+        """The number of the bus with this QEMU id."""
         ...
 
 
@@ -41,20 +41,20 @@ class DmaSource(ABC):
 
     Args:
         slot: its PCI device number.
-        function: its PCI function number. Where it is not 0, function 0 needs `multifunction`.
-        name: its QEMU id; by default made of the model and the place.
-        bus: the QEMU name of the bus it sits on: "pcie.0" or the id of a port or bridge declared before it.
-        options: further properties, as QEMU writes them ("multifunction=on").
+        function: its PCI function number. If it is not 0, function 0 of the slot needs `multifunction=on`.
+        name: its QEMU id; by default made of the model and the slot.
+        bus: the QEMU id of the bus it is on: "pcie.0", or the id of a port or bridge declared before it.
+        options: further device properties, in QEMU's syntax ("multifunction=on").
     """
 
     model: ClassVar[str]
-    """What QEMU calls the device model."""
+    """QEMU's name for the device model."""
     reads: ClassVar[bool]
     """Whether `dma_read` works."""
     writes: ClassVar[bool]
     """Whether `dma_write` works."""
     longest: ClassVar[int]
-    """The most bytes one DMA may have."""
+    """Maximum length of one DMA, in bytes."""
 
     def __init__(
         self, slot: int, function: int = 0, *, name: str | None = None, bus: str = "pcie.0", options: str = ""
@@ -67,27 +67,27 @@ class DmaSource(ABC):
 
     @property
     def host(self) -> Host:
-        """The machine it is plugged into. Raises DeviceError when it is in none."""
+        """The machine it is plugged into. Raises DeviceError when there is none."""
         if self._host is None:
             raise DeviceError(f"{self.name} is not part of a running machine")
         return self._host
 
     @property
     def source_id(self) -> int:
-        """Bus, device and function number in one, as the remapping unit sees its requests."""
+        """Bus, device and function number: the requester id of its DMA."""
         bus = 0 if self.bus == "pcie.0" else self.host.bus_number(self.bus)
         return source_id(bus, self.slot, self.function)
 
     @property
     def registers(self) -> int:
-        """Where its register BAR is."""
+        """Address of its register BAR."""
         return self.host.pci.bar(self.source_id, 0)
 
     def command_line(self) -> list[str]:
-        """The arguments that make QEMU have this device."""
-        own = self._properties()
+        """The QEMU arguments that add this device."""
+        properties = self._properties()
         words = [self.model, f"id={self.name}", f"bus={self.bus}", f"addr={self.slot:02x}.{self.function}"]
-        return ["-device", ",".join([*words, *own, *([self.options] if self.options else [])])]
+        return ["-device", ",".join([*words, *properties, *([self.options] if self.options else [])])]
 
     def _properties(self) -> list[str]:
         return []
@@ -97,10 +97,10 @@ class DmaSource(ABC):
         self._host = host
 
     def detach(self) -> None:
-        """Called when the machine is gone."""
+        """Called when the machine has ended."""
         self._host = None
 
-    def setup(self) -> None:  # noqa: B027  # most devices need nothing
+    def setup(self) -> None:  # noqa: B027  # optional hook
         """Called after each reset, when PCI has been set up again and before translation is enabled."""
 
     @abstractmethod
@@ -110,25 +110,28 @@ class DmaSource(ABC):
     def dma_write(self, address: int, length: int) -> None:
         """Have the device write `pattern(length)` to `address`, and return when it has finished or been blocked.
 
-        Raises MisuseError when the device cannot write or not as much, DeviceError when it does not finish.
+        Raises MisuseError when the device cannot write, or not that many bytes; DeviceError when it does not finish.
         """
         raise MisuseError(f"{self.model} cannot write")
 
     def dma_read(self, address: int, length: int) -> None:
         """Have the device read from `address`, and return when it has finished or been blocked.
 
-        Raises MisuseError when the device cannot read or not as much, DeviceError when it does not finish.
+        Raises MisuseError when the device cannot read, or not that many bytes; DeviceError when it does not finish.
         """
         raise MisuseError(f"{self.model} cannot read")
 
     def check_length(self, length: int) -> None:
-        """Raises MisuseError for a DMA that is longer than the device can do, or empty."""
+        """Raises MisuseError when the device cannot do a DMA of this length."""
         if not 0 < length <= self.longest:
             raise MisuseError(f"{self.model} moves 1 to {self.longest} bytes at a time, not {length}")
 
 
 class SynchronousSource(DmaSource):
-    """A device whose write is over when the register access that starts it is: it can be queued in a pipeline."""
+    """A device whose write has finished when the register access that starts it returns.
+
+    Its writes can therefore be queued in a pipeline.
+    """
 
     reads = False
     writes = True

@@ -1,12 +1,12 @@
-"""Where a QEMU departs from the specification: one small override of the engine each, with its evidence.
+"""QEMU's departures from the specification: each a small override of the engine, with the scenarios that show it.
 
-A quirk is a class that overrides one part of `iommu.RemappingUnit` and says for which versions it holds and which
-scenarios of the conformance catalogue show it. A QEMU is then the engine with its quirks:
+A quirk is a class that overrides one part of `iommu.RemappingUnit`. It states the QEMU versions that have it and the
+conformance scenarios that show it. A QEMU version is modelled as the engine with its quirks:
 
-    profile(version)            a RemappingUnit class that does what that QEMU does
-    POLICY                      how every QEMU uses the freedom the architecture leaves
+    profile(version)            a RemappingUnit class that behaves like that QEMU
+    POLICY                      the choices every QEMU makes where the specification leaves one
 
-A departure that no quirk explains, and a quirk that no longer shows, both fail the conformance run.
+The conformance run fails on a departure that no quirk explains, and on a quirk that no longer shows.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ _PARTS = (
 
 
 def quirks_of(version: Version) -> list[type[Quirk]]:
-    """The quirks a QEMU of that version has."""
+    """The quirks of that QEMU version."""
     return [quirk for quirk in QUIRKS if quirk.first <= version and (quirk.gone is None or version < quirk.gone)]
 
 
 def profile(version: Version) -> type[RemappingUnit]:
-    """The engine with the overrides of that version in the parts they override."""
+    """The engine with the quirks of that QEMU version."""
     parts = {}
     for name in _PARTS:
         part = getattr(RemappingUnit, name)

@@ -1,4 +1,4 @@
-"""Departures in what is recorded of a fault (spec 7)."""
+"""Departures in fault recording (spec 7)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qemu.vtd.quirks.quirk import Quirk
 
 
 class FaultAddressUnmasked(Quirk, FaultLog):
-    """The fault address is recorded whole, with its bits at and above the guest address width.
+    """The fault address is recorded in full, including bits at and above the guest address width.
 
     The specification has those bits of FI read as 0.
     """
@@ -24,9 +24,9 @@ class FaultAddressUnmasked(Quirk, FaultLog):
 
 
 class ReservedContextAlwaysRecorded(Quirk, FaultLog):
-    """FPD does not silence the fault for reserved bits in a context entry.
+    """FPD does not suppress the fault for reserved bits in a context entry.
 
-    The table of qualified faults in intel_iommu.c leaves this reason out.
+    The table of qualified faults in intel_iommu.c omits this reason.
     """
 
     id = "Q07"
@@ -34,14 +34,14 @@ class ReservedContextAlwaysRecorded(Quirk, FaultLog):
     scenarios = ("legacy.fpd.0b",)
 
     def is_qualified(self, reason: FaultReason) -> bool:
-        """LCT.3 never is."""
+        """LCT.3 is never qualified."""
         return reason is not FaultReason.LCT_3 and super().is_qualified(reason)
 
 
 class PasidWithoutPasid(Quirk, FaultLog):
-    """A fault of a request without PASID is recorded with PASID 0xffff, PP being 0.
+    """The fault of a request without PASID is recorded with PASID 0xffff, while PP is 0.
 
-    Seen up to 10.0; 11.1 writes 0.
+    Observed up to 10.0; 11.1 writes 0.
     """
 
     id = "Q08"
@@ -50,6 +50,6 @@ class PasidWithoutPasid(Quirk, FaultLog):
     gone = (11, 0, 0)
 
     def compose(self, reason: FaultReason, request: DmaRequest) -> int:
-        """PV holds QEMU's internal mark for "no PASID", as far as its 16 bits go."""
+        """PV holds QEMU's internal value for "no PASID", truncated to 16 bits."""
         record = super().compose(reason, request)
         return record if request.pasid is not None else FRCD.PV.put(record, 0xFFFF)

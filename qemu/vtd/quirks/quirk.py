@@ -1,4 +1,4 @@
-"""What every quirk states about itself."""
+"""The base of all quirks: identity, section, scenarios, versions."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import ClassVar
 Version = tuple[int, int, int]
 
 FIRST: Version = (7, 0, 0)
-"""The oldest QEMU that is supported at all: a quirk from then on may well be older."""
+"""The oldest supported QEMU; a quirk that starts here may be older."""
 
 
 class Quirk:
     """Mixed into an override of one part of the engine. The docstring's first line is the title.
 
     Attributes:
-        id: "Q01", for good.
-        section: of the specification, that QEMU departs from.
+        id: such as "Q01"; never reused.
+        section: the section of the specification that QEMU departs from.
         scenarios: ids of the conformance scenarios that show it.
-        first: the first version that has it, as far as is known.
-        gone: the first version without it; None while there is none.
+        first: the first version known to have it.
+        gone: the first version without it; None when every later version has it.
     """
 
     id: ClassVar[str]
@@ -29,5 +29,5 @@ class Quirk:
 
     @classmethod
     def title(cls) -> str:
-        """One line for people."""
+        """The quirk in one line."""
         return (cls.__doc__ or "").strip().splitlines()[0]

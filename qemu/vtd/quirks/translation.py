@@ -1,11 +1,12 @@
-"""Departures in the walk and in what comes after it (spec 3)."""
+"""Departures in translation (spec 3)."""
 
 from __future__ import annotations
 
 from iommu import DmaRequest, MemoryAccessError, Outcome
 from iommu.engine.caches.page import Intent, Page
 from iommu.engine.caches.tables import Root
-from iommu.engine.formats import Formats, PagingFormat
+from iommu.engine.entry_format import PagingFormat
+from iommu.engine.formats import Formats
 from iommu.engine.reasons import Blocked
 from iommu.engine.request import INTERRUPT_RANGE, identity
 from iommu.engine.translation.legacy import LegacyMode
@@ -20,8 +21,8 @@ _ALL_ONES = (1 << 64) - 1
 class SilentOnHit(Quirk, LegacyMode):
     """A missing permission found in the IOTLB blocks the request and records no fault.
 
-    An IOTLB hit in `vtd_do_iommu_translate` skips the permission check; QEMU's memory core refuses the access later,
-    where no fault can be recorded any more.
+    An IOTLB hit in `vtd_do_iommu_translate` skips the permission check. QEMU's memory core refuses the access later,
+    where the unit can no longer record a fault.
     """
 
     id = "Q01"
@@ -29,7 +30,7 @@ class SilentOnHit(Quirk, LegacyMode):
     scenarios = ("cache.iotlb.write-after-read",)
 
     def translate_stage(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Outcome:
-        """A cached page without the permission ends the request as if FPD were set."""
+        """A cached page without the permission blocks the request as if FPD were set."""
         page = self.cached_page(tables, intent, request.address)
         if page is not None and (missing := intent.lacks(page.kind)) is not None:
             raise Blocked(tables.codes.missing[missing], fpd=1)
@@ -37,7 +38,7 @@ class SilentOnHit(Quirk, LegacyMode):
 
 
 class AllOnesUnreadable(Quirk, SecondStage):
-    """A paging entry of all ones counts as one that could not be read.
+    """A paging entry of all ones is reported as unreadable.
 
     `vtd_get_pte` returns all ones for a failed read, and its caller cannot tell the two apart.
     """
@@ -47,7 +48,7 @@ class AllOnesUnreadable(Quirk, SecondStage):
     scenarios = ("legacy.reserved.all-ones",)
 
     def read_entry(self, entry_format: PagingFormat, where: int, snooped: int) -> int:
-        """All ones are an error."""
+        """All ones is a read error."""
         entry = super().read_entry(entry_format, where, snooped)
         if entry == _ALL_ONES:
             raise MemoryAccessError(where, 8)
@@ -57,7 +58,7 @@ class AllOnesUnreadable(Quirk, SecondStage):
 class InterruptRangeByPage(Quirk, LegacyMode):
     """A large page that overlaps the interrupt address range blocks accesses anywhere in it.
 
-    The check at the end of the walk takes the whole page's first and last byte instead of the address.
+    The check at the end of the walk uses the first and last byte of the page instead of the address.
     """
 
     id = "Q03"
@@ -65,7 +66,7 @@ class InterruptRangeByPage(Quirk, LegacyMode):
     scenarios = ("legacy.interrupt-range.same-superpage",)
 
     def reaches_interrupt_range(self, page: Page, host: int) -> bool:
-        """By overlap of the page with the range."""
+        """Whether the page overlaps the range."""
         last = page.host + page.kind.size - 1
         return page.host >> 20 <= INTERRUPT_RANGE <= last >> 20
 
@@ -73,7 +74,7 @@ class InterruptRangeByPage(Quirk, LegacyMode):
 class PassThroughUnlimited(Quirk, LegacyMode):
     """Pass-through does not check the address against the host address width.
 
-    A device in pass-through is switched to the system address space, where nothing knows of widths.
+    A device in pass-through is switched to the system address space, where no width is checked.
     """
 
     id = "Q04"
@@ -81,7 +82,7 @@ class PassThroughUnlimited(Quirk, LegacyMode):
     scenarios = ("legacy.pass-through.beyond-host-width",)
 
     def pass_through(self, request: DmaRequest) -> Outcome:
-        """Any address goes."""
+        """Accept any address."""
         return identity(request.address)
 
 
@@ -96,5 +97,5 @@ class PassThroughPointerChecked(Quirk, Formats):
     scenarios = ("legacy.pass-through.table-ignored",)
 
     def reserved_in_context(self, entry: int) -> int:
-        """The same bits for every type."""
+        """The same reserved bits for every translation type."""
         return super().reserved_in_context(entry & ~ContextEntry.TT.mask)

@@ -1,4 +1,4 @@
-"""The catalogue itself: one test per scenario and platform, and what every scenario must state."""
+"""The catalogue: one test per scenario and platform, and checks of every scenario's declaration."""
 
 from collections.abc import Iterator
 
@@ -20,13 +20,13 @@ def test_model(scenario: Scenario) -> None:
 
 
 @pytest.mark.parametrize(("scenario", "allowed"), WITH_POLICY, ids=lambda part: getattr(part, "id", ""))
-def test_model_with_a_freedom_used(scenario: Scenario, allowed: Allowed) -> None:
+def test_model_with_an_allowed_policy(scenario: Scenario, allowed: Allowed) -> None:
     platform = ModelPlatform(scenario.setup.capabilities, allowed.policy)
     assert scenario.run(platform) == allowed.lines
 
 
 class Platforms:
-    """The QEMU at hand, started once for each set of properties."""
+    """The installed QEMU, started once for each set of properties."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -61,22 +61,22 @@ def test_every_legacy_reason_has_a_scenario() -> None:
     assert seen == {f"{code:#04x}" for code in range(1, 0x0F)}
 
 
-def test_every_qualified_reason_is_silenced_by_fpd() -> None:
-    """But LCT.5: its scenarios need a device with a device-TLB, and FPD works on it as on the others."""
-    silenced = {scenario.id.rpartition(".")[2] for scenario in CATALOGUE if scenario.id.startswith("legacy.fpd.")}
+def test_fpd_suppresses_every_qualified_reason() -> None:
+    """Except LCT.5, whose scenarios need a device with a device-TLB."""
+    suppressed = {scenario.id.rpartition(".")[2] for scenario in CATALOGUE if scenario.id.startswith("legacy.fpd.")}
     qualified = {f"{reason:02x}" for reason in FaultReason if reason.qualified and reason < 0x20}
-    assert qualified - silenced == {"0d"}
+    assert qualified - suppressed == {"0d"}
 
 
 @pytest.mark.parametrize("scenario", CATALOGUE, ids=lambda scenario: scenario.id)
-def test_a_scenario_says_what_it_is_about(scenario: Scenario) -> None:
+def test_a_scenario_has_title_section_and_status(scenario: Scenario) -> None:
     assert scenario.title.endswith(".")
     assert scenario.section[0].isdigit()
     assert scenario.expect[-1].startswith("FSTS")
     assert all(allowed.lines != scenario.expect and allowed.because for allowed in scenario.allowed)
 
 
-def test_patterns_pick_by_shell_rules_or_by_part() -> None:
+def test_patterns_match_as_shell_patterns_or_substrings() -> None:
     assert [each.id for each in catalogue("legacy.root.unreadable")] == ["legacy.root.unreadable"]
     assert {each.id.split(".")[1] for each in catalogue("legacy.r*t.*")} == {"root"}
     assert {each.id.split(".")[1] for each in catalogue("root")} == {"root"}

@@ -1,11 +1,11 @@
-"""The judge: what it lets pass and what it does not."""
+"""Verdicts: which outcomes agree, which are explained, and which differ."""
 
 from collections.abc import Callable
 
 import pytest
 
 from iommu import Capabilities
-from qemu.vtd.conformance.runner import Verdict, judge, on_model, on_profile, what_is_lacking
+from qemu.vtd.conformance.runner import Verdict, judge, missing_capabilities, on_model, on_profile
 from qemu.vtd.conformance.scenario import NARROW, SELF_INVALIDATING, WIDE, Scenario, catalogue
 from qemu.vtd.errors import QemuUnsuitable
 from qemu.vtd.quirks import QUIRKS, Quirk
@@ -22,11 +22,11 @@ FREE = by_id("legacy.compression.same-device")
 QUIRKY = by_id("legacy.record.all-bits")
 
 
-def test_what_was_expected_agrees() -> None:
+def test_the_expected_outcome_agrees() -> None:
     assert judge(PLAIN, PLAIN.expect, PLAIN.expect, NEW) == (Verdict.AGREES, "")
 
 
-def test_an_allowed_outcome_agrees_and_says_why() -> None:
+def test_an_allowed_outcome_agrees_with_a_reason() -> None:
     verdict, why = judge(FREE, FREE.expect, FREE.allowed[0].lines, NEW)
     assert verdict is Verdict.ALLOWED
     assert why == FREE.allowed[0].because
@@ -48,7 +48,7 @@ def test_any_other_outcome_differs(change: Callable[[tuple[str, ...]], tuple[str
     assert judge(PLAIN, PLAIN.expect, change(PLAIN.expect), NEW)[0] is Verdict.DIFFERS
 
 
-def test_a_model_that_is_wrong_is_found_even_where_qemu_is_right() -> None:
+def test_a_wrong_model_is_reported_even_when_qemu_is_right() -> None:
     verdict, why = judge(PLAIN, ("something else",), PLAIN.expect, NEW)
     assert verdict is Verdict.DIFFERS
     assert "model" in why
@@ -73,17 +73,17 @@ def test_a_quirk_explains_nothing_in_a_version_without_it() -> None:
 
 def test_a_unit_with_other_capabilities_is_refused() -> None:
     with pytest.raises(QemuUnsuitable, match="address_width=48, this QEMU has 39"):
-        what_is_lacking(WIDE, NARROW.capabilities)
+        missing_capabilities(WIDE, NARROW.capabilities)
 
 
-def test_a_capability_that_is_not_offered_is_named() -> None:
-    assert what_is_lacking(SELF_INVALIDATING, Capabilities()) == "invalidate_on_root_pointer"
-    assert what_is_lacking(SELF_INVALIDATING, SELF_INVALIDATING.capabilities) == ""
-    assert what_is_lacking(WIDE, SELF_INVALIDATING.capabilities) == ""
+def test_a_missing_capability_is_named() -> None:
+    assert missing_capabilities(SELF_INVALIDATING, Capabilities()) == "invalidate_on_root_pointer"
+    assert missing_capabilities(SELF_INVALIDATING, SELF_INVALIDATING.capabilities) == ""
+    assert missing_capabilities(WIDE, SELF_INVALIDATING.capabilities) == ""
 
 
 @pytest.mark.parametrize("quirk", QUIRKS, ids=lambda quirk: quirk.id)
-def test_a_quirk_shows_in_its_scenarios_and_the_specification_does_not_have_it(quirk: type[Quirk]) -> None:
+def test_a_quirk_changes_the_outcome_of_its_scenarios(quirk: type[Quirk]) -> None:
     for id_ in quirk.scenarios:
         scenario = by_id(id_)
         assert on_profile(scenario, OLD) != scenario.expect == on_model(scenario)

@@ -18,7 +18,7 @@ def edu(machine: Machine) -> Edu:
     return next(device for device in machine.devices if isinstance(device, Edu))
 
 
-def test_reads_are_kept_apart_and_written_out_together(machine: Machine, edu: Edu) -> None:
+def test_each_read_keeps_its_own_slot(machine: Machine, edu: Edu) -> None:
     data = [os.urandom(edu.SLOT_SIZE) for _ in range(edu.SLOTS)]
     for slot, one in enumerate(data):
         machine.memory.write(0x1000 + 0x100 * slot, one)
@@ -36,16 +36,16 @@ def test_reads_leave_the_pattern_alone(machine: Machine, edu: Edu) -> None:
     assert machine.memory.read(DUMP, edu.longest) == edu.pattern(edu.longest)
 
 
-def test_the_buffer_outlives_a_reset(machine: Machine, edu: Edu) -> None:
-    machine.memory.write(0x1000, b"remember")
+def test_the_buffer_survives_a_reset(machine: Machine, edu: Edu) -> None:
+    machine.memory.write(0x1000, b"8 bytes!")
     edu.dma_read(0x1000, 8, 5)
     machine.reset()
     edu.dump_buffer(DUMP)
-    assert machine.memory.read(DUMP + edu.slot_offset(5), 8) == b"remember"
+    assert machine.memory.read(DUMP + edu.slot_offset(5), 8) == b"8 bytes!"
     assert machine.memory.read(DUMP, edu.longest) == edu.pattern(edu.longest)
 
 
-def test_a_read_without_memory_leaves_a_mark(machine: Machine, edu: Edu) -> None:
+def test_a_read_without_memory_overwrites_its_slot(machine: Machine, edu: Edu) -> None:
     machine.memory.write(0x1000, b"earlier!")
     edu.dma_read(0x1000, 8, 3)
     edu.dma_read(1 << 40, 8, 3)
@@ -53,7 +53,7 @@ def test_a_read_without_memory_leaves_a_mark(machine: Machine, edu: Edu) -> None
     assert machine.memory.read(DUMP + edu.slot_offset(3), 8) != b"earlier!"
 
 
-def test_the_buffer_is_never_exceeded(edu: Edu) -> None:
+def test_transfers_beyond_the_buffer_are_refused(edu: Edu) -> None:
     for slot, length in [(edu.SLOTS, 1), (-1, 1), (LAST_LONG + 1, edu.longest), (0, edu.longest + 1)]:
         with pytest.raises(MisuseError):
             edu.dma_read(0x1000, length, slot)

@@ -29,7 +29,7 @@ def test_a_write_arrives_and_nothing_else_changes(
     assert machine.memory.read(address - 16, length + 32) == around + source.pattern(length) + around
 
 
-def test_the_pattern_is_never_what_memory_is_cleared_to(source: DmaSource) -> None:
+def test_the_pattern_never_contains_zero(source: DmaSource) -> None:
     pattern = source.pattern(source.longest)
     assert len(pattern) == source.longest
     assert 0 not in pattern
@@ -41,7 +41,7 @@ def test_the_longest_write(machine: Machine, source: DmaSource) -> None:
     assert machine.memory.read(0x10000, source.longest) == source.pattern(source.longest)
 
 
-def test_lengths_it_cannot_do(source: DmaSource) -> None:
+def test_unsupported_lengths_are_refused(source: DmaSource) -> None:
     for length in (0, -1, source.longest + 1):
         with pytest.raises(MisuseError, match="bytes at a time"):
             source.dma_write(0x1000, length)
@@ -59,14 +59,14 @@ def test_its_source_id(machine: Machine, source: DmaSource) -> None:
 
 def test_writes_can_be_queued(machine: Machine, source: DmaSource) -> None:
     if not isinstance(source, SynchronousSource):
-        pytest.skip("its writes take time")
+        pytest.skip("its writes are not synchronous")
     with machine.qtest.pipeline() as pipeline:
         for page in range(1, 100):
             source.queue_write(pipeline, page << 12, 8)
     assert all(machine.memory.read(page << 12, 8) == source.pattern(8) for page in range(1, 100))
 
 
-def test_what_cannot_read_says_so(source: DmaSource) -> None:
+def test_reading_with_a_write_only_source_is_refused(source: DmaSource) -> None:
     if not source.reads:
         with pytest.raises(MisuseError, match="cannot read"):
             source.dma_read(0x1000, 8)

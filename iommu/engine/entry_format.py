@@ -1,0 +1,135 @@
+"""The format of one kind of table entry: its declaration, the bits that must be 0, the bits that hardware reads.
+
+formats.py makes them, from the rules.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+from iommu.fields import Layout
+from iommu.structures import SecondStage2MPage
+
+_PAGE_SIZE = SecondStage2MPage.PS.mask
+
+
+class EntryFormat(ABC):
+    """One kind of table entry on one unit.
+
+    Attributes:
+        name: for people.
+        layout: its declaration.
+        size: bytes.
+    """
+
+    def __init__(self, name: str, layout: type[Layout]) -> None:
+        self.name, self.layout, self.size = name, layout, layout.bits // 8
+
+    @abstractmethod
+    def layout_of(self, entry: int) -> type[Layout]:
+        """The declaration that this entry has to be read by."""
+
+    @abstractmethod
+    def reserved(self, entry: int) -> int:
+        """The bits that must be 0 in this entry, if it is present."""
+
+    @abstractmethod
+    def read_mask(self, entry: int) -> int:
+        """The bits of this entry that hardware reads. What the others hold is software's own business."""
+
+
+class StructureFormat(EntryFormat):
+    """Root, context, PASID and interrupt entries: bit 0 is P, and only P and `kept` count in one that is not present.
+
+    Args:
+        reserved, ignored: the bits that must be 0, and those that hardware does not read, by the entry.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        layout: type[Layout],
+        reserved: Callable[[int], int],
+        ignored: Callable[[int], int] | None = None,
+        *,
+        kept: int = 0,
+    ) -> None:
+        super().__init__(name, layout)
+        self._reserved, self._ignored, self._kept = reserved, ignored, 1 | kept
+
+    def layout_of(self, entry: int) -> type[Layout]:
+        """See EntryFormat."""
+        return self.layout
+
+    def reserved(self, entry: int) -> int:
+        """See EntryFormat."""
+        return self._reserved(entry)
+
+    def read_mask(self, entry: int) -> int:
+        """See EntryFormat."""
+        if not entry & 1:
+            return self._kept
+        ignored = self.layout.ignored_mask() if self._ignored is None else self._ignored(entry)
+        return (1 << self.layout.bits) - 1 & ~ignored
+
+
+class Rules(NamedTuple):
+    """The paging entries of one level that map a page, or those that point to a table.
+
+    Attributes:
+        layout: their declaration.
+        reserved: the bits that must be 0.
+        ignored: the bits that hardware does not read.
+    """
+
+    layout: type[Layout]
+    reserved: int
+    ignored: int
+
+
+class PagingFormat(EntryFormat):
+    """The entries of one level of a stage (9.7, 9.8), which point to a table or map a page.
+
+    Attributes:
+        level: 1 for the entries that map 4 KiB.
+        present: the bits of which one is set in an entry that is present; all others are ignored in one that is not.
+        page_size: bytes that an entry of this level maps.
+        page_address: the bits of an entry that are the page's address.
+        table, page: the rules of the entries that point to a table, and of those that map a page.
+        marks: the accessed and dirty bits that the unit sets here itself.
+    """
+
+    def __init__(self, stage: str, level: int, table: Rules, page: Rules, *, present: int, marks: int) -> None:
+        super().__init__(f"{stage}-stage entry, level {level}", table.layout)
+        self.level, self.present, self.marks, self.page_size = level, present, marks, 8 << 9 * level
+        self.page_address = page.layout.fields["ADDR"].mask
+        self.table, self.page = table, page
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PagingFormat) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def rules(self, entry: int) -> Rules:
+        """`page` if this entry maps a page, `table` otherwise; no page is larger than 1 GiB (3.6, 3.7)."""
+        return self.page if self.level == 1 or (self.level <= 3 and entry & _PAGE_SIZE) else self.table
+
+    def layout_of(self, entry: int) -> type[Layout]:
+        """See EntryFormat."""
+        return self.rules(entry).layout
+
+    def reserved(self, entry: int) -> int:
+        """See EntryFormat."""
+        return self.rules(entry).reserved
+
+    def read_mask(self, entry: int) -> int:
+        """See EntryFormat."""
+        if not entry & self.present:
+            return self.present
+        return (1 << 64) - 1 & ~self.rules(entry).ignored
+
+
+PagingFormats = tuple[PagingFormat, ...]
+"""The formats of a stage's entries by level; there is no level 0."""

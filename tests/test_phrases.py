@@ -1,0 +1,83 @@
+"""Words that are to stay away: turns of phrase that a native engineer would not write, and what to write instead."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+READ = {".py", ".md", ".sh", ".toml"}
+
+PHRASES = {
+    r"(short|long) way": "fast path, full translation",
+    r"told as": "reported as",
+    r"taken down|takes? down|taking down": "recorded",
+    r"remember(s|ed|ing)?": "cached, recorded",
+    r"forg(et|ets|ot|otten|etting)": "dropped, invalidated",
+    r"stands? at|stood at": "is at",
+    r"stood there": "its bits were",
+    r"but for": "except",
+    r"a bug of ours": "a programming error",
+    r"blamed": "traced",
+    r"set(s|ting)? off|sets? it off": "trigger",
+    r"what became of|what becomes of": "say what happens",
+    r"for ever": "forever, or say what does not end",
+    r"second look": "another check",
+    r"without ado": "say what is not done",
+    r"comes to the same": "is the same",
+    r"riddles?": "say it plainly",
+    r"by leave of": "if ... allows it",
+    r"nobody (knows|asks)": "say what is missing",
+    r"has no say": "does not count",
+    r"so to (say|speak)": "leave it out",
+    r"as it were": "leave it out",
+    r"(?<!there )(is|are|was|were) no (?!longer|more|other|such|less)[a-z]+": "is not a ...",
+    r"unoffered": "unimplemented",
+    r"through_(pages|first|second|nested)": "translate_*",
+    r"drop_(pasids?|contexts|translations|interrupts)\w*": "invalidate(Selector...)",
+    r"\bunmapped\(": "identity()",
+    r"\bprocess_of\b|\bdecode_process\b": "pasid_context_of",
+}
+"""By pattern, in any case, of whole words: what to write instead."""
+
+ALLOWED: dict[tuple[str, str | None], str] = {
+    ("tests/test_phrases.py", None): "the list itself",
+    ("docs/engine.md", r"forg(et|ets|ot|otten|etting)"): "a driver that forgets to flush does just that",
+}
+"""By file and pattern, None for every pattern: why it may stay."""
+
+
+def tracked() -> list[str]:
+    """The files of the project that people read."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True, text=True
+    )
+    return [name for name in listed.stdout.splitlines() if Path(name).suffix in READ or name == "Makefile"]
+
+
+def findings() -> list[str]:
+    """Every unwanted phrase, with its place."""
+    patterns = {phrase: re.compile(rf"(?<!\w)(?:{phrase})(?!\w)", re.IGNORECASE) for phrase in PHRASES}
+    found = []
+    for name in tracked():
+        if (name, None) in ALLOWED:
+            continue
+        for number, line in enumerate((ROOT / name).read_text().splitlines(), 1):
+            for phrase, pattern in patterns.items():
+                if (match := pattern.search(line)) and (name, phrase) not in ALLOWED:
+                    found.append(f"{name}:{number}: {match[0]!r}: {PHRASES[phrase]}")
+    return found
+
+
+def test_unwanted_phrases_stay_away() -> None:
+    found = findings()
+    assert not found, "\n".join(found)
+
+
+def test_every_exception_is_used() -> None:
+    """An exception for what is gone would hide what comes."""
+    for (name, phrase), reason in ALLOWED.items():
+        assert reason
+        text = (ROOT / name).read_text()
+        assert phrase is None or re.search(phrase, text, re.IGNORECASE), (name, phrase)
