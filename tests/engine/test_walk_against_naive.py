@@ -72,7 +72,9 @@ class RandomTables:
             return self._page(TABLES, END) | ignored | permission
         target = pick.choice((pick.getrandbits(38), 0xFEE0_0000, 0xFEC0_0000, 0xC000_0000)) >> size << size
         # What is reserved in some pages on some units: the lower address bits of a large one, SNP, TM.
-        odd = pick.choice((0,) * 12 + (1 << 11, 1 << 62, 1 << size - 1, 1 << size - 1, 1 << size - 1))
+        odd = pick.choice(
+            (0,) * 12 + (1 << 11, 1 << 11, 1 << 62, 1 << 62, 1 << size - 1, 1 << size - 1, 1 << size - 1)
+        )
         return target | odd | ignored | permission | 1 << 7
 
     def _spoil(self, entry: int) -> int:
