@@ -5,12 +5,9 @@ New examples are looked for with `make test-slow`, or HYPOTHESIS_PROFILE=search.
 
 import os
 
-from hypothesis import Phase, settings
+from hypothesis import settings
 
 # No deadline: the machines are shared, and speed is measured in bench/.
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("search", deadline=None, print_blob=True)
-settings.register_profile(
-    "broken", derandomize=True, deadline=None, phases=[Phase.generate], report_multiple_bugs=False
-)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))

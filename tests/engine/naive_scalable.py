@@ -6,7 +6,8 @@ whose answer is no, the text's own position, in the first outcome, and every com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from iommu import Access, AddressType, Capabilities, DmaRequest, MemoryAccessError
@@ -48,12 +49,13 @@ def outcomes(
     *,
     per_level: bool = False,
     read_only: Callable[[int], bool] = lambda _at: False,
+    settled: Mapping[str, bool] = MappingProxyType({}),
 ) -> Iterator[Answer]:
-    """Everything the request may become, what the text says first."""
+    """Everything the request may become, what the text says first. `settled` are doubts that the unit has decided."""
     todo: list[dict[str, bool]] = [{}]
     tried = 0
     while todo and tried < 4000:
-        reader = Reader(read_u64, can, rtaddr, request, todo.pop(), per_level, read_only)
+        reader = Reader(read_u64, can, rtaddr, request, todo.pop(), per_level, read_only, settled)
         yield reader.answer()
         tried += 1
         given = list(reader.given.items())
@@ -78,9 +80,10 @@ class Reader:
         script: dict[str, bool],
         per_level: bool,
         read_only: Callable[[int], bool],
+        settled: Mapping[str, bool],
     ) -> None:
         self.read_u64, self.can, self.rtaddr, self.request = read_u64, can, rtaddr, request
-        self.script, self.per_level, self.read_only = script, per_level, read_only
+        self.script, self.per_level, self.read_only, self.settled = script, per_level, read_only, settled
         self.given: dict[str, bool] = {}
         self.updates: dict[int, int] = {}
         self.fpd = 0
@@ -92,6 +95,8 @@ class Reader:
 
     def doubt(self, name: str) -> bool:
         """Whether, in this reading, the text's position does not hold."""
+        if name in self.settled:
+            return self.settled[name]
         return self.given.setdefault(name, self.script.get(name, False))
 
     def answer(self) -> Answer:
@@ -254,14 +259,15 @@ class Reader:
         if not can.snoop_control:
             surely.append(88)
         if not can.second_stage:
-            perhaps.extend([*range(2, 5), *range(12, 64)])
+            surely.extend([*range(2, 5), *range(12, 64)])
         if not can.first_stage:
-            perhaps.extend([128, 130, 131, 132, 135, *range(140, 192)])
+            surely.extend([*range(128, 133), 135, *range(140, 192)])
         if not can.supervisor_requests:
             perhaps.append(128)
         if not can.extended_accessed:
             perhaps.append(135)
-        perhaps.extend(range(64 + can.domain_id_bits, 80))
+        # As in the context entry of legacy mode, 1.3.
+        surely.extend(range(64 + can.domain_id_bits, 80))
         unsupported = not {1: can.first_stage, 2: can.second_stage, 3: can.nested, 4: can.pass_through}.get(pgtt)
         for bit in range(512):
             if entry >> bit & 1 and bit in surely and not (unsupported and self.doubt(f"{bit} in no type")):

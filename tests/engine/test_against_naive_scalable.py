@@ -29,12 +29,24 @@ FIRSTS, SECONDS, END = 0x20_0000, 0x40_0000, 0x60_0000
 STRETCH = 0x4_0000
 IGNORED1 = 0x7FF << 52 | 0xB18
 IGNORED2 = 1 << 63 | 0x3FF << 52 | 0x700 | 0x7C
+NEAR_A_RULE = (7, 11, 12, 13, 20, 21, 29, 38, 39, 45, 46, 51, 52, 62)
+"""Bits of a paging entry whose meaning changes with the level, the type or the capabilities."""
+
+# The doubts that the default policy decides: D-34, D-5 twice, D-17.
+SETTLED = {
+    "D-34: guest addresses are held to the host width": Policy().nested_pointers_within_host,
+    "D-5: RID_PASID is reserved without RPS": Policy().rid_pasid_must_be_zero,
+    "D-5: 0x43": Policy().rid_pasid_beyond_is_invalid,
+    "PASID entry, bit 133": Policy().withdrawn_bits_reserved,
+    "PASID entry, bit 134": Policy().withdrawn_bits_reserved,
+}
 
 
 class RandomTables:
     """Memory in which every quadword is a table entry, made up when it is first read and the same from then on.
 
-    `trouble` is the share of entries with something wrong; `types` the PGTTs to choose from.
+    `trouble` is the share of entries with something wrong, of which one kind of entry has more than the others;
+    `types` the PGTTs to choose from.
     """
 
     def __init__(self, seed: int, trouble: float, can: Capabilities, types: tuple[int, ...]) -> None:
@@ -49,17 +61,23 @@ class RandomTables:
             (FIRSTS, SECONDS, self._first),
             (SECONDS, END, self._second),
         )
+        self.worst = self.random.choice(self.zones)[0]
 
     def read_u64(self, address: int) -> int:
         if not ROOT <= address < END:
             raise MemoryAccessError(address, 8)
         if address not in self.entries:
-            make = next(make for first, last, make in self.zones if first <= address < last)
-            self.entries[address] = self._spoil(make(address))
+            zone, make = next((first, make) for first, last, make in self.zones if first <= address < last)
+            share = self.trouble * 4 if zone == self.worst else self.trouble / 4
+            entry = make(address)
+            self.entries[address] = self._spoil(zone, entry) if self.random.random() < share else entry
         return self.entries[address]
 
     def _seldom(self, bits: int) -> int:
         return self.random.choice((0, 0, 0, 0, 0, 0, 0, bits))
+
+    def _rarely(self, bits: int) -> int:
+        return bits if self.random.random() < 0.05 else 0
 
     def _often(self, bits: int) -> int:
         return self.random.choice((bits, bits, bits, bits, bits, bits, 0))
@@ -73,30 +91,37 @@ class RandomTables:
     def _context(self, at: int) -> int:
         word = at >> 3 & 3
         if word == 0:
-            flags = self._mostly(4) * self.can.device_tlb | self._mostly(8) | self._seldom(2)
+            flags = (self._mostly(4) if self.can.device_tlb else self._rarely(4)) | self._mostly(8) | self._seldom(2)
             return self._page(DIRECTORIES, DIRECTORIES + 0x2_0000) | self._mostly(7 << 9) | flags | 1
         if word == 1:
             priv = self._seldom(1 << 20) * self.can.rid_priv
-            return priv | self.random.choice((0, 0, 5, 0x1FFF, 0x2000, 0xFFFFF)) * self.can.rid_pasid
+            pasid = self.random.choice((0, 0, 5, 0x1FFF, 0x2000, 0xFFFFF))
+            return priv | (pasid if self.can.rid_pasid else self._seldom(pasid))
         return 0
 
     def _pasid(self, at: int) -> int:
         word = at >> 3 & 7
         if word == 0:
             levels = self.random.choice(self.can.levels)
-            ssade = self.random.choice((0, 1 << 9)) * self.can.second_stage_dirty
-            kind = (self.random.choice(self.types) if self.random.random() < 0.97 else self.random.randrange(8)) << 6
-            return self._table(SECONDS, levels) | kind | ssade | levels - 2 << 2 | self._seldom(2) | 1
+            dirty = self.random.choice((0, 1 << 9))
+            ssade = dirty if self.can.second_stage_dirty else self._rarely(dirty)
+            kind = self.random.choice(self.types) << 6 ^ self._rarely(self.random.randrange(8) << 6)
+            second = self._table(SECONDS, levels) | levels - 2 << 2
+            second = second if self.can.second_stage else self._seldom(second)
+            return (second | kind | ssade | self._seldom(2) | 1) ^ self._seldom(self.random.randrange(8) << 2)
         if word == 1:
             types = self.random.getrandbits(32) & 0x7777_7777 | self._seldom(8 << 4 * self.random.randrange(8))
             flags = self._often(types << 32 | 1 << 26) | self._seldom(1 << 25)
             flags = flags * self.can.memory_types | self._seldom(1 << 24) * self.can.snoop_control
-            return self.random.getrandbits(8) | self._mostly(1 << 23) * self.can.scalable_coherent | flags
+            domain = self.random.getrandbits(self.can.domain_id_bits) | self._rarely(0x4000)
+            return domain | self._mostly(1 << 23) * self.can.scalable_coherent | flags
         if word == 2:
             levels = self.random.choice((4, 4, 5) if self.can.first_stage_5_level else (4,) * 12 + (5,))
             bits = self._often(1) * self.can.supervisor_requests | self._often(2) * self.can.execute_requests
             bits |= self.random.choice((0, 1 << 4)) | self.random.choice((0, 1 << 7)) * self.can.extended_accessed
-            return self._table(FIRSTS, levels) | levels - 4 << 2 | bits
+            first = self._table(FIRSTS, levels) | levels - 4 << 2 | bits
+            first = first if self.can.first_stage else self._seldom(first)
+            return (first | self._rarely(3 << 5)) ^ self._rarely(self.random.randrange(4) << 2)
         return 0
 
     def _table(self, zone: int, level: int) -> int:
@@ -107,10 +132,13 @@ class RandomTables:
         pick, level = self.random, max(1, (at - FIRSTS) // STRETCH)
         bits = 1 | self._mostly(2) | self._mostly(4) | self._seldom(1 << 63)
         bits |= pick.getrandbits(64) & (IGNORED1 | 1 << 5 | 1 << 6 | 1 << 10)
+        if NESTED in self.types:
+            bits |= self._rarely(1 << 40)
         if level > 1 and (level > 3 or pick.random() < 0.7):
-            return self._table(FIRSTS, level - 1) | bits
+            return self._table(FIRSTS, level - 1) | bits | self._rarely(1 << 7) * (level > 3)
         size = 3 + 9 * level
         target = pick.choice((pick.getrandbits(36), pick.getrandbits(38), 0xFEE0_0000, 0xC000_0000))
+        bits |= self._seldom(1 << 12) | self._rarely(1 << 13)
         return target >> size << size | bits | self._large(level)
 
     def _second(self, at: int) -> int:
@@ -127,16 +155,16 @@ class RandomTables:
     def _large(self, level: int) -> int:
         return 1 << 7 if level > 1 else self.random.choice((0, 1 << 7))
 
-    def _spoil(self, entry: int) -> int:
-        if self.random.random() >= self.trouble:
-            return entry
-        kind = self.random.randrange(6)
+    def _spoil(self, zone: int, entry: int) -> int:
+        kind = self.random.randrange(8)
         if kind == 0:
             return 0
         if kind == 1:
             return entry & ~0x3F_FFFF_FFFF_F000 | self.random.getrandbits(36) << 12
         if kind == 2:
             return self.random.getrandbits(64)
+        if kind > 4:
+            return entry ^ 1 << (self.random.choice(NEAR_A_RULE) if zone >= FIRSTS else self.random.randrange(1, 32))
         return entry ^ 1 << self.random.randrange(64)
 
 
@@ -194,11 +222,18 @@ capabilities = st.fixed_dictionaries({
     "host_address_width": st.sampled_from((39, 46, 52)),
     "levels": st.sampled_from(((3,), (4,), (3, 4), (3, 4, 5), (4, 5))),
     "pasid_bits": st.sampled_from((20, 20, 20, 13)),
+    "domain_id_bits": st.sampled_from((16, 16, 8)),
+    "left_out": st.sampled_from(("", "", "", "", "first_stage", "second_stage", "nested")),
     **dict.fromkeys(flags, mostly),
 })  # fmt: skip
 BELOW_DEVICE_TLB = (
     "page_requests", "page_request_drain", "stop_markers", "no_write_requests", "invalidation_throttle",
 )  # fmt: skip
+BELOW_A_STAGE = {
+    "first_stage": ("first_stage", "first_stage_5_level", "first_stage_1g", "extended_accessed", "nested"),
+    "second_stage": ("second_stage", "second_stage_dirty", "nested"),
+    "nested": ("nested",),
+}
 addresses = st.sampled_from((32, 36, 39, 39, 39, 39, 47, 47, 48, 57, 64)).flatmap(
     lambda bits: st.integers(0, (1 << bits) - 1)
 )
@@ -234,7 +269,9 @@ def requests(draw: st.DrawFn) -> DmaRequest:
 
 
 def offer(changes: dict[str, Any]) -> Capabilities:
-    """Capabilities with these changes, and without what those exclude."""
+    """Capabilities with these changes, without the type `left_out`, and without what those exclude."""
+    changes = {**changes, **dict.fromkeys(BELOW_A_STAGE.get(changes["left_out"], ()), False)}
+    del changes["left_out"]
     if not changes["device_tlb"]:
         changes = {**changes, **dict.fromkeys(BELOW_DEVICE_TLB, False)}
     return Capabilities.full(**changes)
@@ -276,6 +313,7 @@ def test_engine_agrees_with_the_naive_reading(
                 request,
                 per_level=per_level,
                 read_only=lambda at: at % 64 in read_only,
+                settled=SETTLED,
             )
         )
         asked = request.address_type is AddressType.TRANSLATION_REQUEST

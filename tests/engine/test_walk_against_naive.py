@@ -15,18 +15,21 @@ from tests.engine.world import GCMD, RTADDR, SRTP, TE
 ROOT, CONTEXTS, TABLES, END = 0x10_0000, 0x20_0000, 0x30_0000, 0x80_0000
 IGNORED = 1 << 63 | 0x3FF << 52 | 0x700 | 0x7C
 """Bits of a second-stage entry that hardware does not look at."""
+NEAR_A_RULE = (1, 2, 3, 4, 7, 11, 12, 20, 21, 29, 38, 39, 45, 46, 51, 52, 62)
+"""Bits of a quadword whose meaning changes with the kind of entry, the level or the capabilities."""
 
 
 class RandomTables:
     """Memory in which every quadword is a table entry, made up when it is first read and the same from then on.
 
-    `trouble` is the share of entries with something wrong.
+    `trouble` is the share of entries with something wrong; one kind of entry has more of them than the others.
     """
 
     def __init__(self, seed: int, trouble: float, levels: tuple[int, ...]) -> None:
         self.random = random.Random(seed)
         self.trouble = trouble
         self.levels = levels
+        self.worst = self.random.choice((ROOT, CONTEXTS, TABLES))
         self.entries: dict[int, int] = {}
 
     def read(self, address: int, length: int) -> bytes:
@@ -39,7 +42,10 @@ class RandomTables:
         if not 0 <= address < END:
             raise MemoryAccessError(address, 8)
         if address not in self.entries:
-            self.entries[address] = self._spoil(self._entry(address))
+            kind = next(zone for zone in (TABLES, CONTEXTS, ROOT, 0) if address >= zone)
+            share = self.trouble * 4 if kind == self.worst else self.trouble / 4
+            entry = self._entry(address)
+            self.entries[address] = self._spoil(entry) if self.random.random() < share else entry
         return self.entries[address]
 
     def _page(self, zone: int, end: int) -> int:
@@ -53,7 +59,8 @@ class RandomTables:
         if address < TABLES:
             if high:
                 aw = pick.choice(self.levels) - 2 if pick.random() < 0.9 else pick.randrange(8)
-                return aw | pick.randrange(16) << 3 | pick.randrange(256) << 8
+                domain = pick.randrange(256) | pick.choice((*[0] * 15, 0x4000))
+                return aw | pick.randrange(16) << 3 | domain << 8
             # A pointer beyond the host's width is reserved for the types that walk, and ignored by pass-through.
             tt = pick.choice((0,) * 18 + (4, 4, 4, 8, 8, 8, 8, 12))
             beyond = pick.choice((0, 0, 0, 1 << 52)) if tt == 8 else 0
@@ -65,19 +72,21 @@ class RandomTables:
             return self._page(TABLES, END) | ignored | permission
         target = pick.choice((pick.getrandbits(38), 0xFEE0_0000, 0xFEC0_0000, 0xC000_0000)) >> size << size
         # What is reserved in some pages on some units: the lower address bits of a large one, SNP, TM.
-        odd = pick.choice((0,) * 12 + (1 << 11, 1 << 62, 1 << size - 1, 1 << size - 1, 1 << size - 1))
+        odd = pick.choice(
+            (0,) * 12 + (1 << 11, 1 << 11, 1 << 62, 1 << 62, 1 << size - 1, 1 << size - 1, 1 << size - 1)
+        )
         return target | odd | ignored | permission | 1 << 7
 
     def _spoil(self, entry: int) -> int:
-        if self.random.random() >= self.trouble:
-            return entry
-        kind = self.random.randrange(6)
+        kind = self.random.randrange(8)
         if kind == 0:
             return 0
         if kind == 1:
             return entry & ~0x3F_FFFF_FFFF_F000 | self.random.getrandbits(36) << 12
         if kind == 2:
             return self.random.getrandbits(64)
+        if kind > 4:
+            return entry ^ 1 << self.random.choice(NEAR_A_RULE)
         return entry ^ 1 << self.random.randrange(64)
 
 

@@ -3,7 +3,7 @@
 from iommu import AddressType
 from iommu.structures import ContextEntry, RootEntry, TranslationType
 from qemu.vtd.conformance.bench import NOWHERE, P0, P1, P2, Bench
-from qemu.vtd.conformance.scenario import NARROW, scenario
+from qemu.vtd.conformance.scenario import FEW_DOMAINS, NARROW, SNOOPING, scenario
 
 
 def mapped(bench: Bench, page: int = P0, *, levels: int = 4) -> int:
@@ -116,6 +116,29 @@ def context_ignored_bits(bench: Bench) -> None:
     bench.write("A", 0x5010)
 
 
+@scenario(
+    "legacy.context.domain-beyond-nd",
+    "7.1.3 LCT.3",
+    BLOCKED,
+    "fault 0x0b A 0x5000 write",
+    "FSTS PPF",
+    setup=FEW_DOMAINS,
+)
+def context_domain_beyond_nd(bench: Bench) -> None:
+    """A domain-id of 9 bits on a unit whose domain-ids have 8."""
+    bench.context("A", mapped(bench), domain=0x101)
+    bench.turn_on()
+    bench.write("A", 0x5010)
+
+
+@scenario("legacy.context.domain-16-bits", "9.3", "A write 0x5010 -> 0x800010", "FSTS 0")
+def context_domain_16_bits(bench: Bench) -> None:
+    """The largest domain-id of a unit whose domain-ids have 16 bits."""
+    bench.context("A", mapped(bench), domain=0xFFFF)
+    bench.turn_on()
+    bench.write("A", 0x5010)
+
+
 def _context_invalid(name: str, title: str, **fields: int) -> None:
     def stimulus(bench: Bench) -> None:
         entry = ContextEntry.make(**{"P": 1, "AW": 2, "DID": 1, "SSPTPTR": mapped(bench), **fields})
@@ -134,6 +157,21 @@ _context_invalid("width-30", "The obsolete 30-bit, 2-level address width.", AW=0
 _context_invalid("width-57", "A 5-level address width on a 48-bit unit.", AW=3)
 _context_invalid("width-64", "The reserved 6-level, 64-bit address width.", AW=4)
 _context_invalid("width-reserved", "A reserved address width.", AW=7)
+
+
+@scenario(
+    "legacy.context.type-without-pass-through",
+    "7.1.3 LCT.4",
+    "A write 0x800010 -> blocked",
+    "fault 0x03 A 0x800000 write",
+    "FSTS PPF",
+    setup=SNOOPING,
+)
+def context_pass_through_not_offered(bench: Bench) -> None:
+    """Type 10 on a unit without pass-through."""
+    bench.context("A", type_=TranslationType.PASS_THROUGH)
+    bench.turn_on()
+    bench.write("A", P0 + 0x10)
 
 
 @scenario(

@@ -161,7 +161,11 @@ def missing_capabilities(setup: Setup, offered: Capabilities) -> str:
 
     Raises QemuUnsuitable when the unit differs in another capability that the expected outcomes depend on.
     """
-    missing = [name for name in setup.needs if not getattr(offered, name)]
+    missing = []
+    for name in setup.needs:
+        have, want = getattr(offered, name), getattr(setup.capabilities, name)
+        if have != want:
+            missing.append(name if want is True else f"{name}={want}")
     if missing:
         return ", ".join(missing)
     for name in _RELEVANT:

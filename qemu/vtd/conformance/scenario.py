@@ -20,7 +20,7 @@ class Setup:
         name: shown to users.
         capabilities: of the unit, as far as the outcomes depend on them.
         properties: of QEMU's intel-iommu, to get such a unit.
-        needs: flags of Capabilities that no property turns on; a unit without them cannot run the scenario.
+        needs: fields of Capabilities that no property sets; a unit that differs in them cannot run the scenario.
     """
 
     name: str
@@ -31,6 +31,13 @@ class Setup:
 
 WIDE = Setup("48-bit", Capabilities(), (("aw-bits", "48"),))
 NARROW = Setup("39-bit", Capabilities(address_width=39, host_address_width=39), (("aw-bits", "39"),))
+SNOOPING = Setup(
+    "48-bit, snoop control, no pass-through",
+    Capabilities(snoop_control=True, pass_through=False),
+    (*WIDE.properties, ("pt", "off"), ("snoop-control", "on")),
+)
+FEW_DOMAINS = Setup("48-bit, 256 domains", Capabilities(domain_id_bits=8), WIDE.properties, ("domain_id_bits",))
+NO_1G_PAGES = Setup("48-bit, no 1 GiB pages", Capabilities(page_1g=False), WIDE.properties, ("page_1g",))
 SELF_INVALIDATING = Setup(
     "48-bit, ESRTPS",
     Capabilities(invalidate_on_root_pointer=True),

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from iommu import Policy
 from iommu.structures import SecondStageEntry
 from qemu.vtd.conformance.bench import NOWHERE, P0, Bench
-from qemu.vtd.conformance.scenario import NARROW, WIDE, Allowed, Setup, scenario
+from qemu.vtd.conformance.scenario import NARROW, NO_1G_PAGES, SNOOPING, WIDE, Allowed, Setup, scenario
 
 R, W = SecondStageEntry.R.mask, SecondStageEntry.W.mask
+SNP = 1 << 11
 ALL_ONES = (1 << 64) - 1
 
 # 0x200c0401000: the index into the table of level N is N.
@@ -281,6 +282,14 @@ _edited(
 )
 
 
+@scenario("legacy.permission.snoop", "9.8", "A write 0x200c0401010 -> 0x800010", "FSTS 0", setup=SNOOPING)
+def snoop(bench: Bench) -> None:
+    """SNP in a 4 KiB page entry of a unit with snoop control: where the page is does not change."""
+    table = start(bench)
+    bench.change(bench.entry(table, ADDRESS, 1), set_=SNP)
+    bench.write("A", ADDRESS + 0x10)
+
+
 @scenario("legacy.permission.disjoint-levels", "3.7.1", READ_BLOCKED, *fault(0x06, "read"))
 def disjoint_permissions(bench: Bench) -> None:
     """A read-only and a write-only level allow neither: the permissions of all levels are combined by AND."""
@@ -356,6 +365,21 @@ _edited(
     WRITE_BLOCKED,
     *fault(0x0C),
 )
+
+
+@scenario(
+    "legacy.reserved.1g-not-offered",
+    "7.1.3 LSL.2",
+    "A write 0x200c0807010 -> blocked",
+    *fault(0x0C, address="0x200c0807000"),
+    setup=NO_1G_PAGES,
+)
+def page_1g_not_offered(bench: Bench) -> None:
+    """PS in a level-3 entry of a unit that has pages of 4 KiB and 2 MiB only."""
+    start(bench, size=3, page=0)
+    bench.write("A", ADDRESS - 0x401000 + 0x807010)
+
+
 _edited(
     "legacy.reserved.all-ones",
     "7.1.3 LSL.2",
