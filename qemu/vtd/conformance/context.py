@@ -3,7 +3,7 @@
 from iommu import AddressType
 from iommu.structures import ContextEntry, RootEntry, TranslationType
 from qemu.vtd.conformance.bench import NOWHERE, P0, P1, P2, Bench
-from qemu.vtd.conformance.scenario import FEW_DOMAINS, NARROW, SNOOPING, scenario
+from qemu.vtd.conformance.scenario import FEW_DOMAINS, NARROW, NO_PASS_THROUGH, scenario
 
 
 def mapped(bench: Bench, page: int = P0, *, levels: int = 4) -> int:
@@ -165,7 +165,7 @@ _context_invalid("width-reserved", "A reserved address width.", AW=7)
     "A write 0x800010 -> blocked",
     "fault 0x03 A 0x800000 write",
     "FSTS PPF",
-    setup=SNOOPING,
+    setup=NO_PASS_THROUGH,
 )
 def context_pass_through_not_offered(bench: Bench) -> None:
     """Type 10 on a unit without pass-through."""
