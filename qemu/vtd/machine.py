@@ -269,12 +269,12 @@ class _Running:
         self.traced = 0
 
     def close(self) -> None:
-        """End the process first: once it is gone, nothing else can block."""
+        """End the process first: once it has ended, nothing else can block."""
         try:
             if self.process is not None:
                 self.process.end()
         finally:
-            # A traceback may keep this object alive; the memory is released now all the same.
+            # A traceback may keep this object alive, but the memory is released now.
             vars(self).pop("memory", None)
             self.resources.close()
 

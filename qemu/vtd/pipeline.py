@@ -96,7 +96,7 @@ class Pipeline:
 
         Raises:
             QtestError: a command was refused (the others were still executed).
-            QemuDied, QemuTimeout: QEMU is gone.
+            QemuDied, QemuTimeout: QEMU has ended.
         """
         lines, answers = self._lines, self._answers
         self._lines, self._answers = [], []

@@ -65,7 +65,7 @@ class Process:
         except OSError as error:
             os.close(self._output)
             raise QemuNotFound(f"cannot run {command[0]}: {error.strerror}") from error
-        self._last_words: list[str] | None = None
+        self._final_output: list[str] | None = None
 
     @property
     def pid(self) -> int:
@@ -79,8 +79,8 @@ class Process:
 
     def stderr(self) -> list[str]:
         """The last lines it wrote, oldest first, without the warning that every machine of ours prints."""
-        if self._last_words is not None:
-            return self._last_words
+        if self._final_output is not None:
+            return self._final_output
         size = os.fstat(self._output).st_size
         text = os.pread(self._output, _STDERR_TAIL, max(0, size - _STDERR_TAIL)).decode(errors="replace")
         return [line for line in text.splitlines() if line.strip() and _NOISE not in line]
@@ -101,11 +101,11 @@ class Process:
 
     def end(self) -> None:
         """Kill and reap the process, and kill whatever it started. A second call does nothing."""
-        if self._last_words is not None:
+        if self._final_output is not None:
             return
         if self._popen.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._popen.pid, signal.SIGKILL)
             self._popen.wait(_REAP_SECONDS)
-        self._last_words = self.stderr()
+        self._final_output = self.stderr()
         os.close(self._output)

@@ -89,7 +89,7 @@ class Qtest:
 
         Raises:
             QtestError: a command was refused, or an earlier exchange was interrupted and answers no longer match.
-            QemuDied, QemuTimeout: QEMU is gone.
+            QemuDied, QemuTimeout: QEMU has ended.
         """
         if not lines:
             return []

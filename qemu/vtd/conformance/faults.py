@@ -21,7 +21,7 @@ def unmapped(bench: Bench, *devices: str) -> None:
 # Fault processing disable: qualified faults are not recorded, but the request is still blocked.
 
 
-def _silent_context(code: int, title: str, *, also: int = 0, address: int = 0x5010, **fields: int) -> None:
+def _fpd_context(code: int, title: str, *, also: int = 0, address: int = 0x5010, **fields: int) -> None:
     """FPD with a fault in the context entry or before the walk."""
 
     def stimulus(bench: Bench) -> None:
@@ -36,13 +36,13 @@ def _silent_context(code: int, title: str, *, also: int = 0, address: int = 0x50
     scenario(f"legacy.fpd.{code:02x}", "7.1.3", f"A write {address:#x} -> blocked", "FSTS 0")(stimulus)
 
 
-_silent_context(0x02, "context entry not present", P=0)
-_silent_context(0x03, "unsupported address width", AW=3)
-_silent_context(0x0B, "reserved bit in the context entry", also=1 << 4)
-_silent_context(0x04, "address beyond the levels", AW=1, address=1 << 39 | 0x5010)
+_fpd_context(0x02, "context entry not present", P=0)
+_fpd_context(0x03, "unsupported address width", AW=3)
+_fpd_context(0x0B, "reserved bit in the context entry", also=1 << 4)
+_fpd_context(0x04, "address beyond the levels", AW=1, address=1 << 39 | 0x5010)
 
 
-def _silent_walk(code: int, title: str, leaf: int, *, access: str = "write", level: int = 1) -> None:
+def _fpd_walk(code: int, title: str, leaf: int, *, access: str = "write", level: int = 1) -> None:
     """FPD with a fault in a second-stage entry."""
 
     def stimulus(bench: Bench) -> None:
@@ -57,11 +57,11 @@ def _silent_walk(code: int, title: str, leaf: int, *, access: str = "write", lev
     scenario(f"legacy.fpd.{code:02x}", "7.1.3", f"A {access} 0x5010 -> blocked", "FSTS 0")(stimulus)
 
 
-_silent_walk(0x05, "no write permission", P0 | R)
-_silent_walk(0x06, "no read permission", P0 | W, access="read")
-_silent_walk(0x07, "second-stage table unreadable", NOWHERE | R | W, level=2)
-_silent_walk(0x0C, "reserved bit in a page entry", P0 | R | W | 1 << 11)
-_silent_walk(0x0E, "page in the interrupt range", 0xFEE01000 | R | W)
+_fpd_walk(0x05, "no write permission", P0 | R)
+_fpd_walk(0x06, "no read permission", P0 | W, access="read")
+_fpd_walk(0x07, "second-stage table unreadable", NOWHERE | R | W, level=2)
+_fpd_walk(0x0C, "reserved bit in a page entry", P0 | R | W | 1 << 11)
+_fpd_walk(0x0E, "page in the interrupt range", 0xFEE01000 | R | W)
 
 
 # The record.
