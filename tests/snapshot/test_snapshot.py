@@ -300,7 +300,7 @@ def test_explain_shows_what_failed_in_a_snapshot(tmp_path: Path) -> None:
     done = vtd("explain", "--snapshot", tmp_path / "taken")
     assert done.returncode == 0
     assert "0x0000000000009001  0x05 LGN.2: write without write permission" in done.stdout
-    assert "which means: the tables are like that" in done.stdout
+    assert "which means: the tables still cause this fault" in done.stdout
     (found,) = json.loads(vtd("explain", "--snapshot", tmp_path / "taken", "--json").stdout)
     assert found["in_snapshot"]["steps"][-1]["fault"] == 0x05
 
@@ -308,8 +308,8 @@ def test_explain_shows_what_failed_in_a_snapshot(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("reason", "where", "said"),
     [
-        ("0x06", "0x5000", "the tables allow it"),
-        ("0x06", "0x6000", "are like that"),
+        ("0x06", "0x5000", "the tables allow this request"),
+        ("0x06", "0x6000", "still cause this fault"),
         ("0x0c", "0x6000", "have changed"),
     ],
 )
