@@ -43,7 +43,7 @@ packages:
 $(READY): pyproject.toml | packages
 	@echo "setting up $(VENV) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --editable '.[test]'
 	@pwd -P > $@
 
 clean:

@@ -35,7 +35,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def explain(what: What = None, snapshot: State = None, as_json: Json = False) -> None:
-    """Explain a VT-d fault from dmesg, a fault record or a reason: what it means and where to look first."""
+    """Explain a VT-d fault: what it means and where to look first.
+
+    The fault can come from dmesg, a fault recording register, a reason, or a snapshot of the unit.
+    """
     from iommu.cli import output
     from iommu.errors import MisuseError
     from iommu.explain import explain as explain_text

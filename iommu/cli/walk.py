@@ -28,7 +28,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def walk(snapshot: Place, request: Requests = None, fields: Fields = False, as_json: Json = False) -> None:
-    """Follow DMA requests through the tables of a snapshot, step by step."""
+    """Follow DMA requests through the tables of a snapshot.
+
+    Each step shows the entry that was read, what it says, and what was checked.
+    """
     from iommu.cli import output
     from iommu.snapshot import load
     from iommu.snapshot.request import parse_request, request_of
