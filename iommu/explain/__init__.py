@@ -98,7 +98,7 @@ def _single(text: str) -> FaultReport | None:
     if _NAME.match(text):
         name = text.upper().replace(".", "_")
         if name not in FaultReason.__members__:
-            raise MisuseError(f"{text} is not a fault condition; similar ones are {_like(name)}")
+            raise MisuseError(f"{text} is not a fault condition; {_like(name)}")
         return FaultReport(FaultReason[name], origin=text)
     if found := _RECORD.match(text):
         return from_record(int(found[1], 16))
@@ -106,9 +106,11 @@ def _single(text: str) -> FaultReport | None:
 
 
 def _like(name: str) -> str:
-    """The conditions that begin with the same letters; if there are none, all the beginnings."""
-    same = [reason.condition for reason in FaultReason if reason.name.startswith(name[:3])]
-    return ", ".join(same or sorted({reason.condition.split(".")[0] for reason in FaultReason}))
+    """A hint: the conditions that begin with the same letters; if there are none, all the beginnings."""
+    similar = [reason.condition for reason in FaultReason if reason.name.startswith(name[:3])]
+    if similar:
+        return "similar ones are " + ", ".join(similar)
+    return "names begin with " + ", ".join(sorted({reason.condition.split(".")[0] for reason in FaultReason}))
 
 
 def _records(text: str) -> list[FaultReport]:

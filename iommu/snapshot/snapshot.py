@@ -58,8 +58,8 @@ class Snapshot:
     def unit(self, policy: Policy | None = None) -> RemappingUnit:
         """A unit of the model in the state of this one, with nothing cached and no fault recorded.
 
-        A snapshot does not show what SRTP and SIRTP have latched: RTADDR and IRTA are assumed to be it. Raises
-        MisuseError as `capabilities` does.
+        A snapshot does not show what SRTP and SIRTP have latched: the values of RTADDR and IRTA are assumed.
+        Raises MisuseError as `capabilities` does.
         """
         unit = RemappingUnit(self.memory, self.capabilities(), policy)
         for layout in _SETTINGS:
@@ -105,7 +105,7 @@ def _from_directory(path: Path) -> dict[str, memoryview]:
             with place.open("rb") as file:
                 files[name] = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
     if not files and not path.is_dir():
-        raise MisuseError(f"{path}: no such file or directory")
+        raise MisuseError(f"there is no snapshot at {path}")
     return files
 
 
