@@ -15,7 +15,7 @@ def test_tables_in_the_documentation_are_current() -> None:
     assert tables.stale_pages(write=False) == [], "run python -m tools.tables"
 
 
-def test_stale_page_is_found_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_that_differs_is_found_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for page in ("capabilities.md", "engine.md"):
         text = (tables.DOCS / page).read_text()
         (tmp_path / page).write_text(
