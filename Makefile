@@ -1,18 +1,19 @@
-# make run     the main job: check the model and this machine's QEMU against the specification
+# make run     check the model and this machine's QEMU against the specification
 # make test    ruff, mypy --strict, pytest on all cores
-# make test-slow, make fuzz-dmar    what takes minutes
+# make test-slow, make fuzz-dmar    tests that take minutes
 #
-# Each does all its own set-up on a machine with Python 3.11, git and make; a second call starts at once.
+# Each sets up everything it needs on a machine with Python 3.11, git and make; later calls start at once.
 
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/ready
-# A test takes the next worker that is free, and neighbours stay together: what modules share is set up once.
+# Each worker runs tests that follow each other, so that most fixtures of a module are set up once; a worker that has
+# finished takes over tests from another.
 ALL_CORES := -n auto --dist worksteal
 
 .PHONY: run test test-slow fuzz-dmar packages clean
 
-# A virtual environment names its own place and its Python: a clone that was copied or moved sets itself up again.
+# A virtual environment contains its own path: a clone that was copied or moved is set up again.
 ifneq ($(shell test -x $(VENV)/bin/python && cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
 endif
@@ -30,7 +31,7 @@ test-slow: packages $(READY)
 	$(VENV)/bin/pytest -m slow
 	HYPOTHESIS_PROFILE=search $(VENV)/bin/pytest $(ALL_CORES) tests/engine tests/test_fields.py
 
-# Coverage-guided fuzzing of the DMAR parser, for five minutes unless SECONDS says otherwise.
+# Coverage-guided fuzzing of the DMAR parser for SECONDS, by default five minutes.
 SECONDS ?= 300
 fuzz-dmar: packages $(READY)
 	@$(VENV)/bin/python -c 'import atheris' 2>/dev/null || $(VENV)/bin/python -m pip install --quiet --editable '.[fuzz]'
@@ -42,7 +43,7 @@ packages:
 $(READY): pyproject.toml | packages
 	@echo "setting up $(VENV) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --editable '.[test]'
 	@pwd -P > $@
 
 clean:

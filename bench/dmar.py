@@ -1,8 +1,9 @@
-"""How fast DMARs are read, side by side in one run: ours to typed objects, Construct, chipsec to strings, a survey.
+"""How fast DMARs are parsed, compared in one run: by vtdlab to typed objects, by Construct, by chipsec to strings.
 
-    python bench/dmar.py [FOLDER]      FOLDER holds *.dmar; by default the corpus, or a made-up table without one
+    python bench/dmar.py [FOLDER]      FOLDER contains *.dmar; default: the corpus, or else a made-up table
 
-chipsec is compared where it can be imported (pip install chipsec, or its source folder on PYTHONPATH).
+chipsec takes part if it can be imported (pip install chipsec, or its source folder on PYTHONPATH). A survey of many
+files is timed too.
 """
 
 import contextlib
@@ -25,16 +26,16 @@ SECONDS, ROUNDS, FILES = 0.3, 5, 10_000
 
 
 def tables_in(folder: Path) -> list[bytes]:
-    """The tables of a folder; if it has none, a made-up one of average size."""
+    """The tables in a folder; if there are none, a made-up one of average size."""
     found = [path.read_bytes() for path in sorted(folder.glob("*.dmar"))]
     scopes = [DeviceScope(1, path=((device, 0),)) for device in range(6)]
     return found or [Dmar(structures=[Drhd(base=0x1000, scopes=scopes), Drhd(base=0x2000, flags=1)]).build()]
 
 
 def rates(readers: list[Callable[[bytes], object]], tables: list[bytes]) -> list[float]:
-    """Tables a second of each reader: the best of some rounds, since other work can only slow a round down.
+    """Tables per second of each reader: the best of several rounds, since other work can only slow a round down.
 
-    The readers take turns, so that all of them meet the same load.
+    The readers take turns, so that all of them run under the same load.
     """
     best = [0.0] * len(readers)
     for _ in range(ROUNDS):
@@ -49,7 +50,7 @@ def rates(readers: list[Callable[[bytes], object]], tables: list[bytes]) -> list
 
 
 def chipsec_reader() -> Callable[[bytes], object] | None:
-    """A function that has chipsec turn a table's bytes into text; None where it is not installed."""
+    """A function with which chipsec turns the bytes of a table into text; None if chipsec is not installed."""
     try:
         module: Any = importlib.import_module("chipsec.hal.acpi_tables")
     except ImportError:

@@ -1,11 +1,11 @@
-"""How fast the engine is, side by side in one run: translations, a plain walk of the same tables, building tables.
+"""How fast the engine is, compared in one run: translations, a plain walk of the same tables, building tables.
 
-    python -m bench.engine [--json]        from the root of the repository; so does python bench/engine.py
+    python -m bench.engine [--json]        in the root of the repository; python bench/engine.py works too
 
-Rounds of all measurements take turns and each figure is the median of its rounds, since the machine is shared:
-what counts are the ratios, which are medians of the ratios within a round. `cold` is a page never seen before, of
-4-level tables; `cached` one of 64 seen before. The plain walk is the least a specification-shaped walk can do in
-Python: shifts and masks, no caches, no objects. `bare` is a unit in which tracing and auditing were never built in.
+The measurements take turns, and each figure is the median of its rounds. The ratios are medians of the ratios within
+a round, so that other work on the machine affects them little. `cold` translates pages for the first time, through
+4-level tables; `cached` repeats 64 pages. The plain walk is the minimum that a walk by the specification needs in
+Python: shifts and masks, no caches, no objects. `bare` is a unit without the code for tracing and auditing.
 """
 
 import argparse
@@ -43,11 +43,11 @@ ROOT, CONTEXTS, DIRECTORY, PASIDS, TABLES, TOP = 0x1000, 0x2000, 0x3000, 0x4000,
 HOST = 1 << 32
 
 Rounds = Callable[[], float]
-"""One round of a measurement: what it returns is the figure."""
+"""A function that runs one round of a measurement and returns its figure."""
 
 
 def tables(first_stage: bool) -> tuple[FlatMemory, int]:
-    """1 GiB mapped in pages of 4 KiB, accessed and dirty set as in tables that are in use; the top table."""
+    """Memory with 1 GiB mapped in pages of 4 KiB, already accessed and dirty; and the address of the top table."""
     memory, allocate = FlatMemory(TOP), PageAllocator(TABLES, TOP)
     if first_stage:
         first = FirstStageMapper(memory, allocate)
@@ -59,7 +59,7 @@ def tables(first_stage: bool) -> tuple[FlatMemory, int]:
 
 
 class Bare(RemappingUnit):
-    """What a unit would be if there were neither tracing nor auditing."""
+    """A unit without the code for tracing and auditing."""
 
     def translate(self, request: DmaRequest, *, trace: bool = False) -> Outcome:
         """See RemappingUnit."""
@@ -67,7 +67,7 @@ class Bare(RemappingUnit):
 
 
 def legacy(kind: type[RemappingUnit] = RemappingUnit, *, audit: bool = False) -> Callable[[], RemappingUnit]:
-    """Makes units in legacy mode, with nothing cached."""
+    """A function that makes units in legacy mode, with nothing cached."""
     memory, top = tables(first_stage=False)
     put(memory, ROOT, RootEntry.make(P=1, CTP=CONTEXTS), 16)
     put(memory, CONTEXTS + 16 * NIC.devfn, ContextEntry.make(P=1, DID=1, AW=2, SSPTPTR=top), 16)
@@ -75,7 +75,7 @@ def legacy(kind: type[RemappingUnit] = RemappingUnit, *, audit: bool = False) ->
 
 
 def scalable(stage: PasidTranslationType) -> Callable[[], RemappingUnit]:
-    """Makes units in scalable mode, with nothing cached."""
+    """A function that makes units in scalable mode, with nothing cached."""
     first_stage = stage is PasidTranslationType.FIRST_STAGE
     memory, top = tables(first_stage)
     entry = PasidEntry.make(P=1, PGTT=stage, DID=1, PWSNP=1)
@@ -101,7 +101,7 @@ def start(unit: RemappingUnit, root: int) -> RemappingUnit:
 
 
 def addresses(count: int) -> list[int]:
-    """Different pages, in no order."""
+    """Different pages in random order."""
     return [page << 12 for page in random.Random(4).sample(range(SIZE >> 12), count)]
 
 
@@ -111,7 +111,7 @@ def request(address: int) -> DmaRequest:
 
 
 def cold(make_unit: Callable[[], RemappingUnit], count: int) -> Rounds:
-    """Translations a second of pages never seen before."""
+    """Translations per second of pages that are not cached."""
     requests = [request(address) for address in addresses(count)]
 
     def one_round() -> float:
@@ -128,7 +128,7 @@ def cold(make_unit: Callable[[], RemappingUnit], count: int) -> Rounds:
 
 
 def cached(make_unit: Callable[[], RemappingUnit], count: int) -> Rounds:
-    """Translations a second of pages seen before."""
+    """Translations per second of pages that are cached."""
     hot = [request(address) for address in addresses(HOT_PAGES)]
     unit = make_unit()
     for each in hot:
@@ -146,7 +146,7 @@ def cached(make_unit: Callable[[], RemappingUnit], count: int) -> Rounds:
 
 
 def plain(count: int) -> Rounds:
-    """Translations a second of the plain walk, over the tables of legacy mode."""
+    """Translations per second of the plain walk, through the tables of legacy mode."""
     memory, top = tables(first_stage=False)
     put(memory, ROOT, RootEntry.make(P=1, CTP=CONTEXTS), 16)
     put(memory, CONTEXTS + 16 * NIC.devfn, ContextEntry.make(P=1, DID=1, AW=2, SSPTPTR=top), 16)
@@ -165,7 +165,7 @@ def plain(count: int) -> Rounds:
 
 
 def plain_walk(words: "memoryview[int]", source_id: int, address: int, *, write: bool) -> int:
-    """Legacy mode by shifts and masks (spec 3.4.2, 3.7); the negative fault code where there is a fault."""
+    """Legacy mode by shifts and masks (spec 3.4.2, 3.7): the host address, or the negative of the fault code."""
     at = ROOT + (source_id >> 8) * 16 >> 3
     root = words[at]
     if not root & 1:
@@ -212,7 +212,7 @@ def mapper(first_stage: bool) -> Rounds:
 
 
 def measurements(cold_pages: int = COLD, hits: int = CACHED) -> dict[str, Rounds]:
-    """Everything that is measured, by name; names with "seconds" are times, all others are rates."""
+    """All measurements by name; those with "seconds" in their name are times, the others are rates."""
     second = scalable(PasidTranslationType.SECOND_STAGE)
     first = scalable(PasidTranslationType.FIRST_STAGE)
     return {
@@ -232,28 +232,28 @@ def measurements(cold_pages: int = COLD, hits: int = CACHED) -> dict[str, Rounds
 
 
 def measure(rounds: int) -> dict[str, list[float]]:
-    """The rounds of each measurement, in turns, so that all share the quiet moments.
+    """The figures of each measurement. They take turns, so that all run under the same load.
 
-    Every other round goes backwards, and each begins without garbage: who comes first or last has nothing from it.
+    Every other round is in reverse order, and garbage is collected first, so that the order favours none of them.
     """
-    takers = measurements()
-    found: dict[str, list[float]] = {name: [] for name in takers}
+    run = measurements()
+    found: dict[str, list[float]] = {name: [] for name in run}
     for number in range(rounds):
-        for name in takers if number % 2 else reversed(takers):
+        for name in run if number % 2 else reversed(run):
             gc.collect()
-            found[name].append(takers[name]())
+            found[name].append(run[name]())
     return found
 
 
 def ratio(found: dict[str, list[float]], name: str, base: str) -> float:
-    """How one measurement compares with another: the median of the rounds' ratios."""
+    """The ratio of two measurements: the median of the ratios within each round."""
     return statistics.median(one / other for one, other in zip(found[name], found[base], strict=True))
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="How fast the engine is.")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds of each measurement ({ROUNDS})")
     options = parser.parse_args()
     found = measure(max(options.rounds, 1))
@@ -270,7 +270,7 @@ def main() -> None:
         print(json.dumps({"medians": medians, "ratios": ratios}, indent=1))
         return
     for name, value in medians.items():
-        shown = f"{value:10.3f} s" if "seconds" in name else f"{value / 1000:8.0f} thousand translations a second"
+        shown = f"{value:10.3f} s" if "seconds" in name else f"{value / 1000:8.0f} thousand translations per second"
         print(f"{name:<36}{shown}")
     print("ratios:")
     for name, value in ratios.items():

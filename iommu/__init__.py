@@ -1,6 +1,7 @@
 """vtdlab: an executable VT-d.
 
-RemappingUnit(memory, Capabilities(...)) is one remapping unit; iommu.dmar reads the ACPI table that describes them.
+`RemappingUnit(memory, Capabilities(...))` is a remapping unit; `iommu.dmar` reads the ACPI table that describes the
+units of a machine.
 """
 
 from typing import TYPE_CHECKING
@@ -53,8 +54,8 @@ __all__ = [
     "VtdError",
 ]
 
-if not TYPE_CHECKING:  # a type checker must not take any name for a public one
-    # The command line starts without the engine (and Construct with it); whoever uses a name gets it then.
+if not TYPE_CHECKING:  # a type checker would take every name for a public one
+    # Imported on first use, so that the command line starts without loading the engine and Construct.
     __getattr__ = attributes(
         "iommu",
         {

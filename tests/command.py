@@ -1,7 +1,6 @@
-"""`vtd` in this process: to start a Python for each of many commands would take longer than all they do.
+"""`vtd` in the process of the tests: starting Python for each of many commands would take longer than the commands.
 
-How it behaves as a process of its own is the business of test_cli_main.py; the documentation's tests run every
-command so.
+test_cli_main.py tests `vtd` as a process of its own, and test_docs.py runs every command of the documentation so.
 """
 
 import sys
@@ -16,7 +15,7 @@ from iommu.cli import main
 
 
 def vtd(*arguments: str | Path, stdin: bytes = b"") -> CompletedProcess[bytes]:
-    """Exit status, output and errors of `vtd ARGUMENTS`."""
+    """Run `vtd ARGUMENTS`: its exit status, output and errors."""
     words = ["vtd", *map(str, arguments)]
     output, errors = BytesIO(), BytesIO()
     stdout, stderr = (TextIOWrapper(stream, encoding="utf-8", write_through=True) for stream in (output, errors))

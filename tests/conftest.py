@@ -1,13 +1,13 @@
-"""What holds for all tests: hypothesis tries the same examples each time, so that a run means the same everywhere.
+"""Settings for all tests: hypothesis tries the same examples in every run, so that results are reproducible.
 
-New examples are looked for with `make test-slow`, or HYPOTHESIS_PROFILE=search.
+`make test-slow`, or HYPOTHESIS_PROFILE=search, tries new examples.
 """
 
 import os
 
 from hypothesis import settings
 
-# No deadline: the machines are shared, and speed is measured in bench/.
+# No deadline: a busy machine must not make a test fail. Speed is measured in bench/.
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("search", deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))

@@ -1,4 +1,4 @@
-"""The command itself: what it says, where, and with which exit status."""
+"""The command itself: what it prints, on which stream, and its exit status."""
 
 import json
 import os
@@ -21,8 +21,8 @@ def vtd(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[byte
     )
 
 
-def test_help_comes_quickly() -> None:
-    """Counted in processor time, which other work on the machine does not lengthen much."""
+def test_help_is_quick() -> None:
+    """In processor time, which depends little on other work on the machine."""
     best = 9.0
     for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -34,7 +34,7 @@ def test_help_comes_quickly() -> None:
     assert best < 0.3
 
 
-def test_input_that_cannot_be_read_is_one_line_and_status_2(tmp_path: Path) -> None:
+def test_unreadable_input_gives_one_line_and_status_2(tmp_path: Path) -> None:
     good = hand.table(hand.drhd(0xFED90000, hand.scope(1, 0, (2, 0))))
     for data, said in [
         (b"no table", "vtd: offset 0x0, header.SIGNATURE: not a DMAR: it begins with b'no t'"),
@@ -48,12 +48,12 @@ def test_input_that_cannot_be_read_is_one_line_and_status_2(tmp_path: Path) -> N
         assert done.stderr.decode() == said + "\n"
 
 
-def test_a_missing_file_and_a_directory() -> None:
+def test_missing_file() -> None:
     done = vtd("dmar", "show", "/nowhere/table")
     assert (done.returncode, done.stderr) == (2, b"vtd: /nowhere/table: No such file or directory\n")
 
 
-def test_what_the_locale_cannot_show_is_escaped() -> None:
+def test_characters_that_the_locale_lacks_are_escaped() -> None:
     data = hand.table(hand.drhd(0xFED90000, hand.scope(1, 0, (2, 0)), flags=1), hand.andd(1, b"\\_SB.\xe9\0"))
     done = subprocess.run(
         [sys.executable, "-m", "iommu.cli.main", "dmar", "topology", "-"],
@@ -66,7 +66,7 @@ def test_what_the_locale_cannot_show_is_escaped() -> None:
     assert b"\\u2514\\u2500 endpoint  00:02.0" in done.stdout
 
 
-def test_wrong_use_is_status_2() -> None:
+def test_wrong_usage_is_status_2() -> None:
     assert vtd("dmar", "shwo").returncode == 2
     assert vtd("dmar", "show", "--jsno").returncode == 2
 
@@ -95,7 +95,7 @@ def test_show_from_standard_input_for_people_and_programs() -> None:
     assert json.loads(vtd("dmar", "show", "-", "--json", stdin=data).stdout)["structures"][0]["base"] == 0xFED90000
 
 
-def test_a_reader_that_goes_away_is_not_an_error() -> None:
+def test_closed_pipe_is_not_an_error() -> None:
     data = hand.table(*[hand.drhd(0x1000 * n, hand.scope(1, 0, (2, 0))) for n in range(2000)])
     with subprocess.Popen(
         [sys.executable, "-m", "iommu.cli.main", "dmar", "show", "-"],
@@ -109,7 +109,7 @@ def test_a_reader_that_goes_away_is_not_an_error() -> None:
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""
-    assert process.returncode == 141  # as a process that SIGPIPE ends; 1 is for a check that found something
+    assert process.returncode == 141  # as if killed by SIGPIPE; 1 would mean that a check found something
 
 
 def test_other_packages_add_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,15 +138,15 @@ def register_extra(app: typer.Typer) -> None:
         print("extra", number)
 
 
-def test_commands_do_not_import_what_they_do_not_need() -> None:
+def test_start_imports_nothing_slow() -> None:
     code = "import sys, iommu.cli.main as m; m.make_app(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert not {"rich", "numpy", "iommu.dmar", "qemu.vtd.machine"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("arguments", [["quirks"], ["quirks", "--json"], ["explain", "0x05"]])
-def test_a_reader_that_has_gone_is_not_a_finding(arguments: list[str]) -> None:
-    """Status 141, as of a process that SIGPIPE ends: 1 would mean that a check found something."""
+def test_broken_pipe_is_not_a_finding(arguments: list[str]) -> None:
+    """Status 141, as if killed by SIGPIPE: 1 would mean that a check found something."""
     reading, writing = os.pipe()
     os.close(reading)
     try:

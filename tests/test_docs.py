@@ -1,4 +1,4 @@
-"""What the documentation shows is run: every command and every Python block, and what they are said to print."""
+"""The documentation is true: every command and Python block is run, and its output compared with what is shown."""
 
 import os
 import re
@@ -31,7 +31,7 @@ def blocks(kind: str) -> Iterator[tuple[str, str]]:
 
 
 def commands() -> dict[str, list[str]]:
-    """Each command with the lines shown below it, on whatever page: a command that several pages show is run once."""
+    """Each command with the lines shown below it on all pages: a command that several pages show is run once."""
     found: dict[str, list[str]] = {}
     for _, text in blocks("console"):
         for part in re.split(r"^\$ ", text, flags=re.M)[1:]:
@@ -47,7 +47,7 @@ def test_command(command: str, shown: list[str], tmp_path: Path) -> None:
             find_qemu()
         except QemuNotFound as error:
             pytest.skip(str(error))
-    # Where the reader stands: at the top of the repository, as far as the commands see it.
+    # A reader runs the commands at the top of the repository; they only need its fixtures.
     (tmp_path / "fixtures").symlink_to(ROOT / "fixtures")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     ran = subprocess.run(
@@ -61,7 +61,7 @@ def test_command(command: str, shown: list[str], tmp_path: Path) -> None:
     )
     assert ran.returncode == 0, ran.stderr
     for line in shown:
-        # "..." stands for anything; blanks for any number of blanks.
+        # "..." stands for any text, and a space for any number of spaces.
         words = (re.escape(piece).replace(r"\ ", r"\s+") for piece in line.strip().split("..."))
         assert re.search(".*".join(words), ran.stdout), f"not printed: {line}"
 
@@ -83,18 +83,18 @@ def test_python(page: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert on_model(scenario) == scenario.expect
 
 
-def test_every_page_that_is_linked_exists() -> None:
+def test_links_lead_to_existing_files() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
 def test_every_policy_is_documented() -> None:
-    told = (ROOT / "docs" / "engine.md").read_text()
-    assert [field.name for field in fields(Policy) if f"| `{field.name}` |" not in told] == []
+    text = (ROOT / "docs" / "engine.md").read_text()
+    assert [field.name for field in fields(Policy) if f"| `{field.name}` |" not in text] == []
 
 
-def test_the_snapshots_shown_are_those_that_are_made(tmp_path: Path) -> None:
+def test_snapshots_in_fixtures_are_those_of_make_py(tmp_path: Path) -> None:
     folder = ROOT / "fixtures" / "snapshots"
     subprocess.run([sys.executable, folder / "make.py", tmp_path], check=True)
     for made in tmp_path.iterdir():

@@ -1,4 +1,4 @@
-"""fields.py: everything that comes from one declaration agrees."""
+"""fields.py: everything derived from a declaration agrees."""
 
 from enum import IntEnum
 from typing import Any
@@ -17,7 +17,7 @@ class Colour(IntEnum):
 
 
 class Sample(Layout, bits=128, section="0.0"):
-    """A made-up layout with gaps, fields of every kind, and fields in both words."""
+    """A made-up layout with gaps, every kind of field, and fields in both words."""
 
     TAG = octets(14, 2, "two bytes")
     TABLE = address(107, 76, "table, in the upper word")
@@ -38,32 +38,32 @@ values = st.integers(0, (1 << 128) - 1)
 
 
 @given(values)
-def test_construct_reads_what_the_accessors_read(raw: int) -> None:
+def test_construct_and_accessors_read_the_same(raw: int) -> None:
     parsed: Any = Sample.construct().parse(raw.to_bytes(16, "little"))
     for name, part in Sample.fields.items():
         assert parsed[name] == part.get(raw) == getattr(Sample(raw), name)
 
 
 @given(values)
-def test_construct_rebuilds_every_bit_it_read(raw: int) -> None:
+def test_construct_parses_and_builds_without_loss(raw: int) -> None:
     data = raw.to_bytes(16, "little")
     assert Sample.construct().build(Sample.construct().parse(data)) == data
 
 
 @given(values, values)
-def test_put_replaces_one_field_and_nothing_else(raw: int, other: int) -> None:
+def test_put_changes_only_its_field(raw: int, other: int) -> None:
     for part in Sample.fields.values():
         result = part.put(raw, part.get(other))
         assert part.get(result) == part.get(other)
         assert result & ~part.mask == raw & ~part.mask
 
 
-def test_make_builds_what_construct_builds() -> None:
+def test_make_and_construct_build_the_same() -> None:
     wanted: dict[str, Any] = {"P": 1, "PAGE": 0x1234_5000, "TABLE": 0x7000, "TAG": b"ab", "COLOUR": Colour.BLUE}
     assert Sample.make(**wanted).to_bytes(16, "little") == Sample.construct().build(wanted)
 
 
-def test_bit_positions_are_those_declared() -> None:
+def test_bit_positions_are_as_declared() -> None:
     assert Sample.make(P=1) == 1
     assert Sample.make(COLOUR=Colour.BLUE) == 0b1000
     assert Sample.make(PAGE=0xF_FFFF_FFFF_F000) == 0xF_FFFF_FFFF_F000
@@ -72,7 +72,7 @@ def test_bit_positions_are_those_declared() -> None:
     assert Acpi.make(LENGTH=0x30, NAME=b"DMAR").to_bytes(8, "little") == b"\x30\0\0\0DMAR"
 
 
-def test_reserved_bits_are_the_undeclared_ones() -> None:
+def test_undeclared_bits_are_reserved() -> None:
     declared = 0xFFFF << 112 | 0xFFF_FFFF_F000 << 64 | 0xFF << 64 | 1 << 63 | 0xF_FFFF_FFFF_F800 | 0b1101
     assert Sample.reserved_mask() == ((1 << 128) - 1) ^ declared
 
@@ -82,7 +82,7 @@ def test_address_bits_beyond_the_host_width_are_reserved() -> None:
     assert extra == (0x1FFF << 39) | (0x1F << 39 + 64)
 
 
-def test_a_field_is_reserved_without_the_capability_it_needs() -> None:
+def test_field_is_reserved_without_the_capability_it_needs() -> None:
     assert Sample.reserved_mask(offered=()) ^ Sample.reserved_mask(offered=("snoop_control",)) == 1 << 11
 
 
@@ -96,18 +96,18 @@ def test_a_field_is_reserved_without_the_capability_it_needs() -> None:
         ({"NOPE": 1}, "Sample has no field NOPE"),
     ],
 )
-def test_a_value_that_does_not_fit_is_refused(wrong: dict[str, Any], message: str) -> None:
+def test_value_that_does_not_fit_is_rejected(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(MisuseError) as caught:
         Sample.make(**wrong)
     assert message in str(caught.value)
 
 
-def test_a_view_is_as_wide_as_its_layout() -> None:
+def test_raw_value_wider_than_the_layout_is_rejected() -> None:
     with pytest.raises(MisuseError):
         Acpi(1 << 64)
 
 
-def test_overlapping_fields_are_refused_on_declaration() -> None:
+def test_overlapping_fields_are_rejected_at_declaration() -> None:
     with pytest.raises(TypeError, match="overlaps"):
 
         class Wrong(Layout, bits=8):
@@ -115,7 +115,7 @@ def test_overlapping_fields_are_refused_on_declaration() -> None:
             B = field(2, 0, "")
 
 
-def test_dump_names_every_field_and_reserved_bits_that_are_set() -> None:
+def test_dump_shows_every_field_and_reserved_bits_that_are_set() -> None:
     text = Sample(Sample.make(P=1, COLOUR=Colour.BLUE, PAGE=0x5000) | 1 << 1).dump()
     assert "51:12  PAGE         0x0000000000005000" in text
     assert "COLOUR       BLUE" in text

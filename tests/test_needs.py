@@ -1,4 +1,4 @@
-"""Whatever needs a capability names one that there is."""
+"""Every capability that a field, a register or another capability needs exists."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ LAYOUTS: list[type[Layout]] = [
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=[layout.__name__ for layout in LAYOUTS])
-def test_fields_need_capabilities_that_there_are(layout: type[Layout]) -> None:
+def test_needs_of_fields_exist(layout: type[Layout]) -> None:
     assert {part.needs for part in layout.fields.values() if part.needs} <= FLAGS
 
 
-def test_registers_need_capabilities_that_there_are() -> None:
+def test_needs_of_registers_exist() -> None:
     needed = {register.needs for register in REGISTERS if register.needs}
     assert needed <= FLAGS | {PROTECTED_MEMORY} | set(NOT_MODELLED)
-    assert set(NOT_MODELLED) <= needed, "listed for their registers"
+    assert set(NOT_MODELLED) <= needed, "capabilities that are not modelled are listed only for their registers"
 
 
 @pytest.mark.parametrize("name", CAPABILITIES)
-def test_capabilities_need_capabilities_that_there_are(name: str) -> None:
+def test_needs_of_capabilities_exist(name: str) -> None:
     one = CAPABILITIES[name]
     assert {*one.needs, *one.needs_one_of} <= FLAGS - {name}
 
 
-def test_every_layout_of_entries_and_descriptors_is_looked_at() -> None:
+def test_layouts_of_entries_and_descriptors_are_included() -> None:
     assert {"ContextEntry", "PasidEntry", "WaitDescriptor", "IRTA"} <= {layout.__name__ for layout in LAYOUTS}

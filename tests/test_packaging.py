@@ -1,4 +1,4 @@
-"""The two packages import from the tree, from an editable install and from a wheel, beside qemu.qmp."""
+"""Both packages can be imported from the source tree, an editable install and a wheel, together with qemu.qmp."""
 
 import ast
 import subprocess
@@ -27,7 +27,7 @@ def test_both_import_from_the_tree() -> None:
 
 
 def test_both_import_from_an_editable_install(tmp_path: Path) -> None:
-    """This environment has one; from another directory nothing but the install can be what is found."""
+    """The environment of the tests has one; from another directory, only the installed packages can be found."""
     subprocess.run([sys.executable, "-c", IMPORTS], cwd=tmp_path, check=True)
 
 
@@ -40,14 +40,14 @@ def test_both_import_from_a_wheel(tmp_path: Path) -> None:
         archive.extractall(tmp_path / "installed")
     assert "qemu/__init__.py" not in names
     assert {"iommu/py.typed", "iommu/__init__.py", "qemu/vtd/__init__.py"} <= set(names)
-    # What pip would leave on the path: the wheel's files first, the dependencies after them.
+    # The order on the path after installation by pip: the wheel's files, then its dependencies.
     program = f"import sys; sys.path.insert(0, {str(tmp_path / 'installed')!r}); {IMPORTS}; print(iommu.__file__)"
     ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert str(tmp_path) in ran.stdout
 
 
 @pytest.mark.parametrize("package", [iommu, qemu.vtd], ids=["iommu", "qemu.vtd"])
-def test_every_public_name_is_there(package: object) -> None:
+def test_every_public_name_can_be_imported(package: object) -> None:
     for name in package.__all__:  # type: ignore[attr-defined]
         assert getattr(package, name).__name__ == name
     with pytest.raises(AttributeError, match="nothing_like_it"):

@@ -1,4 +1,4 @@
-"""registers/: every register at its offset and every field at its bits, as the layouts sheet has them."""
+"""registers/: the offset of every register and the bits of every field, according to the sheet of layouts."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ WRITABLE = {
 
 
 def layout(name: str) -> type[Register]:
-    """The declaration of that name."""
+    """The register with that name."""
     found: type[Register] = getattr(registers, name)
     assert issubclass(found, Register)
     return found
@@ -75,12 +75,12 @@ def test_offset(name: str) -> None:
     assert layout(name).offset == OFFSETS[name]
 
 
-def test_fixed_registers_are_these() -> None:
+def test_offsets_in_the_register_map() -> None:
     placed = {register.__name__: register.offset for register in REGISTERS}
     assert {name: placed[name] for name in OFFSETS} == OFFSETS
 
 
-def test_map_has_every_register_that_is_declared() -> None:
+def test_register_map_has_every_declared_register() -> None:
     declared = {each for each in vars(registers).values() if isinstance(each, type) and issubclass(each, Register)}
     without_a_place = {
         Register, registers.EventControl, registers.EventData, registers.EventAddress, registers.EventUpperAddress,
@@ -101,7 +101,7 @@ def test_offsets_of_an_array(name: str, offsets: list[int]) -> None:
     assert list(layout(name).places(0, 0)) == offsets
 
 
-def test_places_that_cap_and_ecap_give() -> None:
+def test_offsets_given_by_cap_and_ecap() -> None:
     """CAP.FRO 33:24 and CAP.NFR 47:40 place the fault records, ECAP.IRO 17:8 places IVA and IOTLB."""
     cap, ecap = 2 << 40 | 0x22 << 24, 0xF << 8
     assert list(registers.FRCD.places(cap, ecap)) == [0x220, 0x230, 0x240]
@@ -120,7 +120,7 @@ def test_field_position(name: str, field: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if name not in ("CAP", "ECAP")])
-def test_no_field_beyond_the_sheet(name: str) -> None:
+def test_no_field_that_the_sheet_lacks(name: str) -> None:
     assert set(layout(name).fields) == set(FIELDS[name])
 
 
@@ -137,7 +137,7 @@ def test_reset_value(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WIDTHS)
-def test_every_register_names_its_section(name: str) -> None:
+def test_section(name: str) -> None:
     assert layout(name).section.startswith("11.4")
 
 

@@ -1,4 +1,4 @@
-"""tools/tables.py: the tables of the documentation are what the declarations give."""
+"""tools/tables.py: the tables in the documentation agree with the declarations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tools import tables
 
 
-def test_documentation_has_the_tables_of_the_declarations() -> None:
+def test_tables_in_the_documentation_are_current() -> None:
     assert tables.stale_pages(write=False) == [], "run python -m tools.tables"
 
 
@@ -28,7 +28,7 @@ def test_page_that_differs_is_found_and_written(tmp_path: Path, monkeypatch: pyt
     assert tables.main(["--check"]) == 0
 
 
-def test_page_without_its_mark_is_an_error() -> None:
+def test_page_without_the_mark_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"docs/engine.md has no table 'policy'"):
         tables.with_tables("engine.md", "no mark here")
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages the project needs and this machine lacks; says nothing when there are none.
+# Installs the Debian packages that the project needs and this machine lacks; prints nothing if none is missing.
 # Usage: debian-packages.sh PYTHON
 set -eu
 
@@ -7,7 +7,7 @@ python=${1:-python3}
 missing=
 
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-    echo "$python is not Python 3.11 or newer; name one with: make PYTHON=python3.11 ..." >&2
+    echo "$python is not Python 3.11 or newer; select another one with: make PYTHON=python3.11 ..." >&2
     exit 2
 fi
 "$python" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
@@ -15,7 +15,7 @@ fi
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then
-    echo "this is not a Debian; install what corresponds to:$missing" >&2
+    echo "this system has no apt-get; install the equivalent of these Debian packages:$missing" >&2
     exit 2
 fi
 if [ "$(id -u)" = 0 ]; then
@@ -23,7 +23,7 @@ if [ "$(id -u)" = 0 ]; then
 elif command -v sudo >/dev/null; then
     as_root=sudo
 else
-    echo "missing Debian packages, and neither root nor sudo to install them; as root:" \
+    echo "Debian packages are missing, and installing them needs root or sudo. As root, run:" \
         "apt-get update && apt-get install$missing" >&2
     exit 2
 fi
@@ -31,7 +31,7 @@ fi
 echo "installing Debian packages:$missing"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-# The lists may never have been fetched, or be too old for what the mirror holds now.
+# The package lists may be missing, or older than the contents of the mirror.
 if ! { $as_root apt-get update && $as_root env DEBIAN_FRONTEND=noninteractive \
     apt-get install --yes --no-install-recommends $missing; } >"$log" 2>&1; then
     cat "$log" >&2

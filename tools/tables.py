@@ -1,9 +1,9 @@
-"""The tables of the documentation that follow from declarations, and the picture of the house.
+"""Generate the tables in the documentation from the declarations.
 
     python -m tools.tables            write them into docs/
-    python -m tools.tables --check    exit status 1 when a page differs from what would be written
+    python -m tools.tables --check    exit status 1 if a page is not current
 
-A table is between two marks in its page; everything else in the page is written by hand.
+Two marks in the page enclose a table; everything else on the page is written by hand.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def capabilities() -> str:
 
 
 def not_modelled() -> str:
-    """The capabilities that no unit here has."""
+    """The capabilities that are not modelled."""
     rows = ((f"{'CAP' if is_in(CAP, part) else 'ECAP'}.{part.name}", part.meaning) for part in NOT_MODELLED.values())
     return _table(("register", "meaning"), rows)
 
@@ -80,11 +80,11 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "house": ("architecture.md", picture),
     "breaks": ("conformance.md", breaks),
 }
-"""By its mark: the page a table is in, and what makes it."""
+"""For the name in each mark: the page of the table, and the function that makes it."""
 
 
 def with_tables(page: str, text: str) -> str:
-    """The text of a page with all of its tables as they should be. Raises ValueError for a page without a mark."""
+    """The text of a page with its tables up to date. Raises ValueError if a mark is missing."""
     for mark, (home, make) in TABLES.items():
         if home == page:
             begin, end = f"<!-- table: {mark} (python -m tools.tables) -->\n", "<!-- end of table -->\n"
@@ -96,7 +96,7 @@ def with_tables(page: str, text: str) -> str:
 
 
 def stale_pages(*, write: bool) -> list[str]:
-    """The pages that differ from what the declarations give; with `write` they no longer do afterwards."""
+    """The pages whose tables are not current; `write` updates them."""
     stale = []
     for page in dict.fromkeys(home for home, _ in TABLES.values()):
         path = DOCS / page
@@ -114,7 +114,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def _bits(one: Capability) -> str:
-    """The bits of a field, as the specification counts them."""
+    """The bits of a field, numbered as in the specification."""
     if one.part is None:
         return ""
     return f" ({one.part.msb})" if one.part.width == 1 else f" ({one.part.msb}:{one.part.lsb})"
@@ -127,13 +127,13 @@ def _needs(one: Capability) -> str:
 
 
 def _default(one: Capability) -> str:
-    """A default, for people: offsets as the specification writes them."""
+    """A default as people read it: register offsets and versions in hexadecimal."""
     offset = one.allowed is not None and one.allowed.step == 16
     return hex(one.default) if offset or one.source == "VER" else _value(one.default)
 
 
 def _value(value: object) -> str:
-    """A default, for people."""
+    """A default as people read it."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, IntEnum):
@@ -149,7 +149,7 @@ def main(arguments: list[str]) -> int:
         return 2
     stale = stale_pages(write=not check)
     for page in stale:
-        print(f"docs/{page} {'differs' if check else 'written'}")
+        print(f"docs/{page} {'is not current' if check else 'written'}")
     return int(check and bool(stale))
 
 

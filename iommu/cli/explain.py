@@ -19,21 +19,26 @@ if TYPE_CHECKING:
 
 What = Annotated[
     list[str] | None,
-    typer.Argument(help="A log line, a reason (0x05, LGN.2), a fault record in hexadecimal, a file, or - for stdin."),
+    typer.Argument(
+        help="A log line, a reason (0x05, LGN.2), a fault record in hexadecimal, a file, or - for standard input."
+    ),
 ]
 State = Annotated[
     Path | None,
     typer.Option(
         "--snapshot",
         metavar="SNAPSHOT",
-        help="Registers and memory of the unit: what failed exactly. Without WHAT, the faults it has recorded.",
+        help="The unit's registers and memory, to show exactly what failed. Without WHAT: its recorded faults.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def explain(what: What = None, snapshot: State = None, as_json: Json = False) -> None:
-    """Say what a VT-d fault means and where to look first: from dmesg, a fault record or a reason."""
+    """Explain a VT-d fault: what it means and where to look first.
+
+    The fault can come from dmesg, a fault recording register, a reason, or a snapshot of the unit.
+    """
     from iommu.cli import output
     from iommu.errors import MisuseError
     from iommu.explain import explain as explain_text
@@ -47,7 +52,9 @@ def explain(what: What = None, snapshot: State = None, as_json: Json = False) ->
     text, is_log = _read(what) if what else ("", True)
     found = explain_text(text) if what or taken is None else group(taken.faults())
     if not found and not is_log:
-        raise MisuseError(f"{output.safe(text[:60])!r} is not a fault reason, fault record or log line with a fault")
+        raise MisuseError(
+            f"{output.safe(text[:60])!r} is not a fault reason, a fault record, or a log line with a fault"
+        )
     if as_json:
         output.print_json([_to_dict(each, taken) for each in found])
         return
@@ -60,11 +67,11 @@ def explain(what: What = None, snapshot: State = None, as_json: Json = False) ->
     if not found:
         out.print(f"no VT-d fault in {len(text.splitlines())} lines" if what else "no fault is recorded")
     if lost_faults(text.splitlines()):
-        out.print("faults were lost (FSTS.PFO): more came than the unit can record, so there were others")
+        out.print("further faults were lost (FSTS.PFO): there were more than the unit could record")
 
 
 def _read(what: list[str]) -> tuple[str, bool]:
-    """The text to explain, and whether it is a log, which may well hold no fault. Raises FormatError."""
+    """The text to explain, and whether it is a log, which need not contain a fault. Raises MisuseError."""
     if len(what) > 1:
         return " ".join(what), False
     if what[0] == "-":
@@ -72,7 +79,7 @@ def _read(what: list[str]) -> tuple[str, bool]:
     path = Path(what[0])
     try:
         is_file = path.is_file()
-    except OSError:  # a log line can be longer than a file's name may be
+    except OSError:  # a log line can be longer than the longest file name
         is_file = False
     return (_decode(path.read_bytes(), str(path)), True) if is_file else (what[0], False)
 
@@ -81,19 +88,23 @@ def _decode(data: bytes, name: str) -> str:
     from iommu.errors import MisuseError
 
     if not data.strip() or b"\0" in data:
-        raise MisuseError(f"{name} is {'no text' if data.strip() else 'empty'}")
+        raise MisuseError(f"{name} is {'not text' if data.strip() else 'empty'}")
     return data.decode("utf-8", "replace")
 
 
 def _describe(found: Explanation) -> list[Any]:
-    """The lines for people."""
+    """The explanation as lines for people."""
     from iommu.cli.output import line
 
     lines: list[Any] = []
     if found.report.source_id is not None:
         lines.append(line((str(found.report.source_id), "bold"), f"  {_what(found)}"))
     if found.reason is None or found.advice is None:
-        lines.append(line((f"{found.report.code:#04x}", "bold"), "  no public meaning: reserved, or newer"))
+        lines.append(
+            line(
+                (f"{found.report.code:#04x}", "bold"), "  no public meaning: reserved, or defined in a newer revision"
+            )
+        )
         return lines
     reason = found.reason
     lines.append(line((f"{reason.value:#04x}  {reason.condition}", "bold yellow"), f"  {reason.meaning}"))
@@ -106,7 +117,7 @@ def _describe(found: Explanation) -> list[Any]:
 
 
 def _in_snapshot(found: Explanation, snapshot: Snapshot | None) -> list[Any]:
-    """What the tables of a snapshot do with such a request, and what follows from that."""
+    """What the tables in the snapshot do with the reported request, and what follows from that."""
     from iommu.cli.output import line
     from iommu.cli.walk import describe, outcome_in
     from iommu.snapshot.request import request_of
@@ -124,40 +135,46 @@ def _in_snapshot(found: Explanation, snapshot: Snapshot | None) -> list[Any]:
 
 
 def _interrupt_in(report: FaultReport, snapshot: Snapshot) -> list[Any]:
-    """The remapping entry of an interrupt, field by field, and what follows from it."""
+    """The remapping entry of the reported interrupt, field by field, and what follows from it."""
     from iommu.cli.output import line
     from iommu.snapshot.interrupt import remap_in
 
     if report.source_id is None or report.index is None:
         return []
     seen = remap_in(snapshot, report.source_id, report.index)
-    dump = ["could not be read"] if seen.entry is None else seen.entry.dump().splitlines()
-    lines = [line(("  in the snapshot:", "bold"), f" the entry of index {report.index:#x}, at {seen.address:#x}")]
+    dump = (
+        ["cannot be read: there is no memory at this address"]
+        if seen.entry is None
+        else seen.entry.dump().splitlines()
+    )
+    lines = [
+        line(("  in the snapshot:", "bold"), f" the entry at index {report.index:#x}, address {seen.address:#x}")
+    ]
     lines += [line(f"    {text}") for text in dump]
     lines.append(line(("  which means: ", "bold"), verdict(report.code, seen.outcome)))
     return lines
 
 
 def verdict(code: int, outcome: Outcome | InterruptOutcome) -> str:
-    """What it says about a fault that its request ends like this in the tables as they stand."""
+    """What follows for a reported fault from the outcome of its request in the snapshot."""
     if outcome.fault is not None and outcome.fault.value == code:
-        return "the tables are like that: the last step is the entry to look at"
+        return "the tables still cause this fault: look at the entry in the last step"
     if outcome.fault is not None:
         return (
-            "the tables have changed since, or the unit used old entries: now it would be "
+            "the tables have changed since, or the unit used stale entries: now the fault would be "
             f"{outcome.fault.value:#04x} {outcome.fault.condition}"
         )
     if getattr(outcome, "passed", False) or getattr(outcome, "host_address", 0) is None:
-        return "with the unit as it stands, no fault would be raised"
+        return "with the unit in this state, no fault would be raised"
     return (
-        "the tables allow it: they have changed since, or the unit used an old translation that no invalidation "
-        "has dropped (or the table was not flushed from the CPU's caches)"
+        "the tables allow this request: they have changed since, or the unit used a stale translation because an "
+        "invalidation was missing (or because a table entry was not flushed from the CPU's caches)"
     )
 
 
 _QUALIFIED = {
-    True: "Qualified: with FPD set in the device's entry it is blocked all the same, but not recorded.",
-    False: "Not qualified: always recorded, whatever FPD says.",
+    True: "Qualified: if FPD is set in the device's entry, the request is still blocked, but not recorded.",
+    False: "Not qualified: always recorded, even if FPD is set.",
 }
 
 
@@ -168,7 +185,7 @@ def _mode(code: int) -> str:
 
 
 def _what(found: Explanation) -> str:
-    """Who did what, where, how often."""
+    """The request: its kind, PASID, flags, addresses or indices, and how often it was reported."""
     report = found.report
     kind = f"DMA {report.kind}" if report.index is None else "interrupt"
     parts = ["DMA" if report.kind is None else kind]
@@ -187,7 +204,7 @@ def _what(found: Explanation) -> str:
 
 
 def _to_dict(found: Explanation, snapshot: Snapshot | None) -> dict[str, Any]:
-    """For programs."""
+    """The explanation as plain data."""
     from iommu.cli import walk
     from iommu.snapshot.interrupt import remap_in
     from iommu.snapshot.request import request_of

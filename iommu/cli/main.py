@@ -1,23 +1,23 @@
-"""`vtd`: one command, whose parts come from here and from packages above this one.
+"""`vtd`: one command. Its subcommands come from here and from packages that depend on this one.
 
-This package never imports those packages. They add commands through the entry-point group "vtdlab.commands":
+This package never imports those packages. They register commands in the entry-point group "vtdlab.commands":
 
     [project.entry-points."vtdlab.commands"]
     conform = "qemu.vtd.cli:register"
 
 Each entry point names a function `register(app: typer.Typer) -> None`, which adds its commands with `@app.command()`
-or `app.add_typer()`. It is called whenever `vtd` starts, `vtd --help` included, so its module must import nothing
-heavy at its top: what a command needs is imported inside the command's function. A part that cannot be loaded is
-reported in one line on stderr, and the rest works.
+or `app.add_typer()`. It is called whenever `vtd` starts, `vtd --help` included, so its module must not
+import anything slow at the top: a command imports what it needs inside its function. An entry point that cannot be
+loaded is reported in one line on stderr, and the other commands still work.
 
-Every command keeps to this:
+Conventions for every command:
 
-    exit status 0   fine
-    1               the check that was asked for found something
-    2               wrong use, or input that cannot be read: one line on stderr, "vtd: ...", from any VtdError
+    exit status 0   success
+    1               a check found something
+    2               wrong usage or unreadable input; any VtdError becomes one line on stderr, "vtd: ..."
     130             interrupted
 
-Output is for people, and for programs with `--json`. Errors go to stderr.
+Output is for people, or with `--json` for programs. Errors go to stderr.
 """
 
 import os
@@ -34,7 +34,7 @@ GROUP = "vtdlab.commands"
 
 
 def make_app() -> typer.Typer:
-    """The whole command: the parts that come with iommu, and those that entry points name."""
+    """The whole command: the subcommands of iommu, and those of the entry points."""
     app = typer.Typer(
         name="vtd",
         help="An executable model of Intel VT-d.",
@@ -50,22 +50,22 @@ def make_app() -> typer.Typer:
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         try:
             entry.load()(app)
-        except Exception as error:  # a broken neighbour must not take this command down
+        except Exception as error:  # one broken entry point must not break the others
             print(f"vtd: {entry.name} ({entry.value}) is not available: {_one_line(error)}", file=sys.stderr)
     return app
 
 
 def _root() -> None:
-    """Without a callback of its own, a Typer with a single command would drop the command's name."""
+    """A callback keeps Typer from dropping the name of a single command."""
 
 
 _root.__doc__ = "An executable model of Intel VT-d."
 
 
 def main() -> None:
-    """The console script. Never returns: it exits with one of the statuses above."""
+    """The console script. It never returns, but exits with one of the statuses above."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a name or a character the locale has none for is not a reason to fail
+        if isinstance(stream, TextIOWrapper):  # print what the locale cannot encode as escapes
             stream.reconfigure(errors="backslashreplace")
     stdout = sys.stdout
     try:
@@ -73,14 +73,14 @@ def main() -> None:
     except SystemExit:
         if sys.stdout is stdout:
             raise
-        # Typer puts something else there when the reader has gone, and would exit with 1: "a check found something".
+        # On a broken pipe, Typer replaces stdout and exits with 1, which here means that a check found something.
         sys.stdout = stdout
-        _leave_the_pipe()
+        _exit_as_if_by_sigpipe()
     except VtdError as error:
         print(f"vtd: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
-        _leave_the_pipe()
+        _exit_as_if_by_sigpipe()
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"vtd: {where}{error.strerror or _one_line(error)}", file=sys.stderr)
@@ -92,13 +92,13 @@ def main() -> None:
 
 
 def _flush() -> None:
-    """What is still to be written, while there is someone to say that it could not be."""
+    """Write what is buffered now, while a failure can still be reported."""
     if sys.stdout is None:
         return
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        _leave_the_pipe()
+        _exit_as_if_by_sigpipe()
     except OSError as error:
         print(f"vtd: standard output: {error.strerror}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -109,8 +109,8 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _leave_the_pipe() -> None:
-    """The reader has gone: exit as a process killed by SIGPIPE would, and let nothing flush into the pipe again."""
+def _exit_as_if_by_sigpipe() -> None:
+    """Exit with the status of a process killed by SIGPIPE; nothing is flushed into the broken pipe any more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(141)
 

@@ -1,4 +1,4 @@
-"""What commands print: colour only on a terminal, lines never wrapped, and no file can drive the terminal."""
+"""What commands print: colour only on a terminal, no wrapped lines, and no control characters from files."""
 
 import errno
 import json
@@ -11,37 +11,37 @@ from rich.text import Text
 
 
 class _Console(Console):
-    """Leaves a reader that has gone to `main`: rich would exit with 1, which means that a check found something."""
+    """A console that leaves broken pipes to `main`: rich would exit with 1, "a check found something"."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def console() -> Console:
-    """For people: styles vanish where output is not a terminal, and long lines stay whole there."""
-    # COLUMNS=0 is a habit of tools that do not know the width; to rich it would mean that there is none.
+    """Output for people. If it is not a terminal, there are no styles and no line breaks within a line."""
+    # Tools that do not know the width set COLUMNS=0, which rich would take literally.
     width = 80 if os.environ.get("COLUMNS") == "0" else None
     return _Console(highlight=False, soft_wrap=True, width=width)
 
 
 def error_console() -> Console:
-    """For progress, which goes where errors go."""
+    """Output of progress bars, on stderr."""
     return Console(stderr=True, highlight=False)
 
 
 def print_json(value: Any) -> None:
-    """For programs: one JSON document."""
+    """Output for programs: one JSON document."""
     json.dump(value, sys.stdout, indent=1, ensure_ascii=False)
     sys.stdout.write("\n")
 
 
 def safe(text: str) -> str:
-    """A text from a file, with everything unprintable written as an escape."""
+    """A text from a file, with unprintable characters as escapes."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def line(*parts: str | tuple[str, str]) -> Text:
-    """A line of plain and (text, style) parts."""
+    """A line of plain texts and (text, style) pairs."""
     return Text.assemble(*parts)
 
 

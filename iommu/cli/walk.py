@@ -1,4 +1,4 @@
-"""`vtd walk`: the way of a request through the tables of a snapshot."""
+"""`vtd walk`: the path of a request through the tables of a snapshot."""
 
 # ruff: noqa: PLC0415 - a command imports what it needs when it runs, so that `vtd --help` is quick
 
@@ -19,16 +19,19 @@ Requests = Annotated[
     typer.Option(
         "--request",
         metavar="TEXT",
-        help='"00:04.0 write 0x5000", may be repeated; also pasid N, length N, privileged, execute, no-write, '
-        "translation-request, translated. By default, the faults that the unit has recorded.",
+        help='A DMA request, such as "00:04.0 write 0x5000"; may be repeated. Further words: pasid N, length N, '
+        "privileged, execute, no-write, translation-request, translated. Default: the faults that the unit recorded.",
     ),
 ]
-Fields = Annotated[bool, typer.Option("--fields", help="Every field of every entry.")]
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Fields = Annotated[bool, typer.Option("--fields", help="Print every field of every entry.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def walk(snapshot: Place, request: Requests = None, fields: Fields = False, as_json: Json = False) -> None:
-    """Follow DMA requests through the tables of a snapshot, step by step."""
+    """Follow DMA requests through the tables of a snapshot.
+
+    Each step shows the entry that was read, what it says, and what was checked.
+    """
     from iommu.cli import output
     from iommu.snapshot import load
     from iommu.snapshot.request import parse_request, request_of
@@ -52,12 +55,12 @@ def walk(snapshot: Place, request: Requests = None, fields: Fields = False, as_j
 
 
 def outcome_in(snapshot: Snapshot, request: DmaRequest) -> Outcome:
-    """The outcome of a request in a snapshot, with nothing cached: only memory counts."""
+    """The outcome of a request, with trace, according to the tables in the snapshot: nothing is cached."""
     return snapshot.unit().translate(request, trace=True)
 
 
 def describe(request: DmaRequest, outcome: Outcome, fields: bool = False) -> list[Any]:
-    """The lines for people."""
+    """The request, each step and the result, as lines for people."""
     from iommu.cli.output import line
     from iommu.engine.trace import Step
     from iommu.snapshot.request import show_request
@@ -74,7 +77,7 @@ def describe(request: DmaRequest, outcome: Outcome, fields: bool = False) -> lis
 
 
 def result_of(outcome: Outcome) -> str:
-    """The end of it in one line."""
+    """The result in one line."""
     if outcome.fault is not None:
         return f"blocked, {outcome.fault}"
     if outcome.interrupt:
@@ -88,7 +91,7 @@ def result_of(outcome: Outcome) -> str:
 
 
 def to_dict(request: DmaRequest, outcome: Outcome) -> dict[str, Any]:
-    """For programs."""
+    """The request, its outcome and each step as plain data."""
     from iommu.engine.trace import Step
     from iommu.snapshot.request import show_request
 

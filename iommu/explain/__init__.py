@@ -1,4 +1,4 @@
-"""What a fault means and where to look: from a kernel's log, a fault recording register, or a bare reason.
+"""What a fault means and where to look: from a kernel log, a fault recording register, or just a reason.
 
 for found in explain("DMAR: [DMA Write] Request device [00:1f.2] fault addr 7ff000 [fault reason 05] ..."):
     print(found.report.source_id, found.reason, found.advice.look[0])
@@ -25,15 +25,15 @@ _SID_BITS = 0xFFF
 
 @dataclass(frozen=True)
 class Explanation:
-    """One fault, or several alike of one device, explained.
+    """A fault, or several of the same kind from one device, explained.
 
     Attributes:
-        report: the first of them.
+        report: the first of these faults.
         count: how many there are.
-        first, last: lowest and highest address or index among them; None where the report has none.
-        reason: what the code stands for; None for one without a public meaning.
-        advice: None where there is no reason.
-        guesses: what the addresses suggest by themselves.
+        first, last: the lowest and the highest address or index; None if the reports have none.
+        reason: what the code means; None if that is not public.
+        advice: None if there is no reason.
+        guesses: what the addresses alone suggest.
     """
 
     report: FaultReport
@@ -46,25 +46,27 @@ class Explanation:
 
 
 def explain(text: str) -> list[Explanation]:
-    """What `text` reports, faults that are alike together.
+    """The faults that `text` reports; those of the same kind are grouped.
 
     Args:
-        text: a code (0x05; decimal without 0x, as older kernels print it), a condition's name (LGN.2), a fault
-            record of 128 bits in hexadecimal, or in two words of 64, low first; or lines of a kernel's log.
+        text: a code (0x05; decimal without 0x, as older kernels print it), the name of a condition (LGN.2), a
+            fault record of 128 bits in hexadecimal, whole or as two 64-bit words, low word first; or lines of a
+            kernel log.
 
     Raises:
-        MisuseError: a code, a name or a record that cannot be one. A log without faults is not an error.
+        MisuseError: there is no such code or name, or the record holds no fault. A log without faults gives an
+            empty list.
     """
     single = _single(text.strip())
     return group([single] if single is not None else _records(text) + list(linux.faults(text.splitlines())))
 
 
 def group(reports: list[FaultReport]) -> list[Explanation]:
-    """Faults of one device, reason, kind and PASID count as one."""
-    alike: dict[tuple[int, SourceId | None, str | None, int | None], list[FaultReport]] = {}
+    """Explain faults; those with the same device, reason, kind and PASID make one explanation."""
+    groups: dict[tuple[int, SourceId | None, str | None, int | None], list[FaultReport]] = {}
     for report in reports:
-        alike.setdefault((report.code, report.source_id, report.kind, report.pasid), []).append(report)
-    return [_explanation(each) for each in alike.values()]
+        groups.setdefault((report.code, report.source_id, report.kind, report.pasid), []).append(report)
+    return [_explanation(each) for each in groups.values()]
 
 
 def _explanation(reports: list[FaultReport]) -> Explanation:
@@ -87,16 +89,16 @@ def _explanation(reports: list[FaultReport]) -> Explanation:
 
 
 def _single(text: str) -> FaultReport | None:
-    """A code, a name or a record by itself; None for anything else."""
+    """A single code, name or record; None for anything else."""
     if _CODE.match(text):
         code = int(text, 16 if text[:2].lower() == "0x" else 10)
         if code > 0xFF:
-            raise MisuseError(f"{text} is not a fault reason: they go up to 255, 0xff")
+            raise MisuseError(f"{text} is not a fault reason: the highest is 255 (0xff)")
         return FaultReport(code, origin=text)
     if _NAME.match(text):
         name = text.upper().replace(".", "_")
         if name not in FaultReason.__members__:
-            raise MisuseError(f"{text} is not a fault condition; there are {_like(name)}")
+            raise MisuseError(f"{text} is not a fault condition; {_like(name)}")
         return FaultReport(FaultReason[name], origin=text)
     if found := _RECORD.match(text):
         return from_record(int(found[1], 16))
@@ -104,20 +106,22 @@ def _single(text: str) -> FaultReport | None:
 
 
 def _like(name: str) -> str:
-    """The conditions that begin as this one does, or else all beginnings."""
-    same = [reason.condition for reason in FaultReason if reason.name.startswith(name[:3])]
-    return ", ".join(same or sorted({reason.condition.split(".")[0] for reason in FaultReason}))
+    """A hint: the conditions that begin with the same letters; if there are none, all the beginnings."""
+    similar = [reason.condition for reason in FaultReason if reason.name.startswith(name[:3])]
+    if similar:
+        return "similar ones are " + ", ".join(similar)
+    return "names begin with " + ", ".join(sorted({reason.condition.split(".")[0] for reason in FaultReason}))
 
 
 def _records(text: str) -> list[FaultReport]:
-    """Lines of two 64-bit words: a debugger's or a monitor's dump of recording registers; empty ones left out."""
+    """Lines of two 64-bit words: recording registers as a debugger or monitor dumps them, without empty ones."""
     found = (_WORDS.match(line.strip()) for line in text.splitlines())
     pairs = [(int(match[1], 16), int(match[2], 16)) for match in found if match is not None]
     return [from_record(_join(first, second)) for first, second in pairs if (first | second) >> 63]
 
 
 def _join(first: int, second: int) -> int:
-    """Low word first, as registers stand; the other way round where only that can be a record."""
+    """Low word first, as in the registers; the other way round if only that order gives a valid record."""
     if first & _SID_BITS and not second & _SID_BITS:
         first, second = second, first
     return second << 64 | first

@@ -1,18 +1,18 @@
-"""Faults in kernel logs: every form Linux has printed since 2.6.24, and Xen's.
+"""Faults in kernel logs: every form that Linux has printed since 2.6.24, and that of Xen.
 
-The forms, with the year they came (drivers/pci/intel-iommu.c, then drivers/iommu/dmar.c, intel/dmar.c):
+The forms, with the year in which they appeared (drivers/pci/intel-iommu.c, then drivers/iommu/dmar.c, intel/dmar.c):
 
     2007   DMAR:[DMA Write] Request device [00:1f.2] fault addr 7ff000
            DMAR:[fault reason 05] PTE Write access is not set
     2009   INTR-REMAP: Request device [[f0:1f.0] fault index 1a
            INTR-REMAP:[fault reason 38] Blocked an interrupt request due to source-id verification failure
-    2015   DMAR: [DMA Write] Request device [00:1f.2] fault addr 7ff000 [fault reason 05] ...     one line
-    2019   ... Request device [00:1f.2] PASID ffffffff fault addr ...                             all ones: none
+    2015   DMAR: [DMA Write] Request device [00:1f.2] fault addr 7ff000 [fault reason 05] ...     on one line
+    2019   ... Request device [00:1f.2] PASID ffffffff fault addr ...                             all ones: no PASID
     2021   DMAR: [DMA Write NO_PASID] Request device [0x00:0x1f.2] fault addr 0x7ff000 [fault reason 0x05] ...
     2022   the same with [00:1f.2]; [DMA Write PASID 0x1]; [INTR-REMAP] with fault index 0x1a
 
-Until 2021 the reason is decimal, "38" for 0x26; Xen's is hexadecimal. Linux says "DMA Read" of AtomicOps and
-"DMA Write" of page requests too: it looks at one of the two type bits.
+Until 2021 Linux printed the reason in decimal, "38" for 0x26; Xen prints it in hexadecimal. Linux prints AtomicOps as
+"DMA Read" and page requests as "DMA Write", because it looks at only one of the two type bits.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _NO_PASID = 0xFFFFFFFF
 
 
 def faults(lines: Iterable[str]) -> Iterator[FaultReport]:
-    """The faults that a log reports, in its order. What is not a fault, or has lost its reason, is passed over."""
+    """The faults that a log reports, in its order. Other lines, and faults whose reason is missing, are skipped."""
     waiting: tuple[re.Match[str], str] | None = None
     for line in lines:
         request = _REQUEST.search(line)
@@ -54,13 +54,13 @@ def faults(lines: Iterable[str]) -> Iterator[FaultReport]:
 
 
 def lost_faults(lines: Iterable[str]) -> int:
-    """How often the log says that faults were lost: more came than there are recording registers (FSTS.PFO)."""
+    """How many times the log says that faults were lost, for want of a free recording register (FSTS.PFO)."""
     found = (_STATUS.search(line) for line in lines)
     return sum(FSTS.PFO.get(int(match["status"], 16)) for match in found if match is not None)
 
 
 def _code(reason: re.Match[str]) -> int:
-    """The number, by whoever printed it: Xen in hexadecimal, Linux in decimal where there is no 0x."""
+    """The reason as a number: Xen prints it in hexadecimal, Linux without 0x in decimal."""
     if reason["xen"] is not None:
         return int(reason["xen"], 16)
     return int(reason["code"], 16 if reason["code"].lower().startswith("0x") else 10)
@@ -72,7 +72,7 @@ def _report(request: re.Match[str], code: int, origin: str) -> FaultReport:
     where = int(request["where"], 16)
     if request["what"].lower() == "index":
         return FaultReport(code, who, index=where & 0xFFFF, kind="interrupt", origin=origin)
-    if is_interrupt(code):  # Linux has names for 0x20 to 0x26 only, and prints the others as if they were DMA
+    if is_interrupt(code):  # Linux knows 0x20 to 0x26 only, and prints the others as DMA faults
         return FaultReport(code, who, index=where >> 48 & 0xFFFF, kind="interrupt", origin=origin)
     kind = None if request["kind"] is None else request["kind"].split()[-1].lower()
     return FaultReport(code, who, where & (1 << 64) - 1, kind=kind, pasid=_pasid(request), origin=origin)

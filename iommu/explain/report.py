@@ -1,4 +1,4 @@
-"""A fault as somebody reports it: a line of a kernel's log, a fault recording register, or just a code."""
+"""A fault as reported by a line of a kernel log, a fault recording register, or just a code."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _KINDS = {(0, 0): "write", (1, 0): "read", (0, 1): "page request", (1, 1): "atom
 
 @dataclass(frozen=True)
 class FaultReport:
-    """What is known of one fault; None is what the report does not say.
+    """What is known about one fault. None means that the report does not say.
 
     Attributes:
         code: the fault reason as a number.
-        source_id: who asked.
-        address: the page, for DMA; 64 bits, of which the log holds bits 63:12.
-        index: the interrupt index, for interrupts.
+        source_id: the requester.
+        address: of the page, for DMA; logs and records give bits 63:12.
+        index: into the interrupt remapping table, for interrupts.
         kind: "read", "write", "atomic", "page request"; "interrupt".
-        pasid: the request's PASID; None where it had none, or the report does not say.
-        address_type: untranslated, or of a device with a device-TLB.
+        pasid: of the request; None also if it had none.
+        address_type: of the request (ATS).
         execute, privileged: what a request with a PASID asked for.
-        origin: where it comes from: the line, or the record's 128 bits.
+        origin: the line of the log, or the 128 bits of the record.
     """
 
     code: int
@@ -41,12 +41,12 @@ class FaultReport:
 
     @property
     def reason(self) -> FaultReason | None:
-        """What the code stands for; None for one without a public meaning."""
+        """What the code means; None if that is not public."""
         return FaultReason(self.code) if self.code in FaultReason.__members__.values() else None
 
 
 def from_record(raw: int) -> FaultReport:
-    """A fault recording register (spec 11.4.7.6). Raises MisuseError for one that holds no fault."""
+    """Decode a fault recording register (spec 11.4.7.6). Raises MisuseError if it holds no fault."""
     if raw < 0 or raw >> FRCD.bits:
         raise MisuseError(f"{raw:#x} is not a fault record of {FRCD.bits} bits")
     record = FRCD(raw)
@@ -76,16 +76,18 @@ def is_interrupt(code: int) -> bool:
 
 
 def guess_from_address(report: FaultReport) -> str | None:
-    """What the address alone suggests; nothing where it is an address like any other."""
+    """What the address alone suggests; None if there is nothing special about it."""
     address = report.address
     if address is None:
         return None
     if address < 0x1000:
-        return "address 0: a pointer in a descriptor or ring was never set, or has been cleared"
+        return "it is in page 0 (address 0): a pointer in a descriptor or a ring was never set, or was cleared"
     if 0xFEE0_0000 <= address < 0xFEF0_0000:
-        return "0xFEExxxxx is where interrupt messages go: an MSI address used as a buffer, or a message with a PASID"
+        return "0xFEExxxxx is for interrupt messages: an MSI address used as a buffer, or a message sent with a PASID"
     if address >> 47:
-        return "an address of the upper half: a kernel's virtual address where a DMA address belongs?"
+        return "it is in the upper half: probably a kernel's virtual address in place of a DMA address"
     if 0xF000_0000 <= address < 1 << 32:
-        return "just below 4 GiB, where Linux gives out DMA addresses first: mapped once, and unmapped since?"
+        return (
+            "it is just below 4 GiB, where Linux allocates DMA addresses first: probably mapped before, now unmapped"
+        )
     return None

@@ -1,14 +1,15 @@
-"""A unit as it stood: its registers and the memory its tables are in, in files.
+"""The state of a unit in files: its registers and the memory that holds its tables.
 
 A snapshot is a directory, or a zip of one, with three files:
 
     unit.json         {"format": "vtdlab-snapshot-1", "register_base": "0xfed90000", "host_address_width": 48}
-    registers.bin     the register window from the base on, as many bytes of it as were taken
-    memory.bin        physical memory from address 0 on; or
-    memory.elf        an ELF core whose segments' physical addresses say what they are (QEMU's dump-guest-memory)
+    registers.bin     the register window from its start, as many bytes of it as were saved
+    memory.bin        physical memory from address 0; or
+    memory.elf        an ELF core with physical addresses in its segments (QEMU's dump-guest-memory)
 
-Addresses in unit.json are hexadecimal texts; register_base is only told to people. "memory_base", also optional,
-is where memory.bin begins when that is not 0. What a unit has cached is not in a snapshot.
+Addresses in unit.json are hexadecimal strings. register_base is optional and serves for display only. "memory_base",
+also optional, is the address of the first byte of memory.bin if that is not 0. What a unit has cached is not in a
+snapshot.
 """
 
 from iommu.snapshot.save import save

@@ -17,8 +17,8 @@ class RemappedIn(NamedTuple):
     """An interrupt of a snapshot.
 
     Attributes:
-        address: where its remapping entry is (spec 9.9, 9.10).
-        entry: the entry, in the form it says it has; None where there is no memory.
+        address: of its remapping entry (spec 9.9, 9.10).
+        entry: the entry, remapped or posted form as its IM bit says; None if there is no memory at that address.
         outcome: what the unit does with the interrupt.
     """
 
@@ -28,7 +28,7 @@ class RemappedIn(NamedTuple):
 
 
 def remap_in(snapshot: Snapshot, source_id: SourceId, index: int) -> RemappedIn:
-    """The outcome of an interrupt of `source_id` with this index, 16 bits, by the tables in memory."""
+    """The outcome of an interrupt of `source_id` with this 16-bit index, according to the tables in the snapshot."""
     address = IRTA.IRTA.get(snapshot.register(IRTA.offset, 8)) + 16 * index
     try:
         raw = int.from_bytes(snapshot.memory.read(address, 16), "little")

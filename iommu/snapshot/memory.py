@@ -1,4 +1,4 @@
-"""Memory of a snapshot: pieces of physical memory, in private copies that a walk can mark without changing a file."""
+"""The memory of a snapshot: pieces of physical memory, in private copies, so that a walk never changes a file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from iommu.errors import FormatError, MemoryAccessError
 
 
 class PiecewiseMemory:
-    """Physical memory that is there in pieces; everywhere else there is none.
+    """Physical memory in pieces, with no memory between them.
 
     Args:
-        pieces: first address and contents of each. Contents are written to in place.
+        pieces: the first address and the contents of each. Writes change the contents in place.
 
     Raises:
         FormatError: two pieces overlap.
@@ -36,11 +36,11 @@ class PiecewiseMemory:
         raise MemoryAccessError(address, length)
 
     def read(self, address: int, length: int) -> bytes:
-        """`length` bytes at `address`. Raises MemoryAccessError where they are not all in one piece."""
+        """`length` bytes at `address`. Raises MemoryAccessError if they are not all in one piece."""
         return self._find(address, length).tobytes()
 
     def write(self, address: int, data: bytes) -> None:
-        """Store `data` at `address`. Raises MemoryAccessError where it does not fit into one piece."""
+        """Store `data` at `address`. Raises MemoryAccessError if it does not fit into one piece."""
         self._find(address, len(data))[:] = data
 
     def read_u64(self, address: int) -> int:
@@ -49,8 +49,8 @@ class PiecewiseMemory:
 
 
 def from_elf(contents: memoryview) -> PiecewiseMemory:
-    """The memory in an ELF core, by the physical addresses of its segments. Raises FormatError."""
-    from elftools.elf.elffile import ELFFile  # noqa: PLC0415 - few snapshots need it, and it takes a while
+    """The memory in an ELF core, at the physical addresses of its segments. Raises FormatError."""
+    from elftools.elf.elffile import ELFFile  # noqa: PLC0415 - few snapshots need it, and the import is slow
 
     stream: Any = _Stream(contents)
     try:
@@ -58,18 +58,18 @@ def from_elf(contents: memoryview) -> PiecewiseMemory:
             (int(each["p_paddr"]), int(each["p_offset"]), int(each["p_filesz"]))
             for each in ELFFile(stream).iter_segments("PT_LOAD")
         ]
-    except Exception as error:  # pyelftools raises what its parts do
+    except Exception as error:  # pyelftools lets exceptions of its parsers through
         raise FormatError(f"not an ELF core: {error}", offset=0, where="memory.elf", field="header") from error
     for start, offset, size in segments:
         if offset + size > len(contents):
             raise FormatError(
-                "the file ends before it", offset=offset, where="memory.elf", field="segment", value=start
+                "the file ends before its last byte", offset=offset, where="memory.elf", field="segment", value=start
             )
     return PiecewiseMemory((start, contents[offset : offset + size]) for start, offset, size in segments)
 
 
 class _Stream(io.RawIOBase):
-    """A file over a buffer, which may be larger than memory has room for another copy of."""
+    """A file over a buffer. BytesIO would copy the buffer, which can be too large for that."""
 
     def __init__(self, contents: memoryview) -> None:
         super().__init__()

@@ -21,15 +21,15 @@ _FLAGS: dict[str, tuple[str, Any]] = {
 
 
 def parse_request(text: str) -> DmaRequest:
-    """A request: device, access, address, then in any order "pasid N", "length N" and words for its flags.
+    """Parse a request: device, access, address, then in any order "pasid N", "length N" and flags.
 
-    Numbers are decimal, or hexadecimal with 0x; the length is 1 byte unless it is given. Raises MisuseError.
+    Numbers are decimal, or hexadecimal with 0x. The default length is 1 byte. Raises MisuseError.
     """
     words = text.split()
     device = _DEVICE.match(words[0]) if len(words) >= 3 else None
     if device is None or words[1].lower() not in _ACCESS:
         raise MisuseError(
-            f'{text!r} is not a request like "00:04.0 write 0x5000": device, read|write|atomic, address'
+            f'{text!r} is not a request: give device, read|write|atomic and address, as in "00:04.0 write 0x5000"'
         )
     bus, slot, function = (int(number, 16) for number in device.groups())
     options: dict[str, Any] = {}
@@ -42,7 +42,7 @@ def parse_request(text: str) -> DmaRequest:
             options[name] = value
         else:
             raise MisuseError(
-                f"{word!r} says nothing about a request; there are pasid N, length N, {', '.join(_FLAGS)}"
+                f"{word!r} is not an option of a request; there are pasid N, length N, {', '.join(_FLAGS)}"
             )
     return DmaRequest(
         SourceId(bus, slot, function), number_of(words[2], "address"), _ACCESS[words[1].lower()], **options
@@ -50,7 +50,7 @@ def parse_request(text: str) -> DmaRequest:
 
 
 def number_of(text: str, what: str) -> int:
-    """A number as `parse_request` takes it. Raises MisuseError."""
+    """A number as in `parse_request`; `what` names it in the error. Raises MisuseError."""
     try:
         return int(text, 0)
     except ValueError:
@@ -69,9 +69,9 @@ def show_request(request: DmaRequest) -> str:
 
 
 def request_of(report: FaultReport) -> DmaRequest | None:
-    """A request that would raise the reported fault; None for an interrupt's, or where the report says too little.
+    """A request to reproduce the reported fault; None for interrupts, or if the report lacks the device or address.
 
-    A page request is tried as the write that a device asks for it most often for.
+    For a page request it is a write, which is what devices most often send page requests for.
     """
     if report.source_id is None or report.address is None:
         return None

@@ -1,4 +1,4 @@
-"""A unit of the model becomes a snapshot."""
+"""Save a unit of the model as a snapshot."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _NOTHING = bytes(PAGE)
 
 
 def save(unit: RemappingUnit, path: Path | str, *, register_base: int = 0xFED9_0000) -> None:
-    """Write a snapshot of `unit`: a zip file where `path` ends in .zip, otherwise a directory, made if need be.
+    """Write a snapshot of `unit`: a zip file if `path` ends in .zip, otherwise a directory, created if necessary.
 
-    Pages of zeroes take no room in a directory's memory.bin, where the file system has sparse files.
+    In a directory, memory.bin is sparse: pages of zeroes take no space if the file system supports that.
 
     Raises:
-        MisuseError: the unit's memory is not a FlatMemory, of which all could be read.
+        MisuseError: the unit's memory is not a FlatMemory, the only kind that can be saved.
         OSError: the files cannot be written.
     """
     memory = unit.memory if unit.ledger is None else unit.ledger.memory
     if not isinstance(memory, FlatMemory):
-        raise MisuseError("a snapshot is taken of a unit over a FlatMemory")
+        raise MisuseError("only a unit whose memory is a FlatMemory can be saved as a snapshot")
     path = Path(path)
     settings = {
         "format": FORMAT,

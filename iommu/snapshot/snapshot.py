@@ -1,4 +1,4 @@
-"""Snapshots are read here, and become units again."""
+"""Load a snapshot and make a unit from it."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from iommu.snapshot.memory import PiecewiseMemory, from_elf
 
 FORMAT = "vtdlab-snapshot-1"
 
-# Software writes these once, before it turns anything on.
+# Software writes these once, before it enables anything.
 _SETTINGS = (RTADDR, IRTA, PLMBASE, PLMLIMIT, PHMBASE, PHMLIMIT, PMEN)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One unit's registers, and memory.
+    """The registers of one unit, and memory.
 
     Attributes:
-        name: where it was read from.
-        registers: the register window, from the unit's base on.
-        memory: what the unit reads its tables from.
-        host_address_width: bits of a host address.
-        register_base: where the window is in memory; for people.
+        name: the path it was loaded from.
+        registers: the register window, from its start.
+        memory: the memory that holds its tables.
+        host_address_width: in bits.
+        register_base: the physical address of the window; for display only.
     """
 
     name: str
@@ -43,11 +43,11 @@ class Snapshot:
     register_base: int
 
     def register(self, offset: int, size: int) -> int:
-        """The register at `offset`, of `size` bytes; what was not taken reads as 0."""
+        """The register at `offset`, of `size` bytes; bytes that were not saved read as 0."""
         return int.from_bytes(self.registers[offset : offset + size], "little")
 
     def capabilities(self) -> Capabilities:
-        """What the unit can do, by its CAP and ECAP. Raises MisuseError where they contradict themselves."""
+        """What the unit can do, decoded from VER, CAP and ECAP. Raises MisuseError if they contradict each other."""
         return Capabilities.from_registers(
             self.register(CAP.offset, 8),
             self.register(ECAP.offset, 8),
@@ -56,10 +56,10 @@ class Snapshot:
         )
 
     def unit(self, policy: Policy | None = None) -> RemappingUnit:
-        """A unit of the specification in the state of this one, with nothing cached and no fault recorded.
+        """A unit of the model in the state of this one, with nothing cached and no fault recorded.
 
-        RTADDR and IRTA are taken to be what was latched: a snapshot cannot tell. Raises MisuseError for
-        capabilities that contradict themselves.
+        A snapshot does not show what SRTP and SIRTP have latched: the values of RTADDR and IRTA are assumed.
+        Raises MisuseError as `capabilities` does.
         """
         unit = RemappingUnit(self.memory, self.capabilities(), policy)
         for layout in _SETTINGS:
@@ -70,7 +70,7 @@ class Snapshot:
         return unit
 
     def faults(self) -> list[FaultReport]:
-        """The faults that were recorded and not yet cleared. Raises MisuseError as `capabilities` does."""
+        """The recorded faults that are not yet cleared. Raises MisuseError as `capabilities` does."""
         capabilities = self.capabilities()
         places = (capabilities.fault_record_offset + 16 * n for n in range(capabilities.fault_records))
         records = (self.register(place, 16) for place in places)
@@ -85,7 +85,7 @@ def load(path: Path | str) -> Snapshot:
     registers = bytes(_needed(files, "registers.bin"))
     if len(registers) < RTADDR.offset + 8:
         raise FormatError(
-            f"no register window has {len(registers)} bytes", offset=0, where="registers.bin", field="size"
+            f"{len(registers)} bytes are too few for a register window", offset=0, where="registers.bin", field="size"
         )
     if "memory.elf" in files:
         memory = from_elf(files["memory.elf"])
@@ -97,7 +97,7 @@ def load(path: Path | str) -> Snapshot:
 
 
 def _from_directory(path: Path) -> dict[str, memoryview]:
-    """The files, mapped privately: writes stay in this process."""
+    """The files of a directory, mapped privately: writes stay in this process."""
     files = {}
     for name in ("unit.json", "registers.bin", "memory.bin", "memory.elf"):
         place = path / name
@@ -105,7 +105,7 @@ def _from_directory(path: Path) -> dict[str, memoryview]:
             with place.open("rb") as file:
                 files[name] = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
     if not files and not path.is_dir():
-        raise MisuseError(f"{path}: there is not a snapshot here")
+        raise MisuseError(f"there is no snapshot at {path}")
     return files
 
 
@@ -114,12 +114,12 @@ def _from_zip(path: Path) -> dict[str, memoryview]:
         with zipfile.ZipFile(path) as archive:
             return {Path(name).name: memoryview(bytearray(archive.read(name))) for name in archive.namelist()}
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise MisuseError(f"{path} is not a snapshot: neither a directory nor a zip file that can be read") from error
+        raise MisuseError(f"{path} is not a snapshot: neither a directory nor a readable zip file") from error
 
 
 def _needed(files: dict[str, memoryview], name: str) -> memoryview:
     if name not in files:
-        raise MisuseError(f"the snapshot has no {name}, or an empty one")
+        raise MisuseError(f"the snapshot has no {name}, or it is empty")
     return files[name]
 
 
@@ -127,19 +127,19 @@ def _settings(files: dict[str, memoryview]) -> dict[str, Any]:
     try:
         settings = json.loads(_needed(files, "unit.json").tobytes())
     except ValueError as error:
-        raise FormatError(f"no JSON: {error}", offset=0, where="unit.json", field="text") from error
+        raise FormatError(f"not JSON: {error}", offset=0, where="unit.json", field="text") from error
     if not isinstance(settings, dict) or settings.get("format") != FORMAT:
         raise FormatError(f"the format is not {FORMAT}", offset=0, where="unit.json", field="format")
     return settings
 
 
 def _number(settings: dict[str, Any], name: str, missing: int) -> int:
-    """A number, plain or as a hexadecimal text."""
+    """A setting that is a number, or a string like "0x1000"; `missing` if it is not given."""
     value = settings.get(name, missing)
     try:
         number = int(value, 0) if isinstance(value, str) else value
     except ValueError:
         number = None
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 1 << 64:
-        raise FormatError(f"{value!r} is not a number of 64 bits", offset=0, where="unit.json", field=name)
+        raise FormatError(f"{value!r} is not a 64-bit number", offset=0, where="unit.json", field=name)
     return number

@@ -1,4 +1,4 @@
-"""explain: logs as kernels print them, fault records, bare reasons; advice for every reason there is."""
+"""explain: logs as kernels print them, fault records, single reasons; advice for every reason."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from iommu import FaultReason, MisuseError, SourceId
 from iommu.explain import ADVICE, explain, from_record
 from tests import command
 
-# Lines as the format strings of Linux and Xen make them, with device f0:1f.3 (Linux: drivers/iommu/intel/dmar.c and
-# its ancestors; Xen: drivers/passthrough/vtd/iommu.c).
+# Lines that follow the format strings of Linux and Xen, with device f0:1f.3 (Linux: drivers/iommu/intel/dmar.c and
+# its predecessors; Xen: drivers/passthrough/vtd/iommu.c).
 OLD = (
     "[    3.1] DMAR:[DMA Write] Request device [f0:1f.3] fault addr 7ff000 \n"
     "[    3.1] DMAR:[fault reason 05] PTE Write access is not set\n"
@@ -62,7 +62,7 @@ DEVICE = SourceId(0xF0, 0x1F, 3)
         (XEN, 0x0C, "write", None),
     ],
 )
-def test_dma_lines_of_every_generation(text: str, code: int, kind: str, pasid: int | None) -> None:
+def test_dma_lines_of_every_version(text: str, code: int, kind: str, pasid: int | None) -> None:
     (found,) = explain(text)
     report = found.report
     assert (report.code, report.kind, report.pasid) == (code, kind, pasid)
@@ -74,20 +74,20 @@ def test_dma_lines_of_every_generation(text: str, code: int, kind: str, pasid: i
     ("text", "code"),
     [(OLD_INTERRUPT, 0x26), (INTERRUPT, 0x26), (INTERRUPT_DECIMAL, 0x26), (XEN_INTERRUPT, 0x25)],
 )
-def test_interrupt_lines_of_every_generation(text: str, code: int) -> None:
+def test_interrupt_lines_of_every_version(text: str, code: int) -> None:
     (found,) = explain(text)
     report = found.report
     assert (report.code, report.kind, report.source_id) == (code, "interrupt", DEVICE)
     assert (report.index, report.address) == (0x1A, None)
 
 
-def test_interrupt_faults_that_linux_takes_for_dma() -> None:
-    """Its table of interrupt reasons ends at 0x26; what lies beyond is printed like DMA, the index in bits 63:48."""
+def test_interrupt_faults_that_linux_prints_as_dma() -> None:
+    """Its table of interrupt reasons ends at 0x26; later ones are printed as DMA, with the index in bits 63:48."""
     (found,) = explain(NOW.replace("0x79", "0x27").replace("0x7ff000", "0x1a000000000000"))
     assert (found.report.kind, found.report.index, found.report.address) == ("interrupt", 0x1A, None)
 
 
-def test_a_log_keeps_its_order_and_counts_what_is_alike() -> None:
+def test_faults_of_a_log_are_grouped_in_its_order() -> None:
     second = ONE_LINE.replace("7ff000", "7fe000")
     log = "\n".join(["e1000: link is up", ONE_LINE, NOW, "DMAR: Drhd base: 0xfed90000", second, ONE_LINE])
     first, other = explain(log)
@@ -95,7 +95,7 @@ def test_a_log_keeps_its_order_and_counts_what_is_alike() -> None:
     assert (other.report.code, other.count) == (0x79, 1)
 
 
-def test_a_reason_that_was_cut_off_is_passed_over() -> None:
+def test_line_without_its_reason_is_skipped() -> None:
     assert explain(OLD.splitlines()[0] + "\nsomething else\n") == []
     assert explain(OLD.splitlines()[1]) == []
     assert explain(NOW.replace("0x79", "999")) == []
@@ -128,7 +128,7 @@ def test_record_of_an_interrupt() -> None:
     assert (report.index, report.address, report.kind) == (0x1A, None, "interrupt")
 
 
-def test_records_as_they_are_written_down() -> None:
+def test_notations_of_a_record() -> None:
     low, high = 0x7FF000, HIGH | 0x05 << 32
     whole = f"{high << 64 | low:#034x}"
     for text in (
@@ -144,31 +144,31 @@ def test_records_as_they_are_written_down() -> None:
 
 
 @pytest.mark.parametrize("raw", [0, 1 << 126, (1 << 63 | 3 << 60 | 5 << 32) << 64, -1, 1 << 128])
-def test_records_that_hold_no_fault(raw: int) -> None:
+def test_record_without_a_fault(raw: int) -> None:
     with pytest.raises(MisuseError):
         from_record(raw)
 
 
-# Reasons by themselves.
+# Single reasons.
 
 
 @pytest.mark.parametrize(
     ("text", "code"),
     [("0x05", 5), ("5", 5), ("05", 5), ("38", 0x26), ("0x26", 0x26), ("LGN.2", 5), ("lgn_2", 5), ("SFS.10", 0x91)],
 )
-def test_bare_reason(text: str, code: int) -> None:
+def test_single_reason(text: str, code: int) -> None:
     (found,) = explain(text)
     assert found.reason is FaultReason(code)
 
 
 @pytest.mark.parametrize("text", ["256", "LGN.9", "XY.1"])
-def test_what_is_no_reason(text: str) -> None:
+def test_text_that_is_not_a_reason(text: str) -> None:
     with pytest.raises(MisuseError):
         explain(text)
 
 
 @pytest.mark.parametrize("code", [0x33, 0x88, 0x89, 0xFF])
-def test_codes_without_a_public_meaning(code: int) -> None:
+def test_code_without_a_public_meaning(code: int) -> None:
     (found,) = explain(hex(code))
     assert (found.report.code, found.reason, found.advice) == (code, None, None)
 
@@ -210,7 +210,7 @@ PIECES = [
         max_size=14,
     ).map(" ".join)
 )
-def test_any_text_is_explained_or_refused(text: str) -> None:
+def test_any_text_is_explained_or_rejected(text: str) -> None:
     try:
         found = explain(text)
     except MisuseError:
@@ -237,7 +237,7 @@ def test_command_reads_arguments_files_and_standard_input(tmp_path: Path) -> Non
     assert b"faults were lost" in vtd(str(log)).stdout
 
 
-def test_command_for_programs() -> None:
+def test_command_as_json() -> None:
     (found,) = json.loads(vtd("--json", NOW_PASID).stdout)
     assert (found["code"], found["condition"], found["source_id"], found["pasid"]) == (0x71, "SFS.2", "f0:1f.3", 0x1A)
     assert json.loads(vtd("--json", "-", stdin=b"nothing here\n").stdout) == []

@@ -1,4 +1,4 @@
-"""snapshot: what was saved is read back, in every form; and what is not a snapshot is one clear error."""
+"""snapshot: every form is saved and loaded again; anything else gives one clear error."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def elf(pieces: list[tuple[int, bytes]]) -> bytes:
 
 @pytest.fixture(params=["directory", "zip", "elf", "elf in zip"])
 def snapshot(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The same snapshot in every form."""
+    """The same snapshot in each of its forms."""
     world, kind = world_with_faults(), request.param
     place = tmp_path / ("taken.zip" if kind == "zip" else "taken")
     save(world.unit, place)
     if kind.startswith("elf"):
         whole = (place / "memory.bin").read_bytes()
-        # As QEMU writes them: one segment for each piece of memory, not in order.
+        # Like those of QEMU: a segment for each piece of memory, not in order.
         (place / "memory.elf").write_bytes(elf([(0xC0000, whole[0xC0000:]), (0, whole[:0xC0000])]))
         (place / "memory.bin").unlink()
     if kind.endswith("in zip"):
@@ -74,7 +74,7 @@ def snapshot(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return place
 
 
-def test_a_unit_comes_back_as_it_was(snapshot: Path) -> None:
+def test_loaded_unit_is_in_the_saved_state(snapshot: Path) -> None:
     original = world_with_faults()
     taken = load(snapshot)
     assert taken.capabilities() == original.capabilities
@@ -93,7 +93,7 @@ def test_recorded_faults(snapshot: Path) -> None:
     assert request_of(fault) == DmaRequest(NIC, 0x5000, WRITE)
 
 
-def test_a_walk_that_marks_entries_leaves_the_files_alone(snapshot: Path) -> None:
+def test_writes_to_loaded_memory_do_not_change_the_files(snapshot: Path) -> None:
     files = [snapshot] if snapshot.is_file() else sorted(snapshot.iterdir())
     before = [file.read_bytes() for file in files]
     taken = load(snapshot)
@@ -102,13 +102,13 @@ def test_a_walk_that_marks_entries_leaves_the_files_alone(snapshot: Path) -> Non
     assert [file.read_bytes() for file in files] == before
 
 
-def test_translation_that_is_off_stays_off(tmp_path: Path) -> None:
+def test_unit_with_translation_off(tmp_path: Path) -> None:
     world = World()
     save(world.unit, tmp_path / "off")
     assert load(tmp_path / "off").unit().translate(DmaRequest(NIC, 0x5000, WRITE)).host_address == 0x5000
 
 
-def test_settings_come_back(tmp_path: Path) -> None:
+def test_settings_are_restored(tmp_path: Path) -> None:
     world = mapped(protected_low=True, address_width=39, levels=(3, 4))
     world.write(PMEN.offset, 1 << 31)
     save(world.unit, tmp_path / "kept")
@@ -118,7 +118,7 @@ def test_settings_come_back(tmp_path: Path) -> None:
     assert unit.translate(DmaRequest(NIC, 0x5000, READ)) == world.dma(0x5000, READ)
 
 
-def test_memory_that_begins_elsewhere(tmp_path: Path) -> None:
+def test_memory_that_does_not_begin_at_0(tmp_path: Path) -> None:
     place = tmp_path / "high"
     save(mapped().unit, place)
     settings = json.loads((place / "unit.json").read_text()) | {"memory_base": "0x1000"}
@@ -139,10 +139,10 @@ def test_memory_in_pieces() -> None:
         PiecewiseMemory([(0, bytearray(16)), (8, bytearray(8))])
 
 
-# What is not a snapshot.
+# Broken snapshots.
 
 
-def spoil(place: Path, name: str, data: bytes | None) -> None:
+def replace_file(place: Path, name: str, data: bytes | None) -> None:
     if data is None:
         (place / name).unlink()
     else:
@@ -159,15 +159,15 @@ def settings(**changes: Any) -> bytes:
     [
         ("unit.json", None, "no unit.json"),
         ("unit.json", b"", "no unit.json"),
-        ("unit.json", b"{", "no JSON"),
-        ("unit.json", b"\xff", "no JSON"),
+        ("unit.json", b"{", "not JSON"),
+        ("unit.json", b"\xff", "not JSON"),
         ("unit.json", b"[]", "format is not"),
         ("unit.json", settings(format="other"), "format is not"),
         ("unit.json", settings(host_address_width="wide"), "host_address_width"),
         ("unit.json", settings(host_address_width=True), "host_address_width"),
         ("unit.json", settings(memory_base=-1), "memory_base"),
         ("registers.bin", None, "no registers.bin"),
-        ("registers.bin", b"short", "no register window"),
+        ("registers.bin", b"short", "too few for a register window"),
         ("registers.bin", bytes(4096), "SAGAW"),
         ("memory.bin", None, "no memory.bin"),
         ("memory.elf", b"no elf", "not an ELF core"),
@@ -176,16 +176,16 @@ def settings(**changes: Any) -> bytes:
         ("memory.elf", elf([(0, bytes(64)), (32, bytes(64))]), "overlap"),
     ],
 )
-def test_what_is_no_snapshot(name: str, data: bytes | None, said: str, tmp_path: Path) -> None:
+def test_broken_snapshot(name: str, data: bytes | None, said: str, tmp_path: Path) -> None:
     place = tmp_path / "taken"
     save(mapped().unit, place)
-    spoil(place, name, data)
+    replace_file(place, name, data)
     with pytest.raises(VtdError, match=said) as caught:
         load(place).unit()
     assert "\n" not in str(caught.value)
 
 
-def test_files_that_are_no_snapshot(tmp_path: Path) -> None:
+def test_paths_without_a_snapshot(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello")
     for place in (tmp_path / "text", tmp_path / "nowhere", tmp_path):
         with pytest.raises(VtdError):
@@ -204,13 +204,13 @@ def test_an_audited_unit_can_be_saved(tmp_path: Path) -> None:
     assert load(tmp_path / "audited").memory.read_u64(0x1000)
 
 
-def test_memory_that_is_no_whole_number_of_pages(tmp_path: Path) -> None:
+def test_memory_that_is_not_a_whole_number_of_pages(tmp_path: Path) -> None:
     memory = FlatMemory(bytearray(4096 + 8))
     save(RemappingUnit(memory), tmp_path / "odd")
     assert (tmp_path / "odd" / "memory.bin").stat().st_size == 4096 + 8
 
 
-# Requests in words.
+# Requests as text.
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_memory_that_is_no_whole_number_of_pages(tmp_path: Path) -> None:
         ("00:04.0 read 0x5000 translated", DmaRequest(NIC, 0x5000, READ, address_type=AddressType.TRANSLATED)),
     ],
 )
-def test_requests_in_words(text: str, request_: DmaRequest) -> None:
+def test_request_as_text(text: str, request_: DmaRequest) -> None:
     assert parse_request(text) == request_
     assert parse_request(show_request(request_)) == request_
 
@@ -253,12 +253,12 @@ def test_requests_in_words(text: str, request_: DmaRequest) -> None:
         "00:04.0 write 0x10000000000000000",
     ],
 )
-def test_what_is_no_request(text: str) -> None:
+def test_text_that_is_not_a_request(text: str) -> None:
     with pytest.raises(MisuseError):
         parse_request(text)
 
 
-def test_interrupts_are_not_dma() -> None:
+def test_no_request_for_an_interrupt() -> None:
     assert request_of(from_record((1 << 63 | 0x26 << 32) << 64)) is None
 
 
@@ -284,7 +284,7 @@ def test_walk_prints_every_step(tmp_path: Path) -> None:
     assert second.splitlines()[-1] == "  -> blocked, 0x05 LGN.2 write without write permission"
 
 
-def test_walk_of_what_was_recorded_and_for_programs(tmp_path: Path) -> None:
+def test_walk_of_recorded_faults_and_as_json(tmp_path: Path) -> None:
     save(world_with_faults().unit, tmp_path / "taken")
     (found,) = json.loads(vtd("walk", tmp_path / "taken", "--json").stdout)
     assert (found["request"], found["fault"], found["condition"]) == ("00:04.0 write 0x5000", 0x05, "LGN.2")
@@ -295,12 +295,12 @@ def test_walk_of_what_was_recorded_and_for_programs(tmp_path: Path) -> None:
     assert vtd("walk", tmp_path / "clean").stdout == "no DMA fault is recorded in the snapshot; give a --request\n"
 
 
-def test_explain_says_what_failed_in_a_snapshot(tmp_path: Path) -> None:
+def test_explain_shows_what_failed_in_a_snapshot(tmp_path: Path) -> None:
     save(world_with_faults().unit, tmp_path / "taken")
     done = vtd("explain", "--snapshot", tmp_path / "taken")
     assert done.returncode == 0
     assert "0x0000000000009001  0x05 LGN.2: write without write permission" in done.stdout
-    assert "which means: the tables are like that" in done.stdout
+    assert "which means: the tables still cause this fault" in done.stdout
     (found,) = json.loads(vtd("explain", "--snapshot", tmp_path / "taken", "--json").stdout)
     assert found["in_snapshot"]["steps"][-1]["fault"] == 0x05
 
@@ -308,12 +308,12 @@ def test_explain_says_what_failed_in_a_snapshot(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("reason", "where", "said"),
     [
-        ("0x06", "0x5000", "the tables allow it"),
-        ("0x06", "0x6000", "are like that"),
+        ("0x06", "0x5000", "the tables allow this request"),
+        ("0x06", "0x6000", "still cause this fault"),
         ("0x0c", "0x6000", "have changed"),
     ],
 )
-def test_explain_distinguishes_stale_from_present(reason: str, where: str, said: str, tmp_path: Path) -> None:
+def test_explain_tells_stale_entries_from_current_ones(reason: str, where: str, said: str, tmp_path: Path) -> None:
     save(mapped(entry=0x9000 | RW).unit, tmp_path / "taken")
     line = f"DMAR: [DMA Read NO_PASID] Request device [00:04.0] fault addr {where} [fault reason {reason}] ..."
     assert said in vtd("explain", line, "--snapshot", tmp_path / "taken").stdout
