@@ -1,4 +1,4 @@
-"""Generate the tables in the documentation from the declarations.
+"""Generate the tables in the documentation, and its picture of the packages, from the code.
 
     python -m tools.tables            write them into docs/
     python -m tools.tables --check    exit status 1 if a page is not current
