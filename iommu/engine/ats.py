@@ -99,7 +99,7 @@ class AtsDevice(Protocol):
         ...
 
 
-def invalidated(address: int, sized: int) -> range:
+def invalidated_range(address: int, sized: int) -> range:
     """The bytes that ADDR and S of a device-TLB descriptor stand for (spec 6.5.2.5).
 
     Without S one page; with S the run of ones from bit 12 up gives the size: none means two pages, each one more

@@ -63,19 +63,19 @@ def of_first_stage(*, snooped: bool, pat: int | None, uncacheable: bool) -> tupl
 
 @cache
 def of_second_stage(
-    *, snooped: bool = False, typed: bool = False, uncacheable: bool = False
+    *, snooped: bool = False, memory_types: bool = False, uncacheable: bool = False
 ) -> tuple[Attributes, ...]:
     """The attributes of second-stage pages by `second_stage_index`; without ECAP.SC no entry gets here with SNP.
 
     Args:
         snooped: PGSNP.
-        typed: EMT and IPAT of the entry count (EMTE).
+        memory_types: EMT and IPAT of the entry count (EMTE).
         uncacheable: CD.
     """
     found = []
     for index in range(32):
         snoops = snooped or index >> 4 == 1
-        emt, ignores = (index & 7, bool(index >> 3 & 1)) if typed else (None, False)
+        emt, ignores = (index & 7, bool(index >> 3 & 1)) if memory_types else (None, False)
         found.append(Attributes(snoops, None, emt, ignores, uncacheable))
     return tuple(found)
 

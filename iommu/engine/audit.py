@@ -32,10 +32,10 @@ class Source(NamedTuple):
 
     def differs_from(self, now: int) -> bool:
         """Whether `now` means something else to the unit. Marks that have been set are the unit's own work."""
-        marks = self.format.marks if isinstance(self.format, PagingFormat) else 0
+        own = self.format.accessed_dirty if isinstance(self.format, PagingFormat) else 0
         read = self.format.read_mask(self.raw) | self.format.read_mask(now)
         changed = (self.raw ^ now) & read
-        return changed & ~marks != 0 or changed & marks & self.raw != 0
+        return changed & ~own != 0 or changed & own & self.raw != 0
 
 
 class StaleItem(NamedTuple):
@@ -138,13 +138,13 @@ class Ledger:
         record = self._records.get((cache, key))
         if record is not None:
             self.seen.extend(record.sources)
-            if (stale := self._judge(cache, record)) is not None:
+            if (stale := self._check(cache, record)) is not None:
                 self._used.append(stale)
 
-    def judge(self, cache: str, key: Hashable) -> StaleItem | None:
+    def check(self, cache: str, key: Hashable) -> StaleItem | None:
         """One item, if it no longer matches memory."""
         record = self._records.get((cache, key))
-        return None if record is None else self._judge(cache, record)
+        return None if record is None else self._check(cache, record)
 
     def take_used(self) -> tuple[StaleItem, ...]:
         """The stale items that the request under way has been answered from."""
@@ -156,10 +156,10 @@ class Ledger:
         self._records = {
             key: record for key, record in self._records.items() if record.describer.holds(*record.arguments)
         }
-        judged = (self._judge(cache, record) for (cache, _), record in self._records.items())
-        return [stale for stale in judged if stale is not None]
+        checked = (self._check(cache, record) for (cache, _), record in self._records.items())
+        return [stale for stale in checked if stale is not None]
 
-    def _judge(self, cache: str, record: _Record) -> StaleItem | None:
+    def _check(self, cache: str, record: _Record) -> StaleItem | None:
         changed = []
         for source in record.sources:
             now = self._now(source)

@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-from iommu.engine.declaration import Capability, capability, declared, elsewhere, level_set, number
+from iommu.engine.declaration import Capability, capability, declared, level_set, number, number_from
 from iommu.engine.presets import PRESETS
 from iommu.errors import MisuseError
 from iommu.fields import Field
@@ -32,11 +32,11 @@ class Capabilities:
         MisuseError: a combination no unit can have; the message says why.
     """
 
-    version: int = elsewhere("VER", "architecture version, major << 4 | minor", default=0x10, allowed=range(0x100))
+    version: int = number_from("VER", "architecture version, major << 4 | minor", default=0x10, allowed=range(0x100))
     address_width: int = number(
         CAP.MGAW, "bits of the largest guest address", default=48, values=range(1, 65), allowed=range(31, 58)
     )
-    host_address_width: int = elsewhere(
+    host_address_width: int = number_from(
         "DMAR header",
         "bits of a host address; address bits beyond it are reserved",
         default=48,

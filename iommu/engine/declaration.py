@@ -115,7 +115,7 @@ def number(
     )
 
 
-def elsewhere(source: str, meaning: str, *, default: int, allowed: range) -> Any:
+def number_from(source: str, meaning: str, *, default: int, allowed: range) -> Any:
     """A number that neither CAP nor ECAP has, but `source`."""
     return _field(Capability(meaning, default, source=source, allowed=allowed))
 

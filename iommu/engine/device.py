@@ -88,7 +88,7 @@ class Device:
         host = known.host + address - known.addresses.start
         translated = DmaRequest(self.source_id, host, access, length, address_type=AddressType.TRANSLATED)
         outcome, ledger = self.unit.translate(translated), self.unit.ledger
-        stale = None if ledger is None else ledger.judge(self._cache, known)
+        stale = None if ledger is None else ledger.check(self._cache, known)
         return outcome if stale is None else outcome.replace(stale=(stale, *outcome.stale))
 
     # Translations (spec 4.1).

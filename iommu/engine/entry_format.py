@@ -41,7 +41,7 @@ class EntryFormat(ABC):
 
 
 class StructureFormat(EntryFormat):
-    """Root, context, PASID and interrupt entries: bit 0 is P, and only P and `kept` count in one that is not present.
+    """Root, context, PASID and interrupt entries: bit 0 is P.
 
     Args:
         reserved, ignored: the bits that must be 0, and those that hardware does not read, by the entry.
@@ -54,10 +54,10 @@ class StructureFormat(EntryFormat):
         reserved: Callable[[int], int],
         ignored: Callable[[int], int] | None = None,
         *,
-        kept: int = 0,
+        read_when_absent: int = 0,
     ) -> None:
         super().__init__(name, layout)
-        self._reserved, self._ignored, self._kept = reserved, ignored, 1 | kept
+        self._reserved, self._ignored, self._read_when_absent = reserved, ignored, 1 | read_when_absent
 
     def layout_of(self, entry: int) -> type[Layout]:
         """See EntryFormat."""
@@ -70,7 +70,7 @@ class StructureFormat(EntryFormat):
     def read_mask(self, entry: int) -> int:
         """See EntryFormat."""
         if not entry & 1:
-            return self._kept
+            return self._read_when_absent
         ignored = self.layout.ignored_mask() if self._ignored is None else self._ignored(entry)
         return (1 << self.layout.bits) - 1 & ~ignored
 
@@ -98,12 +98,14 @@ class PagingFormat(EntryFormat):
         page_size: bytes that an entry of this level maps.
         page_address: the bits of an entry that are the page's address.
         table, page: the rules of the entries that point to a table, and of those that map a page.
-        marks: the accessed and dirty bits that the unit sets here itself.
+        accessed_dirty: the accessed and dirty bits that the unit sets here itself.
     """
 
-    def __init__(self, stage: str, level: int, table: Rules, page: Rules, *, present: int, marks: int) -> None:
+    def __init__(
+        self, stage: str, level: int, table: Rules, page: Rules, *, present: int, accessed_dirty: int
+    ) -> None:
         super().__init__(f"{stage}-stage entry, level {level}", table.layout)
-        self.level, self.present, self.marks, self.page_size = level, present, marks, 8 << 9 * level
+        self.level, self.present, self.accessed_dirty, self.page_size = level, present, accessed_dirty, 8 << 9 * level
         self.page_address = page.layout.fields["ADDR"].mask
         self.table, self.page = table, page
 

@@ -87,37 +87,37 @@ class Formats:
             ContextEntry,
             self.reserved_in_context,
             self._ignored_in_context,
-            kept=ContextEntry.FPD.mask,
+            read_when_absent=ContextEntry.FPD.mask,
         )
         self.scalable_root = StructureFormat("half root entry", ScalableRootHalf, self.reserved_in_scalable_root)
         self.scalable_context = StructureFormat(
             "context entry",
             ScalableContextEntry,
             self.reserved_in_scalable_context,
-            kept=ScalableContextEntry.FPD.mask,
+            read_when_absent=ScalableContextEntry.FPD.mask,
         )
         self.directory = StructureFormat(
             "PASID directory entry",
             PasidDirectoryEntry,
             self.reserved_in_directory,
-            kept=PasidDirectoryEntry.FPD.mask,
+            read_when_absent=PasidDirectoryEntry.FPD.mask,
         )
         self.pasid = StructureFormat(
             "PASID table entry",
             PasidEntry,
             self.reserved_in_pasid,
             self._ignored_in_pasid,
-            kept=PasidEntry.FPD.mask,
+            read_when_absent=PasidEntry.FPD.mask,
         )
         self.interrupt = StructureFormat(
             "interrupt-remapping entry",
             InterruptEntry,
             self.reserved_in_interrupt,
             self._ignored_in_interrupt,
-            kept=InterruptEntry.FPD.mask,
+            read_when_absent=InterruptEntry.FPD.mask,
         )
         self._paging: dict[tuple[str, bool, bool], PagingFormats] = {}
-        self._unreserved_domain = (1 << capabilities.domain_id_bits) - 1
+        self._domain_id_mask = (1 << capabilities.domain_id_bits) - 1
 
     def _reserved_bits(self, layout: type[Layout]) -> int:
         """What follows from the declaration alone: bits without a field, or whose capability the unit lacks."""
@@ -135,7 +135,7 @@ class Formats:
     def reserved_in_context(self, entry: int) -> int:
         """LCT.3: the bits that must be 0 in a present context entry. Only a type that walks has a table pointer."""
         mask = self._reserved_bits(ContextEntry)
-        mask |= ContextEntry.DID.mask & ~ContextEntry.make(DID=self._unreserved_domain)
+        mask |= ContextEntry.DID.mask & ~ContextEntry.make(DID=self._domain_id_mask)
         if ContextEntry.TT.get(entry) not in (TranslationType.UNTRANSLATED_ONLY, TranslationType.WITH_DEVICE_TLB):
             mask &= ~ContextEntry.SSPTPTR.mask
         return mask
@@ -179,7 +179,7 @@ class Formats:
     def reserved_in_pasid(self, entry: int) -> int:
         """SPT.3: the bits that must be 0 in a present PASID-table entry, the fields of absent stages included."""
         mask = self._reserved_bits(PasidEntry)
-        mask |= PasidEntry.DID.mask & ~PasidEntry.make(DID=self._unreserved_domain)
+        mask |= PasidEntry.DID.mask & ~PasidEntry.make(DID=self._domain_id_mask)
         if not self.capabilities.second_stage:
             mask |= _SECOND_FIELDS
         if not self.capabilities.first_stage:
@@ -223,22 +223,25 @@ class Formats:
 
     # Paging entries (9.7, 9.8).
 
-    def second_stage(self, *, marks: bool, typed: bool) -> PagingFormats:
+    def second_stage(self, *, accessed_dirty: bool, memory_types: bool) -> PagingFormats:
         """The entries of a second stage, by level.
 
         Args:
-            marks: accessed and dirty are kept (SSADE).
-            typed: memory types count (EMTE).
+            accessed_dirty: accessed and dirty are kept (SSADE).
+            memory_types: memory types count (EMTE).
         """
-        made = self._paging.get(("second", marks, typed))
+        made = self._paging.get(("second", accessed_dirty, memory_types))
         if made is None:
-            made = tuple(self._second_stage_level(level, marks=marks, typed=typed) for level in range(6))
-            self._paging["second", marks, typed] = made
+            made = tuple(
+                self._second_stage_level(level, accessed_dirty=accessed_dirty, memory_types=memory_types)
+                for level in range(6)
+            )
+            self._paging["second", accessed_dirty, memory_types] = made
         return made
 
-    def _second_stage_level(self, level: int, *, marks: bool, typed: bool) -> PagingFormat:
+    def _second_stage_level(self, level: int, *, accessed_dirty: bool, memory_types: bool) -> PagingFormat:
         accessed, types = SecondStageEntry.bits_of("A", "D"), SecondStageEntry.bits_of("EMT", "IPAT")
-        unread = SecondStageEntry.X.mask | (0 if marks else accessed) | (0 if typed else types)
+        unread = SecondStageEntry.X.mask | (0 if accessed_dirty else accessed) | (0 if memory_types else types)
         only_in_pages = SecondStageEntry.D.mask | types
         page = _SECOND_PAGES.get(level, SecondStageTable)
         return PagingFormat(
@@ -251,7 +254,7 @@ class Formats:
             ),
             Rules(page, self.reserved_in_second_stage(level, page=True), unread | page.ignored_mask()),
             present=SecondStageEntry.bits_of("R", "W"),
-            marks=accessed if marks else 0,
+            accessed_dirty=accessed if accessed_dirty else 0,
         )
 
     def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
@@ -277,10 +280,10 @@ class Formats:
         return made
 
     def _first_stage_level(self, level: int, *, nested: bool, extended: bool) -> PagingFormat:
-        typed, page = self.capabilities.memory_types, _FIRST_PAGES.get(level, FirstStageTable)
+        memory_types, page = self.capabilities.memory_types, _FIRST_PAGES.get(level, FirstStageTable)
         unread = 0 if extended else FirstStageEntry.EA.mask
-        unread |= 0 if typed else FirstStageEntry.bits_of("PCD", "PWT")
-        pat = page.bits_of("PAT") if "PAT" in page.fields and not typed else 0
+        unread |= 0 if memory_types else FirstStageEntry.bits_of("PCD", "PWT")
+        pat = page.bits_of("PAT") if "PAT" in page.fields and not memory_types else 0
         only_in_pages = FirstStageEntry.bits_of("D", "G")
         return PagingFormat(
             "first",
@@ -296,7 +299,7 @@ class Formats:
                 unread | pat | page.ignored_mask(),
             ),
             present=FirstStageEntry.P.mask,
-            marks=FirstStageEntry.bits_of("A", "D") | (FirstStageEntry.EA.mask if extended else 0),
+            accessed_dirty=FirstStageEntry.bits_of("A", "D") | (FirstStageEntry.EA.mask if extended else 0),
         )
 
     def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:

@@ -17,7 +17,7 @@ class TableAccess:
     def __init__(self, memory: Memory, unsnooped: Memory) -> None:
         self.memory, self.unsnooped = memory, unsnooped
 
-    def seen(self, snooped: int) -> Memory:
+    def memory_for(self, snooped: int) -> Memory:
         """The memory that a snooped, or an unsnooped, access sees."""
         return self.memory if snooped else self.unsnooped
 

@@ -88,7 +88,7 @@ class Recorder:
         self.purpose = ""
         self.last: tuple[EntryFormat, int] | None = None
 
-    def reading(self, entry_format: EntryFormat, where: int, read: Callable[[], int]) -> int:
+    def record_read(self, entry_format: EntryFormat, where: int, read: Callable[[], int]) -> int:
         """Read an entry by `read`, and record it. Raises MemoryAccessError as `read` does."""
         try:
             raw = read()
@@ -176,10 +176,12 @@ class _TracedReads(_TracedUpdates):
 
     def read(self, entry_format: EntryFormat, where: int, snooped: int) -> int:
         """See TableAccess."""
-        return self._recorder.reading(entry_format, where, lambda: self._access.read(entry_format, where, snooped))
+        return self._recorder.record_read(
+            entry_format, where, lambda: self._access.read(entry_format, where, snooped)
+        )
 
 
-class _CacheOf:
+class _TracedCache:
     """A cache that records what it finds; everything else is the cache's own."""
 
     def __init__(self, cache: Any, found: Callable[[Any], None]) -> None:
@@ -203,7 +205,7 @@ class TracedSecondStage(SecondStage):
     def read_entry(self, entry_format: PagingFormat, where: int, snooped: int) -> int:
         """See SecondStage."""
         read = super().read_entry
-        return self.recorder.reading(entry_format, where, lambda: read(entry_format, where, snooped))
+        return self.recorder.record_read(entry_format, where, lambda: read(entry_format, where, snooped))
 
 
 class TracedFirstStage(FirstStage):
@@ -214,12 +216,12 @@ class TracedFirstStage(FirstStage):
     def read_entry(self, entry_format: PagingFormat, where: int, snooped: int) -> int:
         """See FirstStage."""
         read = super().read_entry
-        return self.recorder.reading(entry_format, where, lambda: read(entry_format, where, snooped))
+        return self.recorder.record_read(entry_format, where, lambda: read(entry_format, where, snooped))
 
-    def place_of(self, tables: FirstStageRoot, address: int, level: int) -> tuple[int, Leaf | None]:
+    def locate_entry(self, tables: FirstStageRoot, address: int, level: int) -> tuple[int, Leaf | None]:
         """See FirstStage."""
         self.recorder.purpose = f" of the first-stage table at {address & ~0xFFF:#x}"
-        place = super().place_of(tables, address, level)
+        place = super().locate_entry(tables, address, level)
         self.recorder.purpose = ""
         return place
 
@@ -229,13 +231,13 @@ class TracedTranslation(Translation):
 
     recorder: Recorder
 
-    def guard(self, outcome: Outcome) -> Outcome:
+    def check_protected(self, outcome: Outcome) -> Outcome:
         """See Translation."""
-        guarded = super().guard(outcome)
-        if guarded is not outcome:
+        checked = super().check_protected(outcome)
+        if checked is not outcome:
             text = f"{outcome.host_address:#x} is in a protected memory region: dropped"
             self.recorder.steps.append(Step("protected memory", "11.4.8", checked=text))
-        return guarded
+        return checked
 
 
 def trace(translation: Translation, request: DmaRequest) -> Outcome:
@@ -281,7 +283,7 @@ def _traced_structures(stage: str, cache: Any, recorder: Recorder) -> Any:
         level, table = item
         recorder.found(f"{stage}-stage structure cache", "6.2.5", f"table of level {level} at {table.address:#x}")
 
-    return _CacheOf(cache, found)
+    return _TracedCache(cache, found)
 
 
 def _traced_caches(caches: Any, recorder: Recorder) -> Any:
@@ -316,10 +318,10 @@ def _traced_caches(caches: Any, recorder: Recorder) -> Any:
         rights = f"{'R' if item.kind.readable else '-'}{'W' if item.kind.writable else '-'}"
         recorder.found("IOTLB", "6.2.4", f"{_SIZES[item.kind.size]} page {item.host:#x}, {rights}")
 
-    traced.contexts = _CacheOf(caches.contexts, context)
-    traced.scalable_contexts = _CacheOf(caches.scalable_contexts, scalable_context)
-    traced.pasids = _CacheOf(caches.pasids, pasid_context)
-    traced.iotlb = _CacheOf(caches.iotlb, page)
+    traced.contexts = _TracedCache(caches.contexts, context)
+    traced.scalable_contexts = _TracedCache(caches.scalable_contexts, scalable_context)
+    traced.pasids = _TracedCache(caches.pasids, pasid_context)
+    traced.iotlb = _TracedCache(caches.iotlb, page)
     return traced
 
 

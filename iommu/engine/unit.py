@@ -92,8 +92,8 @@ class RemappingUnit:
         self.formats = self.Formats(self.capabilities, self.policy)
         self.faults = self.FaultLog(self.registers, self.policy, self._events.append)
         self.invalidation = self.Invalidation(self.registers, self.caches)
-        self._place_translation(self._table_access())
-        self._place_queues()
+        self._build_translation(self._table_access())
+        self._build_queues()
         self.registers[GCMD].effect = self._on_command
 
     def _table_access(self) -> TableAccess:
@@ -102,7 +102,7 @@ class RemappingUnit:
         behind = memory.behind if isinstance(memory, ProcessorCache) else memory
         return TableAccess(memory, behind) if self.ledger is None else RecordingAccess(memory, behind, self.ledger)
 
-    def _place_translation(self, access: TableAccess) -> None:
+    def _build_translation(self, access: TableAccess) -> None:
         """What requests go through: the stages, the modes, interrupt remapping, and what decides among them."""
         capabilities, policy, formats, caches = self.capabilities, self.policy, self.formats, self.caches
         second = self.SecondStage(access, capabilities, policy, caches.second_stage)
@@ -123,7 +123,7 @@ class RemappingUnit:
         stock = SecondStage, FirstStage, LegacyMode, ScalableMode, Translation
         return stock == (self.SecondStage, self.FirstStage, self.LegacyMode, self.ScalableMode, self.Translation)
 
-    def _place_queues(self) -> None:
+    def _build_queues(self) -> None:
         """The two queues between unit and software: page requests, and invalidations where the unit has a queue."""
         memory, registers, policy, send = self.memory, self.registers, self.policy, self._events.append
         tables, devices = self.translation.scalable, self.devices

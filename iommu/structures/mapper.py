@@ -82,7 +82,7 @@ class Mapper:
     _PRESENT: ClassVar[int]
     """An entry with none of these bits maps nothing."""
     _PAGES: ClassVar[dict[int, type[Layout]]]
-    _DEPTHS: ClassVar[tuple[int, ...]]
+    _LEVELS: ClassVar[tuple[int, ...]]
 
     def __init__(
         self,
@@ -94,8 +94,8 @@ class Mapper:
         root: int | None = None,
         release: Callable[[int], None] | None = None,
     ) -> None:
-        if levels not in self._DEPTHS:
-            raise MisuseError(f"{type(self).__name__} has {' or '.join(map(str, self._DEPTHS))} levels, not {levels}")
+        if levels not in self._LEVELS:
+            raise MisuseError(f"{type(self).__name__} has {' or '.join(map(str, self._LEVELS))} levels, not {levels}")
         if SIZE_4K not in page_sizes or not _LEVEL_OF.keys() >= set(page_sizes):
             raise MisuseError(f"page sizes are 4 KiB, and 2 MiB and 1 GiB, not {sorted(page_sizes)}")
         self.memory, self.allocate, self.levels, self.release = memory, allocate, levels, release
@@ -288,7 +288,7 @@ class SecondStageMapper(Mapper):
 
     _TABLE = _PRESENT = SecondStageTable.make(R=1, W=1)
     _PAGES: ClassVar[dict[int, type[Layout]]] = {1: SecondStage4KPage, 2: SecondStage2MPage, 3: SecondStage1GPage}
-    _DEPTHS = (3, 4, 5)
+    _LEVELS = (3, 4, 5)
 
     def map(
         self,
@@ -324,7 +324,7 @@ class FirstStageMapper(Mapper):
     _TABLE = FirstStageTable.make(P=1, RW=1, US=1)
     _PRESENT = FirstStageEntry.P.mask
     _PAGES: ClassVar[dict[int, type[Layout]]] = {1: FirstStage4KPage, 2: FirstStage2MPage, 3: FirstStage1GPage}
-    _DEPTHS = (4, 5)
+    _LEVELS = (4, 5)
 
     def map(
         self,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iommu import Access, MisuseError, RemappingUnit, SourceId
-from iommu.engine.ats import Completion, PageResponse, invalidated
+from iommu.engine.ats import Completion, PageResponse, invalidated_range
 from iommu.engine.device import Device
 from iommu.structures import ResponseCode
 from tests.engine.queueing import (
@@ -202,11 +202,11 @@ def test_size_encoding(address: int, s: int, gone: set[int]) -> None:
 @given(st.integers(0, 51), st.integers(0, (1 << 52) - 1))
 def test_size_encoding_of_every_size(ones: int, frame: int) -> None:
     frame = frame >> ones + 1 << ones + 1 | (1 << ones) - 1
-    pages = invalidated(frame << 12, 1)
+    pages = invalidated_range(frame << 12, 1)
     assert pages.stop - pages.start == 0x2000 << ones
     assert pages.start % (0x2000 << ones) == 0
     assert frame << 12 in pages
-    assert invalidated(frame << 12, 0) == range(frame << 12, frame + 1 << 12)
+    assert invalidated_range(frame << 12, 0) == range(frame << 12, frame + 1 << 12)
 
 
 def test_part_of_a_large_page_drops_it() -> None:

@@ -75,10 +75,13 @@ def test_bits_that_are_read() -> None:
     assert context & ContextEntry.SSPTPTR.mask == ContextEntry.SSPTPTR.mask
     assert formats.context.read_mask(ContextEntry.make(P=1, TT=2)) & ContextEntry.SSPTPTR.mask == 0
     assert formats.context.read_mask(ContextEntry.make(FPD=1, DID=3)) == 3
-    leaf = formats.second_stage(marks=False, typed=False)[1]
+    leaf = formats.second_stage(accessed_dirty=False, memory_types=False)[1]
     assert leaf.read_mask(0x9003) == 0xF_FFFF_FFFF_F003 | 1 << 11 | 1 << 62
     assert leaf.read_mask(0x9000) == 3
-    assert formats.second_stage(marks=True, typed=True)[1].read_mask(0x9003) == leaf.read_mask(0x9003) | 0x378
+    assert (
+        formats.second_stage(accessed_dirty=True, memory_types=True)[1].read_mask(0x9003)
+        == leaf.read_mask(0x9003) | 0x378
+    )
 
 
 # ECAP.PASID (2.1, D-36)

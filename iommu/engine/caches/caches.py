@@ -149,8 +149,8 @@ class Iotlb:
 
     def fill(self, domain_id: int, pasid: int | None, address: int, page: Page) -> None:
         """Cache the page that maps `address`."""
-        if page.touches_interrupts(address) or page.touches_interrupts(page.host):
-            page.kind = page.kind.but(guarded=True)
+        if page.overlaps_interrupt_range(address) or page.overlaps_interrupt_range(page.host):
+            page.kind = page.kind.with_flags(overlaps_interrupt_range=True)
         shift = page.kind.size.bit_length() - 1
         self.put(self.pages_of(domain_id, pasid)[(shift - 12) // 9], address >> shift, page)
 

@@ -78,12 +78,12 @@ class Cache(Protocol[Key_contra, Item]):
 
 
 def read_through(
-    cache: Cache[Key_contra, Item], key: Key_contra, read: Callable[[], Item], *, keep_faulty: bool
+    cache: Cache[Key_contra, Item], key: Key_contra, read: Callable[[], Item], *, cache_faulty: bool
 ) -> Item:
     """An entry from a cache, or from memory by `read`, and then it is cached.
 
     Args:
-        keep_faulty: caching mode: an entry that is not present or erroneous is cached as that.
+        cache_faulty: caching mode: an entry that is not present or erroneous is cached as that.
 
     Raises Blocked as `read` does, or as it did when the faulty entry was cached.
     """
@@ -95,7 +95,7 @@ def read_through(
     try:
         item = read()
     except Blocked as condition:
-        if keep_faulty and condition.reason.cached:
+        if cache_faulty and condition.reason.cached:
             cache.fill(key, FaultyEntry(condition.reason, condition.fpd))
         raise
     cache.fill(key, item)

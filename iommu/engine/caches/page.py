@@ -26,17 +26,17 @@ class Intent(NamedTuple):
 
     Attributes:
         read, write, execute: permissions it cannot do without.
-        either: a zero-length read on a unit with CAP.ZLR, or a translation request: R or W is enough.
+        read_or_write: a zero-length read on a unit with CAP.ZLR, or a translation request: R or W is enough.
         user: it is not privileged.
-        dirties: it writes if it may: a translation request without the no-write flag counts as a write.
+        sets_dirty: it writes if it may: a translation request without the no-write flag counts as a write.
     """
 
     read: bool
     write: bool
     execute: bool = False
-    either: bool = False
+    read_or_write: bool = False
     user: bool = True
-    dirties: bool = False
+    sets_dirty: bool = False
 
     def lacks(self, kind: PageKind) -> Permission | None:
         """The permission that a page of this kind does not give, in the order of the checks (spec 3.6.1, 3.7.1).
@@ -46,19 +46,19 @@ class Intent(NamedTuple):
         writable = kind.writable if self.user else kind.supervisor_writable
         if self.user and not kind.user:
             return Permission.USER
-        if self.either and not (kind.readable or writable):
+        if self.read_or_write and not (kind.readable or writable):
             return Permission.READ
         if self.write and not writable:
             return Permission.WRITE
-        if self.read and not self.either and not kind.readable:
+        if self.read and not self.read_or_write and not kind.readable:
             return Permission.READ
         return Permission.EXECUTE if self.execute and not kind.executable else None
 
 
 PLAIN_INTENTS = {
     Access.READ: Intent(read=True, write=False),
-    Access.WRITE: Intent(read=False, write=True, dirties=True),
-    Access.ATOMIC: Intent(read=True, write=True, dirties=True),
+    Access.WRITE: Intent(read=False, write=True, sets_dirty=True),
+    Access.ATOMIC: Intent(read=True, write=True, sets_dirty=True),
 }
 """What untranslated requests need that have a length and ask neither to execute nor for privileged mode."""
 
@@ -73,9 +73,9 @@ def intent_of(
         read=request.access is not Access.WRITE,
         write=request.access is not Access.READ,
         execute=execute,
-        either=request.length == 0 and zero_length_read,
+        read_or_write=request.length == 0 and zero_length_read,
         user=not privileged,
-        dirties=request.access is not Access.READ,
+        sets_dirty=request.access is not Access.READ,
     )
 
 
@@ -91,7 +91,7 @@ class PageKind:
         user, executable: come from a first stage, and are set where none took part.
         dirty: the entries of all stages that record writes have done so: a write may use this translation as it is.
         attributes: snooping and memory types.
-        guarded: some of it is in the interrupt address range, before or after translation.
+        overlaps_interrupt_range: some of it is in the interrupt address range, before or after translation.
         fault: there is no translation, and requests are blocked for this reason (caching mode).
         refused: accesses, R and W as in Access, for which a plain request needs more than this translation.
         grant: the outcome of a plain request, except for the address.
@@ -105,7 +105,7 @@ class PageKind:
     executable: bool
     dirty: bool
     attributes: Attributes
-    guarded: bool = False
+    overlaps_interrupt_range: bool = False
     fault: FaultReason | None = None
     refused: int = field(init=False, compare=False)
     grant: Grant = field(init=False, compare=False)
@@ -116,11 +116,13 @@ class PageKind:
 
     def _refuses(self, access: Access) -> bool:
         intent = PLAIN_INTENTS[access]
-        return self.guarded or (intent.dirties and not self.dirty) or intent.lacks(self) is not None
+        return (
+            self.overlaps_interrupt_range or (intent.sets_dirty and not self.dirty) or intent.lacks(self) is not None
+        )
 
-    def but(self, *, dirty: bool = False, guarded: bool = False) -> PageKind:
+    def with_flags(self, *, dirty: bool = False, overlaps_interrupt_range: bool = False) -> PageKind:
         """The same kind with these flags set as well."""
-        if self.dirty >= dirty and self.guarded >= guarded:
+        if self.dirty >= dirty and self.overlaps_interrupt_range >= overlaps_interrupt_range:
             return self
         return kind_of(
             self.size,
@@ -131,7 +133,7 @@ class PageKind:
             self.executable,
             self.dirty or dirty,
             self.attributes,
-            self.guarded or guarded,
+            self.overlaps_interrupt_range or overlaps_interrupt_range,
             self.fault,
         )
 
@@ -146,7 +148,7 @@ class Page:
     host: int
     kind: PageKind
 
-    def touches_interrupts(self, address: int) -> bool:
+    def overlaps_interrupt_range(self, address: int) -> bool:
         """Whether the page around an address, as large as this one, has some of the interrupt address range in it."""
         first = address & -self.kind.size
         return first >> 20 <= INTERRUPT_RANGE <= first + self.kind.size - 1 >> 20

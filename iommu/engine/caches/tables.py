@@ -86,7 +86,7 @@ class SecondStageRoot(NamedTuple):
         formats: of its entries, by level.
         codes: the fault reasons of the mode.
         attributes: of its pages, by `second_stage_index`.
-        marks: accessed and dirty are kept (SSADE).
+        accessed_dirty: accessed and dirty are kept (SSADE).
         snooped: the walk is coherent: it sees what processors hold in their caches, and can update entries.
     """
 
@@ -96,7 +96,7 @@ class SecondStageRoot(NamedTuple):
     formats: PagingFormats
     codes: FaultCodes
     attributes: tuple[Attributes, ...]
-    marks: int = 0
+    accessed_dirty: int = 0
     snooped: int = 1
     pasid: None = None
 

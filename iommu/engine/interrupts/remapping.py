@@ -27,7 +27,7 @@ from iommu.structures import (
 )
 
 # InterruptEntry.SQ: the source-id bits that need not match.
-_UNCOMPARED = (0b000, 0b100, 0b110, 0b111)
+_IGNORED_SOURCE_BITS = (0b000, 0b100, 0b110, 0b111)
 
 
 class Interrupts:
@@ -110,7 +110,7 @@ class Interrupts:
         index = fpd = 0
         try:
             if not RemappableAddress.IF.get(request.address):
-                self.admit_compatibility_format()
+                self.check_compatibility_format()
                 return unmodified(request)
             self.check_request(request)
             index = self.index(request)
@@ -125,7 +125,7 @@ class Interrupts:
             recorded = self.faults.report_interrupt(condition.reason, request.source_id, index, fpd)
             return InterruptOutcome(fault=condition.reason, recorded=recorded)
 
-    def admit_compatibility_format(self) -> None:
+    def check_compatibility_format(self) -> None:
         """Compatibility-format requests pass if CFI allows it, never in extended mode (5.1.2.1). Raises Blocked."""
         # IR.25: interrupts of compatibility format are blocked.
         if self.extended or not self.compatibility_passes:
@@ -195,20 +195,20 @@ class Interrupts:
         """SVT and SQ against the requester (spec 9.9). Raises Blocked."""
         validation = self.formats.source_validation(entry)
         if validation is SourceValidation.SOURCE_ID:
-            valid = self.is_source(entry, source_id)
+            valid = self.matches_source_id(entry, source_id)
         elif validation is SourceValidation.BUS:
-            valid = self.is_bus_within(entry, source_id.bus)
+            valid = self.is_bus_in_range(entry, source_id.bus)
         else:
             valid = validation is SourceValidation.NONE or not self.policy.reserved_validation_fails
         # IR.26: the entry is for another requester.
         if not valid:
             raise Blocked(FaultReason.IR_26)
 
-    def is_source(self, entry: int, source_id: SourceId) -> bool:
+    def matches_source_id(self, entry: int, source_id: SourceId) -> bool:
         """The requester is the one in SID, except for the function bits that SQ leaves out."""
-        return (InterruptEntry.SID.get(entry) ^ source_id) & ~_UNCOMPARED[InterruptEntry.SQ.get(entry)] == 0
+        return (InterruptEntry.SID.get(entry) ^ source_id) & ~_IGNORED_SOURCE_BITS[InterruptEntry.SQ.get(entry)] == 0
 
-    def is_bus_within(self, entry: int, bus: int) -> bool:
+    def is_bus_in_range(self, entry: int, bus: int) -> bool:
         """The requester's bus is one of SID 15:8 to SID 7:0."""
         first, last = InterruptEntry.SID.get(entry) >> 8, InterruptEntry.SID.get(entry) & 0xFF
         return first <= bus <= last

@@ -8,10 +8,10 @@ from iommu.registers import QueueFault
 class QueueError(Exception):
     """Inside the engine: the queue cannot go on. Never leaves the unit.
 
-    `taken`: the descriptor counts as taken all the same; the head moves past it.
+    `consumed`: the descriptor counts as taken all the same; the head moves past it.
     """
 
-    def __init__(self, code: QueueFault, *, taken: bool = False) -> None:
+    def __init__(self, code: QueueFault, *, consumed: bool = False) -> None:
         super().__init__(code)
         self.code = code
-        self.taken = taken
+        self.consumed = consumed

@@ -87,9 +87,9 @@ class Queue(CacheCommands, DeviceCommands):
             number: layout.reserved_mask(offered=self.capabilities.offered)
             for number, (layout, _) in self._commands.items()
         }
-        self._at_work = False
+        self._running = False
         self._head, self._tail, self._address = registers[IQH], registers[IQT], registers[IQA]
-        self._used_address = 0
+        self._effective_address = 0
         self._address.effect = self._on_address
         self._tail.effect = lambda _written: self.run()
         faults.after_clear = self.run
@@ -106,9 +106,9 @@ class Queue(CacheCommands, DeviceCommands):
     def _on_address(self, _written: int) -> None:
         """IQA belongs to hardware while the queue is on."""
         if self.enabled and not self.policy.queue_moves_while_on:
-            self._address.value = self._used_address
+            self._address.value = self._effective_address
             return
-        self._used_address = self._address.value
+        self._effective_address = self._address.value
         self._head.value = 0
         if self.policy.queue_address_resets_tail:
             self._tail.value = 0
@@ -117,16 +117,16 @@ class Queue(CacheCommands, DeviceCommands):
 
     def run(self) -> None:
         """Take descriptors while there are any and nothing is wrong. A device may write registers meanwhile."""
-        if self._at_work:
+        if self._running:
             return
-        self._at_work = True
+        self._running = True
         try:
             while self.is_fetching() and self.head() != self.tail():
-                self.take()
+                self.process_next()
         except QueueError as error:
             self.stop(error.code)
         finally:
-            self._at_work = False
+            self._running = False
         if self.overdue:
             self.time_out()
 
@@ -155,14 +155,14 @@ class Queue(CacheCommands, DeviceCommands):
         """Bytes of the queue."""
         return 0x1000 << IQA.QS.get(self._address.value)
 
-    def take(self) -> None:
+    def process_next(self) -> None:
         """Fetch one descriptor and carry it out. The head does not pass one that is refused. Raises QueueError."""
         self.check_mode()
         raw = self.fetch(IQA.IQA.get(self._address.value) + self.head())
         try:
             self.carry_out(raw, 8 * self.width())
         except QueueError as error:
-            if error.taken:
+            if error.consumed:
                 self.advance()
             raise
         self.advance()

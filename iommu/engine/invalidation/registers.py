@@ -39,25 +39,25 @@ class Invalidation:
         if CCMD.ICC.get(written):
             command, named = CCMD(self._ccmd.value), None
             # The register serves legacy mode only.
-            if self.by_register() and self.mode == TableMode.LEGACY:
+            if self.registers_active() and self.mode == TableMode.LEGACY:
                 named = self.select_contexts(command.CIRG, command.DID, command.SID, command.FM)
-            self._ccmd.value = CCMD.CAIG.put(self._ccmd.value, self._done(named, command.CIRG))
+            self._ccmd.value = CCMD.CAIG.put(self._ccmd.value, self._carry_out(named, command.CIRG))
 
     def _on_iotlb(self, written: int) -> None:
         if IOTLB.IVT.get(written):
             command, where, named = IOTLB(self._iotlb.value), IVA(self._iva.value), None
-            if self.by_register():
+            if self.registers_active():
                 named = self.select_translations(command.IIRG, command.DID, where.ADDR, where.AM, where.IH)
-            self._iotlb.value = IOTLB.IAIG.put(self._iotlb.value, self._done(named, command.IIRG))
+            self._iotlb.value = IOTLB.IAIG.put(self._iotlb.value, self._carry_out(named, command.IIRG))
 
-    def _done(self, named: Selector | None, asked: int) -> Granularity:
+    def _carry_out(self, named: Selector | None, asked: int) -> Granularity:
         """Carry out a command, if it is one. Returns the granularity performed."""
         if named is None:
             return Granularity.NONE
         self.invalidate(named)
         return Granularity(asked)
 
-    def by_register(self) -> bool:
+    def registers_active(self) -> bool:
         """Whether the registers do anything: not beside the queue (spec 6.5.2), nor from version 6 on."""
         return self.capabilities.version >> 4 < _QUEUE_ONLY and not GSTS.QIES.get(self._status.value)
 

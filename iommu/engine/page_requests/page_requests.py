@@ -64,7 +64,7 @@ class PageRequests:
         self.tables, self.devices = tables, devices
         self.enabled = False
         self.mode: int = TableMode.LEGACY
-        self._on_the_way: list[PageRequest] = []
+        self._posted: list[PageRequest] = []
         # A unit without page requests still reports why it blocks them; no context can enable them there.
         self.queue = PageRequestQueue(memory, registers, policy, send) if self.capabilities.page_requests else None
 
@@ -75,12 +75,12 @@ class PageRequests:
 
     def post(self, request: PageRequest) -> None:
         """Post a page request: it reaches the unit with the next one, or with a drain."""
-        self._on_the_way.append(request)
+        self._posted.append(request)
 
     def drain(self) -> None:
         """Posted page requests are queued or answered, in the order they were posted."""
-        while self._on_the_way:
-            self.accept(self._on_the_way.pop(0))
+        while self._posted:
+            self.accept(self._posted.pop(0))
 
     def accept(self, request: PageRequest) -> PageRequestOutcome:
         """Check a page request and queue it. With translation off, and in abort-DMA mode, it is dropped."""
@@ -91,13 +91,13 @@ class PageRequests:
             self.check_mode()
             context = self.tables.context_of(request.source_id)
             fpd = context.fpd
-            self.admit(context, request)
+            self.check_context(context, request)
         except Blocked as condition:
             fpd |= condition.fpd
             recorded = self.faults.report_page_request(condition.reason, request, fpd)
             answer = self.answer(request, self.policy.blocked_page_response)
             return PageRequestOutcome(queued=False, fault=condition.reason, recorded=recorded, answer=answer)
-        return self.enter(request)
+        return self.enqueue(request)
 
     def check_mode(self) -> None:
         """Only scalable mode has page requests (spec 7.1.3). Raises Blocked."""
@@ -108,15 +108,15 @@ class PageRequests:
         if self.mode != TableMode.SCALABLE or not self.capabilities.scalable_mode:
             raise Blocked(FaultReason.RTA_1)
 
-    def admit(self, context: ScalableContext, request: PageRequest) -> None:
+    def check_context(self, context: ScalableContext, request: PageRequest) -> None:
         """Whether the context takes page requests, and this PASID (spec 7.1.3). Raises Blocked."""
         # SCT.8: a page request while they are not enabled.
         if not context.page_requests_enabled:
             raise Blocked(FaultReason.SCT_8)
         if request.pasid is not None:
-            self.tables.admit_pasid(context, request.pasid)
+            self.tables.check_pasid(context, request.pasid)
 
-    def enter(self, request: PageRequest) -> PageRequestOutcome:
+    def enqueue(self, request: PageRequest) -> PageRequestOutcome:
         """Queue it, after dropping the page it asks for, so that the retry is not answered from old entries (7.4)."""
         self.caches.invalidate(Selector.translations(addresses=pages_around(request.address, 0)))
         if self.queue is not None and self.queue.put(request):

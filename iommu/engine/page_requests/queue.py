@@ -40,17 +40,17 @@ class PageRequestQueue:
         """Queue a request. Returns whether there was room; PRO says when there was none, and stays until cleared."""
         if PRS.PRO.get(self._status.value):
             return False
-        tail, after = self.places()
+        tail, after = self.slots()
         if after == PQH.PQH.get(self._head.value) or not self.write(tail, self.compose(request)):
             if not (request.is_stop_marker and self.silent_stop_markers):
                 self.raise_status(PRS.PRO.mask)
             return False
         self._tail.value = PQT.PQT.put(self._tail.value, after)
-        if self.announces(request):
+        if self.sets_ppr(request):
             self.raise_status(PRS.PPR.mask)
         return True
 
-    def places(self) -> tuple[int, int]:
+    def slots(self) -> tuple[int, int]:
         """The offset to write at, and the next one; a tail beyond the queue wraps."""
         size = 0x1000 << PQA.PQS.get(self._address.value)
         tail = PQT.PQT.get(self._tail.value) % size
@@ -80,7 +80,7 @@ class PageRequestQueue:
             return False
         return True
 
-    def announces(self, request: PageRequest) -> bool:
+    def sets_ppr(self, request: PageRequest) -> bool:
         """Whether the request sets PPR; on old parts only the last of a group does."""
         return request.last or not self.policy.page_event_per_group
 

@@ -23,7 +23,7 @@ _new = object.__new__
 _UNTRANSLATED = AddressType.UNTRANSLATED
 
 
-class Way:
+class Lookup:
     """Where the pages and last tables of one requester and PASID are in the caches, and what their entries mean.
 
     Attributes:
@@ -48,11 +48,11 @@ class Way:
 
     def __init__(self, stage: Stage, root: Root, caches: Caches, access: TableAccess) -> None:
         self._stage, self._root = stage, root
-        self.end = 1 << stage.reach(root)
+        self.end = 1 << stage.address_bits(root)
         self.small, self._large, self._huge = caches.iotlb.pages_of(root.domain_id, root.pasid)
         structures = caches.second_stage if root.pasid is None else caches.first_stage
         self._tables = structures.tables_of(root.domain_id, root.pasid)[1]
-        self._put, self._read = caches.iotlb.put, access.seen(root.snooped).read_u64
+        self._put, self._read = caches.iotlb.put, access.memory_for(root.snooped).read_u64
         self._address = root.formats[1].page_address
         self._rest = ~self._address
         self._kinds: dict[int, PageKind] = {}
@@ -86,10 +86,10 @@ class Way:
         """What the stage makes of such an entry; None where the full translation has more to do than to look."""
         intent = PLAIN_INTENTS[access]
         try:
-            kind = self._stage.judge(self._root, table, entry, intent)
+            kind = self._stage.check_leaf(self._root, table, entry, intent)
         except Blocked:
             return None
-        if access & kind.refused or self._stage.unmarked(self._root, entry, dirty=intent.dirties):
+        if access & kind.refused or self._stage.bits_to_set(self._root, entry, dirty=intent.sets_dirty):
             return None
         self._kinds[meaning] = kind
         return kind
@@ -100,31 +100,31 @@ class FastPath:
 
     def __init__(self, translation: Translation, caches: Caches, access: TableAccess) -> None:
         self._translation, self._caches, self._access = translation, caches, access
-        self._ways: dict[SourceId | tuple[SourceId, int], Way] = {}
+        self._lookups: dict[SourceId | tuple[SourceId, int], Lookup] = {}
         translation.changed = self.drop
         caches.changed.append(self.drop)
 
     def drop(self) -> None:
         """Drop everything: none of it may be true any more."""
-        self._ways.clear()
+        self._lookups.clear()
 
     def translate(self, request: DmaRequest) -> Outcome:
         """The outcome of a request; the same as that of the full translation."""
-        pasid, address, way = request.pasid, request.address, None
+        pasid, address, lookup = request.pasid, request.address, None
         if pasid is None:
-            way = self._ways.get(request.source_id)
+            lookup = self._lookups.get(request.source_id)
         elif not (request.privileged or request.execute):
-            way = self._ways.get((request.source_id, pasid))
-        if way is not None and request.address_type is _UNTRANSLATED and request.length:
+            lookup = self._lookups.get((request.source_id, pasid))
+        if lookup is not None and request.address_type is _UNTRANSLATED and request.length:
             access = request.access
-            page = way.small.get(address >> 12) or way.find(address, access)
-            if page is not None and not (access & (kind := page.kind).refused or address >= way.end):
+            page = lookup.small.get(address >> 12) or lookup.find(address, access)
+            if page is not None and not (access & (kind := page.kind).refused or address >= lookup.end):
                 # Without the call of a constructor, which would cost a tenth of all this takes.
                 outcome = _new(Outcome)
                 outcome.host_address, outcome.grant = page.host | address & kind.size - 1, kind.grant
                 return outcome
         outcome = self._translation.translate(request)
-        if way is None:
+        if lookup is None:
             self._learn(request)
         return outcome
 
@@ -133,4 +133,4 @@ class FastPath:
         plain = request.address_type is _UNTRANSLATED and not (request.privileged or request.execute)
         if plain and (found := self._translation.single_stage(request)) is not None:
             key = request.source_id if request.pasid is None else (request.source_id, request.pasid)
-            self._ways[key] = Way(*found, self._caches, self._access)
+            self._lookups[key] = Lookup(*found, self._caches, self._access)

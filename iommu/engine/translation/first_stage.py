@@ -32,15 +32,15 @@ class FirstStage:
     def __init__(self, access: TableAccess, policy: Policy, cache: StructureCache, second_stage: SecondStage) -> None:
         self.access, self.policy, self.cache, self.second_stage = access, policy, cache, second_stage
 
-    def reach(self, tables: FirstStageRoot) -> int:
+    def address_bits(self, tables: FirstStageRoot) -> int:
         """How many bits of address the lower half of the addresses has (3.6.1)."""
         return 11 + 9 * tables.levels
 
     def check_address(self, tables: FirstStageRoot, address: int) -> None:
         """Raises Blocked for an address that is not canonical."""
         # SGN.1: the bits above what the levels index do not all equal the top one they do.
-        reach = self.reach(tables)
-        if address >> reach not in (0, (1 << 64 - reach) - 1):
+        bits = self.address_bits(tables)
+        if address >> bits not in (0, (1 << 64 - bits) - 1):
             raise Blocked(FaultReason.SGN_1)
 
     def find(self, tables: FirstStageRoot, address: int, intent: Intent) -> Leaf:
@@ -49,15 +49,15 @@ class FirstStage:
         Raises Blocked: SFS.*, SGN.2, SGN.3, SGN.6; where nested, SSS.*, SGN.5 to SGN.7 too.
         """
         leaf = self.walk(tables, address, intent)
-        return leaf if tables.second is None else self.find_behind(tables.second, leaf, address, intent)
+        return leaf if tables.second is None else self.find_nested(tables.second, leaf, address, intent)
 
-    def find_behind(self, second: SecondStageRoot, leaf: Leaf, address: int, intent: Intent) -> Leaf:
+    def find_nested(self, second: SecondStageRoot, leaf: Leaf, address: int, intent: Intent) -> Leaf:
         """The page of a nested first stage is a guest address: the second stage maps it (spec 3.8)."""
         guest = leaf.page.host | address & leaf.page.kind.size - 1
         self.second_stage.check_address(second, guest)
-        behind = self.second_stage.find(second, guest, intent)
-        SECOND_STAGE.check(behind.page.kind, intent)
-        return leaf._replace(page=combine(leaf.page, behind.page, guest), behind=behind)
+        page_leaf = self.second_stage.find(second, guest, intent)
+        SECOND_STAGE.check(page_leaf.page.kind, intent)
+        return leaf._replace(page=combine(leaf.page, page_leaf.page, guest), page_leaf=page_leaf)
 
     def walk(self, tables: FirstStageRoot, address: int, intent: Intent) -> Leaf:
         """The first stage's own page; where nested, its `host` is a guest address."""
@@ -67,7 +67,7 @@ class FirstStage:
             level, (table, rights) = cached
         while True:
             entry_format = tables.formats[level]
-            where, within = self.place_of(tables, table + (address >> 3 + 9 * level & 0x1FF) * 8, level)
+            where, table_leaf = self.locate_entry(tables, table + (address >> 3 + 9 * level & 0x1FF) * 8, level)
             try:
                 entry = self.read_entry(entry_format, where, tables.snooped)
             except MemoryAccessError:
@@ -79,8 +79,10 @@ class FirstStage:
             if rules is entry_format.page:
                 kind = self.kind(tables, entry_format, rights, entry)
                 tables.codes.check(kind, intent)
-                return Leaf(Page(entry & entry_format.page_address, kind), where, entry, entry_format, within)
-            self.set_bits(tables, entry_format, where, entry, self.unmarked(tables, entry, dirty=False), within)
+                return Leaf(Page(entry & entry_format.page_address, kind), where, entry, entry_format, table_leaf)
+            self.set_bits(
+                tables, entry_format, where, entry, self.bits_to_set(tables, entry, dirty=False), table_leaf
+            )
             level, table, is_new = level - 1, entry & _TABLE, self.policy.cache_upper_levels
 
     def cached_table(self, tables: FirstStageRoot, address: int) -> tuple[int, Table] | None:
@@ -89,7 +91,7 @@ class FirstStage:
             return None
         return self.cache.find(tables.domain_id, tables.pasid, address, tables.levels)
 
-    def place_of(self, tables: FirstStageRoot, address: int, level: int) -> tuple[int, Leaf | None]:
+    def locate_entry(self, tables: FirstStageRoot, address: int, level: int) -> tuple[int, Leaf | None]:
         """Where the entry at `address` is in host memory; where nested, by way of the second stage (spec 3.8).
 
         Raises Blocked: SFS.5 to SFS.7, SSS.*.
@@ -98,7 +100,7 @@ class FirstStage:
         if second is None:
             return address, None
         # SFS.5: a first-stage table is beyond the guest address width.
-        if address >> self.second_stage.reach(second):
+        if address >> self.second_stage.address_bits(second):
             raise Blocked(FaultReason.SFS_5)
         # SFS.6 for the top table, SFS.7 below: the second stage does not permit to read it.
         unreadable = FaultReason.SFS_6 if level == tables.levels else FaultReason.SFS_7
@@ -111,7 +113,7 @@ class FirstStage:
             raise
         if not leaf.page.kind.readable:
             raise Blocked(unreadable)
-        self.second_stage.mark(second, leaf, dirty=False)
+        self.second_stage.set_accessed_dirty(second, leaf, dirty=False)
         return leaf.page.host | address & leaf.page.kind.size - 1, leaf
 
     def unreadable(self, tables: FirstStageRoot, level: int) -> FaultReason:
@@ -161,13 +163,13 @@ class FirstStage:
             tables.attributes[_memory_type(entry, entry_format.level)],
         )
 
-    def judge(self, tables: FirstStageRoot, table: Table, entry: int, intent: Intent) -> PageKind:
+    def check_leaf(self, tables: FirstStageRoot, table: Table, entry: int, intent: Intent) -> PageKind:
         """What a last table's entry makes of the page it maps. Raises Blocked."""
         entry_format = tables.formats[1]
         rights = self.check_entry(tables, entry_format, entry_format.page, table.rights, entry, intent)
         return self.kind(tables, entry_format, rights, entry)
 
-    def unmarked(self, tables: FirstStageRoot, entry: int, *, dirty: bool) -> int:
+    def bits_to_set(self, tables: FirstStageRoot, entry: int, *, dirty: bool) -> int:
         """The bits that an access has still to set in an entry: A, EA where it is kept, D for the page of a write."""
         return (_ACCESSED | (_EXTENDED if tables.extended else 0) | (_DIRTY if dirty else 0)) & ~entry
 
@@ -175,13 +177,13 @@ class FirstStage:
         """Not even caching mode caches what a first stage does not map (spec 6.1)."""
         return None
 
-    def mark(self, tables: FirstStageRoot, leaf: Leaf, *, dirty: bool) -> Page:
+    def set_accessed_dirty(self, tables: FirstStageRoot, leaf: Leaf, *, dirty: bool) -> Page:
         """Record the access in the entries that map the page; the page as it is from then on."""
-        missing = self.unmarked(tables, leaf.entry, dirty=dirty)
-        self.set_bits(tables, leaf.format, leaf.where, leaf.entry, missing, leaf.within)
-        if leaf.behind is not None and tables.second is not None:
-            self.second_stage.mark(tables.second, leaf.behind, dirty=dirty)
-        return Page(leaf.page.host, leaf.page.kind.but(dirty=dirty))
+        missing = self.bits_to_set(tables, leaf.entry, dirty=dirty)
+        self.set_bits(tables, leaf.format, leaf.where, leaf.entry, missing, leaf.table_leaf)
+        if leaf.page_leaf is not None and tables.second is not None:
+            self.second_stage.set_accessed_dirty(tables.second, leaf.page_leaf, dirty=dirty)
+        return Page(leaf.page.host, leaf.page.kind.with_flags(dirty=dirty))
 
     def set_bits(
         self,
@@ -190,7 +192,7 @@ class FirstStage:
         where: int,
         entry: int,
         bits: int,
-        within: Leaf | None,
+        table_leaf: Leaf | None,
     ) -> None:
         """Set bits of an entry, all in one update; nothing is written where they are set already. Raises Blocked."""
         if entry & bits == bits:
@@ -198,13 +200,13 @@ class FirstStage:
         # SFS.9: the entry needs an update, but the walk is not snooped.
         if not tables.snooped:
             raise Blocked(FaultReason.SFS_9)
-        if within is not None and tables.second is not None:
+        if table_leaf is not None and tables.second is not None:
             # SFS.8: the second stage does not permit to write to the table.
-            if not within.page.kind.writable:
+            if not table_leaf.page.kind.writable:
                 raise Blocked(FaultReason.SFS_8)
             # The second stage sees the update as a write to the page that the table is in.
-            entry_now = self.second_stage.read_entry(within.format, within.where, tables.snooped)
-            self.second_stage.mark(tables.second, within._replace(entry=entry_now), dirty=True)
+            entry_now = self.second_stage.read_entry(table_leaf.format, table_leaf.where, tables.snooped)
+            self.second_stage.set_accessed_dirty(tables.second, table_leaf._replace(entry=entry_now), dirty=True)
         try:
             self.access.update(entry_format, where, entry | bits)
         except MemoryAccessError:

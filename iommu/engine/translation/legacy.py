@@ -31,12 +31,12 @@ class LegacyMode(Paging):
         second_stage: SecondStage,
         caches: Caches,
     ) -> None:
-        super().__init__(capabilities, caches, keep_faulty=capabilities.caching_mode and policy.cache_faulting)
+        super().__init__(capabilities, caches, cache_faulty=capabilities.caching_mode and policy.cache_faulting)
         self.access, self.policy, self.formats, self.second_stage = access, policy, formats, second_stage
         self.root_table = 0
         self._snooped = int(capabilities.coherent)
         self._attributes = of_second_stage()
-        self._paging = formats.second_stage(marks=False, typed=False)
+        self._paging = formats.second_stage(accessed_dirty=False, memory_types=False)
 
     def translate(self, request: DmaRequest) -> Outcome:
         """The outcome of a request. Raises Blocked with the FPD that applies."""
@@ -47,7 +47,7 @@ class LegacyMode(Paging):
         try:
             return self.translate_by(context, request)
         except Blocked as condition:
-            if condition.reason is FaultReason.LCT_4 and not self.keep_faulty:
+            if condition.reason is FaultReason.LCT_4 and not self.cache_faulty:
                 # An unreadable top table is the context entry's error, and erroneous entries are not cached.
                 self.caches.contexts.remove(request.source_id)
             raise Blocked(condition.reason, condition.fpd | context.fpd) from None
@@ -69,9 +69,9 @@ class LegacyMode(Paging):
             self.caches.contexts,
             request.source_id,
             lambda: self.read_context_of(request),
-            keep_faulty=self.keep_faulty,
+            cache_faulty=self.cache_faulty,
         )
-        self.admit(context.translation_type, request, context.fpd)
+        self.check_request_type(context.translation_type, request, context.fpd)
         return context
 
     def read_context_of(self, request: DmaRequest) -> CachedContext:
@@ -80,7 +80,7 @@ class LegacyMode(Paging):
         translation_type = self.translation_type(entry)
         if self.policy.levels_before_type:
             self.levels(entry)
-        self.admit(translation_type, request, entry.FPD)
+        self.check_request_type(translation_type, request, entry.FPD)
         tables = SecondStageRoot(
             entry.SSPTPTR,
             self.levels(entry),
@@ -136,7 +136,7 @@ class LegacyMode(Paging):
             raise Blocked(FaultReason.LCT_4, entry.FPD)
         return translation_type
 
-    def admit(self, translation_type: TranslationType, request: DmaRequest, fpd: int) -> None:
+    def check_request_type(self, translation_type: TranslationType, request: DmaRequest, fpd: int) -> None:
         """Only a context that says so takes translation and translated requests. Raises Blocked."""
         # LCT.5: the translation type blocks translation and translated requests.
         if request.address_type and translation_type is not TranslationType.WITH_DEVICE_TLB:

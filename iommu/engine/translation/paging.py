@@ -21,16 +21,16 @@ class Leaf(NamedTuple):
         where: the address of the entry that maps it, in host memory.
         entry: its bits.
         format: its format.
-        within: in a nested walk, the second stage's leaf for the table that the entry is in.
-        behind: in a nested walk, the second stage's leaf for the page.
+        table_leaf: in a nested walk, the second stage's leaf for the table that the entry is in.
+        page_leaf: in a nested walk, the second stage's leaf for the page.
     """
 
     page: Page
     where: int
     entry: int
     format: PagingFormat
-    within: Leaf | None = None
-    behind: Leaf | None = None
+    table_leaf: Leaf | None = None
+    page_leaf: Leaf | None = None
 
 
 class Stage(Protocol):
@@ -44,19 +44,19 @@ class Stage(Protocol):
         """The page that maps an address. Raises Blocked."""
         ...
 
-    def mark(self, tables: Any, leaf: Leaf, *, dirty: bool) -> Page:
+    def set_accessed_dirty(self, tables: Any, leaf: Leaf, *, dirty: bool) -> Page:
         """Record the access in the entries that map the page; the page as it is from then on. Raises Blocked."""
         ...
 
-    def judge(self, tables: Any, table: Table, entry: int, intent: Intent) -> PageKind:
+    def check_leaf(self, tables: Any, table: Table, entry: int, intent: Intent) -> PageKind:
         """What a last table's entry makes of the page it maps. Raises Blocked."""
         ...
 
-    def unmarked(self, tables: Any, entry: int, *, dirty: bool) -> int:
+    def bits_to_set(self, tables: Any, entry: int, *, dirty: bool) -> int:
         """The bits that an access has still to set in the entry of its page."""
         ...
 
-    def reach(self, tables: Any) -> int:
+    def address_bits(self, tables: Any) -> int:
         """Addresses of so many bits are within what the stage maps; a larger one takes `check_address`."""
         ...
 
@@ -68,8 +68,8 @@ class Stage(Protocol):
 class Paging:
     """Translation by one stage: the same for legacy mode, second stage and first stage. The modes derive from it."""
 
-    def __init__(self, capabilities: Capabilities, caches: Caches, *, keep_faulty: bool) -> None:
-        self.capabilities, self.caches, self.keep_faulty = capabilities, caches, keep_faulty
+    def __init__(self, capabilities: Capabilities, caches: Caches, *, cache_faulty: bool) -> None:
+        self.capabilities, self.caches, self.cache_faulty = capabilities, caches, cache_faulty
 
     def translate_stage(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Outcome:
         """The outcome of a request that `tables` map. Raises Blocked."""
@@ -77,20 +77,20 @@ class Paging:
         page = self.cached_page(tables, intent, request.address)
         if page is not None:
             self.check(tables, page.kind, intent)
-            return self.answer(self.outcome(tables, page, intent, request), page, request)
+            return self.apply_no_write(self.outcome(tables, page, intent, request), page, request)
         early = self.caches_early(tables)
         leaf = self.walk(stage, tables, intent, request, early=early)
         self.check(tables, leaf.page.kind, intent)
         outcome = self.outcome(tables, leaf.page, intent, request)
-        page = stage.mark(tables, leaf, dirty=dirties(leaf.page.kind, intent))
+        page = stage.set_accessed_dirty(tables, leaf, dirty=sets_dirty(leaf.page.kind, intent))
         if not early:
             self.caches.iotlb.fill(tables.domain_id, tables.pasid, request.address, page)
-        return self.answer(outcome, page, request)
+        return self.apply_no_write(outcome, page, request)
 
     def cached_page(self, tables: Root, intent: Intent, address: int) -> Page | None:
         """The IOTLB's page; none where a write has still to be recorded in the tables."""
         page = self.caches.iotlb.find(tables.domain_id, tables.pasid, address)
-        return None if page is None or (intent.dirties and not page.kind.dirty) else page
+        return None if page is None or (intent.sets_dirty and not page.kind.dirty) else page
 
     def check(self, tables: Root, kind: PageKind, intent: Intent) -> None:
         """Whether the page permits the request, or is one at all (caching mode). Raises Blocked."""
@@ -103,7 +103,7 @@ class Paging:
         try:
             leaf = stage.find(tables, request.address, intent)
         except Blocked as condition:
-            kind = stage.faulty_kind(tables, condition.reason) if self.keep_faulty else None
+            kind = stage.faulty_kind(tables, condition.reason) if self.cache_faulty else None
             if kind is not None:
                 self.caches.iotlb.fill(tables.domain_id, tables.pasid, request.address, Page(0, kind))
             raise
@@ -116,7 +116,7 @@ class Paging:
 
         Not where the page's own entry has still to be marked: the cached page could be used then without that.
         """
-        return self.keep_faulty and isinstance(tables, SecondStageRoot) and not tables.marks
+        return self.cache_faulty and isinstance(tables, SecondStageRoot) and not tables.accessed_dirty
 
     def outcome(self, tables: Root, page: Page, intent: Intent, request: DmaRequest) -> Outcome:
         """The host address within the page. Raises Blocked."""
@@ -134,13 +134,13 @@ class Paging:
         """Whether the address itself, not just its page, is in the range (spec 3.14)."""
         return in_interrupt_range(host)
 
-    def answer(self, outcome: Outcome, page: Page, request: DmaRequest) -> Outcome:
+    def apply_no_write(self, outcome: Outcome, page: Page, request: DmaRequest) -> Outcome:
         """A translation request that will not write is granted write permission only where D is set already."""
         if request.no_write and self.capabilities.no_write_requests and not page.kind.dirty:
             return outcome.replace(writable=False)
         return outcome
 
 
-def dirties(kind: PageKind, intent: Intent) -> bool:
+def sets_dirty(kind: PageKind, intent: Intent) -> bool:
     """Whether the request is recorded as a write: it is one, or may become one by what it is granted."""
-    return intent.dirties and (kind.writable if intent.user else kind.supervisor_writable)
+    return intent.sets_dirty and (kind.writable if intent.user else kind.supervisor_writable)

@@ -46,7 +46,7 @@ class ScalableMode(ScalableTables, Paging):
         """The outcome of a request. Raises Blocked with the FPD that applies."""
         context = self.context_of(request.source_id)
         try:
-            pasid = self.admit(context, request)
+            pasid = self.effective_pasid(context, request)
             if request.address_type is AddressType.TRANSLATED:
                 return as_translated(request, self.capabilities.host_address_width)
             pasid_context = self.pasid_context_of(context, request.source_id, pasid)
@@ -63,7 +63,7 @@ class ScalableMode(ScalableTables, Paging):
         if not isinstance(context, ScalableContext) or not self.intent(context, request).user:
             return None
         try:
-            pasid = self.admit(context, request)
+            pasid = self.effective_pasid(context, request)
         except Blocked:
             return None
         found = self.caches.pasids.find((request.source_id, pasid))
@@ -80,7 +80,7 @@ class ScalableMode(ScalableTables, Paging):
         intent = self.intent(context, request)
         first, second = pasid_context.first, pasid_context.second
         if first is not None:
-            self.admit_mode(pasid_context, intent)
+            self.check_request_flags(pasid_context, intent)
         try:
             if first is not None:
                 return self.translate_stage(self.first_stage, first, intent, request)
@@ -108,7 +108,7 @@ class ScalableMode(ScalableTables, Paging):
             no_write=capabilities.no_write_requests,
         )
 
-    def admit_mode(self, pasid_context: PasidContext, intent: Intent) -> None:
+    def check_request_flags(self, pasid_context: PasidContext, intent: Intent) -> None:
         """Execute and supervisor requests have to be enabled. Raises Blocked."""
         # SPT.5: execute requested while it is not enabled.
         if intent.execute and not pasid_context.execute_enabled:

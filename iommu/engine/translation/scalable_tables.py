@@ -28,7 +28,7 @@ class ScalableTables:
         self.access, self.capabilities, self.policy = access, capabilities, policy
         self.formats, self.caches = formats, caches
         self.root_table = 0
-        self.keep_faulty = capabilities.caching_mode and policy.cache_faulting
+        self.cache_faulty = capabilities.caching_mode and policy.cache_faulting
         self._snooped = int(capabilities.scalable_coherent or capabilities.coherent)
 
     # Root and context entry (spec 9.2, 9.4).
@@ -39,7 +39,7 @@ class ScalableTables:
             self.caches.scalable_contexts,
             source_id,
             lambda: self.decode_context(self.context_entry(source_id)),
-            keep_faulty=self.keep_faulty,
+            cache_faulty=self.cache_faulty,
         )
 
     def context_entry(self, source_id: SourceId) -> int:
@@ -75,7 +75,7 @@ class ScalableTables:
             fpd=entry.FPD,
         )
 
-    def admit(self, context: ScalableContext, request: DmaRequest) -> int:
+    def effective_pasid(self, context: ScalableContext, request: DmaRequest) -> int:
         """The PASID that counts, if the context takes such a request (spec 7.1.3). Raises Blocked: SCT.4 to SCT.9."""
         # SCT.5: a translation or translated request while device-TLBs are not enabled.
         if request.address_type and not context.device_tlb_enabled:
@@ -86,10 +86,10 @@ class ScalableTables:
                 beyond_is_invalid = self.policy.rid_pasid_beyond_is_invalid
                 raise Blocked(FaultReason.SCT_4 if beyond_is_invalid else FaultReason.SCT_9)
             return context.rid_pasid
-        self.admit_pasid(context, request.pasid)
+        self.check_pasid(context, request.pasid)
         return request.pasid
 
-    def admit_pasid(self, context: ScalableContext, pasid: int) -> None:
+    def check_pasid(self, context: ScalableContext, pasid: int) -> None:
         """Whether the context takes requests with this PASID. Raises Blocked: SCT.6, SCT.7."""
         # SCT.6: a request with a PASID while PASIDs are not enabled.
         if not context.pasid_enabled:
@@ -106,7 +106,7 @@ class ScalableTables:
             self.caches.pasids,
             (source_id, pasid),
             lambda: self.pasid_entry(context, pasid),
-            keep_faulty=self.keep_faulty,
+            cache_faulty=self.cache_faulty,
         )
 
     def pasid_entry(self, context: ScalableContext, pasid: int) -> PasidContext:
@@ -135,8 +135,8 @@ class ScalableTables:
     def decode_pasid(self, entry: PasidEntry, pasid: int, fpd: int) -> PasidContext:
         """The stages the entry names, ready to be walked."""
         first_levels, second_levels = self.formats.stages(entry.raw) or (0, 0)
-        typed = self.capabilities.memory_types
-        snooped, uncacheable = bool(entry.PGSNP), typed and bool(entry.CD)
+        memory_types = self.capabilities.memory_types
+        snooped, uncacheable = bool(entry.PGSNP), memory_types and bool(entry.CD)
         second = self.second_root(entry, second_levels) if second_levels else None
         first = None
         if first_levels:
@@ -151,7 +151,9 @@ class ScalableTables:
                 snooped=self.is_snooped(entry),
                 second=second,
                 attributes=of_first_stage(
-                    snooped=snooped, pat=entry.raw >> _PAT & 0xFFFF_FFFF if typed else None, uncacheable=uncacheable
+                    snooped=snooped,
+                    pat=entry.raw >> _PAT & 0xFFFF_FFFF if memory_types else None,
+                    uncacheable=uncacheable,
                 ),
             )
         attributes = Attributes(snooped, uncacheable=uncacheable)
@@ -159,13 +161,13 @@ class ScalableTables:
 
     def second_root(self, entry: PasidEntry, levels: int) -> SecondStageRoot:
         """The second stage the entry names."""
-        typed = self.capabilities.memory_types and bool(entry.EMTE)
+        memory_types = self.capabilities.memory_types and bool(entry.EMTE)
         attributes = of_second_stage(
             snooped=bool(entry.PGSNP),
-            typed=typed,
+            memory_types=memory_types,
             uncacheable=self.capabilities.memory_types and bool(entry.CD),
         )
-        formats = self.formats.second_stage(marks=bool(entry.SSADE), typed=typed)
+        formats = self.formats.second_stage(accessed_dirty=bool(entry.SSADE), memory_types=memory_types)
         snooped = self.is_snooped(entry)
         return SecondStageRoot(
             entry.SSPTPTR, levels, entry.DID, formats, SECOND_STAGE, attributes, entry.SSADE, snooped

@@ -30,7 +30,7 @@ class SecondStage:
         self.access, self.policy, self.cache = access, policy, cache
         self.address_width = capabilities.address_width
 
-    def reach(self, tables: SecondStageRoot) -> int:
+    def address_bits(self, tables: SecondStageRoot) -> int:
         """How many bits of address the tables map: the guest address width, or what the levels can index (3.7)."""
         return min(self.address_width, 12 + 9 * tables.levels)
 
@@ -64,7 +64,7 @@ class SecondStage:
             if rules is entry_format.page:
                 kind = self.kind(tables, entry_format, rights, entry)
                 return Leaf(Page(entry & entry_format.page_address, kind), where, entry, entry_format)
-            if tables.marks:
+            if tables.accessed_dirty:
                 self.set_bits(tables, entry_format, where, entry, _ACCESSED)
             level, table, is_new = level - 1, entry & _TABLE, self.policy.cache_upper_levels
 
@@ -110,19 +110,19 @@ class SecondStage:
     def kind(self, tables: SecondStageRoot, entry_format: PagingFormat, rights: int, entry: int) -> PageKind:
         """What a page is that this entry maps, with the rights of all levels."""
         readable, writable = rights & _READ == _READ, rights & _WRITE == _WRITE
-        dirty = not tables.marks or entry & _DIRTY == _DIRTY
+        dirty = not tables.accessed_dirty or entry & _DIRTY == _DIRTY
         attributes = tables.attributes[second_stage_index(entry)]
         return kind_of(entry_format.page_size, readable, writable, writable, True, True, dirty, attributes)
 
-    def judge(self, tables: SecondStageRoot, table: Table, entry: int, intent: Intent) -> PageKind:
+    def check_leaf(self, tables: SecondStageRoot, table: Table, entry: int, intent: Intent) -> PageKind:
         """What a last table's entry makes of the page it maps. Raises Blocked."""
         entry_format = tables.formats[1]
         rights = self.check_entry(tables, entry_format, entry_format.page, table.rights, entry, intent)
         return self.kind(tables, entry_format, rights, entry)
 
-    def unmarked(self, tables: SecondStageRoot, entry: int, *, dirty: bool) -> int:
+    def bits_to_set(self, tables: SecondStageRoot, entry: int, *, dirty: bool) -> int:
         """The accessed and dirty bits that an access has still to set in the entry of its page (3.7.2)."""
-        return (_ACCESSED | (_DIRTY if dirty else 0)) & ~entry if tables.marks else 0
+        return (_ACCESSED | (_DIRTY if dirty else 0)) & ~entry if tables.accessed_dirty else 0
 
     def faulty_kind(self, tables: SecondStageRoot, reason: FaultReason) -> PageKind | None:
         """What caching mode caches where a walk has ended so; None for nothing.
@@ -137,13 +137,13 @@ class SecondStage:
             return kind_of(4096, False, False, False, True, True, True, PLAIN)
         return None
 
-    def mark(self, tables: SecondStageRoot, leaf: Leaf, *, dirty: bool) -> Page:
+    def set_accessed_dirty(self, tables: SecondStageRoot, leaf: Leaf, *, dirty: bool) -> Page:
         """Record the access in the page's own entry, A and D in one update; the page as it is from then on."""
-        if not tables.marks:
+        if not tables.accessed_dirty:
             return leaf.page
-        missing = self.unmarked(tables, leaf.entry, dirty=dirty)
+        missing = self.bits_to_set(tables, leaf.entry, dirty=dirty)
         self.set_bits(tables, leaf.format, leaf.where, leaf.entry, missing)
-        return Page(leaf.page.host, leaf.page.kind.but(dirty=dirty))
+        return Page(leaf.page.host, leaf.page.kind.with_flags(dirty=dirty))
 
     def set_bits(
         self, tables: SecondStageRoot, entry_format: PagingFormat, where: int, entry: int, bits: int

@@ -76,18 +76,18 @@ class Translation:
             # Nothing but plain requests is served while translation is off (doubt D-26).
             plain = request.address_type is AddressType.UNTRANSLATED and request.pasid is None
             outcome = identity(request.address) if plain else blocked()
-            return self.guard(outcome) if self.protected.ranges else outcome
+            return self.check_protected(outcome) if self.protected.ranges else outcome
         try:
-            outcome = self.by_mode(request)
+            outcome = self.translate_by_mode(request)
         except Blocked as condition:
             recorded = self.faults.report(condition.reason, request, condition.fpd)
             return blocked(condition.reason, recorded=recorded)
         # Below version 2 the regions guard what is not remapped; an identity mapping may be counted as that.
         if self.protected.ranges and (self._protects_remapped or outcome.host_address == request.address):
-            return self.guard(outcome)
+            return self.check_protected(outcome)
         return outcome
 
-    def by_mode(self, request: DmaRequest) -> Outcome:
+    def translate_by_mode(self, request: DmaRequest) -> Outcome:
         """The mode that RTADDR.TTM named when it was latched. Raises Blocked."""
         if self.mode == TableMode.LEGACY:
             return self.legacy.translate(request)
@@ -98,7 +98,7 @@ class Translation:
         # RTA.1: the unit does not support the table mode.
         raise Blocked(FaultReason.RTA_1)
 
-    def guard(self, outcome: Outcome) -> Outcome:
+    def check_protected(self, outcome: Outcome) -> Outcome:
         """Protected memory regions block without a record (spec 11.4.8)."""
         if outcome.host_address is not None and self.protected.blocks(outcome.host_address):
             return blocked()
