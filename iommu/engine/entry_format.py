@@ -1,6 +1,6 @@
 """The format of one kind of table entry: its declaration, the bits that must be 0, the bits that hardware reads.
 
-formats.py makes them, from the rules.
+formats.py states the rules and creates the formats.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class EntryFormat(ABC):
     """One kind of table entry on one unit.
 
     Attributes:
-        name: for people.
+        name: what it is called in messages.
         layout: its declaration.
         size: bytes.
     """
@@ -29,7 +29,7 @@ class EntryFormat(ABC):
 
     @abstractmethod
     def layout_of(self, entry: int) -> type[Layout]:
-        """The declaration that this entry has to be read by."""
+        """The declaration to decode this entry with."""
 
     @abstractmethod
     def reserved(self, entry: int) -> int:
@@ -37,14 +37,15 @@ class EntryFormat(ABC):
 
     @abstractmethod
     def read_mask(self, entry: int) -> int:
-        """The bits of this entry that hardware reads. What the others hold is software's own business."""
+        """The bits of this entry that hardware reads; software may use the others."""
 
 
 class StructureFormat(EntryFormat):
     """Root, context, PASID and interrupt entries: bit 0 is P.
 
     Args:
-        reserved, ignored: the bits that must be 0, and those that hardware does not read, by the entry.
+        reserved, ignored: for an entry, the bits that must be 0, and those that hardware does not read.
+        read_when_absent: the bits besides P that hardware reads in an entry that is not present.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class StructureFormat(EntryFormat):
 
 
 class Rules(NamedTuple):
-    """The paging entries of one level that map a page, or those that point to a table.
+    """The rules of the paging entries of one level that map a page, or of those that point to a table.
 
     Attributes:
         layout: their declaration.
@@ -94,11 +95,11 @@ class PagingFormat(EntryFormat):
 
     Attributes:
         level: 1 for the entries that map 4 KiB.
-        present: the bits of which one is set in an entry that is present; all others are ignored in one that is not.
-        page_size: bytes that an entry of this level maps.
+        present: an entry with none of these bits is not present, and its other bits are ignored.
+        page_size: the size in bytes of a page of this level.
         page_address: the bits of an entry that are the page's address.
         table, page: the rules of the entries that point to a table, and of those that map a page.
-        accessed_dirty: the accessed and dirty bits that the unit sets here itself.
+        accessed_dirty: the accessed and dirty bits that the unit sets.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The rules of table entries: which bits must be 0, which values a field may hold, and which bits hardware reads.
 
-This is the one owner of these rules. Both walks, the trace, the audit and the lint of snapshots ask here. The rules
-follow from the unit's capabilities and policy alone, so that a departure from them is one override:
+These rules are stated here and nowhere else: both walks, the trace, the audit and the lint of snapshots use them.
+They depend only on capabilities and policy. A unit that departs from one of them overrides it:
 
     class Ours(Formats):
         def reserved_in_context(self, entry: int) -> int: ...
@@ -56,7 +56,7 @@ _FIRST_PAGES: dict[int, type[Layout]] = {1: FirstStage4KPage, 2: FirstStage2MPag
 _FIRST_FIELDS = PasidEntry.bits_of("FSPTPTR", "EAFE", "WPE", "FSPM", "ERE", "SRE")
 _SECOND_FIELDS = PasidEntry.bits_of("AW", "SSPTPTR")
 _WITHDRAWN_FIELDS = PasidEntry.bits_of("NXE", "SMEP", "SSEE")
-# Where a destination has 8 bits, its other bits are reserved (9.9, 9.11).
+# If destinations have 8 bits, the other bits of the field are reserved (9.9, 9.11).
 _APIC_ID_RESERVED = 0xFFFF_00FF
 
 _DELIVERY_MODES = frozenset(DeliveryMode)
@@ -64,7 +64,7 @@ _SOURCE_VALIDATIONS = frozenset(SourceValidation)
 
 
 class Stages(NamedTuple):
-    """What a PASID-table entry asks for: the levels of each stage, 0 for one it does not have."""
+    """The stages that a PASID-table entry selects: the levels of each, 0 if it is not used."""
 
     first_levels: int
     second_levels: int
@@ -120,7 +120,7 @@ class Formats:
         self._domain_id_mask = (1 << capabilities.domain_id_bits) - 1
 
     def _reserved_bits(self, layout: type[Layout]) -> int:
-        """What follows from the declaration alone: bits without a field, or whose capability the unit lacks."""
+        """The bits reserved by the declaration: those of no field, and of fields whose capability the unit lacks."""
         mask = self._masks.get(layout)
         if mask is None:
             mask = self._masks[layout] = layout.reserved_mask(self._width, self._offered)
@@ -133,7 +133,7 @@ class Formats:
         return self._reserved_bits(RootEntry)
 
     def reserved_in_context(self, entry: int) -> int:
-        """LCT.3: the bits that must be 0 in a present context entry. Only a type that walks has a table pointer."""
+        """LCT.3: the bits that must be 0 in a present context entry. SSPTPTR counts only if TT selects a walk."""
         mask = self._reserved_bits(ContextEntry)
         mask |= ContextEntry.DID.mask & ~ContextEntry.make(DID=self._domain_id_mask)
         if ContextEntry.TT.get(entry) not in (TranslationType.UNTRANSLATED_ONLY, TranslationType.WITH_DEVICE_TLB):
@@ -145,7 +145,7 @@ class Formats:
         return ContextEntry.ignored_mask() | pointer
 
     def translation_type(self, entry: int) -> TranslationType | None:
-        """LCT.4: what TT of a context entry means; None where the unit has no such type."""
+        """LCT.4: TT of a context entry; None for a type that the unit does not support."""
         offered: dict[int, bool] = {
             TranslationType.UNTRANSLATED_ONLY: True,
             TranslationType.WITH_DEVICE_TLB: self.capabilities.device_tlb,
@@ -155,7 +155,7 @@ class Formats:
         return TranslationType(number) if offered.get(number) else None
 
     def second_stage_levels(self, address_width: int) -> int | None:
-        """LCT.4, SPT.4: the levels that AW stands for; None where the unit does not walk so many."""
+        """LCT.4, SPT.4: the second-stage levels that AW selects; None if the unit does not support them."""
         levels = _LEVELS_BY_AW.get(address_width)
         return levels if levels in self.capabilities.levels else None
 
@@ -177,7 +177,7 @@ class Formats:
         return self._reserved_bits(PasidDirectoryEntry)
 
     def reserved_in_pasid(self, entry: int) -> int:
-        """SPT.3: the bits that must be 0 in a present PASID-table entry, the fields of absent stages included."""
+        """SPT.3: the bits that must be 0 in a present PASID-table entry, with the fields of stages the unit lacks."""
         mask = self._reserved_bits(PasidEntry)
         mask |= PasidEntry.DID.mask & ~PasidEntry.make(DID=self._domain_id_mask)
         if not self.capabilities.second_stage:
@@ -198,7 +198,7 @@ class Formats:
         return mask & ~self.reserved_in_pasid(entry)
 
     def stages(self, entry: int) -> Stages | None:
-        """SPT.4: the stages that PGTT, AW and FSPM ask for; None where the unit lacks one or walks fewer levels."""
+        """SPT.4: the stages that PGTT, AW and FSPM select; None if the unit does not support one, or its levels."""
         kind = PasidEntry.PGTT.get(entry)
         offered: dict[int, bool] = {
             PasidTranslationType.FIRST_STAGE: self.capabilities.first_stage,
@@ -217,7 +217,7 @@ class Formats:
         return None if first is None or second is None else Stages(first, second)
 
     def first_stage_levels(self, mode: int) -> int | None:
-        """SPT.4: the levels that FSPM stands for; None where the unit does not walk so many."""
+        """SPT.4: the first-stage levels that FSPM selects; None if the unit does not support them."""
         levels = _LEVELS_BY_FSPM.get(mode)
         return None if levels == 5 and not self.capabilities.first_stage_5_level else levels
 
@@ -227,8 +227,8 @@ class Formats:
         """The entries of a second stage, by level.
 
         Args:
-            accessed_dirty: accessed and dirty are kept (SSADE).
-            memory_types: memory types count (EMTE).
+            accessed_dirty: the unit sets accessed and dirty bits (SSADE).
+            memory_types: EMT and IPAT apply (EMTE).
         """
         made = self._paging.get(("second", accessed_dirty, memory_types))
         if made is None:
@@ -261,8 +261,8 @@ class Formats:
         """LSL.2, SSS.3: the bits that must be 0 in a second-stage entry with R or W.
 
         Args:
-            level: of the entry.
-            page: it maps a page; otherwise it points to a table.
+            level: the level of the entry.
+            page: whether it maps a page; otherwise it points to a table.
         """
         return self._reserved_bits(_SECOND_PAGES.get(level, SecondStageTable) if page else SecondStageTable)
 
@@ -270,8 +270,8 @@ class Formats:
         """The entries of a first stage, by level.
 
         Args:
-            nested: its addresses are guest addresses, which a second stage translates.
-            extended: the extended-accessed flag is kept (EAFE).
+            nested: its entries hold guest addresses, which a second stage translates.
+            extended: the unit sets the extended-accessed bit (EAFE).
         """
         made = self._paging.get(("first", nested, extended))
         if made is None:
@@ -305,7 +305,7 @@ class Formats:
     def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
         """SFS.3: the bits that must be 0 in a present first-stage entry; `level` and `page` as in the second stage.
 
-        Where nested, its address is a guest's, which the second stage limits (doubt D-34).
+        In a nested walk the entry holds a guest address, which the second stage limits (doubt D-34).
         """
         layout = _FIRST_PAGES.get(level, FirstStageTable) if page else FirstStageTable
         if nested and not self.policy.nested_pointers_within_host:
@@ -315,11 +315,11 @@ class Formats:
     # Interrupts (9.9 to 9.11).
 
     def is_posted(self, entry: int) -> bool:
-        """Only a unit with CAP.PI knows the posted form; to the others IM is a reserved bit of the remapped form."""
+        """Whether the entry has the posted form. Without CAP.PI, IM is a reserved bit of the remapped form."""
         return bool(InterruptEntry.IM.get(entry)) and self.capabilities.posted_interrupts
 
     def reserved_in_interrupt(self, entry: int, *, extended: bool = True) -> int:
-        """IR.24: the bits that must be 0, in the form this entry has, and the fields that hold a reserved value.
+        """IR.24: the bits that must be 0 in an entry of this form, and the fields that hold a reserved value.
 
         `extended`: destinations have 32 bits (IRTA.EIME).
         """
@@ -335,7 +335,7 @@ class Formats:
         return mask if extended else mask | _APIC_ID_RESERVED << RemappedInterruptEntry.DST.lsb
 
     def source_validation(self, entry: int) -> SourceValidation | None:
-        """What SVT means; None for the reserved value."""
+        """SVT; None for the reserved value."""
         number = InterruptEntry.SVT.get(entry)
         return SourceValidation(number) if number in _SOURCE_VALIDATIONS else None
 

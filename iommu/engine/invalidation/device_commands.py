@@ -30,7 +30,7 @@ class DeviceCommands:
     Args:
         registers: the unit's registers; this class gives ICS its behaviour.
         devices: by source-id, those that get device-TLB invalidations and page responses.
-        drain_page_requests: called for a wait descriptor that asks for it.
+        drain_page_requests: called for a wait descriptor with PD.
         send: called with each invalidation event message.
     """
 
@@ -54,11 +54,11 @@ class DeviceCommands:
     # Devices (6.5.2.5, 6.5.2.6, 7.6.1).
 
     def invalidate_device(self, command: DeviceTlbDescriptor) -> None:
-        """Type 3."""
+        """Type 3, device-TLB."""
         self.deliver(command.SID, DeviceInvalidation(invalidated_range(command.ADDR, command.S)))
 
     def invalidate_device_pasid(self, command: PasidDeviceTlbDescriptor) -> None:
-        """Type 8."""
+        """Type 8, PASID-based device-TLB."""
         addresses = invalidated_range(command.ADDR, command.S)
         self.deliver(command.SID, DeviceInvalidation(addresses, command.PASID, every_pasid=bool(command.G)))
 

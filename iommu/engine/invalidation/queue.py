@@ -47,13 +47,13 @@ _SCALABLE_ONLY = range(DescriptorType.PASID_IOTLB, DescriptorType.PAGE_RESPONSE 
 
 
 class Queue(CacheCommands, DeviceCommands):
-    """Takes descriptors from head to tail, one after the other, as soon as there are any.
+    """Carries out descriptors from head to tail, in order, as soon as they are submitted.
 
     `enabled` is GSTS.QIES; `mode` is the table mode the last SRTP latched.
 
     Args:
         registers: the unit's registers; this class gives IQA and IQT their behaviour.
-        invalidation: carries out what the registers can also ask for.
+        invalidation: carries out the invalidations that the registers can also request.
         devices, drain_page_requests, send: see DeviceCommands.
     """
 
@@ -97,14 +97,14 @@ class Queue(CacheCommands, DeviceCommands):
     # Registers (11.4.9).
 
     def switch(self, on: int) -> None:
-        """GCMD.QIE. The head is 0 whenever the queue is off."""
+        """Turn the queue on or off (GCMD.QIE). The head is 0 while it is off."""
         if bool(on) != self.enabled:
             self.enabled = bool(on)
             self._head.value = 0
             self.run()
 
     def _on_address(self, _written: int) -> None:
-        """IQA belongs to hardware while the queue is on."""
+        """IQA was written; ignored while the queue is on, unless the policy says otherwise (doubt D-13)."""
         if self.enabled and not self.policy.queue_moves_while_on:
             self._address.value = self._effective_address
             return
@@ -116,7 +116,7 @@ class Queue(CacheCommands, DeviceCommands):
     # From head to tail (6.5.2).
 
     def run(self) -> None:
-        """Take descriptors while there are any and nothing is wrong. A device may write registers meanwhile."""
+        """Process descriptors until the queue is empty or stops. A device may write registers meanwhile."""
         if self._running:
             return
         self._running = True
@@ -131,7 +131,7 @@ class Queue(CacheCommands, DeviceCommands):
             self.time_out()
 
     def is_fetching(self) -> bool:
-        """Whether descriptors are taken: not while an error has not been cleared."""
+        """Whether descriptors are fetched: not while IQE or ITE is set."""
         return self.enabled and not self._status.value & (FSTS.IQE.mask | FSTS.ITE.mask)
 
     def head(self) -> int:
@@ -139,7 +139,7 @@ class Queue(CacheCommands, DeviceCommands):
         return IQH.QH.get(self._head.value)
 
     def tail(self) -> int:
-        """Offset behind the last descriptor. Raises QueueError."""
+        """Offset after the last descriptor. Raises QueueError."""
         tail = IQT.QT.get(self._tail.value)
         if tail % self.width():
             raise QueueError(QueueFault.ALIGNMENT)
@@ -148,11 +148,11 @@ class Queue(CacheCommands, DeviceCommands):
         return tail
 
     def width(self) -> int:
-        """Bytes of a descriptor."""
+        """Size of a descriptor in bytes."""
         return 32 if IQA.DW.get(self._address.value) else 16
 
     def size(self) -> int:
-        """Bytes of the queue."""
+        """Size of the queue in bytes."""
         return 0x1000 << IQA.QS.get(self._address.value)
 
     def process_next(self) -> None:
@@ -189,7 +189,7 @@ class Queue(CacheCommands, DeviceCommands):
             raise QueueError(QueueFault.FETCH) from None
 
     def stop(self, code: QueueFault) -> None:
-        """FSTS.IQE. Once software has cleared it, the queue goes on at its head."""
+        """Set FSTS.IQE. When software clears it, the queue continues at its head."""
         self._error.value = IQERCD.IQEI.put(self._error.value, code)
         self.faults.set_status(FSTS.IQE.mask)
 

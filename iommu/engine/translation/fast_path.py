@@ -1,10 +1,10 @@
-"""The fast path of plain requests: what full translations have found, found again without their checks.
+"""The fast path for plain requests: results of full translations, looked up without repeating the checks.
 
 Nothing here is architecture, and no rule of the architecture is stated here. A plain request is untranslated, has a
-length and asks neither to execute nor for privileged mode. Nearly all are plain, and find their page, or the last
-table on the way to it, in a cache of the unit. This file knows for each requester and PASID where in the caches that
-is. All of it is dropped whenever anything is invalidated or evicted, or the unit's mode or tables change. Whatever it
-does not know takes the full translation, which alone decides.
+length, and requests neither execute permission nor privileged mode. Nearly all requests are plain, and find their
+page or its last-level table in a cache of the unit. The fast path holds, for each requester and PASID, where in the
+caches that is. It drops everything when anything is invalidated or evicted, or when the mode or the tables of the
+unit change. Every other request takes the full translation.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _UNTRANSLATED = AddressType.UNTRANSLATED
 
 
 class Lookup:
-    """Where the pages and last tables of one requester and PASID are in the caches, and what their entries mean.
+    """Looks up the pages and last-level tables of one requester and PASID in the caches.
 
     Attributes:
-        small: the pages of 4 KiB, by page number.
-        end: the first address that is not within what the stage maps, or may not be.
+        small: the cached 4 KiB pages, by page number.
+        end: addresses from here on may be beyond what the stage maps.
     """
 
     __slots__ = (
@@ -58,7 +58,7 @@ class Lookup:
         self._kinds: dict[int, PageKind] = {}
 
     def find(self, address: int, access: Access) -> Page | None:
-        """The page that maps an address, where it is not among the small ones that have been used."""
+        """The page that maps an address, if it is not in `small`; None if the full translation is needed."""
         if self._large and (page := self._large.get(address >> 21)) is not None:
             return page
         if self._huge and (page := self._huge.get(address >> 30)) is not None:
@@ -71,7 +71,7 @@ class Lookup:
             entry = self._read(where + (address >> 9 & 0xFF8))
         except MemoryAccessError:
             return None
-        # All of an entry but the address says what it means; access and rights take the place of the address.
+        # The kind depends on all bits of an entry except the address; access and rights are put in place of those.
         meaning = entry & self._rest | access << 12 | rights << 14
         kind = self._kinds.get(meaning) or self._learn(meaning, table, entry, access)
         host = entry & self._address
@@ -83,7 +83,7 @@ class Lookup:
         return page
 
     def _learn(self, meaning: int, table: Table, entry: int, access: Access) -> PageKind | None:
-        """What the stage makes of such an entry; None where the full translation has more to do than to look."""
+        """The kind of page that such an entry maps; None if the full translation has to block or to set bits."""
         intent = PLAIN_INTENTS[access]
         try:
             kind = self._stage.check_leaf(self._root, table, entry, intent)
@@ -96,7 +96,7 @@ class Lookup:
 
 
 class FastPath:
-    """Translates requests: plain ones from what the caches hold, where it can, all others in full."""
+    """Translates plain requests from the caches if possible, and all others by the full translation."""
 
     def __init__(self, translation: Translation, caches: Caches, access: TableAccess) -> None:
         self._translation, self._caches, self._access = translation, caches, access
@@ -105,7 +105,7 @@ class FastPath:
         caches.changed.append(self.drop)
 
     def drop(self) -> None:
-        """Drop everything: none of it may be true any more."""
+        """Drop everything: it may be outdated."""
         self._lookups.clear()
 
     def translate(self, request: DmaRequest) -> Outcome:
@@ -119,7 +119,7 @@ class FastPath:
             access = request.access
             page = lookup.small.get(address >> 12) or lookup.find(address, access)
             if page is not None and not (access & (kind := page.kind).refused or address >= lookup.end):
-                # Without the call of a constructor, which would cost a tenth of all this takes.
+                # Calling the constructor would cost a tenth of the time that all of this takes.
                 outcome = _new(Outcome)
                 outcome.host_address, outcome.grant = page.host | address & kind.size - 1, kind.grant
                 return outcome
@@ -129,7 +129,7 @@ class FastPath:
         return outcome
 
     def _learn(self, request: DmaRequest) -> None:
-        """A request has been translated in full: the next one like it may not have to."""
+        """After a full translation, prepare the lookup for further requests like this one."""
         plain = request.address_type is _UNTRANSLATED and not (request.privileged or request.execute)
         if plain and (found := self._translation.single_stage(request)) is not None:
             key = request.source_id if request.pasid is None else (request.source_id, request.pasid)

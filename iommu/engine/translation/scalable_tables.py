@@ -20,7 +20,7 @@ _PAT = PasidEntry.PA0.lsb
 
 
 class ScalableTables:
-    """Finds the context of a device, and that of a PASID. `root_table` is what SRTP latched."""
+    """Finds the context of a device, and that of a PASID. `root_table` was latched by SRTP."""
 
     def __init__(
         self, access: TableAccess, capabilities: Capabilities, policy: Policy, formats: Formats, caches: Caches
@@ -62,7 +62,7 @@ class ScalableTables:
         return entry
 
     def decode_context(self, raw: int) -> ScalableContext:
-        """What the entry says, as far as this unit looks at it."""
+        """Decode the fields of the entry that this unit uses."""
         entry = ScalableContextEntry(raw)
         return ScalableContext(
             directory=entry.PASIDDIRPTR,
@@ -76,7 +76,7 @@ class ScalableTables:
         )
 
     def effective_pasid(self, context: ScalableContext, request: DmaRequest) -> int:
-        """The PASID that counts, if the context takes such a request (spec 7.1.3). Raises Blocked: SCT.4 to SCT.9."""
+        """The PASID of the request, or RID_PASID, if the context permits it (7.1.3). Raises Blocked: SCT.*."""
         # SCT.5: a translation or translated request while device-TLBs are not enabled.
         if request.address_type and not context.device_tlb_enabled:
             raise Blocked(FaultReason.SCT_5)
@@ -90,11 +90,11 @@ class ScalableTables:
         return request.pasid
 
     def check_pasid(self, context: ScalableContext, pasid: int) -> None:
-        """Whether the context takes requests with this PASID. Raises Blocked: SCT.6, SCT.7."""
+        """Check that the context permits requests with this PASID. Raises Blocked: SCT.6, SCT.7."""
         # SCT.6: a request with a PASID while PASIDs are not enabled.
         if not context.pasid_enabled:
             raise Blocked(FaultReason.SCT_6)
-        # SCT.7: the PASID is beyond the PASID directory, or has more bits than the unit.
+        # SCT.7: the PASID is beyond the PASID directory, or has more bits than the unit supports.
         if pasid >= context.pasids or pasid >> self.capabilities.pasid_bits:
             raise Blocked(FaultReason.SCT_7)
 
@@ -110,7 +110,7 @@ class ScalableTables:
         )
 
     def pasid_entry(self, context: ScalableContext, pasid: int) -> PasidContext:
-        """The PASID-table entry in memory, present, without reserved bits, and of a kind this unit supports."""
+        """The PASID-table entry in memory, present, without reserved bits, of a supported type. Raises Blocked."""
         directory = self.read_directory(context.directory + 8 * (pasid >> 6))
         fpd = context.fpd | PasidDirectoryEntry.FPD.get(directory)
         # SPD.2: the PASID directory entry is not present.
@@ -133,7 +133,7 @@ class ScalableTables:
         return self.decode_pasid(PasidEntry(entry), pasid, fpd)
 
     def decode_pasid(self, entry: PasidEntry, pasid: int, fpd: int) -> PasidContext:
-        """The stages the entry names, ready to be walked."""
+        """Decode the entry into the stages that it selects."""
         first_levels, second_levels = self.formats.stages(entry.raw) or (0, 0)
         memory_types = self.capabilities.memory_types
         snooped, uncacheable = bool(entry.PGSNP), memory_types and bool(entry.CD)
@@ -160,7 +160,7 @@ class ScalableTables:
         return PasidContext(entry.DID, first, second, entry.ERE, entry.SRE, attributes, entry.raw, fpd)
 
     def second_root(self, entry: PasidEntry, levels: int) -> SecondStageRoot:
-        """The second stage the entry names."""
+        """The second stage that the entry selects."""
         memory_types = self.capabilities.memory_types and bool(entry.EMTE)
         attributes = of_second_stage(
             snooped=bool(entry.PGSNP),
@@ -174,7 +174,7 @@ class ScalableTables:
         )
 
     def is_snooped(self, entry: PasidEntry) -> int:
-        """Whether the walk is coherent, so that entries can be updated by it."""
+        """Whether the walk is snooped; only then can it update entries."""
         if self.policy.snooped_by_coherency and not self.capabilities.scalable_coherent:
             return int(self.capabilities.coherent)
         return entry.PWSNP
