@@ -40,7 +40,7 @@ def wait(*, interrupt: int = 0, sw: int = 0, fn: int = 0, pd: int = 0, data: int
     return 5 | interrupt << 4 | sw << 5 | fn << 6 | pd << 7 | data << 32, address
 
 
-def process(g: int, *, did: int = 0, pasid: int = 0, address: int = 0, am: int = 0, ih: int = 0) -> Descriptor:
+def pasid_iotlb(g: int, *, did: int = 0, pasid: int = 0, address: int = 0, am: int = 0, ih: int = 0) -> Descriptor:
     """Type 6."""
     return 6 | g << 4 | did << 16 | pasid << 32, address | ih << 6 | am
 
@@ -50,7 +50,7 @@ def pasid_cache(g: int, *, did: int = 0, pasid: int = 0) -> Descriptor:
     return 7 | g << 4 | did << 16 | pasid << 32, 0
 
 
-def process_tlb(
+def pasid_device_tlb(
     sid: int, *, pasid: int = 0, address: int = 0, s: int = 0, g: int = 0, mip: int = 0, pfsid: int = 0
 ) -> Descriptor:
     """Type 8."""

@@ -126,7 +126,7 @@ def test_cached_page_serves_its_whole_size_and_no_more(leaf: int) -> None:
         assert world.fault(outside) == 0x05
 
 
-def test_cached_permissions_still_bind() -> None:
+def test_cached_permissions_are_checked() -> None:
     for entry, allowed, refused, code in ((R, READ, WRITE, 0x05), (W, WRITE, READ, 0x06)):
         world = World()
         world.map(world.device(), 4, A, 0x9000 | entry)
@@ -205,7 +205,7 @@ class Tracked(World):
         self.context(device, table=self.tops[did or 1], did=did or 1, p=0 if did is None else 1)
         self.contexts[device] = self.contexts[device] | {did}
 
-    def forget_contexts(self, cirg: int, device: SourceId, did: int) -> None:
+    def invalidate_context_cache(self, cirg: int, device: SourceId, did: int) -> None:
         assert self.invalidate_contexts(cirg, did=did, sid=device) == cirg
         for source_id in DEVICES:
             entry = self.memory.read_u64(self.context_address(source_id))
@@ -216,7 +216,7 @@ class Tracked(World):
             elif cirg == 2:
                 self.contexts[source_id] = self.contexts[source_id] - {did} | {live}
 
-    def forget_pages(self, iirg: int, did: int, page: int, am: int) -> None:
+    def invalidate_iotlb(self, iirg: int, did: int, page: int, am: int) -> None:
         assert self.invalidate_pages(iirg, did=did, address=page, am=am) == iirg
         for key in self.possible:
             domain_hit = iirg == 1 or key[0] == did
@@ -239,8 +239,8 @@ steps = st.one_of(
     st.tuples(st.just(Tracked.set_leaf), dids, pages, st.sampled_from(ENTRIES)),
     st.tuples(st.just(Tracked.set_middle), dids, pages, st.sampled_from(BIG_ENTRIES)),
     st.tuples(st.just(Tracked.set_context), devices, st.sampled_from((None, *DIDS))),
-    st.tuples(st.just(Tracked.forget_contexts), st.sampled_from((1, 2, 3)), devices, dids),
-    st.tuples(st.just(Tracked.forget_pages), st.sampled_from((1, 2, 3)), dids, pages, st.sampled_from((0, 1, 9, 10))),
+    st.tuples(st.just(Tracked.invalidate_context_cache), st.sampled_from((1, 2, 3)), devices, dids),
+    st.tuples(st.just(Tracked.invalidate_iotlb), st.sampled_from((1, 2, 3)), dids, pages, st.sampled_from((0, 1, 9, 10))),
 )
 
 
@@ -252,8 +252,8 @@ def test_no_result_is_older_than_the_last_covering_invalidation(wanted: list[tup
         step(world, *arguments)
     for device, page, access in itertools.product(DEVICES, PAGES, (READ, WRITE)):
         world.request(device, page, access)
-    world.forget_contexts(1, NIC, 0)
-    world.forget_pages(1, 0, 0, 0)
+    world.invalidate_context_cache(1, NIC, 0)
+    world.invalidate_iotlb(1, 0, 0, 0)
     for device, page, access in itertools.product(DEVICES, PAGES, (READ, WRITE)):
         world.request(device, page, access)
 

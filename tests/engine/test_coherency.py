@@ -57,7 +57,7 @@ def test_legacy_tables_are_snooped_with_ecap_c(table: str, coherent: bool) -> No
     assert unit.translate(request).host_address == 0x9000
 
 
-def test_what_is_seen_without_snooping_is_what_was_there() -> None:
+def test_without_snooping_the_unit_reads_the_old_tables() -> None:
     """The driver has mapped another page, and invalidated, but not flushed: the device reaches the old one."""
     world = mapped()
     unit, cpu = behind_caches(world, coherent=False)
@@ -77,7 +77,7 @@ def test_what_is_seen_without_snooping_is_what_was_there() -> None:
 @pytest.mark.parametrize("short", [False, True])
 def test_paging_tables_are_snooped_by_pwsnp(builder: Any, pwsnp: int, short: bool) -> None:
     """Accessed is set already where it is kept, so that the walk without snooping has nothing to update."""
-    world = builder(process={"pwsnp": pwsnp})
+    world = builder(pasid_entry={"pwsnp": pwsnp})
     leaf = (world.first or world.second)[1]
     for at in world.first.values():
         world.change(at, add=1 << 5)
@@ -94,7 +94,7 @@ def test_paging_tables_are_snooped_by_pwsnp(builder: Any, pwsnp: int, short: boo
 
 @pytest.mark.parametrize(("smpwcs", "coherent"), [(False, False), (False, True), (True, False)])
 def test_scalable_tables_are_snooped_with_either_capability(smpwcs: bool, coherent: bool) -> None:
-    world = second_stage(scalable_coherent=smpwcs, coherent=coherent, process={"pwsnp": int(smpwcs)})
+    world = second_stage(scalable_coherent=smpwcs, coherent=coherent, pasid_entry={"pwsnp": int(smpwcs)})
     request = DmaRequest(NIC, ADDRESS, READ)
     for at in (world.root_address(), world.contexts[NIC], world.directory_address(), world.pasids[NIC, 0]):
         good = world.memory.read_u64(at)

@@ -20,8 +20,8 @@ from tests.engine.queueing import (
     Software,
     device_tlb,
     iotlb,
-    process,
-    process_tlb,
+    pasid_device_tlb,
+    pasid_iotlb,
     response,
     scalable,
     wait,
@@ -48,7 +48,7 @@ def ats(count: int = 1, **changes: Any) -> tuple[Device, Software]:
 # Reading and writing
 
 
-def test_write_goes_where_the_unit_says() -> None:
+def test_write_reaches_the_translated_address() -> None:
     device, software = ats()
     assert device.write(A + 0x234, b"four")
     assert software.world.memory.read(0x10_0234, 4) == b"four"
@@ -56,7 +56,7 @@ def test_write_goes_where_the_unit_says() -> None:
     assert [known.host for known in device.tlb] == [0x10_0000], "asked once, used twice"
 
 
-def test_nothing_mapped_nothing_read() -> None:
+def test_unmapped_page_cannot_be_read() -> None:
     device, software = ats()
     assert device.read(A + 0x1000) is None
     assert not device.write(A + 0x1000, b"x")
@@ -64,7 +64,7 @@ def test_nothing_mapped_nothing_read() -> None:
     assert software.world.records() == []
 
 
-def test_permission_that_is_lacking_is_asked_for_again() -> None:
+def test_missing_permission_is_requested_again() -> None:
     device, software = ats()
     top = software.world.device(tt=1)
     places = software.world.map(top, 4, A, 0x9000 | R)
@@ -138,7 +138,7 @@ def test_one_device_for_a_source_id() -> None:
 # Missing and present invalidations
 
 
-def test_missing_device_tlb_invalidation_is_seen() -> None:
+def test_missing_device_tlb_invalidation_leaves_a_stale_translation() -> None:
     """The IOTLB alone is not enough: the device goes on using what it has cached."""
     device, software = ats()
     world = software.world
@@ -237,23 +237,25 @@ PASIDS = (None, 5, 6)
     [
         (device_tlb(NIC, address=ADDRESS), {5, 6}),
         (device_tlb(NIC, address=EVERYTHING, s=1), {5, 6}),
-        (process_tlb(NIC, pasid=5, address=ADDRESS), {None, 6}),
-        (process_tlb(NIC, pasid=5, address=ADDRESS, mip=31), {None, 6}),
-        (process_tlb(NIC, pasid=5, address=EVERYTHING, s=1), {None, 6}),
-        (process_tlb(NIC, pasid=5, address=ADDRESS ^ 0x1000), {None, 5, 6}),
-        (process_tlb(NIC, pasid=5, address=ADDRESS & ~0x1000, s=1), {None, 6}),
-        (process_tlb(NIC, pasid=7, address=EVERYTHING, s=1), {None, 5, 6}),
-        (process_tlb(NIC, pasid=7, address=EVERYTHING, s=1, g=1), {None}),
-        (process_tlb(NIC, pasid=7, address=ADDRESS, g=1), {None}),
-        (process_tlb(NIC, pasid=7, address=ADDRESS ^ 0x1000, g=1), {None, 5, 6}),
-        (process_tlb(0x1234, pasid=5, address=ADDRESS, pfsid=0xFFF), None),
+        (pasid_device_tlb(NIC, pasid=5, address=ADDRESS), {None, 6}),
+        (pasid_device_tlb(NIC, pasid=5, address=ADDRESS, mip=31), {None, 6}),
+        (pasid_device_tlb(NIC, pasid=5, address=EVERYTHING, s=1), {None, 6}),
+        (pasid_device_tlb(NIC, pasid=5, address=ADDRESS ^ 0x1000), {None, 5, 6}),
+        (pasid_device_tlb(NIC, pasid=5, address=ADDRESS & ~0x1000, s=1), {None, 6}),
+        (pasid_device_tlb(NIC, pasid=7, address=EVERYTHING, s=1), {None, 5, 6}),
+        (pasid_device_tlb(NIC, pasid=7, address=EVERYTHING, s=1, g=1), {None}),
+        (pasid_device_tlb(NIC, pasid=7, address=ADDRESS, g=1), {None}),
+        (pasid_device_tlb(NIC, pasid=7, address=ADDRESS ^ 0x1000, g=1), {None, 5, 6}),
+        (pasid_device_tlb(0x1234, pasid=5, address=ADDRESS, pfsid=0xFFF), None),
     ],
 )
 def test_invalidation_by_pasid(descriptor: tuple[int, int], left: set[int | None] | None) -> None:
     """Type 3 takes what has no PASID; type 8 one PASID, or with G all of them."""
     world = second_stage(pasid=5)
     for pasid in (0, 6):
-        world.process(pasid, pgtt=2, second=world.second_top or world.memory.read_u64(world.pasids[NIC, 5]) & ~0xFFF)
+        world.pasid_entry(
+            pasid, pgtt=2, second=world.second_top or world.memory.read_u64(world.pasids[NIC, 5]) & ~0xFFF
+        )
     device, software = Device(world.unit, NIC), scalable(world)
     for tag in PASIDS:
         assert device.dma(ADDRESS, READ, pasid=tag).host_address == HOST
@@ -266,14 +268,14 @@ def test_invalidation_by_pasid(descriptor: tuple[int, int], left: set[int | None
     assert {known.pasid for known in device.tlb} == left
 
 
-def test_missing_process_invalidation_is_seen() -> None:
+def test_missing_pasid_invalidation_leaves_a_stale_translation() -> None:
     world = first_stage(pasid=5)
     device, software = Device(world.unit, NIC), scalable(world)
     assert device.write(ADDRESS, b"old", pasid=5)
     world.put(world.first[1], 0)
-    software.done(process(3, did=1, pasid=5, address=ADDRESS))
+    software.done(pasid_iotlb(3, did=1, pasid=5, address=ADDRESS))
     assert device.write(ADDRESS, b"new", pasid=5)
-    software.done(process_tlb(NIC, pasid=5, address=ADDRESS))
+    software.done(pasid_device_tlb(NIC, pasid=5, address=ADDRESS))
     assert not device.write(ADDRESS, b"end", pasid=5)
     assert world.memory.read(HOST, 3) == b"new"
 
@@ -328,7 +330,7 @@ class Impatient(Device):
         return super().invalidate(command)
 
 
-def test_device_that_writes_registers_meanwhile() -> None:
+def test_device_may_write_registers_during_an_invalidation() -> None:
     world = World(device_tlb=True)
     Impatient(world.unit, NIC)
     software = Software(world)
@@ -404,7 +406,7 @@ def test_missing_device_tlb_invalidation_is_blamed(pasid: int | None) -> None:
     everything = (
         device_tlb(NIC, address=EVERYTHING, s=1)
         if pasid is None
-        else process_tlb(NIC, pasid=pasid, address=EVERYTHING, s=1)
+        else pasid_device_tlb(NIC, pasid=pasid, address=EVERYTHING, s=1)
     )
     software.done(everything)
     assert device.unit.audit() == []

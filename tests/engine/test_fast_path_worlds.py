@@ -217,7 +217,7 @@ def agree(mode: str, happens: list[Step], **options: Any) -> None:
 
 
 READ, WRITE = Access.READ, Access.WRITE
-AWKWARD = {
+SPECIAL_CASES = {
     "a table further up forbids writes": [
         dma(0x5000, WRITE, None, 4),
         dma(0x6000, WRITE, None, 4),
@@ -239,8 +239,8 @@ AWKWARD = {
 
 
 @pytest.mark.parametrize("mode", ["legacy", "second stage", "first stage"])
-@pytest.mark.parametrize("happens", AWKWARD.values(), ids=AWKWARD)
-def test_fast_path_and_full_translation_agree_where_it_is_awkward(mode: str, happens: list[Step]) -> None:
+@pytest.mark.parametrize("happens", SPECIAL_CASES.values(), ids=SPECIAL_CASES)
+def test_fast_path_and_full_translation_agree_in_special_cases(mode: str, happens: list[Step]) -> None:
     agree(mode, happens, coherent=True, caching_mode=False, capacity=1 << 20)
 
 

@@ -260,7 +260,7 @@ def test_overflow_comes_back_while_the_record_at_the_index_is_in_use(count: int)
     assert world.read(FSTS) & PFO == PFO
 
 
-def test_a_free_record_elsewhere_does_not_help() -> None:
+def test_only_the_record_at_the_index_can_be_used() -> None:
     """The record at the index decides, not whether some record is free."""
     world = blank(2)
     world.dma(0x1000)
@@ -404,13 +404,13 @@ def test_masked_event_waits_until_unmasked() -> None:
     assert world.unit.drain_events() == []
 
 
-def test_masked_after_reset() -> None:
+def test_event_is_masked_after_reset() -> None:
     world = blank()
     world.dma()
     assert (world.unit.drain_events(), world.read(FECTL)) == ([], IM | IP)
 
 
-def test_message_is_what_the_registers_say_when_it_is_sent() -> None:
+def test_message_is_taken_from_the_registers_when_it_is_sent() -> None:
     world = with_message(blank(), masked=True)
     world.dma()
     world.write(FEDATA, 0x55)
@@ -419,7 +419,7 @@ def test_message_is_what_the_registers_say_when_it_is_sent() -> None:
     assert world.unit.drain_events() == [Message(0xFEE0_2000, 0x55)]
 
 
-def test_held_event_goes_when_all_is_serviced() -> None:
+def test_held_event_is_withdrawn_when_all_is_serviced() -> None:
     world = with_message(blank(2), masked=True)
     world.dma()
     world.dma()
@@ -509,7 +509,7 @@ def test_record_has_no_address_type_without_device_tlbs(kind: AddressType) -> No
 
 
 @pytest.mark.parametrize("restart", [False, True])
-def test_turning_translation_off_and_the_next_record(restart: bool) -> None:
+def test_next_record_after_translation_is_turned_off(restart: bool) -> None:
     """Doubt D-23."""
     world = World(fault_records=4, policy=Policy(records_restart=restart))
     world.start()

@@ -32,7 +32,7 @@ def test_only_the_bits_that_are_reserved_are_named() -> None:
 
 
 @raises(FaultReason.LCT_3)
-def test_domain_id_bits_beyond_the_unit_s_are_named() -> None:
+def test_domain_id_bits_beyond_cap_nd_are_named() -> None:
     """1.3: domain-id bits above CAP.ND are reserved: DID is bits 87:72 of the entry."""
     world = World(domain_id_bits=8)
     world.device(did=0x105)
@@ -68,7 +68,7 @@ def test_translation_types_of_scalable_mode(kind: int, stages: tuple[int, int] |
 # Which bits hardware reads (1.3, 1.6): the audit goes by this.
 
 
-def test_bits_that_are_read() -> None:
+def test_read_mask() -> None:
     formats = Formats(Capabilities(), Policy())
     context = formats.context.read_mask(ContextEntry.make(P=1))
     assert context & ContextEntry.AVAIL.mask == 0
@@ -91,7 +91,7 @@ def passing(*, paside: int) -> ScalableWorld:
     """A unit without ECAP.PASID, and a device in pass-through."""
     world = ScalableWorld(**without("pasid", "page_requests", "supervisor_requests", "execute_requests"))
     world.scalable_context(paside=paside, pre=0)
-    world.process(0, pgtt=PASS, sre=0)
+    world.pasid_entry(0, pgtt=PASS, sre=0)
     return world.start()
 
 
@@ -115,7 +115,7 @@ def test_privileged_request_without_supervisor_requests() -> None:
     for needs, code in ((False, 0), (True, 0x5D)):
         world = first_stage(
             supervisor_requests=False,
-            process={"sre": 0},
+            pasid_entry={"sre": 0},
             policy=Policy(privileged_needs_supervisor=needs),
         )
         outcome = world.dma(ADDRESS, READ, pasid=0, privileged=True)

@@ -40,7 +40,7 @@ from tests.engine.world import (
 @pytest.mark.parametrize("on", [0, 1])
 @pytest.mark.parametrize("sn", [0, 1])
 @pytest.mark.parametrize("urg", [0, 1])
-def test_posting(on: int, sn: int, urg: int) -> None:
+def test_posting_and_notification(on: int, sn: int, urg: int) -> None:
     """PIR is always set. A notification goes out when none is outstanding and SN does not hold it back."""
     world = Interrupting(posted_interrupts=True)
     world.irte(0, POSTED_71 | urg * URG)

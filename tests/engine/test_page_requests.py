@@ -137,7 +137,7 @@ def test_table_modes_the_unit_lacks(ttm: int, offered: dict[str, Any]) -> None:
     assert world.unit.page_request(PageRequest(NIC, 0)).fault == 0x30
 
 
-def test_abort_mode_and_translation_off_leave_no_trace() -> None:
+def test_abort_mode_and_translation_off_drop_requests() -> None:
     world = World(abort_dma=True)
     world.start(world.root | 3 << 10)
     assert world.unit.page_request(PageRequest(NIC, 0)) == PageRequestOutcome(queued=False)
@@ -188,7 +188,7 @@ def test_root_faults() -> None:
 
 
 @pytest.mark.parametrize(("context", "how"), [({"p": 0}, {}), ({"pre": 0}, {}), ({"paside": 0}, {"pasid": 1})])
-def test_fpd_silences_but_does_not_let_through(context: dict[str, Any], how: dict[str, Any]) -> None:
+def test_fpd_suppresses_the_record_but_not_the_fault(context: dict[str, Any], how: dict[str, Any]) -> None:
     pager = Pager(on=False)
     pager.world.scalable_context(fpd=1, **context)
     pager.world.start()
@@ -222,7 +222,7 @@ def test_unit_without_page_requests() -> None:
     assert pager.world.read(PQA, 8) == pager.world.read(PRS) == 0
 
 
-def test_unit_that_could_not_queue_what_its_context_enables() -> None:
+def test_unit_without_a_queue_whose_context_enables_page_requests() -> None:
     """No table can say so; a part that departs from the specification might."""
     world = ScalableWorld(page_requests=False, page_request_drain=False, stop_markers=False)
     world.start()
@@ -232,7 +232,7 @@ def test_unit_that_could_not_queue_what_its_context_enables() -> None:
 
 
 @pytest.mark.parametrize("code", [None, *ResponseCode])
-def test_answer_to_what_is_blocked(code: ResponseCode | None) -> None:
+def test_response_to_a_blocked_request(code: ResponseCode | None) -> None:
     """No public source; a Policy field."""
     pager = Pager(on=False, policy=Policy(blocked_page_response=code))
     pager.world.start()
@@ -280,7 +280,7 @@ def test_overflow_stays_until_cleared() -> None:
 
 
 @pytest.mark.parametrize("code", [None, *ResponseCode])
-def test_answer_to_what_overflows(code: ResponseCode | None) -> None:
+def test_response_to_an_overflow(code: ResponseCode | None) -> None:
     """D-16: only the last of a group is answered, if it is not a stop marker: success, another code, or nothing."""
     pager = Pager(policy=Policy(overflow_response=code))
     pager.fill()
@@ -309,7 +309,7 @@ def test_stop_marker_that_finds_no_room(offered: bool) -> None:
     assert pager.world.read(PRS) == (PPR if offered else PPR | PRO)
 
 
-def test_request_for_nothing_within_a_group_is_no_stop_marker() -> None:
+def test_request_for_nothing_within_a_group_is_not_a_stop_marker() -> None:
     pager = Pager()
     pager.fill()
     assert not pager.ask(pasid=1, read=False, last=False).queued
@@ -439,7 +439,7 @@ def test_response_without_pasid_and_not_last() -> None:
     assert pager.device.responses == [PageResponse(1, SUCCESS, None, False)]
 
 
-def test_response_for_nobody() -> None:
+def test_response_without_an_attached_device() -> None:
     pager = Pager()
     scalable(pager.world).done(response(0x1234))
     assert pager.device.responses == []

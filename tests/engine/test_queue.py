@@ -22,7 +22,7 @@ from tests.engine.queueing import (
     iotlb,
     legacy,
     pasid_cache,
-    process,
+    pasid_iotlb,
     scalable,
     wait,
 )
@@ -157,7 +157,7 @@ def test_translation_works_beside_an_empty_queue() -> None:
 
 @pytest.mark.parametrize("version", [0x10, 0x50, 0x60, 0x70])
 @pytest.mark.parametrize("on", [False, True])
-def test_commands_by_register_beside_the_queue(version: int, on: bool) -> None:
+def test_commands_by_register_while_the_queue_is_on(version: int, on: bool) -> None:
     """Not beside the queue, and from version 6 on not at all: the command completes with 0."""
     world = stale_page(version=version)
     software = Software(world, on=on)
@@ -222,7 +222,7 @@ def test_iotlb_descriptor_covers_exactly_its_pages(am: int, ih: int) -> None:
     assert dropped == set(range(block, block + (1 << am)))
 
 
-def test_hint_keeps_the_upper_levels() -> None:
+def test_invalidation_hint_keeps_upper_entries() -> None:
     """IH=1 says that only leaves changed; without it the structure caches go too."""
     for ih in (0, 1):
         world = World()
@@ -279,17 +279,17 @@ def test_interrupt_descriptor(descriptor: tuple[int, int], dropped: set[int]) ->
 @pytest.mark.parametrize(
     ("descriptor", "drops"),
     [
-        (process(2, did=1, pasid=5), True),
-        (process(2, did=2, pasid=5), False),
-        (process(2, did=1, pasid=4), False),
-        (process(3, did=1, pasid=5, address=ADDRESS), True),
-        (process(3, did=1, pasid=5, address=ADDRESS, ih=1), True),
-        (process(3, did=1, pasid=5, address=ADDRESS ^ 0x1000), False),
-        (process(3, did=1, pasid=5, address=ADDRESS ^ 0x1000, am=1), True),
-        (process(3, did=1, pasid=5, address=0, am=52), True),
-        (process(3, did=1, pasid=5, address=0, am=63), True),
-        (process(3, did=2, pasid=5, address=ADDRESS), False),
-        (process(3, did=1, pasid=4, address=ADDRESS), False),
+        (pasid_iotlb(2, did=1, pasid=5), True),
+        (pasid_iotlb(2, did=2, pasid=5), False),
+        (pasid_iotlb(2, did=1, pasid=4), False),
+        (pasid_iotlb(3, did=1, pasid=5, address=ADDRESS), True),
+        (pasid_iotlb(3, did=1, pasid=5, address=ADDRESS, ih=1), True),
+        (pasid_iotlb(3, did=1, pasid=5, address=ADDRESS ^ 0x1000), False),
+        (pasid_iotlb(3, did=1, pasid=5, address=ADDRESS ^ 0x1000, am=1), True),
+        (pasid_iotlb(3, did=1, pasid=5, address=0, am=52), True),
+        (pasid_iotlb(3, did=1, pasid=5, address=0, am=63), True),
+        (pasid_iotlb(3, did=2, pasid=5, address=ADDRESS), False),
+        (pasid_iotlb(3, did=1, pasid=4, address=ADDRESS), False),
         (iotlb(DOMAIN, did=1), True),
         (iotlb(SELECTIVE, did=1, address=0x7000), True),
         (iotlb(SELECTIVE, did=2, address=ADDRESS), False),
@@ -310,8 +310,8 @@ def test_first_stage_translations(build: object, descriptor: tuple[int, int], dr
 @pytest.mark.parametrize(
     ("descriptor", "drops", "coarse"),
     [
-        (process(2, did=1, pasid=5), False, True),
-        (process(3, did=1, pasid=5, address=ADDRESS), False, False),
+        (pasid_iotlb(2, did=1, pasid=5), False, True),
+        (pasid_iotlb(3, did=1, pasid=5, address=ADDRESS), False, False),
         (iotlb(SELECTIVE, did=1, address=ADDRESS), True, True),
         (iotlb(SELECTIVE, did=1, address=ADDRESS ^ 0x1000), False, False),
     ],
@@ -345,7 +345,7 @@ def test_pasid_cache_descriptor(descriptor: tuple[int, int], drops: bool) -> Non
     world = first_stage(pasid=5)
     software = scalable(world)
     assert world.dma(pasid=5).fault is None
-    world.process(5, pgtt=1, first=world.first_top, p=0)
+    world.pasid_entry(5, pgtt=1, first=world.first_top, p=0)
     software.done(descriptor)
     assert (world.dma(pasid=5).fault == 0x59) == drops
 
@@ -434,7 +434,7 @@ def test_wait_that_asks_for_nothing(accepted: bool) -> None:
         assert software.error == 4
 
 
-def test_commands_before_a_wait_are_done_when_it_is() -> None:
+def test_earlier_commands_are_done_when_a_wait_completes() -> None:
     world = stale_page()
     software = Software(world)
     software.done(iotlb(GLOBAL), wait(sw=1, data=1, address=STATUS, fn=1))

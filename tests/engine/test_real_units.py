@@ -54,7 +54,7 @@ each_unit = pytest.mark.parametrize("unit", ALL, ids=[f"{n}-{unit.ecap:x}" for n
 
 
 @needs_units
-def test_the_list_is_whole() -> None:
+def test_the_list_is_complete() -> None:
     assert len(ALL) == 53
     assert len({(unit.cap, unit.ecap) for unit in ALL}) == 51
 
@@ -115,7 +115,7 @@ def test_flags_of_a_real_unit(unit: Unit) -> None:
     (0x1C0000C40660462, 0x29A00F0505E, 39),
     (0x19ED008C40780C66, 0x3EE9E86F050DF, 52),
 ])  # fmt: skip
-def test_bits_without_prerequisite_do_nothing(cap: int, ecap: int, width: int) -> None:
+def test_bits_without_prerequisite_have_no_effect(cap: int, ecap: int, width: int) -> None:
     """Two graphics units set NEST, FS1GP and SRS without scalable mode, Sapphire Rapids SRS without PASID."""
     capabilities = Capabilities.from_registers(cap, ecap, width)
     assert (capabilities.cap, capabilities.ecap) == (cap, ecap)

@@ -178,7 +178,7 @@ def test_registers_are_found_by_their_class() -> None:
     assert [slot.offset for slot in registers] == sorted(slot.offset for slot in registers)
 
 
-def test_register_that_the_unit_does_not_have() -> None:
+def test_register_that_the_unit_lacks_is_misuse() -> None:
     registers = World().unit.registers
     assert registers.get(layouts.PMEN) is None
     assert list(registers.all(layouts.PQH)) == []

@@ -109,7 +109,7 @@ def test_2m_pages_without_1g_pages() -> None:
 
 @pytest.mark.parametrize("haw", HAWS)
 @pytest.mark.parametrize("leaf", [1, 2, 3])
-def test_every_address_bit_of_a_page_reaches_the_host_address(haw: int, leaf: int) -> None:
+def test_every_address_bit_of_a_page_is_in_the_host_address(haw: int, leaf: int) -> None:
     for bit in range(PAGE_BITS[leaf], haw):
         world = World(host_address_width=haw)
         world.map(world.device(), 4, 0, 1 << bit | RW | (PS if leaf > 1 else 0), leaf)
@@ -117,7 +117,7 @@ def test_every_address_bit_of_a_page_reaches_the_host_address(haw: int, leaf: in
 
 
 @pytest.mark.parametrize("levels", [3, 4, 5])
-def test_every_offset_bit_of_a_page_reaches_the_host_address(levels: int) -> None:
+def test_every_offset_bit_of_a_page_is_in_the_host_address(levels: int) -> None:
     for leaf, first in PAGE_BITS.items():
         world, address = walk(0, level=leaf, leaf=leaf, levels=levels)
         base = address >> first << first

@@ -361,7 +361,7 @@ class ScalableMachine(Machine):
             world.scalable_context(source_id)
             self.context(number, dte=1, paside=1, rid_pasid=0, rid_priv=0, fpd=0, p=1)
             for pasid in PASIDS:
-                self.process(number, pasid, sre=1, wpe=0, fpd=0, p=1, extra=0)
+                self.pasid_entry(number, pasid, sre=1, wpe=0, fpd=0, p=1, extra=0)
         world.start()
 
     def seconds_of_guest(self) -> None:
@@ -410,10 +410,10 @@ class ScalableMachine(Machine):
         p=st.sampled_from((0, 1, 1, 1)),
         extra=st.sampled_from((0, 0, 0, 1 << 10)),
     )
-    def process(self, number: int, pasid: int, sre: int, wpe: int, fpd: int, p: int, extra: int) -> None:
+    def pasid_entry(self, number: int, pasid: int, sre: int, wpe: int, fpd: int, p: int, extra: int) -> None:
         """Another PASID-table entry, of the same type and with the same tables."""
         pgtt, source_id = self.types[pasid], DEVICES[number]
-        at = self.world.process(
+        at = self.world.pasid_entry(
             pasid,
             source_id,
             pgtt=pgtt,
@@ -426,7 +426,7 @@ class ScalableMachine(Machine):
         )
         words = [self.world.memory.read_u64(at + 8 * n) for n in range(8)]
         self.edit(at, words[0] | extra, *words[1:])
-        self.entries[at].owners = frozenset({("process", pasid), ("processes", 0)})
+        self.entries[at].owners = frozenset({("pasid entry", pasid), ("pasid entries", 0)})
 
     @rule(page=st.sampled_from(PAGES), level=st.sampled_from((1, 1, 2)), entry=st.sampled_from(ENTRIES),
           back=st.booleans())  # fmt: skip
@@ -464,13 +464,13 @@ class ScalableMachine(Machine):
         """PASID cache, by each granularity."""
         if what == "pasid":
             self.world.unit.caches.invalidate(Selector.pasids(1, pasid))
-            self.cover(("process", pasid))
+            self.cover(("pasid entry", pasid))
         else:
             if what == "all":
                 self.world.unit.caches.invalidate(Selector.pasids())
             else:
                 self.world.unit.caches.invalidate(Selector.pasids(1))
-            self.cover(("processes", 0))
+            self.cover(("pasid entries", 0))
 
     @rule(what=st.sampled_from(("all", "domain", "other domain", "pasid")), pasid=st.sampled_from((1, 2)))
     def invalidate_translations(self, what: str, pasid: int) -> None:
@@ -509,7 +509,7 @@ class ScalableMachine(Machine):
         self.compare(request, lambda read, outcome: self.agrees(request, read, outcome))
 
     @rule(number=st.sampled_from((0, 1)), page=st.sampled_from(PAGES), pasid=st.sampled_from((0, 1, 2)),
-          what=st.sampled_from(("context", "process", "first", "second")), entry=st.sampled_from(ENTRIES),
+          what=st.sampled_from(("context", "pasid entry", "first", "second")), entry=st.sampled_from(ENTRIES),
           first=st.sampled_from(FIRST_ENTRIES), how=st.sampled_from((0, 1, 2, 3)))  # fmt: skip
     def changed_between(
         self, number: int, page: int, pasid: int, what: str, entry: int, first: int, how: int
@@ -520,8 +520,8 @@ class ScalableMachine(Machine):
             self.context(number, dte=1, paside=how % 2, rid_pasid=0, rid_priv=0, fpd=0, p=1)
             if how:
                 self.invalidate_contexts("contexts" if how == 1 else "device", number)
-        elif what == "process":
-            self.process(number, pasid, sre=1, wpe=0, fpd=0, p=how % 2, extra=0)
+        elif what == "pasid entry":
+            self.pasid_entry(number, pasid, sre=1, wpe=0, fpd=0, p=how % 2, extra=0)
             if how:
                 self.invalidate_pasids(("all", "domain", "pasid")[how - 1], pasid)
         else:

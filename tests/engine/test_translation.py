@@ -304,7 +304,7 @@ def test_translation_off_lets_everything_through(address: int, access: Any) -> N
 
 
 @pytest.mark.parametrize(("kind", "pasid"), [(TRANSLATION_REQUEST, None), (TRANSLATED, None), (UNTRANSLATED, 3)])
-def test_translation_off_serves_nothing_but_plain_requests(kind: AddressType, pasid: int | None) -> None:
+def test_translation_off_serves_only_plain_requests(kind: AddressType, pasid: int | None) -> None:
     world = World(device_tlb=True)
     assert world.fault(0x5000, kind=kind, pasid=pasid) == 0
     assert world.records() == []
@@ -342,7 +342,7 @@ def test_read_of_the_interrupt_range_is_not_translated() -> None:
     assert world.dma(0xFEE0_0000, READ).host_address is None
 
 
-def test_interrupt_range_with_a_pasid_is_no_interrupt() -> None:
+def test_interrupt_range_with_a_pasid_is_not_an_interrupt() -> None:
     assert mapped().fault(0xFEE0_0000, pasid=1) == 0x31
 
 
@@ -480,7 +480,7 @@ def test_reserved_translation_type_does_not_make_the_pointer_reserved(haw: int) 
     assert world.start().fault() == 0x03
 
 
-def test_interrupt_range_is_no_dma_even_beside_a_cached_table() -> None:
+def test_interrupt_range_is_not_dma_even_beside_a_cached_table() -> None:
     """The 2 MiB around it share a table; having walked that does not open the range."""
     world = World()
     top = world.device()
