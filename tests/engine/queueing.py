@@ -1,4 +1,4 @@
-"""Software's side of the invalidation queue: descriptors as numbers, a tail, and what the unit says of errors."""
+"""The software side of the invalidation queue: descriptors as numbers, the tail, and the error reported."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def response(sid: int, *, code: int = 0, pasid: int | None = None, group: int = 
 
 
 class Software:
-    """Owns the queue of a world: `width` bytes a descriptor, 2**qs pages; `tail` is the next free place."""
+    """The owner of a world's queue: descriptors of `width` bytes, 2**qs pages; `tail` is the next free slot."""
 
     def __init__(self, world: World, *, wide: int = 0, qs: int = 0, on: bool = True) -> None:
         self.world, self.width, self.size = world, 32 if wide else 16, 0x1000 << qs
@@ -108,7 +108,7 @@ class Software:
         assert self.head == self.tail
 
     def refused(self, *descriptors: tuple[int, ...]) -> int:
-        """Submit descriptors of which the unit must refuse the last. Returns IQEI."""
+        """Submit descriptors; the unit must refuse the last. Returns IQEI."""
         last = self.tail + self.width * (len(descriptors) - 1)
         self.submit(*descriptors)
         assert self.head == last % self.size

@@ -119,7 +119,7 @@ class ScalableWorld(World):
         fpd: int = 0,
         p: int = 1,
     ) -> int:
-        """Write a context entry, by default with a directory of its own. Returns the entry's address."""
+        """Write a context entry, by default with a new directory. Returns the address of the entry."""
         half = self.root_address(source_id)
         if not self.memory.read_u64(half):
             self.put(half, self.page() | 1)
@@ -132,7 +132,7 @@ class ScalableWorld(World):
         return at
 
     def directory_address(self, pasid: int = 0, source_id: SourceId = NIC) -> int:
-        """Where the PASID directory entry of a PASID stands."""
+        """The address of the PASID directory entry of a PASID."""
         if source_id not in self.contexts:
             self.scalable_context(source_id)
         return (self.memory.read_u64(self.contexts[source_id]) & TABLE) + 8 * (pasid >> 6)

@@ -1,4 +1,4 @@
-"""Accessed, dirty and extended-accessed bits of both stages (spec 3.6.2, 3.7.2): what is marked, and what is not."""
+"""Accessed, dirty and extended-accessed bits of both stages (spec 3.6.2, 3.7.2): which bits are set, and when."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ FIRST_BITS, SECOND_BITS = A1 | D1 | EA1, A2 | D2
 
 
 def first_stage_bits(world: ScalableWorld) -> dict[int, int]:
-    """A, D and EA of each level on the way to the page."""
+    """A, D and EA of the entry of each level."""
     return world.bits(world.first, FIRST_BITS)
 
 
 def second_stage_bits(world: ScalableWorld) -> dict[int, int]:
-    """A and D of each level on the way to the page."""
+    """A and D of the entry of each level."""
     return world.bits(world.second, SECOND_BITS)
 
 
@@ -296,7 +296,7 @@ def test_only_missing_bits_are_written() -> None:
 
 @raises(FaultReason.SSS_5)
 def test_second_stage_update_needs_a_snooped_walk() -> None:
-    """The entry itself is valid; the fault comes when an update is needed."""
+    """The entry itself is valid; the fault is raised only if an update is needed."""
     world = second_stage(pasid_entry={"pwsnp": 0, **DIRTY})
     assert world.fault() == 0x7C
     assert world.memory.log == []

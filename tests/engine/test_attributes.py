@@ -1,4 +1,4 @@
-"""Snooping and memory types as the tables say them (spec 3.6.5, 3.7.4, 3.8.4; sheet 1.6, layouts 2.4, 2.6, 2.7)."""
+"""Snooping and memory types, as given by the tables (spec 3.6.5, 3.7.4, 3.8.4; sheet 1.6, layouts 2.4, 2.6, 2.7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Staleness made visible: what is stale, where it came from, what it is owed, and when it has been used."""
+"""audit.py: which cached items are stale, their sources, the owed invalidation, and when they have been used."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_ignored_bits_make_nothing_stale(where: int, bit: int) -> None:
 
 @pytest.mark.parametrize("bit", [8, 9, 10, 11])
 def test_ignored_bits_of_an_interrupt_entry_make_nothing_stale(bit: int) -> None:
-    """9.9: bits 11:8 are available; without source validation, SID and SQ are not looked at either."""
+    """9.9: bits 11:8 are available; without source validation, SID and SQ are not read either."""
     memory = FlatMemory(1 << 20)
     unit = RemappingUnit(memory, Capabilities(), audit=True)
     unit.mmio_write(0xB8, 0x9000, 8)

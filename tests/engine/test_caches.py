@@ -23,7 +23,7 @@ A = 0x4000_0000
 @pytest.mark.parametrize("leaf", [1, 2, 3])
 @pytest.mark.parametrize("wrong", [0, 1 << 62 | RW])
 def test_absent_and_erroneous_paging_entries_are_not_cached(levels: int, leaf: int, wrong: int) -> None:
-    """An entry of any level becomes present or right: no invalidation is needed."""
+    """An entry of any level becomes present or valid: no invalidation is needed."""
     for level in range(leaf, levels + 1):
         world = World(address_width=57, levels=(3, 4, 5))
         top = world.device(levels=levels)
@@ -160,7 +160,7 @@ Verdicts = set[naive.Verdict]
 class Tracked(World):
     """A world that also keeps, for every domain, page and access, all verdicts since the last covering invalidation.
 
-    Domain d always has the same top table, so a context entry is told by its domain alone (None: absent).
+    Domain d always has the same top table, so a domain stands for a context entry (None: absent).
     There are no caches of upper levels: those may join an old table to a page that was never in it at the time.
     """
 
@@ -183,11 +183,11 @@ class Tracked(World):
         }
 
     def now(self, did: int, page: int, access: Any) -> Verdicts:
-        """What memory says at this moment."""
+        """The outcome by the tables in memory now."""
         return naive.walk(self.memory.read_u64, self.capabilities, self.tops[did], 4, page, access, 1)
 
     def changed(self) -> None:
-        """Memory was written: what it says now is possible too."""
+        """Memory was written: the outcome by the new tables is possible too."""
         for key in self.possible:
             self.possible[key] = self.possible[key] | self.now(*key)
 
@@ -240,7 +240,9 @@ steps = st.one_of(
     st.tuples(st.just(Tracked.set_middle), dids, pages, st.sampled_from(BIG_ENTRIES)),
     st.tuples(st.just(Tracked.set_context), devices, st.sampled_from((None, *DIDS))),
     st.tuples(st.just(Tracked.invalidate_context_cache), st.sampled_from((1, 2, 3)), devices, dids),
-    st.tuples(st.just(Tracked.invalidate_iotlb), st.sampled_from((1, 2, 3)), dids, pages, st.sampled_from((0, 1, 9, 10))),
+    st.tuples(
+        st.just(Tracked.invalidate_iotlb), st.sampled_from((1, 2, 3)), dids, pages, st.sampled_from((0, 1, 9, 10))
+    ),
 )
 
 
@@ -259,7 +261,7 @@ def test_no_result_is_older_than_the_last_covering_invalidation(wanted: list[tup
 
 
 def test_context_entry_with_an_unreadable_table_is_not_cached() -> None:
-    """4.2, CM=0: erroneous entries are cached nowhere: 0x03 LCT.4.3 is the context entry's error."""
+    """4.2, CM=0: erroneous entries are not cached; 0x03 (LCT.4.3) is an error of the context entry."""
     world = World()
     world.context(table=ABSENT)
     world.start()
@@ -271,7 +273,7 @@ def test_context_entry_with_an_unreadable_table_is_not_cached() -> None:
 
 
 def test_page_in_the_interrupt_range_is_not_cached() -> None:
-    """4.2, CM=0: faulting entries are cached nowhere."""
+    """4.2, CM=0: faulting entries are not cached."""
     world = World()
     top = world.device()
     world.map(top, 4, 0x4000_0000, 0xFEE0_0000 | RW)

@@ -1,7 +1,7 @@
-"""Caching mode (CAP.CM, spec 6.1; sheet 4.2 and 4.4): what becomes present needs an invalidation, too.
+"""Caching mode (CAP.CM, spec 6.1; sheet 4.2 and 4.4): an entry that becomes present needs an invalidation.
 
-Each structure is met faulty, mended in memory, and met again: it is still faulty only in caching mode, and until the
-invalidation that the sheet asks for. Without caching mode, and where the policy says so, mending is enough.
+Each structure is read while faulty, repaired in memory, and used again. Only in caching mode it is still faulty,
+until the invalidation that the sheet requires. Without caching mode, and by policy, the repair is enough.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def legacy(at: str, bad: tuple[int, ...], code: int, access: Any = READ) -> Call
         by_device = at in ("root", "context")
 
         def invalidate() -> None:
-            # Faulty contexts are the hardware's, in domain 0.
+            # Faulty contexts are cached in domain 0.
             if by_device:
                 assert world.invalidate_contexts(CONTEXT_DEVICE, did=0, sid=NIC) == CONTEXT_DEVICE
             else:
@@ -133,7 +133,7 @@ def test_what_becomes_present_needs_an_invalidation_in_caching_mode_only(name: s
 @pytest.mark.parametrize("builder", [first_stage, nested])
 @pytest.mark.parametrize("bad", [0, HOST | ALL1 | 1 << 51, HOST | 1])
 def test_faulty_first_stage_entry_is_never_cached(builder: Any, bad: int) -> None:
-    """4.2: a faulting first-stage translation is cached nowhere, whatever CM."""
+    """4.2: a faulting first-stage translation is not cached, even with CM=1."""
     case = scalable("first", (bad,), 0, builder)(
         caching_mode=True, host_address_width=48, policy=Policy(nested_pointers_within_host=True)
     )
@@ -169,7 +169,7 @@ def test_absent_page_covers_no_other_page() -> None:
 
 
 def test_fpd_of_an_absent_context_is_cached_with_it() -> None:
-    """7.1.3: FPD counts in an entry that is not present; the one that was met first still does."""
+    """7.1.3: FPD counts in an entry that is not present; the cached one still does."""
     case = legacy("context", (1 << 1,), 0x02)(caching_mode=True)
     assert case.now() == 0x02
     case.world.put(case.at, 0)

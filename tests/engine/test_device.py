@@ -1,4 +1,4 @@
-"""device.py, ats.py: a device's own cache, what drops from it, and how it can fail to answer (8.1, 8.2)."""
+"""device.py, ats.py: the device-TLB, its invalidation, and devices that fail to respond (8.1, 8.2)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ EVERYTHING = 0x7FFF_FFFF_FFFF_F000
 
 
 def ats(count: int = 1, **changes: Any) -> tuple[Device, Software]:
-    """A device whose translations are its own, on a legacy-mode unit, with `count` pages from A on."""
+    """A device with a device-TLB, on a legacy-mode unit, with `count` pages from A on."""
     world = World(device_tlb=True, **changes)
     top = world.device(tt=1)
     for n in range(count):
@@ -139,7 +139,7 @@ def test_one_device_for_a_source_id() -> None:
 
 
 def test_missing_device_tlb_invalidation_leaves_a_stale_translation() -> None:
-    """The IOTLB alone is not enough: the device goes on using what it has cached."""
+    """Invalidating the IOTLB alone is not enough: the device keeps using what it has cached."""
     device, software = ats()
     world = software.world
     assert device.write(A, b"old")
@@ -164,11 +164,11 @@ def test_device_tlb_before_the_iotlb_is_the_wrong_order() -> None:
     assert device.write(A, b"3")
 
 
-# Which translations go (types 3 and 8)
+# Which translations are dropped (types 3 and 8)
 
 
 def survivors(device: Device, first: int = A) -> set[int]:
-    """Pages the device knows, counted from `first`."""
+    """The pages in the device-TLB, counted from `first`."""
     return {known.addresses.start - first >> 12 for known in device.tlb}
 
 
@@ -280,7 +280,7 @@ def test_missing_pasid_invalidation_leaves_a_stale_translation() -> None:
     assert world.memory.read(HOST, 3) == b"new"
 
 
-# Devices that do not do as they should
+# Devices that misbehave
 
 
 def test_time_out() -> None:
@@ -374,7 +374,7 @@ def test_atomic_needs_both(access: Access) -> None:
 
 
 def audited(*, pasid: int | None = None) -> tuple[Device, Software, int]:
-    """The same on an audited unit, in scalable mode with a PASID; and where the entry of its one page stands."""
+    """The same on an audited unit, in scalable mode with a PASID; and the address of the entry of its one page."""
     if pasid is None:
         world: World = World(device_tlb=True)
         leaf = world.map(world.device(tt=1), 4, A, 0x10_0000 | RW)[1]
@@ -388,8 +388,8 @@ def audited(*, pasid: int | None = None) -> tuple[Device, Software, int]:
 
 
 @pytest.mark.parametrize("pasid", [None, 5])
-def test_missing_device_tlb_invalidation_is_blamed(pasid: int | None) -> None:
-    """8.2: after the IOTLB's invalidation the device still has its own translation, until that is invalidated too."""
+def test_missing_device_tlb_invalidation_is_traced(pasid: int | None) -> None:
+    """8.2: after the IOTLB is invalidated, the device still has the translation, until its TLB is invalidated."""
     device, software, leaf = audited(pasid=pasid)
     address = A if pasid is None else ADDRESS
     assert device.dma(address, WRITE, pasid=pasid).stale == ()
@@ -414,7 +414,7 @@ def test_missing_device_tlb_invalidation_is_blamed(pasid: int | None) -> None:
 
 
 def test_answer_from_a_stale_cache_is_stale_in_the_device_too() -> None:
-    """Wrong order: the device asked again before the IOTLB was invalidated, and is told what that still holds."""
+    """Wrong order: the device asked again before the IOTLB was invalidated, and got the stale translation from it."""
     device, software, leaf = audited()
     device.dma(A, WRITE)
     software.world.put(leaf, 0x9000 | RW)

@@ -127,7 +127,7 @@ def test_fast_path_is_taken() -> None:
 
 @pytest.mark.parametrize("capacity", [1, 2, 3])
 def test_small_caches_change_no_outcome(capacity: int) -> None:
-    """What is cached makes room for what comes; no outcome depends on that while memory stays as it is."""
+    """Entries are evicted; no outcome depends on that while memory does not change."""
     world = ScalableWorld(policy=Policy(cache_capacity=capacity))
     top = world.page()
     for pasid in range(3):
@@ -219,7 +219,7 @@ def test_evicted_pasid_context_is_read_again() -> None:
 
 
 def test_overridden_part_sees_every_request() -> None:
-    """Whoever overrides a part gets every request."""
+    """A unit with an overridden part does not use the fast path."""
 
     class Shifted(LegacyMode):
         def outcome(self, tables: Root, page: Page, intent: Intent, request: DmaRequest) -> Outcome:
@@ -236,7 +236,7 @@ def test_overridden_part_sees_every_request() -> None:
 
 
 def test_page_takes_one_entry_in_caching_mode_too() -> None:
-    """A page takes one place, whichever mode."""
+    """A page takes one entry of the cache, with and without caching mode."""
     held = []
     for caching_mode in (False, True):
         world = World(policy=Policy(cache_capacity=4), caching_mode=caching_mode)

@@ -1,4 +1,4 @@
-"""faults.py: what is recorded, where, what FPD silences, overflow, and the fault event."""
+"""faults.py: what is recorded, where, what FPD suppresses, overflow, and the fault event."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def faulty(code: int, fpd: int) -> tuple[World, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("code", context_faults())
-def test_fpd_silences_a_qualified_fault(code: int) -> None:
+def test_fpd_suppresses_a_qualified_fault(code: int) -> None:
     world, request = faulty(code, fpd=1)
     outcome = world.dma(**request)
     assert (outcome.fault, outcome.recorded, outcome.host_address) == (code, False, None)
@@ -116,8 +116,8 @@ def test_fpd_of_a_cached_context_entry(code: int) -> None:
 
 
 @pytest.mark.parametrize("fpd", [0, 1])
-def test_fpd_does_not_silence_unqualified_faults(fpd: int) -> None:
-    """0x01, 0x08, 0x09, 0x0A, 0x30 and 0x31, with a context entry whose FPD would silence them."""
+def test_fpd_does_not_suppress_unqualified_faults(fpd: int) -> None:
+    """0x01, 0x08, 0x09, 0x0A, 0x30 and 0x31, with a context entry whose FPD would suppress them."""
     recorded = []
     world = mapped(fault_records=16, tt=0)
     context = world.context(fpd=fpd)
@@ -250,7 +250,7 @@ def test_overflow_loses_everything_until_it_is_cleared(count: int) -> None:
 
 
 @pytest.mark.parametrize("count", RECORDS)
-def test_overflow_comes_back_while_the_record_at_the_index_is_in_use(count: int) -> None:
+def test_overflow_is_set_again_while_the_record_at_the_index_is_in_use(count: int) -> None:
     world = blank(count)
     for n in range(count + 1):
         world.dma(n << 12)
@@ -452,7 +452,7 @@ def test_masking_again_after_the_event_holds_the_next_one() -> None:
     assert (world.unit.drain_events(), world.read(FECTL)) == ([MESSAGE], IM | IP)
 
 
-def test_overflow_alone_is_no_event() -> None:
+def test_overflow_alone_raises_no_event() -> None:
     world = with_message(blank(), masked=True)
     world.dma()
     world.dma()
@@ -476,14 +476,14 @@ def test_no_second_message_while_an_overflow_is_pending() -> None:
     assert world.unit.drain_events() == [MESSAGE]
 
 
-def test_silenced_fault_is_no_event() -> None:
+def test_suppressed_fault_raises_no_event() -> None:
     world = with_message(World())
     world.context(p=0, fpd=1)
     world.start().dma()
     assert world.unit.drain_events() == []
 
 
-def test_compressed_fault_is_no_event() -> None:
+def test_compressed_fault_raises_no_event() -> None:
     world = with_message(blank(2, Policy(compress_faults=True)))
     world.dma()
     world.dma()

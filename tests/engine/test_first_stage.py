@@ -304,7 +304,7 @@ def test_interrupt_range_as_an_input_with_a_pasid_is_translated() -> None:
     assert world.fault(0xFEE0_1000, WRITE, pasid=0) == 0x71
 
 
-# Caches: what may not be seen wrong
+# Caches
 
 
 def test_pasids_do_not_share_first_stages() -> None:

@@ -1,4 +1,4 @@
-"""formats.py: what an entry may hold on a unit, where the sheets are open, and what the explanations name."""
+"""formats.py: what an entry may hold on a unit, doubts of the sheets, and the bits that explanations name."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_translation_types_of_scalable_mode(kind: int, stages: tuple[int, int] |
     assert Formats(Capabilities.full(), Policy()).stages(entry) == stages
 
 
-# Which bits hardware reads (1.3, 1.6): the audit goes by this.
+# Which bits hardware reads (1.3, 1.6); the audit compares these.
 
 
 def test_read_mask() -> None:
@@ -155,7 +155,7 @@ def test_used_fields_of_a_descriptor(used: tuple[int, int]) -> None:
     scalable(policy=Policy(unused_descriptor_fields_checked=True)).done(used)
 
 
-# What goes in can be copied
+# Requests can be copied
 
 
 def test_source_ids_and_requests_can_be_copied_and_pickled() -> None:

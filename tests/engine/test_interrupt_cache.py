@@ -77,7 +77,7 @@ def test_faulty_entries_are_cached_in_caching_mode_only(bad: int | str, caching:
 
 
 def test_entry_that_rejects_a_source_is_cached() -> None:
-    """It is free of errors: the request is not. So its repair needs an invalidation."""
+    """The entry is valid, only the request is not. So a change of the entry needs an invalidation."""
     world = Interrupting()
     world.irte(0, FIXED_41_TO_5, 1 << 18)
     assert world.code(0) == 0x26
@@ -196,7 +196,7 @@ def test_what_is_used_was_in_memory_since_the_last_invalidation(
         block = range(8) if step == "drop all" else [n for n in range(8) if n >> value == index >> value]
         match step:
             case "entry":
-                # Vector 0 stands for an entry that is not present.
+                # Vector 0 means an entry that is not present.
                 world.irte(index, value << 16 | (value > 0))
                 now[index] = value
                 stood[index].add(value)

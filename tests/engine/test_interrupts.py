@@ -1,4 +1,4 @@
-"""interrupts.py: which entry an interrupt request means, whether it may use it, and what the entry makes of it."""
+"""interrupts.py: the entry that an interrupt request selects, the checks, and the resulting interrupt."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_reserved_data_that_are_not_used(checked: bool) -> None:
 
 @raises(*(FaultReason(code) for code in (0x20, 0x21, 0x22, 0x23, 0x24, 0x26, 0x27, 0x28)))
 def test_order_of_the_faults() -> None:
-    """Everything is wrong at once; each repair brings up the next fault."""
+    """Everything is wrong at once; each repair uncovers the next fault."""
     world = Interrupting(s=0, posted_interrupts=True)
     world.set_table(ABSENT)
     assert world.code(2, 0, data=1 << 31) == 0x20
@@ -223,7 +223,7 @@ def test_order_of_the_faults() -> None:
     assert world.code(1, 0) == 0x23
     world.set_table(TABLE)
     bad_posted = POSTED_71 | 1 << 12
-    other = 1 << 18 | 0x9999  # SVT 01, somebody else's SID
+    other = 1 << 18 | 0x9999  # SVT 01, another SID
     world.irte(1, bad_posted & ~1, other)
     assert world.code(1, 0) == 0x22
     world.irte(1, bad_posted, other)
@@ -314,7 +314,7 @@ def test_interrupt_fault_record(code: int, fpd: int) -> None:
 
 
 def test_fault_event_is_not_remapped() -> None:
-    """The unit's own message goes out as it is, even where the table would say otherwise."""
+    """The message of the unit itself is not remapped, whatever the table holds."""
     world = Interrupting()
     world.write(FECTL, 0)
     world.write(FEADDR, 0xFEE0_0010)
@@ -483,7 +483,7 @@ def dma_request(address: int = 0xFEE0_0010, access: Any = WRITE, length: int = 4
 @pytest.mark.parametrize("faults", [False, True])
 @pytest.mark.parametrize("on", [False, True])
 def test_request_in_the_range_that_is_not_a_message(wrong: dict[str, Any], faults: bool, on: bool) -> None:
-    """Doubt D-6; with remapping off the error has no name. It goes nowhere either way."""
+    """Doubt D-6; with remapping off there is no fault. The request is blocked in both cases."""
     world = Interrupting(start=on, policy=Policy(malformed_interrupt_faults=faults))
     outcome = world.unit.interrupts.message(dma_request(**wrong))
     assert (outcome.host_address, outcome.interrupt) == (None, False)
@@ -494,7 +494,7 @@ def test_request_in_the_range_that_is_not_a_message(wrong: dict[str, Any], fault
 
 @pytest.mark.parametrize("kind", [TRANSLATED, TRANSLATION_REQUEST])
 def test_device_tlb_in_the_range(kind: AddressType) -> None:
-    """8.3: blocked, and no fault for it is known."""
+    """8.3: blocked, without a known fault."""
     world = Interrupting()
     outcome = world.unit.interrupts.message(dma_request(kind=kind))
     assert (outcome.host_address, outcome.interrupt, outcome.fault) == (None, False, None)
@@ -537,7 +537,7 @@ def test_table_beyond_memory(irta: int) -> None:
 
 
 def test_descriptor_in_the_interrupt_table() -> None:
-    """The table's entry is a descriptor too: what it says counts, and nothing loops."""
+    """An entry of the table is its own descriptor: it is posted once, without a loop."""
     world = Interrupting(posted_interrupts=True)
     world.irte(0, TABLE << 32 | 5 << 16 | 1 << 15 | 1)
     assert world.interrupt(0).posted is not None

@@ -1,4 +1,4 @@
-"""invalidation.py: CCMD, IOTLB and IVA: what each command drops, what it keeps, and what it answers."""
+"""Invalidation by register: what each command of CCMD and IOTLB drops and keeps, and the granularity reported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ A = 0x4000_0000
 
 
 def stale_context(source_id: SourceId = NIC, did: int = 1) -> World:
-    """A world in which the device's context entry is cached and memory now says it is absent."""
+    """A world in which the device's context entry is cached, but absent in memory."""
     world = World()
     world.context(source_id, did=did, tt=2)
     world.start()
@@ -43,7 +43,7 @@ def stale_page(leaf: int = 1, did: int = 1, count: int = 1, levels: int = 4, **c
 
 
 def cached(world: World, address: int = A) -> bool:
-    """Whether the unit still knows a page that memory does not map any more."""
+    """Whether a page that memory no longer maps is still cached."""
     return world.dma(address, READ).fault is None
 
 

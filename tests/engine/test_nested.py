@@ -1,4 +1,4 @@
-"""Nested translation (spec 3.7.3): every first-stage table, and the page, lie behind the second stage."""
+"""Nested translation (spec 3.7.3): the second stage translates the addresses of first-stage tables and of pages."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_first_stage_entries_are_checked_as_without_nesting(level: int) -> None:
 
 @raises(FaultReason.SFS_5, FaultReason.SGN_5)
 def test_first_stage_entries_hold_guest_addresses() -> None:
-    """2.7, D-34: what is beyond the host's width is not reserved, but what is beyond the guest's leads nowhere."""
+    """2.7, D-34: bits beyond the host width are not reserved; addresses beyond the guest width are not mapped."""
     for level, code in ((4, 0x74), (3, 0x74), (2, 0x74), (1, 0x84)):
         world = nested(host_address_width=46)
         at = world.first[level]
@@ -322,7 +322,7 @@ def test_page_in_the_interrupt_range() -> None:
 
 
 def test_guest_physical_interrupt_range_is_translated() -> None:
-    """Only what comes out of both stages counts."""
+    """Only the host address counts."""
     world = nested(0xFEE0_0000 | ALL1)
     assert world.dma(access=WRITE).host_address == HOST
 
@@ -337,7 +337,7 @@ def test_interrupt_range_as_an_input_with_a_pasid_is_translated() -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_walk_stops_at_the_first_fault(level: int) -> None:
-    """The second stage of a table comes before the table's entry, and that before the next table."""
+    """The second stage of a table is checked before the entry in it, and that before the next table."""
     world = nested(host_address_width=46)
     for lower in range(1, level):
         world.put(world.under[lower][1], 1 << 50 | RW)
@@ -354,7 +354,7 @@ def test_first_stage_permission_comes_before_the_page() -> None:
 
 
 def test_tables_are_found_through_the_second_stage() -> None:
-    """A first-stage pointer taken for a host address would find other tables."""
+    """If first-stage pointers were used as host addresses, other tables would be found."""
     world = nested()
     assert world.first_top >= GUEST
     decoy = world.page()

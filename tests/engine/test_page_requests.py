@@ -1,4 +1,4 @@
-"""page_requests.py, page_request_queue.py: what is queued and how, and what answers the rest (8.4, 8.5)."""
+"""page_requests.py, queue.py: which requests are queued, and the responses to the others (8.4, 8.5)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SUCCESS, INVALID, FAILURE = ResponseCode.SUCCESS, ResponseCode.INVALID, Response
 
 
 class Pager:
-    """A device that may ask for pages, and the page request queue it asks in."""
+    """A device that may send page requests, and the page request queue."""
 
     def __init__(self, world: ScalableWorld | None = None, *, pqs: int = 0, on: bool = True, **changes: Any) -> None:
         self.world = world or ScalableWorld(**changes)
@@ -64,7 +64,7 @@ class Pager:
         return [self.world.memory.read_u64(self.base + 32 * n + 8 * word) for word in range(4)]
 
 
-# What the descriptor says (layouts 2.12)
+# Fields of the descriptor (layouts 2.12)
 
 
 def test_descriptor_of_a_plain_request() -> None:
@@ -223,7 +223,7 @@ def test_unit_without_page_requests() -> None:
 
 
 def test_unit_without_a_queue_whose_context_enables_page_requests() -> None:
-    """No table can say so; a part that departs from the specification might."""
+    """No table can enable them there, but an overridden part might."""
     world = ScalableWorld(page_requests=False, page_request_drain=False, stop_markers=False)
     world.start()
     found = ScalableContext(0, 1 << 20, 1, 1, 1, 0, 0, 0)
@@ -264,7 +264,7 @@ def test_room_and_wrap(pqs: int) -> None:
 
 
 def test_overflow_stays_until_cleared() -> None:
-    """PRO=1: nothing is queued, whatever room there is by then."""
+    """PRO=1: nothing is queued, even if there is room again."""
     pager = Pager()
     pager.fill()
     assert pager.ask(group=1).answer == SUCCESS
@@ -302,7 +302,7 @@ def test_automatic_answer_without_an_attached_device() -> None:
 
 @pytest.mark.parametrize("offered", [False, True])
 def test_stop_marker_that_finds_no_room(offered: bool) -> None:
-    """With ECAP.SMS it is dropped without trace; otherwise it is an overflow like any other."""
+    """With ECAP.SMS it is dropped silently; otherwise it is an overflow as usual."""
     pager = Pager(stop_markers=offered)
     pager.fill()
     assert pager.ask(pasid=1, read=False) == PageRequestOutcome(queued=False)
@@ -396,12 +396,12 @@ def test_requests_within_a_group(per_group: bool) -> None:
     assert pager.world.unit.drain_events() == ([message] if per_group else [])
 
 
-# What else a request does
+# Other effects of a request
 
 
 @pytest.mark.parametrize("page", [0, 0x1000])
 def test_page_asked_for_is_forgotten(page: int) -> None:
-    """8.4 step 3: so that the retry is not answered from old entries; other pages stay."""
+    """8.4 step 3: so that a retry does not use old entries; other pages are kept."""
     world = first_stage(pasid=5)
     pager = Pager(world)
     assert world.dma(pasid=5).fault is None
@@ -411,7 +411,7 @@ def test_page_asked_for_is_forgotten(page: int) -> None:
     assert (world.dma(pasid=5).fault == 0x71) == (not page)
 
 
-def test_tables_on_the_way_are_dropped_too() -> None:
+def test_upper_entries_are_dropped_too() -> None:
     world = first_stage(pasid=5)
     pager = Pager(world)
     assert world.dma(pasid=5).fault is None
@@ -447,7 +447,7 @@ def test_response_without_an_attached_device() -> None:
 
 @pytest.mark.parametrize("pd", [0, 1])
 def test_page_drain(pd: int) -> None:
-    """Requests on the way have reached the queue when the wait has completed, if it asks for that."""
+    """A wait descriptor with PD completes after posted requests have reached the queue."""
     pager = Pager()
     for group in range(3):
         pager.world.unit.page_requests.post(PageRequest(NIC, ADDRESS, group=group))

@@ -1,4 +1,4 @@
-"""queue.py, queue_commands.py: what the queue refuses and with which IQEI, and how it goes on (5.2, 5.4)."""
+"""queue.py: what the queue refuses and with which IQEI, and how it continues (5.2, 5.4)."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ GRANULARITY_BITS = {1: {4, 5}, 2: {4, 5}, 6: {4, 5}, 7: {4, 5}}
 
 @pytest.mark.parametrize("number", LEGAL)
 def test_reserved_bits(number: int) -> None:
-    """Every bit of the 256 that no field names, and none of the others; encodings have tests of their own."""
+    """Every one of the 256 bits that is not in a field, and no other; encodings are tested below."""
     (low, high), allowed = LEGAL[number]
     encodings = GRANULARITY_BITS.get(number, set())
     for bit in set(range(256)) - TYPE_BITS - encodings:
@@ -313,7 +313,7 @@ def test_type_is_checked_before_reserved_fields() -> None:
 
 
 def test_queue_resumes_at_the_bad_descriptor() -> None:
-    """Suggested test 12: without a new IQT; the descriptors behind it were not looked at."""
+    """Suggested test 12: without a new IQT; later descriptors were not processed."""
     software = legacy()
     software.submit(HARMLESS, (0, 0), wait(sw=1, data=5, address=STATUS))
     assert (software.error, software.head) == (TYPE, 16)
@@ -395,7 +395,7 @@ def dt(**options: bool) -> Software:
 
 
 def test_time_out_aborts_the_wait() -> None:
-    """5.4: its status is never written; afterwards the queue goes on behind it."""
+    """5.4: its status is not written; afterwards the queue continues after it."""
     software = dt()
     software.submit(device_tlb(0x123), wait(sw=1, data=1, interrupt=1, address=STATUS), HARMLESS)
     assert software.world.read(FSTS) == ITE

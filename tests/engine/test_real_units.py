@@ -1,4 +1,4 @@
-"""Capabilities of units on the market: every pair of CAP and ECAP from public logs is understood, and given back."""
+"""Capabilities of real units: every pair of CAP and ECAP from public logs is decoded, and encoded again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNITS = Path(os.environ.get("VTDLAB_UNITS", ROOT.parent / "shared" / "reference"
 
 
 class Unit(NamedTuple):
-    """A row of the list: what a log says."""
+    """A row of the list: one unit of a log."""
 
     cap: int
     ecap: int
@@ -27,12 +27,12 @@ class Unit(NamedTuple):
     machine: str
 
     def capabilities(self) -> Capabilities:
-        """What we make of it."""
+        """Its capabilities."""
         return Capabilities.from_registers(self.cap, self.ecap, self.host_address_width, self.version)
 
 
 def _read() -> list[Unit]:
-    """The list. Where a log does not tell the host's width, 46 stands for it."""
+    """The list. If a log does not give the host address width, it is taken as 46."""
     if not UNITS.exists():
         return []
     with UNITS.open(newline="") as file:

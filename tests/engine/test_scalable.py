@@ -1,4 +1,4 @@
-"""Scalable mode up to the PASID-table entry (spec 3.4.3, 9.2 to 9.6): what is checked, in which order, how told."""
+"""Scalable mode up to the PASID-table entry (spec 3.4.3, 9.2 to 9.6): checks, their order, faults."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_reserved_bits_of_the_half_in_use() -> None:
 def test_only_the_half_in_use_is_checked(bus: int, devfn: int) -> None:
     source_id = SourceId.of(bus << 8 | devfn)
     world = second_stage(context={"source_id": source_id})
-    # The page was made for NIC's PASID entry: hand the directory over.
+    # The page was made for NIC's PASID entry: use the same directory.
     world.scalable_context(source_id, directory=world.memory.read_u64(world.contexts[NIC]) & ~0xFFF)
     other = world.root_address(source_id) ^ 8
     world.put(other, (1 << 64) - 1 if bus or devfn >= 0x80 else world.memory.read_u64(other))
@@ -375,7 +375,7 @@ def test_reserved_bits_of_the_directory_entry(haw: int) -> None:
 
 @pytest.mark.parametrize("haw", HAWS)
 def test_tables_anywhere_below_the_host_width(haw: int) -> None:
-    """Each pointer bit is used: a pointer to nowhere is unreadable, not reserved."""
+    """Each pointer bit is used: a pointer to absent memory is unreadable, not reserved."""
     for bit in range(24, haw):
         world = second_stage(host_address_width=haw)
         world.put(world.root, 1 << bit | 1)
@@ -529,7 +529,7 @@ def test_translation_types_by_capability(pgtt: int, missing: str) -> None:
         world = build(pgtt, **without(*missing_flags))
         at = world.pasids[NIC, 0]
         if missing == "second_stage":
-            # What belongs to a stage that is not there is reserved; the type alone is in question here.
+            # The fields of a stage that the unit lacks are reserved; only the type is tested here.
             world.put(at, world.memory.read_u64(at) & 0x1C3)
         if missing == "first_stage":
             world.put(at + 16, 0)
@@ -681,7 +681,7 @@ def test_unreadable_root_table_wins_over_what_the_request_is() -> None:
 # FPD
 
 
-def silenced(flaw: str, fpd: str) -> tuple[int, int]:
+def suppressed(flaw: str, fpd: str) -> tuple[int, int]:
     """The fault code, and how many records it leaves, with FPD set in some of the three entries."""
     world, request = spoiled(flaw)
     for name, at in (
@@ -706,12 +706,12 @@ def test_fpd_of_the_entries_seen_so_far(flaw: str, fpd: str) -> None:
     if ORDER[flaw] >= 0x59:
         seen += " entry"
     quiet = flaw not in UNQUALIFIED and any(name in seen for name in fpd.split())
-    assert silenced(flaw, fpd) == (ORDER[flaw], 0 if quiet else 1)
+    assert suppressed(flaw, fpd) == (ORDER[flaw], 0 if quiet else 1)
 
 
 @pytest.mark.parametrize("fpd", ["context", "directory", "entry"])
 @pytest.mark.parametrize("pgtt", [FIRST, SECOND, NESTED])
-def test_fpd_of_any_entry_silences_the_walk(fpd: str, pgtt: int) -> None:
+def test_fpd_of_any_entry_suppresses_the_record(fpd: str, pgtt: int) -> None:
     code = 0x79 if pgtt == SECOND else 0x71
     world = build(pgtt)
     assert world.dma().recorded is False

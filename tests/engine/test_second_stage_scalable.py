@@ -1,4 +1,4 @@
-"""The second stage of scalable mode (spec 3.7, 9.8): the walk of legacy mode with codes of its own."""
+"""The second stage of scalable mode (spec 3.7, 9.8): the walk of legacy mode with other fault codes."""
 
 from __future__ import annotations
 

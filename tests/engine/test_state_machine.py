@@ -133,7 +133,7 @@ class Machine(RuleBasedStateMachine):
                     todo.append({**dict(items[:n]), start: other})
 
     def compare(self, request: DmaRequest, agrees: Callable[[Callable[[int], int], Outcome], bool]) -> None:
-        """The request gives what it would have given on some past."""
+        """The outcome is one that some past memory would give."""
         if not self.caching:
             self.world.unit.caches.invalidate_dma()
         pasts = list(self.snapshots())
@@ -237,7 +237,7 @@ class LegacyMachine(Machine):
     @rule(granularity=st.sampled_from((1, 2, 3)), number=st.sampled_from((0, 1)), domain=st.sampled_from(DOMAINS),
           fm=st.sampled_from((0, 0, 1, 3)))  # fmt: skip
     def invalidate_contexts(self, granularity: int, number: int, domain: int, fm: int) -> None:
-        """CCMD. A domain-selective command covers no entry for sure, as the devices' domains change."""
+        """CCMD. A domain-selective command is not sure to cover an entry, as the domains of devices change."""
         done = self.world.invalidate_contexts(granularity, did=domain, sid=DEVICES[number], fm=fm)
         assert done == granularity
         if done == 1:
@@ -251,7 +251,7 @@ class LegacyMachine(Machine):
     @rule(granularity=st.sampled_from((1, 2, 3)), domain=st.sampled_from(DOMAINS), page=st.sampled_from(PAGES),
           am=st.sampled_from((0, 0, 9, 18)), ih=st.booleans())  # fmt: skip
     def invalidate_pages(self, granularity: int, domain: int, page: int, am: int, ih: bool) -> None:
-        """IOTLB. A page-selective command covers the way to its pages, for requests to them."""
+        """IOTLB. A page-selective command covers all entries that lead to its pages, for requests to them."""
         done = self.world.invalidate_pages(
             granularity, did=domain, address=page >> 12 + am << 12 + am, am=am, ih=int(ih)
         )
@@ -335,7 +335,7 @@ class LegacyInCachingMode(LegacyMachine):
 
 
 class ScalableMachine(Machine):
-    """Scalable mode: each PASID has a type and tables of its own, and an entry that changes in all but these."""
+    """Scalable mode: each PASID has its own type and tables, and an entry whose other fields change."""
 
     @initialize()
     def build(self) -> None:

@@ -129,7 +129,7 @@ def test_steps_as_text() -> None:
 
 
 class Stubborn(SecondStage):
-    """A departure like those of qemu.vtd.quirks."""
+    """An override like those of qemu.vtd.quirks."""
 
     def read_entry(self, entry_format: PagingFormat, where: int, snooped: int) -> int:
         return super().read_entry(entry_format, where, snooped) & ~(1 << 11)
@@ -267,5 +267,5 @@ def test_outcomes_memory_faults_and_caches_are_those_of_an_untraced_walk(
 
 
 def _contents(unit: RemappingUnit) -> list[Any]:
-    """Everything the caches hold, whatever they keep it in."""
+    """The contents of the caches, in whatever containers."""
     return list(held(unit.caches).values())

@@ -1,4 +1,4 @@
-"""mapper.py: what is mapped is what was asked for, whatever came before; the engine reads every mapping back."""
+"""mapper.py: mappings are those requested, after any operations; the engine translates by every mapping."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def test_allocator() -> None:
 # Against a dictionary.
 
 BASE = G1 - 4 * M2
-"""The window the random operations work in lies across a 1 GiB boundary."""
+"""The range of the random operations crosses a 1 GiB boundary."""
 STARTS = st.integers(0, 8 * 512) | st.integers(0, 8).map(lambda large: large * 512)
 RANGES = st.tuples(STARTS, st.sampled_from([1, 2, 3, 511, 512, 513, 1024, 2048]))
 
