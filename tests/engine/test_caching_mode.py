@@ -188,7 +188,7 @@ def test_absent_context_is_in_domain_0(did: int, dropped: bool) -> None:
 
 
 def test_page_is_not_cached_before_its_accessed_bit_is_set() -> None:
-    """A denied write leaves A of the page's entry alone (sheet 2.6); a read afterwards has still to set it."""
+    """A denied write leaves A of the page's entry alone (sheet 2.6); a later read still has to set it."""
     world = second_stage(HOST | R, pasid_entry={"ssade": 1}, caching_mode=True)
     assert world.fault(access=WRITE) == 0x85
     assert world.memory.read_u64(world.second[1]) >> 8 & 3 == 0

@@ -88,6 +88,7 @@ def read_through(
     Raises Blocked as `read` does, or as it did when the FaultyEntry was cached.
     """
     known = cache.find(key)
+    # Any fault that caching mode caches: it was cached in place of the entry (6.1).
     if isinstance(known, FaultyEntry):
         raise Blocked(known.reason, known.fpd)
     if known is not None:

@@ -37,6 +37,7 @@ class FaultCodes(NamedTuple):
     def check(self, kind: PageKind, intent: Intent) -> None:
         """Check that a page permits the request. Raises Blocked."""
         permission = intent.lacks(kind)
+        # LGN.2, LGN.3; SGN.2, SGN.3, SGN.6, SGN.7: the page does not give a permission that the request needs.
         if permission is not None:
             raise Blocked(self.missing[permission])
 

@@ -71,6 +71,7 @@ class FirstStage:
             try:
                 entry = self.read_entry(entry_format, where, tables.snooped)
             except MemoryAccessError:
+                # SFS.4 in the top table, SFS.1 below: the entry could not be read.
                 raise Blocked(self.unreadable(tables, level)) from None
             rules = entry_format.rules(entry)
             if is_new:  # the table is cached only now that an entry of it could be read
@@ -102,15 +103,16 @@ class FirstStage:
         # SFS.5: the first-stage table is beyond the guest address width.
         if address >> self.second_stage.address_bits(second):
             raise Blocked(FaultReason.SFS_5)
-        # SFS.6 for the top table, SFS.7 below: the second stage gives no read permission for it.
         unreadable = FaultReason.SFS_6 if level == tables.levels else FaultReason.SFS_7
         try:
             leaf = self.second_stage.find(second, address, _READS)
         except Blocked as condition:
             absent = condition.reason is FaultReason.SSS_2 and self.policy.nested_absent_is_no_permission
+            # SFS.6, SFS.7: the second stage does not map the table (doubt D-18), or gives no read permission for it.
             if absent or condition.reason is FaultReason.SGN_7:
                 raise Blocked(unreadable) from None
             raise
+        # SFS.6 for the top table, SFS.7 below: the second stage gives no read permission for the table.
         if not leaf.page.kind.readable:
             raise Blocked(unreadable)
         self.second_stage.set_accessed_dirty(second, leaf, dirty=False)

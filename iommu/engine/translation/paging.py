@@ -94,6 +94,7 @@ class Paging:
 
     def check(self, tables: Root, kind: PageKind, intent: Intent) -> None:
         """Check that the page permits the request, and is not a cached fault (caching mode). Raises Blocked."""
+        # Any fault that caching mode caches: it was cached in place of a page (6.1).
         if kind.fault is not None:
             raise Blocked(kind.fault)
         tables.codes.check(kind, intent)

@@ -56,6 +56,7 @@ class SecondStage:
             try:
                 entry = self.read_entry(entry_format, where, tables.snooped)
             except MemoryAccessError:
+                # LCT.4, SSS.4 in the top table; LSL.1, SSS.1 below: the entry could not be read.
                 raise Blocked(self.unreadable(tables, level)) from None
             rules = entry_format.rules(entry)
             if is_new:  # the table is cached only now that an entry of it could be read
