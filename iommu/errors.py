@@ -1,8 +1,8 @@
 """The exceptions this project raises.
 
     VtdError                    everything below; one readable line, for people
-    ├── MisuseError             the caller asked for something that makes no sense
-    ├── FormatError             bytes from outside are not what they should be
+    ├── MisuseError             an argument or a combination of arguments is not allowed
+    ├── FormatError             input bytes are malformed
     │   └── DmarError           an ACPI DMAR table is malformed
     ├── InputError              a file cannot be read at all (iommu.dmar.inputs)
     └── MemoryAccessError       an access beyond the memory that exists
@@ -24,7 +24,7 @@ class FormatError(VtdError):
 
     Attributes:
         offset: where in the input, in bytes.
-        where: the structure the offset lies in ("header", "DRHD", ...).
+        where: the structure at that offset ("header", "DRHD", ...).
         field: the offending field's name.
         value: what the field holds; None when it is missing.
     """

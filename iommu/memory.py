@@ -1,4 +1,4 @@
-"""Physical memory, as the remapping unit and the devices behind it see it."""
+"""Physical memory, as remapping units and devices access it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Protocol
 
 from iommu.errors import MemoryAccessError, MisuseError
 
-# Linux's MAP_NORESERVE, which Python names only from 3.13 on: pages appear when touched, whatever the size.
+# Linux's MAP_NORESERVE, which Python names only from 3.13 on: pages are allocated when touched.
 _NO_RESERVE = 0x4000
 
 
 class Memory(Protocol):
-    """What the engine needs of memory: little-endian, byte-addressed, raising MemoryAccessError where there is none.
+    """The memory interface of the engine: byte-addressed, little-endian; MemoryAccessError where there is no memory.
 
-    The engine turns that error into the fault the specification names; a user never sees it.
+    The engine turns that error into the fault that the specification names; it does not reach the caller.
     """
 
     def read(self, address: int, length: int) -> bytes:
@@ -23,7 +23,7 @@ class Memory(Protocol):
         ...
 
     def write(self, address: int, data: bytes) -> None:
-        """Store `data` at `address`; nothing is written unless all of it fits."""
+        """Store `data` at `address`; nothing is written if not all of it fits."""
         ...
 
     def read_u64(self, address: int) -> int:
@@ -32,11 +32,11 @@ class Memory(Protocol):
 
 
 class FlatMemory:
-    """One run of memory from address 0 to `size`, over a buffer of the caller's or pages that appear when touched.
+    """Contiguous memory from address 0 to `size`, over a buffer or over pages that are allocated when touched.
 
     Args:
-        source: a size in bytes (a multiple of 8), for zeroed memory that costs nothing until written; or a
-            bytearray, mmap or memoryview to work on in place. A read-only buffer can be read only.
+        source: a size in bytes (a multiple of 8) for zeroed memory, which takes no space until it is written; or a
+            bytearray, mmap or memoryview to use in place. A read-only buffer cannot be written.
 
     Raises:
         MisuseError: the size is not a positive multiple of 8 bytes.
@@ -75,7 +75,7 @@ class FlatMemory:
         self._bytes[address : address + len(data)] = data
 
     def copy_to(self, buffer: bytearray) -> None:
-        """Copy all of it into a buffer of the same size: for taking snapshots without making new objects."""
+        """Copy all of it into a buffer of the same size, for snapshots without allocation."""
         buffer[:] = self._bytes
 
     def read_u32(self, address: int) -> int:
@@ -98,21 +98,21 @@ class FlatMemory:
 
 
 class ProcessorCache:
-    """Memory as processors see it: what they write stays in their caches until they flush it.
+    """Memory behind processor caches: what processors write stays in their caches until they flush it.
 
         cpu = ProcessorCache(FlatMemory(1 << 20))
         unit = RemappingUnit(cpu, Capabilities(coherent=False))
-        cpu.write_u64(entry, value)      the unit, which does not snoop its tables, does not see this
-        cpu.flush(entry, 8)              until now
+        cpu.write_u64(entry, value)      the unit does not snoop its tables: it does not see this write
+        cpu.flush(entry, 8)              now it does
 
-    A unit made with it snoops these caches where it is coherent (ECAP.C, PWSNP), and reads what is behind them where
-    it is not. Lines never leave by themselves, as those of a processor may: the worst case for software.
+    Coherent accesses of a unit (ECAP.C, PWSNP) snoop these caches; other accesses read the memory behind them. Lines
+    are never written back on their own, as a processor may do: this is the worst case for software.
 
     Attributes:
         behind: the memory itself.
 
     Raises:
-        MisuseError: the memory is not a multiple of the line size, 64 bytes.
+        MisuseError: the memory size is not a multiple of the line size, 64 bytes.
     """
 
     LINE = 64
@@ -124,7 +124,7 @@ class ProcessorCache:
         self._lines: dict[int, bytearray] = {}
 
     def read(self, address: int, length: int) -> bytes:
-        """`length` bytes at `address`, as written last. Raises MemoryAccessError beyond the end."""
+        """`length` bytes at `address`, with unflushed writes. Raises MemoryAccessError beyond the end."""
         found = bytearray(self.behind.read(address, length))
         for line in self._lines_of(address, length):
             kept = self._lines.get(line)
@@ -150,14 +150,14 @@ class ProcessorCache:
         self.write(address, value.to_bytes(8, "little"))
 
     def flush(self, address: int, length: int) -> None:
-        """Write the lines that hold any of these bytes back to memory (CLFLUSH)."""
+        """Write back and invalidate the lines that hold any of these bytes (CLFLUSH)."""
         for line in self._lines_of(address, length):
             kept = self._lines.pop(line, None)
             if kept is not None:
                 self.behind.write(line, bytes(kept))
 
     def flush_all(self) -> None:
-        """Write everything back (WBINVD)."""
+        """Write back and invalidate all lines (WBINVD)."""
         for line, kept in self._lines.items():
             self.behind.write(line, bytes(kept))
         self._lines.clear()

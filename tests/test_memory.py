@@ -42,13 +42,13 @@ def test_a_write_that_does_not_fit_writes_nothing() -> None:
         memory.read_u64(0xFFC)
 
 
-def test_untouched_memory_costs_nothing() -> None:
+def test_untouched_memory_takes_no_space() -> None:
     memory = FlatMemory(1 << 40)
     memory.write_u64((1 << 40) - 8, 7)
     assert memory.read_u64((1 << 40) - 8) == 7
 
 
 @pytest.mark.parametrize("size", [0, -8, 12])
-def test_a_size_that_is_no_multiple_of_8_is_refused(size: int) -> None:
+def test_a_size_that_is_not_a_multiple_of_8_is_refused(size: int) -> None:
     with pytest.raises(MisuseError):
         FlatMemory(size)

@@ -1,4 +1,4 @@
-"""What passes between a unit and a device with a device-TLB (spec chapter 4, 7.6), besides memory requests."""
+"""What a unit and a device with a device-TLB send each other besides memory requests (spec chapter 4, 7.6)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from iommu.structures import ResponseCode
 
 
 class Completion(Enum):
-    """How a device answers an invalidation of its device-TLB."""
+    """The completion of a device-TLB invalidation."""
 
     DONE = auto()
     TIMED_OUT = auto()
@@ -21,12 +21,12 @@ class Completion(Enum):
 
 
 class DeviceInvalidation(NamedTuple):
-    """Drop the translations of these addresses.
+    """An invalidation as a device receives it: it must drop its translations of these addresses.
 
     Attributes:
-        addresses: in bytes, aligned to its size; at most 2**64.
-        pasid: those with this PASID; None for those without one.
-        every_pasid: those with any PASID, `pasid` notwithstanding.
+        addresses: a range of bytes, aligned to its own size, of at most 2**64.
+        pasid: only translations with this PASID; None for those without a PASID.
+        every_pasid: translations with any PASID; `pasid` is ignored.
     """
 
     addresses: range
@@ -35,14 +35,14 @@ class DeviceInvalidation(NamedTuple):
 
 
 class PageRequest(NamedTuple):
-    """A device asks for a page to be made present.
+    """A device asks software to make a page present (spec 7.4).
 
     Attributes:
-        source_id: who asks.
-        address: in the page; its low 12 bits are ignored.
+        source_id: the requester.
+        address: any address in the page; the low 12 bits are ignored.
         pasid: the PASID it carries, 20 bits, or None.
         read, write, execute, privileged: the access it needs the page for.
-        group: page request group index, 9 bits; all requests of a group are answered at once.
+        group: page request group index, 9 bits; a group gets a single response.
         last: the last request of its group.
     """
 
@@ -58,7 +58,7 @@ class PageRequest(NamedTuple):
 
     @property
     def is_stop_marker(self) -> bool:
-        """It ends the use of a PASID, asks for nothing and gets no response."""
+        """Whether it is a stop marker: it ends the use of a PASID, requests no access and gets no response."""
         return self.last and not (self.read or self.write)
 
     def check(self) -> PageRequest:
@@ -77,7 +77,7 @@ class PageRequest(NamedTuple):
 
 
 class PageResponse(NamedTuple):
-    """The answer to a group of page requests, from software or from the unit itself."""
+    """The response to a group of page requests, from software or from the unit itself."""
 
     group: int
     code: ResponseCode
@@ -86,7 +86,7 @@ class PageResponse(NamedTuple):
 
 
 class AtsDevice(Protocol):
-    """What the unit needs of a device that is attached to it."""
+    """The interface of a device that is attached to a unit."""
 
     source_id: SourceId
 
@@ -95,15 +95,15 @@ class AtsDevice(Protocol):
         ...
 
     def respond(self, response: PageResponse) -> None:
-        """A group of page requests has been answered."""
+        """Receive the response to a group of page requests."""
         ...
 
 
-def invalidated(address: int, sized: int) -> range:
-    """The bytes that ADDR and S of a device-TLB descriptor stand for (spec 6.5.2.5).
+def invalidated_range(address: int, sized: int) -> range:
+    """The bytes that ADDR and S of a device-TLB descriptor name (spec 6.5.2.5).
 
-    Without S one page; with S the run of ones from bit 12 up gives the size: none means two pages, each one more
-    doubles them. All ones, of which nothing says how far they count, are everything.
+    Without S, one page. With S, the lowest clear bit of ADDR gives the size: bit 12 for two pages, bit 13 for four,
+    and so on. If no bit is clear, the range is all addresses.
     """
     frame = address >> 12
     order = (~frame & frame + 1).bit_length() if sized else 0

@@ -1,10 +1,10 @@
-"""Staleness, made visible: each cached item is recorded with the entries it was read from (spec 6.2, 6.5).
+"""Auditing: each cached item is recorded with the entries it was read from, to find stale ones (spec 6.2, 6.5).
 
     unit = RemappingUnit(memory, audit=True)
     unit.audit()                    every cached item that no longer matches memory
-    unit.translate(request).stale   those that this request was answered from
+    unit.translate(request).stale   those that were used for this request
 
-A unit that is not audited has none of this in it: the classes below take the places of its caches and table access.
+A unit that is not audited does not pay for this: only audited units use the caches and the table access below.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from iommu.memory import Memory
 
 
 class Source(NamedTuple):
-    """An entry as it was in memory when it was read: its bits, and the format that says what they mean."""
+    """An entry as it was when it was read: its address, its bits and its format."""
 
     address: int
     raw: int
     format: EntryFormat
 
     def differs_from(self, now: int) -> bool:
-        """Whether `now` means something else to the unit. Marks that have been set are the unit's own work."""
-        marks = self.format.marks if isinstance(self.format, PagingFormat) else 0
+        """Whether bits that hardware reads have changed. Accessed and dirty bits that became set do not count."""
+        own = self.format.accessed_dirty if isinstance(self.format, PagingFormat) else 0
         read = self.format.read_mask(self.raw) | self.format.read_mask(now)
         changed = (self.raw ^ now) & read
-        return changed & ~marks != 0 or changed & marks & self.raw != 0
+        return changed & ~own != 0 or changed & own & self.raw != 0
 
 
 class StaleItem(NamedTuple):
@@ -43,9 +43,9 @@ class StaleItem(NamedTuple):
 
     Attributes:
         cache: which cache it is in.
-        tag: what it is found by.
+        tag: the tag that it is cached under.
         changed: the entries that have changed, as they were, each with its bits now (None: unreadable).
-        owed: the invalidation that software has not issued; `RemappingUnit.invalidate(owed)` carries it out.
+        owed: the invalidation that software owes; `RemappingUnit.invalidate(owed)` carries it out.
     """
 
     cache: str
@@ -59,10 +59,10 @@ class StaleItem(NamedTuple):
 
 
 class Describer(Protocol):
-    """What the ledger asks of a cache about an item, when it asks at all; by the arguments it was filled with."""
+    """Describes a cached item for the ledger, only when needed, by the arguments that the cache was filled with."""
 
     def tag(self, *arguments: Any) -> str:
-        """What the item is found by."""
+        """The tag that the item is cached under, as text."""
         ...
 
     def owed(self, *arguments: Any) -> Selector:
@@ -83,11 +83,11 @@ class _Record(NamedTuple):
 
 
 class Ledger:
-    """Who read what: the reads of the request under way, and the sources of every item that is cached.
+    """The entries that the current request has read, and the sources of every cached item.
 
     Attributes:
-        reads: what has been read for the item that will be cached next.
-        seen: all that the request under way rests on, read now or when the cached items it has met were read.
+        reads: the entries read for the item that will be cached next.
+        seen: all entries that the current request depends on: read now, or when the cached items it used were read.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -98,68 +98,68 @@ class Ledger:
         self._used: list[StaleItem] = []
 
     def reset(self) -> None:
-        """The unit has been reset: its caches are new ones. What devices hold stays."""
+        """The unit was reset and has new caches; the records of device-TLBs are kept."""
         devices = CacheName.DEVICE_TLB.value
         self._records = {key: record for key, record in self._records.items() if key[0].startswith(devices)}
 
     def begin(self) -> None:
-        """A request arrives."""
+        """Start a new request."""
         self.reads, self.seen = [], []
         self._used = []
 
     def read(self, source: Source) -> None:
-        """An entry has been read."""
+        """Record that an entry was read."""
         self.reads.append(source)
         self.seen.append(source)
 
     def written(self, source: Source) -> None:
-        """The unit has set bits of an entry itself: from then on it has these bits."""
+        """Record that the unit has set bits of an entry: its source has these bits from now on."""
         for sources in (self.reads, self.seen):
             sources[:] = [source if read.address == source.address else read for read in sources]
 
     def take_reads(self) -> tuple[Source, ...]:
-        """What has been read since the last call: what follows belongs to another item."""
+        """The entries read since the last call: the sources of one item."""
         reads, self.reads = tuple(self.reads), []
         return reads
 
     def fill(
         self, cache: str, key: Hashable, describer: Describer, arguments: tuple[Any, ...], sources: tuple[Source, ...]
     ) -> None:
-        """An item has been cached; `arguments` are those that the describer knows it by."""
+        """Record that an item was cached; `arguments` identify it to the describer."""
         self._records[cache, key] = _Record(describer, arguments, sources)
 
     def sources(self, cache: str, key: Hashable) -> tuple[Source, ...]:
-        """Where an item came from."""
+        """The sources of an item."""
         record = self._records.get((cache, key))
         return () if record is None else record.sources
 
     def use(self, cache: str, key: Hashable) -> None:
-        """An item has been found in its cache."""
+        """Record that a cached item was used."""
         record = self._records.get((cache, key))
         if record is not None:
             self.seen.extend(record.sources)
-            if (stale := self._judge(cache, record)) is not None:
+            if (stale := self._check(cache, record)) is not None:
                 self._used.append(stale)
 
-    def judge(self, cache: str, key: Hashable) -> StaleItem | None:
-        """One item, if it no longer matches memory."""
+    def check(self, cache: str, key: Hashable) -> StaleItem | None:
+        """One item as a StaleItem if it no longer matches memory, otherwise None."""
         record = self._records.get((cache, key))
-        return None if record is None else self._judge(cache, record)
+        return None if record is None else self._check(cache, record)
 
     def take_used(self) -> tuple[StaleItem, ...]:
-        """The stale items that the request under way has been answered from."""
+        """The stale items that the current request has used."""
         used, self._used = tuple(self._used), []
         return used
 
     def audit(self) -> list[StaleItem]:
-        """Every item still cached that no longer matches memory."""
+        """Every cached item that no longer matches memory."""
         self._records = {
             key: record for key, record in self._records.items() if record.describer.holds(*record.arguments)
         }
-        judged = (self._judge(cache, record) for (cache, _), record in self._records.items())
-        return [stale for stale in judged if stale is not None]
+        checked = (self._check(cache, record) for (cache, _), record in self._records.items())
+        return [stale for stale in checked if stale is not None]
 
-    def _judge(self, cache: str, record: _Record) -> StaleItem | None:
+    def _check(self, cache: str, record: _Record) -> StaleItem | None:
         changed = []
         for source in record.sources:
             now = self._now(source)
@@ -178,7 +178,7 @@ class Ledger:
 
 
 class RecordingAccess(TableAccess):
-    """Table access of an audited unit: everything that is read or updated is recorded."""
+    """Table access of an audited unit: records every read and update."""
 
     def __init__(self, memory: Memory, unsnooped: Memory, ledger: Ledger) -> None:
         super().__init__(memory, unsnooped)
@@ -197,7 +197,7 @@ class RecordingAccess(TableAccess):
 
 
 class Watched(NamedTuple):
-    """How one cache is watched: its name, and from the arguments of `fill` an item's key, tag and remedy."""
+    """How one cache is watched: its name, and functions of the arguments of `fill`: key, tag, owed invalidation."""
 
     name: str
     key: Callable[..., Hashable]
@@ -206,7 +206,7 @@ class Watched(NamedTuple):
 
 
 class _Watch:
-    """A cache that tells the ledger of everything that is cached and found.
+    """Reports to the ledger everything that a cache caches and finds.
 
     `cache.find(*arguments)` must find what `cache.fill(*arguments, item)` has cached.
     """
@@ -237,7 +237,7 @@ class _Watch:
 
 
 def _context_owed(source_id: int, context: Any) -> Selector:
-    """Faulty entries are cached in domain 0 (doubt D-20); which domain they will be in is not known yet."""
+    """Faulty entries are cached in domain 0 (doubt D-20); their real domain is not known yet."""
     if isinstance(context, FaultyEntry):
         return Selector(cache=CacheName.CONTEXTS, domain_id=0, source_id=source_id, then=Selector.translations())
     then = Selector.translations(context.domain_id)
@@ -252,7 +252,7 @@ def _scalable_context_owed(source_id: int, context: Any) -> Selector:
 
 
 def _pasid_owed(key: tuple[int, int], context: Any) -> Selector:
-    """A faulty entry has no domain yet: all domains have it."""
+    """The domain of a faulty entry is not known yet: all domains are named."""
     domain_id = None if isinstance(context, FaultyEntry) else context.domain_id
     then = Selector.translations(domain_id, key[1])
     if not isinstance(context, FaultyEntry) and context.first is None:
@@ -290,7 +290,7 @@ INTERRUPTS = Watched(
 
 
 def audited_caches(capacity: int, ledger: Ledger) -> Caches:
-    """Caches of which the ledger knows everything."""
+    """Caches that report to the ledger."""
     caches = Caches(
         capacity,
         _Structures(capacity, ledger, "first-stage structure cache"),
@@ -305,7 +305,7 @@ def audited_caches(capacity: int, ledger: Ledger) -> Caches:
 
 
 class _Structures(StructureCache):
-    """The upper entries of one stage. A walk that starts from one of them has its sources too."""
+    """The paging-structure cache of one stage. A walk that starts from a cached table depends on its sources too."""
 
     def __init__(self, capacity: int, ledger: Ledger, name: str) -> None:
         super().__init__(capacity)
@@ -313,7 +313,7 @@ class _Structures(StructureCache):
         self._first_read = 0
 
     def find(self, domain_id: int, pasid: int | None, address: int, levels: int) -> tuple[int, Table] | None:
-        """See StructureCache. A walk begins here: what was read before belongs to the other stage."""
+        """See StructureCache. A walk starts here: entries read before belong to the other stage."""
         self._first_read = len(self._ledger.reads)
         known = super().find(domain_id, pasid, address, levels)
         if known is not None:
@@ -323,7 +323,7 @@ class _Structures(StructureCache):
         return known
 
     def fill(self, domain_id: int, pasid: int | None, address: int, level: int, table: Table) -> None:
-        """See StructureCache. The last read is the entry below, which had to be readable for this to be cached."""
+        """See StructureCache. The last read is an entry in the table itself: not a source of it."""
         super().fill(domain_id, pasid, address, level, table)
         key, arguments = self._key(domain_id, pasid, address, level), (domain_id, pasid, address, level, table)
         self._ledger.fill(self._name, key, self, arguments, tuple(self._ledger.reads[self._first_read : -1]))

@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-from iommu.engine.declaration import Capability, capability, declared, elsewhere, level_set, number
+from iommu.engine.declaration import Capability, capability, declared, level_set, number, number_from
 from iommu.engine.presets import PRESETS
 from iommu.errors import MisuseError
 from iommu.fields import Field
@@ -23,20 +23,20 @@ _OFFSETS = range(0, 0x4000, 16)
 class Capabilities:
     """One unit's capabilities. Each field is declared below with its register bit, its prerequisites and its meaning.
 
-    The defaults make a complete legacy-mode unit; `scalable`, `full` and `preset` make others. The constructor is for
-    units that people design: it refuses what the specification does not allow, and `scalable_mode=True` without
-    `first_stage` or `second_stage`, a unit that could translate nothing. `from_registers` takes the registers of a
-    unit that exists as they are.
+    The defaults give a complete legacy-mode unit; `scalable`, `full` and `preset` give others. The constructor is for
+    units that are being designed: it refuses combinations that the specification does not allow, and
+    `scalable_mode=True` with neither `first_stage` nor `second_stage`, which could translate nothing.
+    `from_registers` accepts the registers of an existing unit as they are.
 
     Raises:
         MisuseError: a combination no unit can have; the message says why.
     """
 
-    version: int = elsewhere("VER", "architecture version, major << 4 | minor", default=0x10, allowed=range(0x100))
+    version: int = number_from("VER", "architecture version, major << 4 | minor", default=0x10, allowed=range(0x100))
     address_width: int = number(
         CAP.MGAW, "bits of the largest guest address", default=48, values=range(1, 65), allowed=range(31, 58)
     )
-    host_address_width: int = elsewhere(
+    host_address_width: int = number_from(
         "DMAR header",
         "bits of a host address; address bits beyond it are reserved",
         default=48,
@@ -147,7 +147,7 @@ class Capabilities:
     stop_markers: bool = capability(ECAP.SMS, "stop markers", needs=("page_requests",))
 
     cap_without_effect: int = 0
-    """Bits of CAP that a unit sets and that mean nothing here: see `from_registers`. 0 in a unit that is designed."""
+    """Bits of CAP that the unit sets without effect: see `from_registers`. 0 in a unit that is designed."""
     ecap_without_effect: int = 0
     """The same of ECAP."""
 
@@ -173,9 +173,9 @@ class Capabilities:
 
     @classmethod
     def scalable(cls, **changes: Any) -> Capabilities:
-        """A usual scalable-mode unit: both stages, nested, pass-through, PASIDs, coherent tables.
+        """A typical scalable-mode unit: both stages, nested, pass-through, PASIDs, coherent tables.
 
-        `changes` are fields that differ; what needs a capability that they take away goes with it.
+        `changes` are fields that differ. Capabilities that need one that is turned off are turned off as well.
         """
         usual = (
             *("scalable_mode", "first_stage", "first_stage_1g", "second_stage", "second_stage_dirty", "nested"),
@@ -185,10 +185,9 @@ class Capabilities:
 
     @classmethod
     def full(cls, **changes: Any) -> Capabilities:
-        """A unit that can do everything.
+        """A unit with every capability, except those that change how all others behave: CM, RWBF, ESRTPS and ESIRTPS.
 
-        Left out is what changes the rules for all that a unit does: caching mode, RWBF, ESRTPS and ESIRTPS.
-        `changes` are fields that differ; what needs a capability that they take away goes with it.
+        `changes` are fields that differ. Capabilities that need one that is turned off are turned off as well.
         """
         flags = {name: one.in_full for name, one in CAPABILITIES.items() if isinstance(one.default, bool)}
         return cls._with({**flags, "address_width": 57, "host_address_width": 52}, changes)
@@ -200,9 +199,9 @@ class Capabilities:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Capabilities:
-        """The unit of a machine that exists, by its name in `iommu.engine.presets`; `changes` are fields that differ.
+        """A unit of a real machine, by its name in `iommu.engine.presets`; `changes` are fields that differ.
 
-        Raises MisuseError for an unknown name; the message lists those there are.
+        Raises MisuseError for an unknown name; the message lists the known ones.
         """
         if name not in PRESETS:
             raise MisuseError(f"there is no preset {name!r}; there are {', '.join(PRESETS)}")
@@ -213,7 +212,7 @@ class Capabilities:
     def offered(self) -> frozenset[str]:
         """The flags that are set, by name, as `Field.needs` and `Register.needs` use them.
 
-        "protected_memory" is set where either protected region is there.
+        "protected_memory" is in it if the unit has either protected region.
         """
         flags = {name for name in CAPABILITIES if getattr(self, name) is True}
         if self.protected_low or self.protected_high:
@@ -241,16 +240,16 @@ class Capabilities:
     def from_registers(cls, cap: int, ecap: int, host_address_width: int, version: int = 0x10) -> Capabilities:
         """The capabilities that a unit declares, as they are.
 
-        Units on the market set bits that have no effect: nested translation without either stage, for example, or
-        what a later revision of the specification withdrew. Such flags are off here, as are those of what is not
-        modelled, but their bits are kept, as are reserved ones: `cap` and `ecap` of the result are the registers.
+        Real units set bits that have no effect: nested translation without either stage, for example, or a capability
+        that a later revision of the specification withdrew. Such flags are off here, as are those of features that
+        are not modelled. Their bits are kept, as are reserved ones: `cap` and `ecap` of the result are the registers.
 
         Args:
             cap, ecap, version: the registers.
             host_address_width: bits of a host address, from the DMAR header.
 
-        Raises MisuseError where a number is reserved, where registers overlap, and where the unit offers no number of
-        page-table levels that this model knows.
+        Raises MisuseError if a field has a reserved encoding, if registers overlap, or if the unit offers none of
+        3, 4 and 5 page-table levels.
         """
         values: dict[str, Any] = {"version": version, "host_address_width": host_address_width}
         for name, one in CAPABILITIES.items():
@@ -272,7 +271,7 @@ CAPABILITIES: dict[str, Capability] = declared(Capabilities, Capability)
 _DEFAULTS = {name: one.default for name, one in CAPABILITIES.items()}
 
 PROTECTED_MEMORY = "protected_memory"
-"""What stands in `offered` for either of the two protected regions."""
+"""The name in `offered` for either of the two protected regions."""
 
 NOT_MODELLED = {
     "advanced_fault_log": CAP.AFL,
@@ -280,11 +279,11 @@ NOT_MODELLED = {
     "performance_monitoring": ECAP.PMS,
     "virtual_commands": ECAP.VCS,
 }
-"""Capabilities that no unit here has. `Register.needs` names them: their registers read as 0."""
+"""Capabilities that are not modelled. `Register.needs` names them: their registers read as 0."""
 
 
 def _missing(one: Capability, values: Mapping[str, Any]) -> str:
-    """What a capability needs that is not among `values`; empty when nothing is missing."""
+    """The prerequisites of a capability that `values` lack, as text; empty if none is missing."""
     if not all(values[other] for other in one.needs):
         return " and ".join(one.needs)
     if one.needs_one_of and not any(values[other] for other in one.needs_one_of):
@@ -293,7 +292,7 @@ def _missing(one: Capability, values: Mapping[str, Any]) -> str:
 
 
 def _effective(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a unit, of which every flag that lacks a prerequisite is off, and every such number left out."""
+    """The values of a unit, where flags that lack a prerequisite are off, and numbers that lack one are left out."""
     kept = dict(values)
     while lost := [name for name, value in kept.items() if value is True and _missing(CAPABILITIES[name], kept)]:
         kept.update(dict.fromkeys(lost, False))
@@ -301,19 +300,19 @@ def _effective(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_in(layout: type[Register], part: Field[int]) -> bool:
-    """Whether a field is one of this register's."""
+    """Whether a field belongs to this register."""
     return layout.fields.get(part.name) is part
 
 
 def bit_of(one: Capability) -> str:
-    """Where a capability is declared, for people: "ECAP.PT", "DMAR header"."""
+    """Where a unit declares a capability, as text: "ECAP.PT", "DMAR header"."""
     if one.part is None:
         return one.source
     return f"{'CAP' if is_in(CAP, one.part) else 'ECAP'}.{one.part.name}"
 
 
 def _range_text(allowed: range) -> str:
-    """The numbers of a range, for people."""
+    """The numbers of a range, as text."""
     if allowed.step == 1:
         return f"{allowed[0]} to {allowed[-1]}"
     if len(allowed) < 10:

@@ -1,7 +1,6 @@
-"""How capabilities and choices of the policy are declared: each once, with everything there is to know of it.
+"""How capabilities and policy choices are declared: each once, with all that is known of it.
 
-Both are fields of a dataclass; what a field means to the rest of the house is in its metadata, as a Capability or a
-Choice. `declared` reads it back.
+Both are fields of a dataclass. The metadata of the field is a Capability or a Choice; `declared` reads it back.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ class Capability:
     """One capability.
 
     Attributes:
-        meaning: what a unit can do that has it; for a number, what is counted.
-        default: its value in a unit of which nothing is said.
-        part: the field of CAP or ECAP that says so; None where another place does, which `source` names.
-        needs: the capabilities without which it means nothing.
-        needs_one_of: capabilities of which it needs at least one.
+        meaning: what a unit with this capability can do; for a number, what it counts.
+        default: its value if none is given.
+        part: the field of CAP or ECAP that declares it; None if it is declared elsewhere: `source` says where.
+        needs: its prerequisites: capabilities that must all be there.
+        needs_one_of: capabilities of which at least one must be there.
         in_full: whether `Capabilities.full` has it.
-        allowed: the numbers it can be; None for flags.
-        encode, decode: from the value to the bits of `part`, and back; None for bits that are reserved.
+        allowed: the numbers that are possible; None for flags.
+        encode, decode: from the value to the bits of `part`, and back; None for a reserved encoding.
     """
 
     meaning: str
@@ -45,13 +44,13 @@ class Capability:
 
 @dataclass(frozen=True)
 class Choice:
-    """One choice that the architecture leaves, or that public sources do not settle.
+    """One choice that the architecture leaves to hardware, or that public sources do not settle.
 
     Attributes:
-        meaning: what a unit does where the field is on; for a value, what the value is.
+        meaning: what a unit does if the field is true; for a value, what the value is.
         default: the strictest reading.
-        doubt: the number of the doubt, "D-n"; empty where the specification leaves the choice.
-        section: the section that leaves the choice; empty where there is a doubt only.
+        doubt: the number of the doubt, "D-n"; empty if the specification leaves the choice.
+        section: the section that leaves the choice; empty if there is only a doubt.
         sources: what public sources say, in a few words.
     """
 
@@ -72,7 +71,7 @@ def capability(
     bit: int = 0,
     in_full: bool = True,
 ) -> Any:
-    """A flag: bit `bit` of `part`. The rest is as for Capability."""
+    """A flag: bit `bit` of `part`. The other arguments are as for Capability."""
     return _field(
         Capability(
             meaning,
@@ -99,8 +98,8 @@ def number(
     """A number.
 
     Args:
-        values: what the register can say: bits n stand for the n-th of them.
-        allowed: what is possible of these; all by default.
+        values: the numbers that the field can encode: n encodes the n-th of them.
+        allowed: the numbers that are possible; by default all of `values`.
     """
     return _field(
         Capability(
@@ -115,13 +114,13 @@ def number(
     )
 
 
-def elsewhere(source: str, meaning: str, *, default: int, allowed: range) -> Any:
-    """A number that neither CAP nor ECAP has, but `source`."""
+def number_from(source: str, meaning: str, *, default: int, allowed: range) -> Any:
+    """A number that is declared in `source`, not in CAP or ECAP."""
     return _field(Capability(meaning, default, source=source, allowed=allowed))
 
 
 def level_set(part: Field[int], meaning: str) -> Any:
-    """A set of page-table levels, out of 3, 4 and 5: bit n of `part` stands for n + 2 of them. By default empty."""
+    """A set of page-table levels, out of 3, 4 and 5: bit n of `part` offers n + 2 levels. By default empty."""
     return _field(
         Capability(
             meaning,
@@ -143,6 +142,6 @@ def _field(declaration: Capability | Choice) -> Any:
 
 
 def declared(owner: type[Any], kind: type[Declaration]) -> dict[str, Declaration]:
-    """The declarations of a dataclass that are of this kind, by the name of the field, in their order."""
+    """The declarations of this kind in a dataclass, by the name of the field, in order."""
     found = {each.name: each.metadata.get(_KEY) for each in fields(owner)}
     return {name: declaration for name, declaration in found.items() if isinstance(declaration, kind)}

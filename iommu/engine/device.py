@@ -1,4 +1,4 @@
-"""A device with a device-TLB (spec chapter 4): it asks the unit for translations, keeps them, and uses them later."""
+"""A device with a device-TLB (spec chapter 4): it requests translations from the unit, caches and uses them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from iommu.errors import MemoryAccessError
 
 
 class DeviceTranslation(NamedTuple):
-    """What the device keeps of the answer to a translation request; `host` is where `addresses` begin."""
+    """A cached translation: `addresses` are mapped to host addresses from `host` on."""
 
     addresses: range
     host: int
@@ -36,13 +36,13 @@ class Device:
         device.write(0x5000, b"data")
 
     Attributes:
-        uses_ats: it translates by itself; otherwise its requests go out untranslated.
+        uses_ats: it sends translated requests; otherwise all its requests are untranslated.
         tlb: the translations it has cached, oldest first.
-        completion: how it answers invalidations; on a time-out it has not dropped anything.
-        responses: the answers to its page requests, oldest first.
+        completion: how it completes invalidations; with TIMED_OUT it does not drop anything.
+        responses: the responses to its page requests, oldest first.
 
     Raises:
-        MisuseError: the unit has a device of this source-id already.
+        MisuseError: a device with this source-id is attached already.
     """
 
     def __init__(self, unit: RemappingUnit, source_id: SourceId, *, uses_ats: bool = True) -> None:
@@ -58,7 +58,7 @@ class Device:
     def read(
         self, address: int, length: int = 8, *, pasid: int | None = None, privileged: bool = False
     ) -> bytes | None:
-        """The bytes at an address, within one 4 KiB page; None when they cannot be had."""
+        """The bytes at an address, within one 4 KiB page; None if the request was blocked or memory is absent."""
         host = self.dma(address, Access.READ, length, pasid=pasid, privileged=privileged).host_address
         try:
             return None if host is None else self.unit.memory.read(host, length)
@@ -88,7 +88,7 @@ class Device:
         host = known.host + address - known.addresses.start
         translated = DmaRequest(self.source_id, host, access, length, address_type=AddressType.TRANSLATED)
         outcome, ledger = self.unit.translate(translated), self.unit.ledger
-        stale = None if ledger is None else ledger.judge(self._cache, known)
+        stale = None if ledger is None else ledger.check(self._cache, known)
         return outcome if stale is None else outcome.replace(stale=(stale, *outcome.stale))
 
     # Translations (spec 4.1).
@@ -96,7 +96,7 @@ class Device:
     def translate(
         self, address: int, access: Access = Access.READ, *, pasid: int | None = None, privileged: bool = False
     ) -> DeviceTranslation | None:
-        """A translation that permits the access, cached or asked for; None where the unit grants none."""
+        """A translation that permits the access, cached or requested now; None if the unit does not grant it."""
         for known in self.tlb:
             tag = known.pasid, known.privileged
             if address in known.addresses and tag == (pasid, privileged) and known.permits(access):
@@ -123,15 +123,15 @@ class Device:
         return found
 
     def _record(self, found: DeviceTranslation) -> None:
-        """In an audited unit, where the translation came from: all that the unit's answer rested on."""
+        """On an audited unit, record the sources of a translation: every entry that the answer depended on."""
         ledger = self.unit.ledger
         if ledger is not None:
             ledger.fill(self._cache, found, self, (found,), tuple(ledger.seen))
 
-    # What the ledger of an audited unit asks (iommu.engine.audit.Describer).
+    # For the ledger of an audited unit (iommu.engine.audit.Describer).
 
     def tag(self, found: DeviceTranslation) -> str:
-        """What a cached translation is found by."""
+        """The tag of a cached translation, as text."""
         within = "" if found.pasid is None else f" in PASID {found.pasid:#x}"
         return f"{found.addresses.start:#x}{within}"
 
@@ -152,7 +152,7 @@ class Device:
         return self.completion
 
     def covers(self, command: DeviceInvalidation, known: DeviceTranslation) -> bool:
-        """Whether a cached translation is to be dropped: one that overlaps, of the right PASID."""
+        """Whether an invalidation names a cached translation: one that overlaps, with the right PASID."""
         right = known.pasid is not None if command.every_pasid else known.pasid == command.pasid
         ours, theirs = known.addresses, command.addresses
         return right and ours.start < theirs.stop and theirs.start < ours.stop
@@ -171,10 +171,10 @@ class Device:
         group: int = 0,
         last: bool = True,
     ) -> PageRequestOutcome:
-        """Ask for a page to be made present; the answer will be in `responses`."""
+        """Send a page request; its response will be in `responses`."""
         request = PageRequest(self.source_id, address, pasid, read, write, execute, privileged, group, last)
         return self.unit.page_request(request)
 
     def respond(self, response: PageResponse) -> None:
-        """The unit passes on the answer to a group."""
+        """Receive the response to a group of page requests."""
         self.responses.append(response)

@@ -1,6 +1,6 @@
 """The format of one kind of table entry: its declaration, the bits that must be 0, the bits that hardware reads.
 
-formats.py makes them, from the rules.
+formats.py states the rules and creates the formats.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class EntryFormat(ABC):
     """One kind of table entry on one unit.
 
     Attributes:
-        name: for people.
+        name: what it is called in messages.
         layout: its declaration.
         size: bytes.
     """
@@ -29,7 +29,7 @@ class EntryFormat(ABC):
 
     @abstractmethod
     def layout_of(self, entry: int) -> type[Layout]:
-        """The declaration that this entry has to be read by."""
+        """The declaration to decode this entry with."""
 
     @abstractmethod
     def reserved(self, entry: int) -> int:
@@ -37,14 +37,15 @@ class EntryFormat(ABC):
 
     @abstractmethod
     def read_mask(self, entry: int) -> int:
-        """The bits of this entry that hardware reads. What the others hold is software's own business."""
+        """The bits of this entry that hardware reads; software may use the others."""
 
 
 class StructureFormat(EntryFormat):
-    """Root, context, PASID and interrupt entries: bit 0 is P, and only P and `kept` count in one that is not present.
+    """Root, context, PASID and interrupt entries: bit 0 is P.
 
     Args:
-        reserved, ignored: the bits that must be 0, and those that hardware does not read, by the entry.
+        reserved, ignored: for an entry, the bits that must be 0, and those that hardware does not read.
+        read_when_absent: the bits besides P that hardware reads in an entry that is not present.
     """
 
     def __init__(
@@ -54,10 +55,10 @@ class StructureFormat(EntryFormat):
         reserved: Callable[[int], int],
         ignored: Callable[[int], int] | None = None,
         *,
-        kept: int = 0,
+        read_when_absent: int = 0,
     ) -> None:
         super().__init__(name, layout)
-        self._reserved, self._ignored, self._kept = reserved, ignored, 1 | kept
+        self._reserved, self._ignored, self._read_when_absent = reserved, ignored, 1 | read_when_absent
 
     def layout_of(self, entry: int) -> type[Layout]:
         """See EntryFormat."""
@@ -70,13 +71,13 @@ class StructureFormat(EntryFormat):
     def read_mask(self, entry: int) -> int:
         """See EntryFormat."""
         if not entry & 1:
-            return self._kept
+            return self._read_when_absent
         ignored = self.layout.ignored_mask() if self._ignored is None else self._ignored(entry)
         return (1 << self.layout.bits) - 1 & ~ignored
 
 
 class Rules(NamedTuple):
-    """The paging entries of one level that map a page, or those that point to a table.
+    """The rules of the paging entries of one level that map a page, or of those that point to a table.
 
     Attributes:
         layout: their declaration.
@@ -94,16 +95,18 @@ class PagingFormat(EntryFormat):
 
     Attributes:
         level: 1 for the entries that map 4 KiB.
-        present: the bits of which one is set in an entry that is present; all others are ignored in one that is not.
-        page_size: bytes that an entry of this level maps.
+        present: an entry with none of these bits is not present, and its other bits are ignored.
+        page_size: the size in bytes of a page of this level.
         page_address: the bits of an entry that are the page's address.
         table, page: the rules of the entries that point to a table, and of those that map a page.
-        marks: the accessed and dirty bits that the unit sets here itself.
+        accessed_dirty: the accessed and dirty bits that the unit sets.
     """
 
-    def __init__(self, stage: str, level: int, table: Rules, page: Rules, *, present: int, marks: int) -> None:
+    def __init__(
+        self, stage: str, level: int, table: Rules, page: Rules, *, present: int, accessed_dirty: int
+    ) -> None:
         super().__init__(f"{stage}-stage entry, level {level}", table.layout)
-        self.level, self.present, self.marks, self.page_size = level, present, marks, 8 << 9 * level
+        self.level, self.present, self.accessed_dirty, self.page_size = level, present, accessed_dirty, 8 << 9 * level
         self.page_address = page.layout.fields["ADDR"].mask
         self.table, self.page = table, page
 

@@ -1,7 +1,7 @@
 """The rules of table entries: which bits must be 0, which values a field may hold, and which bits hardware reads.
 
-This is the one owner of these rules. Both walks, the trace, the audit and the lint of snapshots ask here. The rules
-follow from the unit's capabilities and policy alone, so that a departure from them is one override:
+These rules are stated here and nowhere else: both walks, the trace, the audit and the lint of snapshots use them.
+They depend only on capabilities and policy. A unit that departs from one of them overrides it:
 
     class Ours(Formats):
         def reserved_in_context(self, entry: int) -> int: ...
@@ -56,7 +56,7 @@ _FIRST_PAGES: dict[int, type[Layout]] = {1: FirstStage4KPage, 2: FirstStage2MPag
 _FIRST_FIELDS = PasidEntry.bits_of("FSPTPTR", "EAFE", "WPE", "FSPM", "ERE", "SRE")
 _SECOND_FIELDS = PasidEntry.bits_of("AW", "SSPTPTR")
 _WITHDRAWN_FIELDS = PasidEntry.bits_of("NXE", "SMEP", "SSEE")
-# Where a destination has 8 bits, its other bits are reserved (9.9, 9.11).
+# If destinations have 8 bits, the other bits of the field are reserved (9.9, 9.11).
 _APIC_ID_RESERVED = 0xFFFF_00FF
 
 _DELIVERY_MODES = frozenset(DeliveryMode)
@@ -64,7 +64,7 @@ _SOURCE_VALIDATIONS = frozenset(SourceValidation)
 
 
 class Stages(NamedTuple):
-    """What a PASID-table entry asks for: the levels of each stage, 0 for one it does not have."""
+    """The stages that a PASID-table entry selects: the levels of each, 0 if it is not used."""
 
     first_levels: int
     second_levels: int
@@ -87,40 +87,40 @@ class Formats:
             ContextEntry,
             self.reserved_in_context,
             self._ignored_in_context,
-            kept=ContextEntry.FPD.mask,
+            read_when_absent=ContextEntry.FPD.mask,
         )
         self.scalable_root = StructureFormat("half root entry", ScalableRootHalf, self.reserved_in_scalable_root)
         self.scalable_context = StructureFormat(
             "context entry",
             ScalableContextEntry,
             self.reserved_in_scalable_context,
-            kept=ScalableContextEntry.FPD.mask,
+            read_when_absent=ScalableContextEntry.FPD.mask,
         )
         self.directory = StructureFormat(
             "PASID directory entry",
             PasidDirectoryEntry,
             self.reserved_in_directory,
-            kept=PasidDirectoryEntry.FPD.mask,
+            read_when_absent=PasidDirectoryEntry.FPD.mask,
         )
         self.pasid = StructureFormat(
             "PASID table entry",
             PasidEntry,
             self.reserved_in_pasid,
             self._ignored_in_pasid,
-            kept=PasidEntry.FPD.mask,
+            read_when_absent=PasidEntry.FPD.mask,
         )
         self.interrupt = StructureFormat(
             "interrupt-remapping entry",
             InterruptEntry,
             self.reserved_in_interrupt,
             self._ignored_in_interrupt,
-            kept=InterruptEntry.FPD.mask,
+            read_when_absent=InterruptEntry.FPD.mask,
         )
         self._paging: dict[tuple[str, bool, bool], PagingFormats] = {}
-        self._unreserved_domain = (1 << capabilities.domain_id_bits) - 1
+        self._domain_id_mask = (1 << capabilities.domain_id_bits) - 1
 
     def _reserved_bits(self, layout: type[Layout]) -> int:
-        """What follows from the declaration alone: bits without a field, or whose capability the unit lacks."""
+        """The bits reserved by the declaration: those of no field, and of fields whose capability the unit lacks."""
         mask = self._masks.get(layout)
         if mask is None:
             mask = self._masks[layout] = layout.reserved_mask(self._width, self._offered)
@@ -133,9 +133,9 @@ class Formats:
         return self._reserved_bits(RootEntry)
 
     def reserved_in_context(self, entry: int) -> int:
-        """LCT.3: the bits that must be 0 in a present context entry. Only a type that walks has a table pointer."""
+        """LCT.3: the bits that must be 0 in a present context entry. SSPTPTR counts only if TT selects a walk."""
         mask = self._reserved_bits(ContextEntry)
-        mask |= ContextEntry.DID.mask & ~ContextEntry.make(DID=self._unreserved_domain)
+        mask |= ContextEntry.DID.mask & ~ContextEntry.make(DID=self._domain_id_mask)
         if ContextEntry.TT.get(entry) not in (TranslationType.UNTRANSLATED_ONLY, TranslationType.WITH_DEVICE_TLB):
             mask &= ~ContextEntry.SSPTPTR.mask
         return mask
@@ -145,7 +145,7 @@ class Formats:
         return ContextEntry.ignored_mask() | pointer
 
     def translation_type(self, entry: int) -> TranslationType | None:
-        """LCT.4: what TT of a context entry means; None where the unit has no such type."""
+        """LCT.4: TT of a context entry; None for a type that the unit does not support."""
         offered: dict[int, bool] = {
             TranslationType.UNTRANSLATED_ONLY: True,
             TranslationType.WITH_DEVICE_TLB: self.capabilities.device_tlb,
@@ -155,7 +155,7 @@ class Formats:
         return TranslationType(number) if offered.get(number) else None
 
     def second_stage_levels(self, address_width: int) -> int | None:
-        """LCT.4, SPT.4: the levels that AW stands for; None where the unit does not walk so many."""
+        """LCT.4, SPT.4: the second-stage levels that AW selects; None if the unit does not support them."""
         levels = _LEVELS_BY_AW.get(address_width)
         return levels if levels in self.capabilities.levels else None
 
@@ -177,9 +177,9 @@ class Formats:
         return self._reserved_bits(PasidDirectoryEntry)
 
     def reserved_in_pasid(self, entry: int) -> int:
-        """SPT.3: the bits that must be 0 in a present PASID-table entry, the fields of absent stages included."""
+        """SPT.3: the bits that must be 0 in a present PASID-table entry, with the fields of stages the unit lacks."""
         mask = self._reserved_bits(PasidEntry)
-        mask |= PasidEntry.DID.mask & ~PasidEntry.make(DID=self._unreserved_domain)
+        mask |= PasidEntry.DID.mask & ~PasidEntry.make(DID=self._domain_id_mask)
         if not self.capabilities.second_stage:
             mask |= _SECOND_FIELDS
         if not self.capabilities.first_stage:
@@ -198,7 +198,7 @@ class Formats:
         return mask & ~self.reserved_in_pasid(entry)
 
     def stages(self, entry: int) -> Stages | None:
-        """SPT.4: the stages that PGTT, AW and FSPM ask for; None where the unit lacks one or walks fewer levels."""
+        """SPT.4: the stages that PGTT, AW and FSPM select; None if the unit does not support one, or its levels."""
         kind = PasidEntry.PGTT.get(entry)
         offered: dict[int, bool] = {
             PasidTranslationType.FIRST_STAGE: self.capabilities.first_stage,
@@ -217,28 +217,31 @@ class Formats:
         return None if first is None or second is None else Stages(first, second)
 
     def first_stage_levels(self, mode: int) -> int | None:
-        """SPT.4: the levels that FSPM stands for; None where the unit does not walk so many."""
+        """SPT.4: the first-stage levels that FSPM selects; None if the unit does not support them."""
         levels = _LEVELS_BY_FSPM.get(mode)
         return None if levels == 5 and not self.capabilities.first_stage_5_level else levels
 
     # Paging entries (9.7, 9.8).
 
-    def second_stage(self, *, marks: bool, typed: bool) -> PagingFormats:
+    def second_stage(self, *, accessed_dirty: bool, memory_types: bool) -> PagingFormats:
         """The entries of a second stage, by level.
 
         Args:
-            marks: accessed and dirty are kept (SSADE).
-            typed: memory types count (EMTE).
+            accessed_dirty: the unit sets accessed and dirty bits (SSADE).
+            memory_types: EMT and IPAT apply (EMTE).
         """
-        made = self._paging.get(("second", marks, typed))
+        made = self._paging.get(("second", accessed_dirty, memory_types))
         if made is None:
-            made = tuple(self._second_stage_level(level, marks=marks, typed=typed) for level in range(6))
-            self._paging["second", marks, typed] = made
+            made = tuple(
+                self._second_stage_level(level, accessed_dirty=accessed_dirty, memory_types=memory_types)
+                for level in range(6)
+            )
+            self._paging["second", accessed_dirty, memory_types] = made
         return made
 
-    def _second_stage_level(self, level: int, *, marks: bool, typed: bool) -> PagingFormat:
+    def _second_stage_level(self, level: int, *, accessed_dirty: bool, memory_types: bool) -> PagingFormat:
         accessed, types = SecondStageEntry.bits_of("A", "D"), SecondStageEntry.bits_of("EMT", "IPAT")
-        unread = SecondStageEntry.X.mask | (0 if marks else accessed) | (0 if typed else types)
+        unread = SecondStageEntry.X.mask | (0 if accessed_dirty else accessed) | (0 if memory_types else types)
         only_in_pages = SecondStageEntry.D.mask | types
         page = _SECOND_PAGES.get(level, SecondStageTable)
         return PagingFormat(
@@ -251,15 +254,15 @@ class Formats:
             ),
             Rules(page, self.reserved_in_second_stage(level, page=True), unread | page.ignored_mask()),
             present=SecondStageEntry.bits_of("R", "W"),
-            marks=accessed if marks else 0,
+            accessed_dirty=accessed if accessed_dirty else 0,
         )
 
     def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
         """LSL.2, SSS.3: the bits that must be 0 in a second-stage entry with R or W.
 
         Args:
-            level: of the entry.
-            page: it maps a page; otherwise it points to a table.
+            level: the level of the entry.
+            page: whether it maps a page; otherwise it points to a table.
         """
         return self._reserved_bits(_SECOND_PAGES.get(level, SecondStageTable) if page else SecondStageTable)
 
@@ -267,8 +270,8 @@ class Formats:
         """The entries of a first stage, by level.
 
         Args:
-            nested: its addresses are guest addresses, which a second stage translates.
-            extended: the extended-accessed flag is kept (EAFE).
+            nested: its entries hold guest addresses, which a second stage translates.
+            extended: the unit sets the extended-accessed bit (EAFE).
         """
         made = self._paging.get(("first", nested, extended))
         if made is None:
@@ -277,10 +280,10 @@ class Formats:
         return made
 
     def _first_stage_level(self, level: int, *, nested: bool, extended: bool) -> PagingFormat:
-        typed, page = self.capabilities.memory_types, _FIRST_PAGES.get(level, FirstStageTable)
+        memory_types, page = self.capabilities.memory_types, _FIRST_PAGES.get(level, FirstStageTable)
         unread = 0 if extended else FirstStageEntry.EA.mask
-        unread |= 0 if typed else FirstStageEntry.bits_of("PCD", "PWT")
-        pat = page.bits_of("PAT") if "PAT" in page.fields and not typed else 0
+        unread |= 0 if memory_types else FirstStageEntry.bits_of("PCD", "PWT")
+        pat = page.bits_of("PAT") if "PAT" in page.fields and not memory_types else 0
         only_in_pages = FirstStageEntry.bits_of("D", "G")
         return PagingFormat(
             "first",
@@ -296,13 +299,13 @@ class Formats:
                 unread | pat | page.ignored_mask(),
             ),
             present=FirstStageEntry.P.mask,
-            marks=FirstStageEntry.bits_of("A", "D") | (FirstStageEntry.EA.mask if extended else 0),
+            accessed_dirty=FirstStageEntry.bits_of("A", "D") | (FirstStageEntry.EA.mask if extended else 0),
         )
 
     def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
         """SFS.3: the bits that must be 0 in a present first-stage entry; `level` and `page` as in the second stage.
 
-        Where nested, its address is a guest's, which the second stage limits (doubt D-34).
+        In a nested walk the entry holds a guest address, which the second stage limits (doubt D-34).
         """
         layout = _FIRST_PAGES.get(level, FirstStageTable) if page else FirstStageTable
         if nested and not self.policy.nested_pointers_within_host:
@@ -312,11 +315,11 @@ class Formats:
     # Interrupts (9.9 to 9.11).
 
     def is_posted(self, entry: int) -> bool:
-        """Only a unit with CAP.PI knows the posted form; to the others IM is a reserved bit of the remapped form."""
+        """Whether the entry has the posted form. Without CAP.PI, IM is a reserved bit of the remapped form."""
         return bool(InterruptEntry.IM.get(entry)) and self.capabilities.posted_interrupts
 
     def reserved_in_interrupt(self, entry: int, *, extended: bool = True) -> int:
-        """IR.24: the bits that must be 0, in the form this entry has, and the fields that hold a reserved value.
+        """IR.24: the bits that must be 0 in an entry of this form, and the fields that hold a reserved value.
 
         `extended`: destinations have 32 bits (IRTA.EIME).
         """
@@ -332,7 +335,7 @@ class Formats:
         return mask if extended else mask | _APIC_ID_RESERVED << RemappedInterruptEntry.DST.lsb
 
     def source_validation(self, entry: int) -> SourceValidation | None:
-        """What SVT means; None for the reserved value."""
+        """SVT; None for the reserved value."""
         number = InterruptEntry.SVT.get(entry)
         return SourceValidation(number) if number in _SOURCE_VALIDATIONS else None
 

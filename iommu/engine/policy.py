@@ -1,4 +1,4 @@
-"""What hardware is free to choose: where the specification leaves a choice, or public sources leave a doubt."""
+"""What hardware does where the specification leaves a choice, or public sources leave a doubt."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from iommu.structures import ResponseCode
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """How one unit uses its freedom. Each field is declared below with what it changes, and the doubt or the section.
+    """The choices of one unit. Each field is declared below with its effect, and the doubt or the section.
 
     The defaults are the strictest reading. A doubt has a number, D-n, where public sources do not settle what
     hardware does.
 
     Raises:
-        MisuseError: a cache without any room.
+        MisuseError: `cache_capacity` is less than 1.
     """
 
     # Translation.

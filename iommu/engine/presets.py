@@ -1,4 +1,4 @@
-"""Units on the market: what their registers say, from public logs. Only those whose machine is named in the log."""
+"""The registers of real units, from public logs. Only units whose log names the machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Preset(NamedTuple):
         cap, ecap: its registers of these names.
         host_address_width: bits of a host address, from the DMAR header of that machine.
         version: its VER register, major << 4 | minor.
-        what: the machine.
+        what: the machine, and which of its units.
     """
 
     cap: int

@@ -1,6 +1,6 @@
-"""Fault reasons (spec 5.1.4, 7.1.3): code, the specification's condition name, meaning, and what follows from it.
+"""Fault reasons (spec 5.1.4, 7.1.3): code, name of the condition, meaning, and how the fault is handled.
 
-Three codes whose meaning no public source gives are left out: 0x33 (RTA.4), 0x88 (SGN.9) and 0x89 (SGN.10).
+Three codes are left out because no public source gives their meaning: 0x33 (RTA.4), 0x88 (SGN.9) and 0x89 (SGN.10).
 """
 
 from __future__ import annotations
@@ -9,33 +9,33 @@ from enum import Flag, IntEnum, auto
 
 
 class Fact(Flag):
-    """What the specification says of a fault reason besides its meaning."""
+    """How a fault is handled."""
 
     NONE = 0
     QUALIFIED = auto()
-    """FPD keeps it from being recorded (7.1.3)."""
+    """It is not recorded if FPD is set (7.1.3)."""
     CACHED = auto()
-    """In caching mode, the entry that raised it is cached as it is (6.1)."""
+    """In caching mode, the entry that raised it is cached (6.1)."""
     NOT_MAPPED = auto()
-    """A translation request is answered with success and without permissions instead (4.1; doubt D-25)."""
+    """A translation request gets a success completion without permissions instead (4.1; doubt D-25)."""
 
 
 _Q, _C, _N = Fact.QUALIFIED, Fact.CACHED, Fact.NOT_MAPPED
 
 
 class FaultReason(IntEnum):
-    """Why a request was blocked. The number is FRCD.FR; the name is the condition's.
+    """Why a request was blocked. The value is FRCD.FR; the name is that of the condition.
 
-    The interrupt-remapping faults have no condition names of their own: theirs are IR and the code.
+    Interrupt-remapping faults have no condition names in the specification: they are called IR and the code.
 
     Attributes:
-        condition: the specification's name, with dots.
-        meaning: one line for people.
+        condition: the name of the condition in the specification, such as "LCT.4".
+        meaning: one line of text.
         section: where the specification lists the condition.
-        qualified: the fault is not recorded when the deciding entry's FPD (fault processing disable) is set; the
-            request is blocked all the same.
-        cached: in caching mode, the entry that raised it is cached as it is (spec 6.1).
-        not_mapped: a translation request is answered with success and without permissions instead of this fault.
+        qualified: the fault is not recorded if FPD (fault processing disable) of the deciding entry is set; the
+            request is still blocked.
+        cached: in caching mode, the entry that raised it is cached (spec 6.1).
+        not_mapped: a translation request gets a success completion without permissions instead of this fault.
     """
 
     condition: str
@@ -147,9 +147,9 @@ class FaultReason(IntEnum):
 
 
 class Blocked(Exception):
-    """Inside the engine: the walk met a condition that blocks the request. Never leaves the unit.
+    """Raised inside the engine for a condition that blocks the request. It never leaves the unit.
 
-    `fpd` is the FPD bit of the entries in hand, for conditions met before the way to a translation is complete.
+    `fpd` is the FPD bit of the entries read so far; the caller adds those it has read.
     """
 
     def __init__(self, reason: FaultReason, fpd: int = 0) -> None:

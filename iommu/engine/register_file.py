@@ -1,4 +1,4 @@
-"""The register window (spec chapter 11): where each register is, how it is accessed, what a write may change."""
+"""The register window (spec chapter 11): where each register is, how it is accessed, what a write can change."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from iommu.fields import Rule
 from iommu.registers import CAP, ECAP, IVA, MTRRCAP, VER, Register, registers_of
 
 Effect = Callable[[int], None]
-"""Called after a write with the bits software wrote, 0 for the bits that the access did not reach."""
+"""Called after a write with the value that software wrote; bits outside the access are 0."""
 
 
 class Slot:
@@ -32,7 +32,7 @@ class Slot:
         self._hidden = layout.mask_of(Rule.WO) | absent
 
     def read(self) -> int:
-        """What software reads: write-only bits and fields that the unit does not have are 0."""
+        """What software reads: write-only bits, and fields whose capability the unit lacks, are 0."""
         return self.value & ~self._hidden
 
     def write(self, value: int, reach: int) -> None:
@@ -45,7 +45,7 @@ class Slot:
 
 def _beyond_host_width(layout: type[Register], width: int) -> int:
     """The bits of host addresses that a unit does not implement."""
-    # IVA's address is an input address of devices, not one of the host: all of its bits are implemented.
+    # IVA holds an input address of a device, not a host address: all of its bits are implemented.
     if layout is IVA:
         return 0
     return sum(part.mask >> width << width for part in layout.fields.values() if part.shift)
@@ -79,11 +79,11 @@ class RegisterFile:
         return self._slots[layout][0]
 
     def get(self, layout: type[Register]) -> Slot | None:
-        """The same; None where the unit has no such register."""
+        """The slot of a register, for an array its first; None if the unit has no such register."""
         return next(iter(self.all(layout)), None)
 
     def all(self, layout: type[Register]) -> Sequence[Slot]:
-        """The slots of an array of registers, in order; none where the unit has no such registers."""
+        """The slots of an array of registers, in order; empty if the unit has no such registers."""
         return self._slots.get(layout, ())
 
     def __iter__(self) -> Iterator[Slot]:
@@ -115,14 +115,14 @@ class RegisterFile:
                 slot.write(value << -shift & whole, access << -shift & whole)
 
     def _reached(self, offset: int, size: int) -> list[tuple[Slot, int]]:
-        """The registers an access touches, lowest first, and how far up in the access each begins, in bits."""
+        """The registers that an access overlaps, lowest first, each with its bit position in the access."""
         last = bisect_right(self._offsets, offset + size - 1)
         near = self._by_offset[max(0, last - 2) : last]
         return [(slot, 8 * (slot.offset - offset)) for slot in near if slot.offset + slot.size > offset]
 
 
 def check_access(offset: int, size: int) -> None:
-    """Raises MisuseError for accesses whose effect the architecture leaves undefined (spec 11.3)."""
+    """Raises MisuseError for an access that the architecture leaves undefined (spec 11.3)."""
     if size not in (4, 8):
         raise MisuseError(f"registers are accessed in 4 or 8 bytes, not {size}")
     if offset < 0 or offset % size:

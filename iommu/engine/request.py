@@ -37,7 +37,7 @@ class SourceId(int):
 
     @classmethod
     def of(cls, number: int) -> SourceId:
-        """The source-id that a 16-bit number stands for."""
+        """The source-id with this 16-bit value. Raises MisuseError for a number that does not fit."""
         return cls(number >> 8, number >> 3 & 31, number & 7)
 
     @property
@@ -57,12 +57,12 @@ class SourceId(int):
 
 
 class Access(IntEnum):
-    """What the request does. A zero-length read is a READ of length 0."""
+    """The kind of access. A zero-length read is a READ of length 0."""
 
     READ = 1
     WRITE = 2
     ATOMIC = 3
-    """An AtomicOp: reads and writes, and needs both permissions."""
+    """An AtomicOp: it reads and writes, and needs both permissions."""
 
 
 class AddressType(IntEnum):
@@ -75,24 +75,24 @@ class AddressType(IntEnum):
 
 @dataclass(slots=True, unsafe_hash=True)
 class DmaRequest:
-    """One memory request as it arrives at the unit. It is checked when it is made, and not to be changed afterwards.
+    """One memory request as it arrives at the unit. It is checked when it is created; do not change it afterwards.
 
     Attributes:
-        source_id: who asks.
+        source_id: the requester.
         address: first byte, 64 bits.
-        access: read, write, or both at once.
+        access: read, write or AtomicOp.
         length: bytes; 0 for a zero-length read. A request never crosses a 4 KiB boundary.
         pasid: the PASID it carries, 20 bits, or None.
-        privileged: privileged mode requested; only with a PASID.
-        execute: execute requested; only with a PASID and only for a read.
-        address_type: untranslated, or one of the two kinds a device with a device-TLB sends.
-        no_write: a translation request that will not be used for writes (its NW flag).
+        privileged: privileged mode is requested; only with a PASID.
+        execute: execute permission is requested; only with a PASID and only for a read.
+        address_type: untranslated, or one of the two types that only a device with a device-TLB sends.
+        no_write: the NW flag of a translation request: the translation will not be used for writes.
 
     Raises:
         MisuseError: no device could send such a request.
     """
 
-    # Slots, and nothing that keeps them from being set: both are read and made a million times a second.
+    # Slots, and not frozen: requests are created and read a million times a second.
     source_id: SourceId
     address: int
     access: Access
@@ -122,7 +122,7 @@ class DmaRequest:
             raise MisuseError("no_write belongs to a translation request")
 
     def _check_types(self) -> None:
-        """Plain numbers would be taken for something else further on."""
+        """Checks the types: plain integers would be misread later. Raises MisuseError."""
         if not isinstance(self.source_id, SourceId):
             raise MisuseError(f"source_id is a SourceId, not {self.source_id!r}")
         if not isinstance(self.access, Access):
@@ -134,7 +134,7 @@ class DmaRequest:
 
 
 class Grant(NamedTuple):
-    """All of an outcome but the address, which is the same for every request to a page. See Outcome."""
+    """All of an outcome except the address: the same for every request to one page. See Outcome."""
 
     page_size: int = PAGE_4K
     fault: FaultReason | None = None
@@ -153,8 +153,8 @@ class Outcome:
     """The outcome of a request.
 
     Attributes:
-        host_address: where it went; None when it was blocked or is not DMA at all.
-        grant: all the rest, which can be read from the outcome itself.
+        host_address: the translated address; None when the request was blocked, or is not DMA.
+        grant: everything else, readable as properties of the outcome.
     """
 
     host_address: int | None
@@ -162,27 +162,27 @@ class Outcome:
 
     @property
     def page_size(self) -> int:
-        """Bytes of the page that maps it; 4096 where nothing maps it (pass-through, translation off)."""
+        """Size in bytes of the page that maps the address; 4096 if none does (pass-through, translation off)."""
         return self.grant.page_size
 
     @property
     def fault(self) -> FaultReason | None:
-        """Why it was blocked; None when it went through, or was dropped without a fault the architecture names."""
+        """Why it was blocked; None when it was not, or was dropped without a fault."""
         return self.grant.fault
 
     @property
     def recorded(self) -> bool:
-        """The fault reached a fault recording register."""
+        """Whether the fault was recorded in a fault recording register."""
         return self.grant.recorded
 
     @property
     def interrupt(self) -> bool:
-        """The address is in the interrupt range: the request is a message, not DMA (spec 3.14)."""
+        """Whether the request is an interrupt message, not DMA: its address is in the interrupt range (spec 3.14)."""
         return self.grant.interrupt
 
     @property
     def readable(self) -> bool:
-        """The effective permission to read; what a translation request is answered with, as the next two."""
+        """The effective permission to read. A translation request is answered with this and the next two."""
         return self.grant.readable
 
     @property
@@ -192,26 +192,26 @@ class Outcome:
 
     @property
     def executable(self) -> bool:
-        """The effective permission to execute, where it was asked for."""
+        """The effective permission to execute, if it was requested."""
         return self.grant.executable
 
     @property
     def attributes(self) -> Attributes:
-        """Snooping and memory types."""
+        """Snooping and memory types of the access."""
         return self.grant.attributes
 
     @property
     def stale(self) -> tuple[object, ...]:
-        """With auditing on, the cached items that were used and no longer match memory."""
+        """On an audited unit, the cached items that were used and no longer match memory."""
         return self.grant.stale
 
     @property
     def trace(self) -> tuple[object, ...]:
-        """With tracing on, the steps of the walk."""
+        """If the request was traced, the steps of the walk."""
         return self.grant.trace
 
     def replace(self, **changes: Any) -> Outcome:
-        """The same with other values of what a grant holds."""
+        """A copy with some fields of the grant replaced."""
         return Outcome(self.host_address, self.grant._replace(**changes))
 
 
@@ -221,17 +221,17 @@ INTERRUPT = Outcome(None, _BLOCKED._replace(interrupt=True))
 
 
 def identity(host_address: int, attributes: Attributes = PLAIN) -> Outcome:
-    """The outcome of a request that goes where it says, with no page that maps it."""
+    """The outcome of a request whose host address is its own address, without a page that maps it."""
     return Outcome(host_address, _IDENTITY if attributes is PLAIN else _IDENTITY._replace(attributes=attributes))
 
 
 def as_translated(request: DmaRequest, host_address_width: int) -> Outcome:
-    """A translated request is not walked; an address that no translation can have given it is blocked (spec 4.2)."""
+    """The outcome of a translated request, without a walk: blocked if no translation can yield the address (4.2)."""
     if request.address >> host_address_width or in_interrupt_range(request.address):
         return blocked()
     return identity(request.address)
 
 
 def blocked(reason: FaultReason | None = None, *, recorded: bool = False) -> Outcome:
-    """The outcome of a request that goes nowhere."""
+    """The outcome of a request that is blocked."""
     return Outcome(None, _BLOCKED if reason is None else _BLOCKED._replace(fault=reason, recorded=recorded))

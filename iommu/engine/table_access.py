@@ -1,4 +1,4 @@
-"""How a unit reads its tables and updates their entries: snooped or not, one entry at a time."""
+"""How a unit reads table entries and updates them, with or without snooping."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ class TableAccess:
 
     Args:
         memory: as processors see it.
-        unsnooped: the same memory without what processors hold of it in their caches.
+        unsnooped: the same memory without lines that are only in processor caches.
     """
 
     def __init__(self, memory: Memory, unsnooped: Memory) -> None:
         self.memory, self.unsnooped = memory, unsnooped
 
-    def seen(self, snooped: int) -> Memory:
-        """The memory that a snooped, or an unsnooped, access sees."""
+    def memory_for(self, snooped: int) -> Memory:
+        """The memory as a snooped access sees it, or an unsnooped one."""
         return self.memory if snooped else self.unsnooped
 
     def read(self, entry_format: EntryFormat, where: int, snooped: int) -> int:
@@ -29,5 +29,5 @@ class TableAccess:
         return int.from_bytes(memory.read(where, entry_format.size), "little")
 
     def update(self, entry_format: EntryFormat, where: int, entry: int) -> None:
-        """Write back an entry in which the unit has set bits: always coherently. Raises MemoryAccessError."""
+        """Write back an entry in which the unit has set bits, always coherently. Raises MemoryAccessError."""
         self.memory.write(where, entry.to_bytes(entry_format.size, "little"))

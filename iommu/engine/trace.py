@@ -1,8 +1,8 @@
-"""A walk step by step, for people to read: what was looked at, where, what it said, and what followed from it.
+"""A walk step by step, in readable form: what was read, where, its value, and what the unit concluded.
 
-The parts a request goes through are copied for that request, with a table access and caches that record what is read
-and found. They share caches, memory and fault log with the unit, so that a traced request has the same effects as any
-other. Requests that are not traced go through the unit's own parts, which know nothing of this.
+The parts that translate a request are copied for that request, with a table access and caches that record what is
+read and found. The copies share caches, memory and fault log with the unit, so that a traced request has the same
+effects as any other. Requests that are not traced use the unit's own parts and cost nothing extra.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from iommu.structures import (
 )
 
 _SIZES = {1 << 12: "4 KiB", 1 << 21: "2 MiB", 1 << 30: "1 GiB"}
-# What an entry has passed when the walk goes on behind it, besides "present, nothing reserved".
+# What else an entry was checked for if the walk continues, besides "present, nothing reserved".
 _CHECKED: dict[type[Layout], str] = {
     ContextEntry: ", type and levels offered",
     ScalableContextEntry: ", takes such requests",
@@ -50,17 +50,17 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True)
 class Step:
-    """One thing the unit looked at. The last one of a blocked request says why it was blocked.
+    """One step: something that the unit read or found. The last step of a blocked request says why it was blocked.
 
     Attributes:
-        structure: what it is: "request", "root entry", "second-stage entry, level 3", "IOTLB", ...
+        structure: what was read: "request", "root entry", "second-stage entry, level 3", "IOTLB", ...
         section: where the specification describes it.
-        address: where in host memory it was read; None for what is not in memory.
-        raw: its bits; None where nothing could be read, and for most of what was cached.
-        view: the same as fields; None where `raw` is.
-        checked: what it was checked for and what it says, or why it blocks the request.
-        cached: it was found in a cache: memory was not read, and may hold something else by now.
-        fault: why the request was blocked here; None for every step but the last.
+        address: its host address; None if it was not read from memory.
+        raw: its bits; None if it could not be read, and for most cached items.
+        view: the fields of `raw`; None if `raw` is None.
+        checked: what it was checked for and where it points, or why it blocks the request.
+        cached: it was found in a cache: memory was not read, and may have changed since.
+        fault: why the request was blocked; None for all steps except the last.
     """
 
     structure: str
@@ -81,15 +81,15 @@ class Step:
 
 
 class Recorder:
-    """The steps of one request. `purpose` is what entries are read for, where that is not the request itself."""
+    """The steps of one request. `purpose` names what entries are read for, if not for the request itself."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self.purpose = ""
         self.last: tuple[EntryFormat, int] | None = None
 
-    def reading(self, entry_format: EntryFormat, where: int, read: Callable[[], int]) -> int:
-        """Read an entry by `read`, and record it. Raises MemoryAccessError as `read` does."""
+    def record_read(self, entry_format: EntryFormat, where: int, read: Callable[[], int]) -> int:
+        """Call `read` for an entry and record the result. Raises MemoryAccessError as `read` does."""
         try:
             raw = read()
         except MemoryAccessError:
@@ -99,7 +99,7 @@ class Recorder:
         return raw
 
     def read(self, entry_format: EntryFormat, where: int, raw: int | None) -> None:
-        """An entry has been read; None where it could not be."""
+        """Record an entry that was read; `raw` is None if it could not be read."""
         name = entry_format.name + self.purpose
         if raw is None:
             section = entry_format.layout.section
@@ -111,18 +111,18 @@ class Recorder:
         self.last = entry_format, raw
 
     def updated(self, entry_format: EntryFormat, where: int, raw: int) -> None:
-        """The unit has set accessed or dirty bits of an entry."""
+        """Record that the unit has set accessed or dirty bits of an entry."""
         view = entry_format.layout_of(raw)(raw)
         section = "3.6.2" if isinstance(view, FirstStageEntry) else "3.7.2"
         self.steps.append(Step("update", section, where, raw, view, "accessed or dirty set in memory"))
 
     def found(self, structure: str, section: str, checked: str, view: Layout | None = None) -> None:
-        """Something has been found in a cache."""
+        """Record an item that was found in a cache."""
         raw = None if view is None else view.raw
         self.steps.append(Step(structure + self.purpose, section, raw=raw, view=view, checked=checked, cached=True))
 
     def fail(self, reason: FaultReason) -> None:
-        """The last step is what blocked the request."""
+        """Record in the last step why the request was blocked."""
         step, why = self.steps[-1], reason.meaning
         if step.raw is not None and self.last is not None and "reserved" in why:
             entry_format, raw = self.last
@@ -131,7 +131,7 @@ class Recorder:
 
 
 def points_to(entry_format: EntryFormat, view: Layout) -> str:
-    """Where an entry leads, in words."""
+    """What an entry points to, in words."""
     match view:
         case RootEntry() | ScalableRootHalf():
             return f"; context table {view.CTP:#x}"
@@ -155,7 +155,7 @@ def _pasid_in_words(entry: PasidEntry) -> str:
 
 
 class _TracedUpdates(TableAccess):
-    """Table access of a stage, which records by itself what it reads: updates are recorded here."""
+    """Table access of a stage: records updates. The stage itself records what it reads."""
 
     def __init__(self, access: TableAccess, recorder: Recorder) -> None:
         super().__init__(access.memory, access.unsnooped)
@@ -172,15 +172,17 @@ class _TracedUpdates(TableAccess):
 
 
 class _TracedReads(_TracedUpdates):
-    """Table access of a mode: what is read is recorded, too."""
+    """Table access of a mode: records reads as well as updates."""
 
     def read(self, entry_format: EntryFormat, where: int, snooped: int) -> int:
         """See TableAccess."""
-        return self._recorder.reading(entry_format, where, lambda: self._access.read(entry_format, where, snooped))
+        return self._recorder.record_read(
+            entry_format, where, lambda: self._access.read(entry_format, where, snooped)
+        )
 
 
-class _CacheOf:
-    """A cache that records what it finds; everything else is the cache's own."""
+class _TracedCache:
+    """A cache that records what `find` finds; everything else is delegated."""
 
     def __init__(self, cache: Any, found: Callable[[Any], None]) -> None:
         self._cache, self._found = cache, found
@@ -196,50 +198,50 @@ class _CacheOf:
 
 
 class TracedSecondStage(SecondStage):
-    """A second stage whose entries are recorded as its walk takes them."""
+    """A second stage that records the entries it reads."""
 
     recorder: Recorder
 
     def read_entry(self, entry_format: PagingFormat, where: int, snooped: int) -> int:
         """See SecondStage."""
         read = super().read_entry
-        return self.recorder.reading(entry_format, where, lambda: read(entry_format, where, snooped))
+        return self.recorder.record_read(entry_format, where, lambda: read(entry_format, where, snooped))
 
 
 class TracedFirstStage(FirstStage):
-    """The same for a first stage, which says which of its tables the second stage is walked for, too."""
+    """A first stage that records the entries it reads, and which table a nested second-stage walk is for."""
 
     recorder: Recorder
 
     def read_entry(self, entry_format: PagingFormat, where: int, snooped: int) -> int:
         """See FirstStage."""
         read = super().read_entry
-        return self.recorder.reading(entry_format, where, lambda: read(entry_format, where, snooped))
+        return self.recorder.record_read(entry_format, where, lambda: read(entry_format, where, snooped))
 
-    def place_of(self, tables: FirstStageRoot, address: int, level: int) -> tuple[int, Leaf | None]:
+    def locate_entry(self, tables: FirstStageRoot, address: int, level: int) -> tuple[int, Leaf | None]:
         """See FirstStage."""
         self.recorder.purpose = f" of the first-stage table at {address & ~0xFFF:#x}"
-        place = super().place_of(tables, address, level)
+        place = super().locate_entry(tables, address, level)
         self.recorder.purpose = ""
         return place
 
 
 class TracedTranslation(Translation):
-    """The way of one request, recorded."""
+    """A translation that records its steps."""
 
     recorder: Recorder
 
-    def guard(self, outcome: Outcome) -> Outcome:
+    def check_protected(self, outcome: Outcome) -> Outcome:
         """See Translation."""
-        guarded = super().guard(outcome)
-        if guarded is not outcome:
+        checked = super().check_protected(outcome)
+        if checked is not outcome:
             text = f"{outcome.host_address:#x} is in a protected memory region: dropped"
             self.recorder.steps.append(Step("protected memory", "11.4.8", checked=text))
-        return guarded
+        return checked
 
 
 def trace(translation: Translation, request: DmaRequest) -> Outcome:
-    """The outcome of a request with the steps that led to it; its effects are those of an untraced one."""
+    """Translate a request and record the steps in the outcome. The effects are those of an untraced request."""
     recorder = Recorder()
     traced = traced_copy(translation, recorder)
     recorder.steps.append(first_step(translation, request))
@@ -250,7 +252,7 @@ def trace(translation: Translation, request: DmaRequest) -> Outcome:
 
 
 def traced_copy(translation: Translation, recorder: Recorder) -> Translation:
-    """A translation that records its steps and shares everything else with `translation`."""
+    """A copy of `translation` that records its steps and shares everything else."""
     traced: Translation = _of_kind(translation, TracedTranslation, recorder)
     legacy = traced.legacy = copy.copy(translation.legacy)
     scalable = traced.scalable = copy.copy(translation.scalable)
@@ -269,7 +271,7 @@ def traced_copy(translation: Translation, recorder: Recorder) -> Translation:
 
 
 def _of_kind(part: Part, kind: type[Any], recorder: Recorder) -> Any:
-    """A copy that is of the traced kind too; what the part overrides (a quirk, say) stays overridden."""
+    """A copy of a part whose class is also derived from `kind`. What a subclass overrides, stays overridden."""
     traced = copy.copy(part)
     traced.__class__ = type(kind.__name__, (kind, type(part)), {})
     traced.recorder = recorder  # type: ignore[attr-defined]
@@ -281,14 +283,14 @@ def _traced_structures(stage: str, cache: Any, recorder: Recorder) -> Any:
         level, table = item
         recorder.found(f"{stage}-stage structure cache", "6.2.5", f"table of level {level} at {table.address:#x}")
 
-    return _CacheOf(cache, found)
+    return _TracedCache(cache, found)
 
 
 def _traced_caches(caches: Any, recorder: Recorder) -> Any:
     traced = copy.copy(caches)
 
     def faulty(cache: str, section: str, item: Any) -> bool:
-        """What caching mode keeps of entries that are not as they should be."""
+        """Record a faulty entry that caching mode has cached. Returns whether it is one."""
         if not isinstance(item, FaultyEntry):
             return False
         recorder.found(cache, section, "not present or erroneous when it was read")
@@ -316,15 +318,15 @@ def _traced_caches(caches: Any, recorder: Recorder) -> Any:
         rights = f"{'R' if item.kind.readable else '-'}{'W' if item.kind.writable else '-'}"
         recorder.found("IOTLB", "6.2.4", f"{_SIZES[item.kind.size]} page {item.host:#x}, {rights}")
 
-    traced.contexts = _CacheOf(caches.contexts, context)
-    traced.scalable_contexts = _CacheOf(caches.scalable_contexts, scalable_context)
-    traced.pasids = _CacheOf(caches.pasids, pasid_context)
-    traced.iotlb = _CacheOf(caches.iotlb, page)
+    traced.contexts = _TracedCache(caches.contexts, context)
+    traced.scalable_contexts = _TracedCache(caches.scalable_contexts, scalable_context)
+    traced.pasids = _TracedCache(caches.pasids, pasid_context)
+    traced.iotlb = _TracedCache(caches.iotlb, page)
     return traced
 
 
 def first_step(translation: Translation, request: DmaRequest) -> Step:
-    """What is decided before any table is read (spec 3.4, 3.14)."""
+    """The step before any table is read (spec 3.4, 3.14)."""
     if request.pasid is None and in_interrupt_range(request.address):
         return Step("request", "3.14", checked="in the interrupt address range: a message, not DMA")
     if not translation.enabled:

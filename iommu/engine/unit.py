@@ -1,4 +1,4 @@
-"""One DMA-remapping unit: its registers, and the way a request takes through it."""
+"""One remapping unit: its registers, and how requests pass through it."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class RemappingUnit:
         unit.translate(DmaRequest(SourceId(0, 4, 0), 0x5000, Access.WRITE))
 
     Args:
-        memory: host memory, where the tables are; behind a ProcessorCache, what is not flushed is seen only where
-            the unit snoops.
+        memory: host memory, which holds the tables. If it is a ProcessorCache, lines that have not been flushed are
+            visible only to accesses that snoop.
         capabilities: what the unit offers.
-        policy: how it uses the freedom the architecture leaves.
-        audit: record where each cached item came from, for `audit()` and `Outcome.stale`; requests take longer.
+        policy: what it does where the architecture leaves a choice.
+        audit: record the source of each cached item, for `audit()` and `Outcome.stale`; requests take longer.
 
-    The class attributes name the parts it is made of, so that a unit which departs from the specification in one
-    part can be described by that part alone.
+    The class attributes name the classes of its parts. A unit that departs from the specification in one part is a
+    subclass that overrides that attribute.
     """
 
     Formats: ClassVar[type[Formats]] = Formats
@@ -92,18 +92,18 @@ class RemappingUnit:
         self.formats = self.Formats(self.capabilities, self.policy)
         self.faults = self.FaultLog(self.registers, self.policy, self._events.append)
         self.invalidation = self.Invalidation(self.registers, self.caches)
-        self._place_translation(self._table_access())
-        self._place_queues()
+        self._build_translation(self._table_access())
+        self._build_queues()
         self.registers[GCMD].effect = self._on_command
 
     def _table_access(self) -> TableAccess:
-        """How the unit reaches its tables: behind a ProcessorCache, only snooping shows what is not flushed."""
+        """The unit's access to its tables: only snooped accesses see lines that processors have not flushed."""
         memory = self.memory
         behind = memory.behind if isinstance(memory, ProcessorCache) else memory
         return TableAccess(memory, behind) if self.ledger is None else RecordingAccess(memory, behind, self.ledger)
 
-    def _place_translation(self, access: TableAccess) -> None:
-        """What requests go through: the stages, the modes, interrupt remapping, and what decides among them."""
+    def _build_translation(self, access: TableAccess) -> None:
+        """Create the stages, the modes, interrupt remapping, and the translation that selects among them."""
         capabilities, policy, formats, caches = self.capabilities, self.policy, self.formats, self.caches
         second = self.SecondStage(access, capabilities, policy, caches.second_stage)
         first = self.FirstStage(access, policy, caches.first_stage, second)
@@ -119,12 +119,12 @@ class RemappingUnit:
         self._translate = FastPath(self.translation, caches, access).translate if fast else self.translation.translate
 
     def _is_stock(self) -> bool:
-        """Whether all parts that requests go through are the specification's own: others may want every request."""
+        """Whether no part that translates requests is overridden: an override must see every request."""
         stock = SecondStage, FirstStage, LegacyMode, ScalableMode, Translation
         return stock == (self.SecondStage, self.FirstStage, self.LegacyMode, self.ScalableMode, self.Translation)
 
-    def _place_queues(self) -> None:
-        """The two queues between unit and software: page requests, and invalidations where the unit has a queue."""
+    def _build_queues(self) -> None:
+        """Create the page request queue, and the invalidation queue if the unit has one."""
         memory, registers, policy, send = self.memory, self.registers, self.policy, self._events.append
         tables, devices = self.translation.scalable, self.devices
         self.page_requests = self.PageRequests(
@@ -138,17 +138,17 @@ class RemappingUnit:
         )
 
     def mmio_read(self, offset: int, size: int) -> int:
-        """Read `size` bytes, 4 or 8, at `offset` from the register base. Raises MisuseError for other accesses."""
+        """Read `size` bytes, 4 or 8, at `offset` from the register base, a multiple of `size`. Raises MisuseError."""
         return self.registers.read(offset, size)
 
     def mmio_write(self, offset: int, value: int, size: int) -> None:
-        """Write `size` bytes, 4 or 8, at `offset`. Raises MisuseError for other accesses."""
+        """Write `size` bytes, 4 or 8, at `offset`, a multiple of `size`. Raises MisuseError."""
         self.registers.write(offset, value, size)
 
     def translate(self, request: DmaRequest, *, trace: bool = False) -> Outcome:
-        """Take one request through the unit; a fault is recorded on the way.
+        """Translate one request; a fault is recorded.
 
-        With `trace`, the outcome has the steps of the walk (iommu.engine.trace.Step); nothing else is different.
+        With `trace`, the outcome has the steps of the walk (iommu.engine.trace.Step) and is otherwise the same.
         """
         if self.ledger is None and not trace:
             return self._translate(request)
@@ -158,7 +158,7 @@ class RemappingUnit:
         return outcome if self.ledger is None else outcome.replace(stale=self.ledger.take_used())
 
     def invalidate(self, named: Selector) -> None:
-        """Carry out an invalidation, and those that have to follow it, without a register or a queue.
+        """Carry out an invalidation, and those that must follow it (`then`), without a register or a queue.
 
         for stale in unit.audit():
             unit.invalidate(stale.owed)
@@ -172,16 +172,16 @@ class RemappingUnit:
             step = step.then
 
     def audit(self) -> list[StaleItem]:
-        """Every cached item that no longer matches memory, with the invalidation it is owed.
+        """Every cached item that no longer matches memory, with the invalidation that would drop it.
 
-        Raises MisuseError when the unit was not made with `audit=True`.
+        Raises MisuseError if the unit was not created with `audit=True`.
         """
         if self.ledger is None:
             raise MisuseError("this unit keeps no record of its caches: make it with audit=True")
         return self.ledger.audit()
 
     def remap_interrupt(self, request: InterruptRequest) -> InterruptOutcome:
-        """Take one interrupt request through the unit; a fault is recorded on the way.
+        """Remap one interrupt request; a fault is recorded.
 
         Raises MisuseError for what is not an interrupt request.
         """
@@ -190,18 +190,18 @@ class RemappingUnit:
         return self.interrupts.remap(request.check())
 
     def attach(self, device: AtsDevice) -> None:
-        """Let a device get device-TLB invalidations and page responses. It stays attached over a reset.
+        """Attach a device: it receives device-TLB invalidations and page responses. It stays attached over a reset.
 
-        Raises MisuseError when there is a device of its source-id already.
+        Raises MisuseError if a device with its source-id is attached already.
         """
         if device.source_id in self.devices:
             raise MisuseError(f"a device {device.source_id} is attached already")
         self.devices[device.source_id] = device
 
     def page_request(self, request: PageRequest) -> PageRequestOutcome:
-        """Take one page request through the unit; a fault is recorded on the way.
+        """Handle one page request; a fault is recorded.
 
-        Raises MisuseError for a request no device could send.
+        Raises MisuseError for a request that no device could send.
         """
         if self.ledger is not None:
             self.ledger.begin()
@@ -214,7 +214,7 @@ class RemappingUnit:
         return events
 
     def _on_command(self, written: int) -> None:
-        """GCMD: one-shot commands first, then the levels (spec 11.4.4.1)."""
+        """GCMD was written: first the one-shot commands, then the enable bits (spec 11.4.4.1)."""
         command, status = GCMD(written), self.registers[GSTS]
         if command.SRTP:
             self._set_root_table()
@@ -229,13 +229,13 @@ class RemappingUnit:
             self.queue.switch(command.QIE)
 
     def _on_translation_off(self) -> None:
-        """GCMD.TE from 1 to 0."""
+        """GCMD.TE went from 1 to 0."""
         self.faults.translation_off()
         if self.capabilities.scalable_mode and self.policy.translation_off_drops:
             self.caches.invalidate_dma()
 
     def _interrupt_status(self, command: GCMD, status: int) -> int:
-        """SIRTP, IRE and CFI, where the unit has them. Returns their bits of GSTS."""
+        """Carry out SIRTP, IRE and CFI, if the unit has them. Returns their bits of GSTS."""
         if not self.capabilities.interrupt_remapping:
             return 0
         if command.SIRTP:
@@ -244,7 +244,7 @@ class RemappingUnit:
         return GSTS.make(IRTPS=GSTS.IRTPS.get(status) | command.SIRTP, IRES=command.IRE, CFIS=command.CFI)
 
     def _set_root_table(self) -> None:
-        """Latch RTADDR. What is cached stays, unless the unit says that it invalidates by itself (CAP.ESRTPS)."""
+        """SRTP: latch RTADDR. The caches are kept, unless the unit invalidates them itself (CAP.ESRTPS)."""
         latched = RTADDR(self.registers[RTADDR].value)
         self.translation.set_root_table(latched.RTA, latched.TTM)
         self.invalidation.mode = self.page_requests.mode = latched.TTM

@@ -1,4 +1,4 @@
-"""Where page tables come from: pages of memory that nobody uses yet."""
+"""Allocation of 4 KiB pages for tables."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ PAGE = 1 << 12
 
 
 class PageAllocator:
-    """Hands out 4 KiB pages of a range of memory, lowest first; what `free` takes back comes first again.
+    """Allocates 4 KiB pages of a range of memory: freed pages first, then the lowest unused one.
 
-    Pages are not cleared: whoever builds a table in one does that.
+    Pages are not cleared; the caller does that.
 
     Args:
         start: address of the first page, a multiple of 4 KiB.
@@ -28,7 +28,7 @@ class PageAllocator:
         self._freed: dict[int, None] = {}
 
     def __call__(self) -> int:
-        """The address of a page. Raises MisuseError when there is none left."""
+        """Allocate a page. Returns its address. Raises MisuseError if none is left."""
         if self._freed:
             return self._freed.popitem()[0]
         if self._next == self.end:
@@ -37,12 +37,12 @@ class PageAllocator:
         return self._next - PAGE
 
     def free(self, page: int) -> None:
-        """Take a page back. Raises MisuseError for one that is not out."""
+        """Free a page. Raises MisuseError if it is not allocated."""
         if not self.start <= page < self._next or page % PAGE or page in self._freed:
             raise MisuseError(f"{page:#x} is not a page that was handed out")
         self._freed[page] = None
 
     @property
     def used(self) -> int:
-        """How many pages are out."""
+        """The number of allocated pages."""
         return (self._next - self.start) // PAGE - len(self._freed)

@@ -9,7 +9,7 @@ from iommu.fields import Field, Layout, address, enumerated, field, flag
 
 
 class DescriptorType(IntEnum):
-    """Bits 11:9 and 3:0 of a descriptor, put together."""
+    """The type of a descriptor: bits 11:9 and 3:0."""
 
     CONTEXT = 1
     IOTLB = 2
@@ -23,7 +23,7 @@ class DescriptorType(IntEnum):
 
 
 class PasidGranularity(IntEnum):
-    """PasidCacheDescriptor.G, which is numbered in a way of its own."""
+    """PasidCacheDescriptor.G, whose encoding differs from other granularities."""
 
     DOMAIN = 0
     PASID = 1
@@ -31,7 +31,7 @@ class PasidGranularity(IntEnum):
 
 
 class ResponseCode(IntEnum):
-    """What a device learns about the page request group it is answered for; other codes mean failure too."""
+    """The response code for a page request group; other codes mean failure."""
 
     SUCCESS = 0
     INVALID = 1
@@ -43,7 +43,7 @@ def _page_address() -> Field[int]:
 
 
 class Descriptor(Layout, bits=128, section="6.5.2"):
-    """What all types have in common."""
+    """The fields that all types have."""
 
     TYPE_HIGH = field(11, 9, "type 6:4")
     TYPE = enumerated(3, 0, DescriptorType, "type 3:0")
@@ -71,7 +71,7 @@ class IotlbDescriptor(Descriptor, section="6.5.2.3"):
 
 
 class DeviceTlbDescriptor(Descriptor, section="6.5.2.5"):
-    """Invalidates what a device has cached without a PASID."""
+    """Invalidates the translations without PASID in a device-TLB."""
 
     ADDR = _page_address()
     S = flag(64, "the lowest 0 bit of ADDR gives the size; otherwise one page")
@@ -90,7 +90,7 @@ class InterruptDescriptor(Descriptor, section="6.5.2.7"):
 
 
 class WaitDescriptor(Descriptor, section="6.5.2.8"):
-    """Completes when all descriptors before it have."""
+    """Completes when all earlier descriptors have completed."""
 
     STADDR = address(127, 66, "status address")
     STDATA = field(63, 32, "status data")
@@ -101,7 +101,7 @@ class WaitDescriptor(Descriptor, section="6.5.2.8"):
 
 
 class PasidIotlbDescriptor(Descriptor, section="6.5.2.4"):
-    """Invalidates what a first stage had part in: IOTLB and first-stage paging-structure cache."""
+    """Invalidates translations that a first stage took part in: IOTLB and first-stage paging-structure cache."""
 
     ADDR = _page_address()
     IH = flag(70, "only leaf entries changed")
@@ -120,7 +120,7 @@ class PasidCacheDescriptor(Descriptor, section="6.5.2.2"):
 
 
 class PasidDeviceTlbDescriptor(Descriptor, section="6.5.2.6"):
-    """Invalidates what a device has cached with a PASID."""
+    """Invalidates the translations with a PASID in a device-TLB."""
 
     ADDR = _page_address()
     S = flag(75, "the lowest 0 bit of ADDR gives the size; otherwise one page")
@@ -133,7 +133,7 @@ class PasidDeviceTlbDescriptor(Descriptor, section="6.5.2.6"):
 
 
 class PageResponseDescriptor(Descriptor, section="7.6.1"):
-    """Answers a group of page requests."""
+    """Responds to a group of page requests."""
 
     PRGI = field(75, 67, "page request group index")
     LPIG = flag(66, "last page in group")

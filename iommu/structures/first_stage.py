@@ -4,7 +4,7 @@ from iommu.fields import Layout, address, flag, ignored
 
 
 class FirstStageEntry(Layout, bits=64, section="9.7"):
-    """What every first-stage entry has."""
+    """The fields that all first-stage entries have."""
 
     XD = flag(63, "execute disabled")
     IGN62 = ignored(62, 52)
@@ -43,7 +43,7 @@ class FirstStage2MPage(FirstStageEntry):
 
 
 class FirstStage1GPage(FirstStageEntry):
-    """A 1 GiB page, level 3. Reserved as a whole where CAP.FS1GP does not offer it."""
+    """A 1 GiB page, level 3. PS is reserved without CAP.FS1GP."""
 
     ADDR = address(51, 30, "page")
     PAT = flag(12, "memory type")

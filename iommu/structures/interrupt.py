@@ -17,18 +17,18 @@ class DeliveryMode(IntEnum):
 
 
 class SourceValidation(IntEnum):
-    """InterruptEntry.SVT: whose requests may use the entry; 3 is reserved."""
+    """InterruptEntry.SVT: which requesters may use the entry; 3 is reserved."""
 
     NONE = 0
-    """Anybody's."""
+    """Any requester."""
     SOURCE_ID = 1
     """Those of SID, except for the bits that SQ leaves out."""
     BUS = 2
-    """Those from buses SID 15:8 to SID 7:0, both included."""
+    """Requesters on buses SID 15:8 to SID 7:0, inclusive."""
 
 
 class CompatibilityAddress(Layout, bits=32, section="5.1.2.1"):
-    """Address of a compatibility-format interrupt request: it says itself where the interrupt goes."""
+    """Address of a compatibility-format interrupt request, which holds the destination itself."""
 
     RANGE = field(31, 20, "FEE")
     DEST = field(19, 12, "destination, an 8-bit APIC id")
@@ -48,7 +48,7 @@ class CompatibilityData(Layout, bits=32, section="5.1.2.1"):
 
 
 class RemappableAddress(Layout, bits=32, section="5.1.2.2"):
-    """Address of a remappable interrupt request: it says where the interrupt-remapping entry is."""
+    """Address of a remappable interrupt request, which holds the handle of an interrupt-remapping entry."""
 
     RANGE = field(31, 20, "FEE")
     HANDLE_LOW = field(19, 5, "handle 14:0")
@@ -59,13 +59,13 @@ class RemappableAddress(Layout, bits=32, section="5.1.2.2"):
 
 
 class RemappableData(Layout, bits=32, section="5.1.2.2"):
-    """Data of a remappable interrupt request with SHV; without, they are not used."""
+    """Data of a remappable interrupt request with SHV; not used without SHV."""
 
     SUBHANDLE = field(15, 0, "added to the handle")
 
 
 class InterruptEntry(Layout, bits=128, section="5.1.3"):
-    """Interrupt-remapping table entry (IRTE): what both forms have in common."""
+    """Interrupt-remapping table entry (IRTE): the fields of both forms."""
 
     SVT = enumerated(83, 82, SourceValidation, "source validation type")
     SQ = field(81, 80, "source-id bits not compared: 0 none, 1 bit 2, 2 bits 2:1, 3 bits 2:0")
@@ -97,7 +97,7 @@ class PostedInterruptEntry(InterruptEntry, section="9.10"):
 
 
 class PostedInterruptDescriptor(Layout, bits=512, section="9.11"):
-    """Posted-interrupt descriptor, 64 bytes aligned to their size: what waits for a virtual processor."""
+    """Posted-interrupt descriptor, 64 bytes aligned to their size: interrupts posted for a virtual processor."""
 
     AVAIL = ignored(511, 320, "ignored, for software")
     NDST = field(319, 288, "notification destination: as RemappedInterruptEntry.DST")

@@ -1,11 +1,11 @@
-"""Page tables for one's own tests and tools: map, unmap and list ranges, in either stage (spec 9.7, 9.8).
+"""Builds page tables for tests and tools: map, unmap and list ranges, in either stage (spec 9.7, 9.8).
 
     allocate = PageAllocator(0x10_0000, 0x20_0000)
     pages = SecondStageMapper(memory, allocate)
     pages.map(0x5000, 0x9000, 0x4000)
     ContextEntry.make(P=1, DID=1, AW=2, SSPTPTR=pages.root)
 
-A mapper only writes tables: what a unit has cached of them stays cached until somebody invalidates it.
+A mapper only writes tables. Invalidating what a unit has cached of them is up to the caller.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from iommu.structures.second_stage import (
 SIZE_4K, SIZE_2M, SIZE_1G = 1 << 12, 1 << 21, 1 << 30
 _LEVEL_OF = {SIZE_4K: 1, SIZE_2M: 2, SIZE_1G: 3}
 _SIZE_OF = {level: size for size, level in _LEVEL_OF.items()}
-# Both stages: where an entry points to, and the bit that makes it a large page above level 1.
+# In both stages: the address in an entry, and the bit that makes it a large page above level 1.
 _ADDRESS, _LARGE = SecondStageTable.ADDR.mask, SecondStage2MPage.PS.mask
 
 
@@ -44,11 +44,11 @@ class Mapping(NamedTuple):
     """One page that is mapped.
 
     Attributes:
-        address: its first byte, as a device says it.
-        host: where that is, in host memory (in guest memory for a nested first stage).
-        size: bytes: 4 KiB, 2 MiB or 1 GiB.
+        address: the address of its first byte, as devices use it.
+        host: the host address of that byte (the guest address, for a nested first stage).
+        size: in bytes: 4 KiB, 2 MiB or 1 GiB.
         where: the address of the entry that maps it.
-        entry: that entry, a view of its fields.
+        entry: a view of that entry.
     """
 
     address: int
@@ -59,30 +59,30 @@ class Mapping(NamedTuple):
 
 
 class Mapper:
-    """What both stages have in common. Use SecondStageMapper or FirstStageMapper.
+    """The base class of SecondStageMapper and FirstStageMapper.
 
     Args:
         memory: where the tables are.
         allocate: gives the address of a free 4 KiB page for each new table; a PageAllocator, or anything callable.
         levels: of the tables.
         page_sizes: the page sizes in bytes that `map` may choose from; 4 KiB, 2 MiB, 1 GiB.
-        root: a top table that is there already; by default a new, empty one.
-        release: takes back tables that `unmap` leaves empty, e.g. `allocator.free`. Without it, empty tables stay
-            where they are, as they do in drivers that may not free a table before an invalidation has completed.
+        root: an existing top table; by default a new, empty one.
+        release: frees tables that `unmap` leaves empty, e.g. `allocator.free`. Without it, empty tables stay, as in
+            drivers that must not free a table before an invalidation has completed.
 
     Attributes:
         root: address of the top table: what a context entry or PASID-table entry points to.
 
     Raises:
-        MisuseError: levels or page sizes that no unit has.
+        MisuseError: a number of levels or a page size that VT-d does not have.
     """
 
     _TABLE: ClassVar[int]
-    """The bits of an entry that points to a table, which must not take anything from its pages."""
+    """The bits of an entry that points to a table: every permission, so that pages alone decide."""
     _PRESENT: ClassVar[int]
     """An entry with none of these bits maps nothing."""
     _PAGES: ClassVar[dict[int, type[Layout]]]
-    _DEPTHS: ClassVar[tuple[int, ...]]
+    _LEVELS: ClassVar[tuple[int, ...]]
 
     def __init__(
         self,
@@ -94,8 +94,8 @@ class Mapper:
         root: int | None = None,
         release: Callable[[int], None] | None = None,
     ) -> None:
-        if levels not in self._DEPTHS:
-            raise MisuseError(f"{type(self).__name__} has {' or '.join(map(str, self._DEPTHS))} levels, not {levels}")
+        if levels not in self._LEVELS:
+            raise MisuseError(f"{type(self).__name__} has {' or '.join(map(str, self._LEVELS))} levels, not {levels}")
         if SIZE_4K not in page_sizes or not _LEVEL_OF.keys() >= set(page_sizes):
             raise MisuseError(f"page sizes are 4 KiB, and 2 MiB and 1 GiB, not {sorted(page_sizes)}")
         self.memory, self.allocate, self.levels, self.release = memory, allocate, levels, release
@@ -106,12 +106,12 @@ class Mapper:
     def map_entries(self, address: int, host: int, length: int, flags: int, page_size: int | None = None) -> None:
         """Map `length` bytes at `address` to `host`, with `flags`: an entry of a 4 KiB page without its address.
 
-        The largest page that fits is used, or else pages of `page_size`. Tables are made as they are needed; the
-        allocator's error passes through, and what was mapped until then stays mapped.
+        Uses the largest pages that fit, or pages of `page_size` if given. Tables are allocated as needed; an error of
+        the allocator propagates, and what was mapped until then stays mapped.
 
         Raises:
-            MisuseError: the ranges are not made of whole pages or reach too far, flags without a permission, or
-                something in the range is mapped already; then nothing is written.
+            MisuseError: the ranges are not whole pages, or beyond what the tables can map; the flags have no
+                permission; or part of the range is mapped already. Nothing is written then.
         """
         first = self._position(address, length)
         if host < 0 or host % SIZE_4K or (host + length - 1) & ~(_ADDRESS | SIZE_4K - 1):
@@ -129,19 +129,19 @@ class Mapper:
         self._fill(first, host, length, flags, levels)
 
     def unmap(self, address: int, length: int) -> int:
-        """Unmap `length` bytes at `address`, all of it or what there is. Returns how many bytes were mapped.
+        """Unmap `length` bytes at `address`, as far as they are mapped. Returns how many bytes were mapped.
 
-        A large page that is only partly within the range is split: it becomes a table of the next smaller pages
-        with the same permissions, of which those outside the range stay.
+        A large page that is only partly in the range is split into the next smaller pages, with the same
+        permissions; those outside the range stay.
 
         Raises:
-            MisuseError: the range is not made of whole 4 KiB pages, or reaches too far.
+            MisuseError: the range is not whole 4 KiB pages, or beyond what the tables can map.
         """
         first = self._position(address, length)
         return self._clear(self.root, self.levels, 0, first, first + length)
 
     def mappings(self, address: int | None = None, length: int | None = None) -> Iterator[Mapping]:
-        """Every page that is mapped, lowest position in the tables first; or those that overlap a range."""
+        """Every mapped page, in the order of the tables; or only those that overlap a range."""
         if address is None or length is None:
             first, last = 0, self._span
         else:
@@ -153,10 +153,10 @@ class Mapper:
         """The page that maps `address`, if any does."""
         return next(self.mappings(address & ~(SIZE_4K - 1), SIZE_4K), None)
 
-    # Addresses as the tables index them: without the bits above.
+    # Positions: addresses without the bits above those that index the tables.
 
     def _position(self, address: int, length: int) -> int:
-        """Where a range begins. Raises MisuseError when the tables cannot map all of it."""
+        """The position of a range. Raises MisuseError if the tables cannot map all of it."""
         if length <= 0 or (address | length) % SIZE_4K:
             raise MisuseError(f"{length:#x} bytes at {address:#x} are not whole 4 KiB pages")
         if address < 0 or address + length > self._span:
@@ -173,7 +173,7 @@ class Mapper:
         return struct.unpack(f"<{count}Q", self.memory.read(table + 8 * first, 8 * count))
 
     def _write(self, table: int, first: int, *entries: int) -> None:
-        """Consecutive entries in one write: a table of 512 pages costs little more than one page."""
+        """Write consecutive entries at once: 512 entries take little longer than one."""
         self.memory.write(table + 8 * first, struct.pack(f"<{len(entries)}Q", *entries))
 
     def _new_table(self) -> int:
@@ -185,11 +185,11 @@ class Mapper:
         return level == 1 or bool(level <= 3 and entry & _LARGE)
 
     def _page(self, flags: int, level: int) -> int:
-        """The flags of a 4 KiB page as a page of `level` has them."""
+        """The flags of a 4 KiB page, converted to those of a page of `level`."""
         return flags | (_LARGE if level > 1 else 0)
 
     def _flags(self, entry: int, level: int) -> int:
-        """The flags of a page of `level` as a 4 KiB page has them."""
+        """The flags of a page of `level`, converted to those of a 4 KiB page."""
         return entry & ~_ADDRESS & ~(_LARGE if level > 1 else 0)
 
     def _host(self, entry: int, level: int) -> int:
@@ -198,7 +198,7 @@ class Mapper:
     # Walks.
 
     def _fill(self, position: int, host: int, length: int, flags: int, levels: list[int]) -> None:
-        """Write the entries: as many at once as are of one size and in one table."""
+        """Write the entries of a range: at once all that are of one size and in one table."""
         while length:
             level = next(n for n in levels if not (position | host) % _SIZE_OF[n] and length >= _SIZE_OF[n])
             size = _SIZE_OF[level]
@@ -209,7 +209,7 @@ class Mapper:
             position, host, length = position + count * size, host + count * size, length - count * size
 
     def _table(self, position: int, level: int) -> int:
-        """The table of `level` on the way to `position`, made where it is missing."""
+        """The table of `level` for `position`; missing tables are allocated."""
         table = self.root
         for upper in range(self.levels, level, -1):
             index = position >> 3 + 9 * upper & 0x1FF
@@ -221,7 +221,7 @@ class Mapper:
         return table
 
     def _within(self, level: int, start: int, first: int, last: int) -> tuple[int, int]:
-        """The indexes, first and after the last, that a range has in a table which maps from position `start`."""
+        """The indexes of a range, first and one after the last, in a table that maps from position `start` on."""
         shift = 3 + 9 * level
         return max(first - start, 0) >> shift, min((last - start - 1 >> shift) + 1, 512)
 
@@ -269,7 +269,7 @@ class Mapper:
         return cleared
 
     def _split(self, entry: int, level: int) -> int:
-        """A new table whose pages together are the page that `entry` maps."""
+        """A new table that maps the same as `entry` with the next smaller pages."""
         host, size = self._host(entry, level), 1 << 3 + 9 * (level - 1)
         flags = host | self._page(self._flags(entry, level), level - 1)
         table = self.allocate()
@@ -277,7 +277,7 @@ class Mapper:
         return table
 
     def _prune(self, table: int, index: int, below: int) -> None:
-        """Give a table back that maps nothing any more, if anybody wants it."""
+        """Free a table that maps nothing, if the mapper has `release`."""
         if self.release is not None and not any(self._read(below)):
             self._write(table, index, 0)
             self.release(below)
@@ -288,7 +288,7 @@ class SecondStageMapper(Mapper):
 
     _TABLE = _PRESENT = SecondStageTable.make(R=1, W=1)
     _PAGES: ClassVar[dict[int, type[Layout]]] = {1: SecondStage4KPage, 2: SecondStage2MPage, 3: SecondStage1GPage}
-    _DEPTHS = (3, 4, 5)
+    _LEVELS = (3, 4, 5)
 
     def map(
         self,
@@ -308,7 +308,7 @@ class SecondStageMapper(Mapper):
         Args:
             read, write: permissions; one of them at least.
             snoop: SNP; reserved on a unit without ECAP.SC.
-            accessed, dirty: set already, so that a unit which keeps them (SSADE) need not write them.
+            accessed, dirty: set A and D, so that a unit with SSADE does not have to.
             page_size: in bytes; by default the largest that fits each part.
 
         Raises:
@@ -319,12 +319,12 @@ class SecondStageMapper(Mapper):
 
 
 class FirstStageMapper(Mapper):
-    """Builds first-stage tables of 4 or 5 levels (spec 9.7). Addresses are canonical: the upper half is there too."""
+    """Builds first-stage tables of 4 or 5 levels (spec 9.7). Addresses are canonical, in the lower or upper half."""
 
     _TABLE = FirstStageTable.make(P=1, RW=1, US=1)
     _PRESENT = FirstStageEntry.P.mask
     _PAGES: ClassVar[dict[int, type[Layout]]] = {1: FirstStage4KPage, 2: FirstStage2MPage, 3: FirstStage1GPage}
-    _DEPTHS = (4, 5)
+    _LEVELS = (4, 5)
 
     def map(
         self,
@@ -339,17 +339,17 @@ class FirstStageMapper(Mapper):
         dirty: bool = False,
         page_size: int | None = None,
     ) -> None:
-        """Map `length` bytes at `address` to `host`, all multiples of 4 KiB. What is present can be read.
+        """Map `length` bytes at `address` to `host`, all multiples of 4 KiB. Present pages are always readable.
 
         Args:
             write: R/W; supervisors may write without it unless WPE is set.
-            user: U/S: not for supervisors only.
-            execute: no XD.
-            accessed, dirty: set already, so that the unit need not write them.
+            user: U/S: user requests may use the page.
+            execute: XD is clear.
+            accessed, dirty: set A and D, so that the unit does not have to.
             page_size: in bytes; by default the largest that fits each part.
 
         Raises:
-            MisuseError: see `map_entries`; the upper half begins where the addresses' top bits are all ones.
+            MisuseError: see `map_entries`; or the address is not canonical.
         """
         flags = FirstStageEntry.make(P=1, RW=write, US=user, XD=not execute, A=accessed, D=dirty)
         self.map_entries(address, host, length, flags, page_size)

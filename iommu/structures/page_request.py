@@ -1,10 +1,10 @@
-"""What hardware writes to the page request queue (spec 7.4)."""
+"""The descriptor that hardware writes to the page request queue (spec 7.4)."""
 
 from iommu.fields import Layout, address, field, flag
 
 
 class PageRequestDescriptor(Layout, bits=256, section="7.4.1.1"):
-    """A device asks for a page. Without read and write, as the last of its group, it is a stop marker."""
+    """A page request. With neither read nor write, as the last of its group, it is a stop marker."""
 
     ADDR = address(127, 76, "page")
     PRGI = field(75, 67, "page request group index")

@@ -4,7 +4,7 @@ from iommu.fields import Layout, address, field, flag, ignored
 
 
 class SecondStageEntry(Layout, bits=64, section="9.8"):
-    """What every second-stage entry has."""
+    """The fields that all second-stage entries have."""
 
     IGN63 = ignored(63, 63)
     IGN61 = ignored(61, 52)
@@ -25,7 +25,7 @@ class SecondStageTable(SecondStageEntry):
 
 
 class SecondStagePage(SecondStageEntry):
-    """What every entry that maps a page has."""
+    """The fields that all entries that map a page have."""
 
     TM = flag(62, "transient mapping (withdrawn)", needs="device_tlb")
     SNP = flag(11, "snoop", needs="snoop_control")
@@ -39,14 +39,14 @@ class SecondStage4KPage(SecondStagePage):
 
 
 class SecondStage2MPage(SecondStagePage):
-    """A 2 MiB page, level 2. Reserved as a whole where CAP.SSLPS does not offer it."""
+    """A 2 MiB page, level 2. PS is reserved without CAP.SSLPS bit 0."""
 
     ADDR = address(51, 21, "page")
     PS = flag(7, "page size: 1", needs="page_2m")
 
 
 class SecondStage1GPage(SecondStagePage):
-    """A 1 GiB page, level 3. Reserved as a whole where CAP.SSLPS does not offer it."""
+    """A 1 GiB page, level 3. PS is reserved without CAP.SSLPS bit 1."""
 
     ADDR = address(51, 30, "page")
     PS = flag(7, "page size: 1", needs="page_1g")

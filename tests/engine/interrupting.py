@@ -1,4 +1,4 @@
-"""What the interrupt tests are built from: a unit with a table, entries and requests, all as plain numbers."""
+"""Helpers of the interrupt tests: a unit with a table, entries and requests, all as plain numbers."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ class Interrupting(World):
             self.command(IRE | cfi * CFI)
 
     def command(self, levels: int) -> None:
-        """Give exactly these level commands."""
+        """Write GCMD with exactly these enable bits."""
         self.write(GCMD, levels)
 
     def set_table(self, irta: int) -> None:
-        """Write IRTA and give the SIRTP command; the levels stay as they are."""
+        """Write IRTA and give the SIRTP command; the enable bits are kept."""
         self.write(IRTA, irta, 8)
         self.write(GCMD, self.read(GSTS) & 0x96FF_FFFF | SIRTP)
 
@@ -85,7 +85,7 @@ class Interrupting(World):
         return self.unit.remap_interrupt(request(handle, sub, source, **rest))
 
     def code(self, *args: Any, **rest: Any) -> int:
-        """The fault code of a request, which must then do nothing else; 0 when it went through."""
+        """The fault code of a request, which must then have no other effect; 0 if there is no fault."""
         outcome = self.interrupt(*args, **rest)
         if outcome.fault is not None:
             assert outcome == InterruptOutcome(fault=outcome.fault, recorded=outcome.recorded)

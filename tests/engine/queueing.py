@@ -1,4 +1,4 @@
-"""Software's side of the invalidation queue: descriptors as numbers, a tail, and what the unit says of errors."""
+"""The software side of the invalidation queue: descriptors as numbers, the tail, and the error reported."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def wait(*, interrupt: int = 0, sw: int = 0, fn: int = 0, pd: int = 0, data: int
     return 5 | interrupt << 4 | sw << 5 | fn << 6 | pd << 7 | data << 32, address
 
 
-def process(g: int, *, did: int = 0, pasid: int = 0, address: int = 0, am: int = 0, ih: int = 0) -> Descriptor:
+def pasid_iotlb(g: int, *, did: int = 0, pasid: int = 0, address: int = 0, am: int = 0, ih: int = 0) -> Descriptor:
     """Type 6."""
     return 6 | g << 4 | did << 16 | pasid << 32, address | ih << 6 | am
 
@@ -50,7 +50,7 @@ def pasid_cache(g: int, *, did: int = 0, pasid: int = 0) -> Descriptor:
     return 7 | g << 4 | did << 16 | pasid << 32, 0
 
 
-def process_tlb(
+def pasid_device_tlb(
     sid: int, *, pasid: int = 0, address: int = 0, s: int = 0, g: int = 0, mip: int = 0, pfsid: int = 0
 ) -> Descriptor:
     """Type 8."""
@@ -64,7 +64,7 @@ def response(sid: int, *, code: int = 0, pasid: int | None = None, group: int = 
 
 
 class Software:
-    """Owns the queue of a world: `width` bytes a descriptor, 2**qs pages; `tail` is the next free place."""
+    """The owner of a world's queue: descriptors of `width` bytes, 2**qs pages; `tail` is the next free slot."""
 
     def __init__(self, world: World, *, wide: int = 0, qs: int = 0, on: bool = True) -> None:
         self.world, self.width, self.size = world, 32 if wide else 16, 0x1000 << qs
@@ -108,7 +108,7 @@ class Software:
         assert self.head == self.tail
 
     def refused(self, *descriptors: tuple[int, ...]) -> int:
-        """Submit descriptors of which the unit must refuse the last. Returns IQEI."""
+        """Submit descriptors; the unit must refuse the last. Returns IQEI."""
         last = self.tail + self.width * (len(descriptors) - 1)
         self.submit(*descriptors)
         assert self.head == last % self.size

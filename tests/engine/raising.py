@@ -1,4 +1,4 @@
-"""`@raises(FaultReason.X)`: this test raises that fault. test_reason_coverage.py sees to it that none is left out."""
+"""`@raises(FaultReason.X)`: a test that raises that fault. test_reason_coverage.py checks that each has one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 @contextmanager
 def seen_faults() -> Iterator[set[FaultReason]]:
-    """The faults any unit comes to report meanwhile, whether they are then recorded or silenced by FPD."""
+    """The faults that units report meanwhile, whether they are recorded or suppressed by FPD."""
     seen: set[FaultReason] = set()
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in vars(FaultLog) if name.startswith("report")]:

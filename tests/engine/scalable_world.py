@@ -119,7 +119,7 @@ class ScalableWorld(World):
         fpd: int = 0,
         p: int = 1,
     ) -> int:
-        """Write a context entry, by default with a directory of its own. Returns the entry's address."""
+        """Write a context entry, by default with a new directory. Returns the address of the entry."""
         half = self.root_address(source_id)
         if not self.memory.read_u64(half):
             self.put(half, self.page() | 1)
@@ -132,12 +132,12 @@ class ScalableWorld(World):
         return at
 
     def directory_address(self, pasid: int = 0, source_id: SourceId = NIC) -> int:
-        """Where the PASID directory entry of a PASID stands."""
+        """The address of the PASID directory entry of a PASID."""
         if source_id not in self.contexts:
             self.scalable_context(source_id)
         return (self.memory.read_u64(self.contexts[source_id]) & TABLE) + 8 * (pasid >> 6)
 
-    def process(
+    def pasid_entry(
         self,
         pasid: int = 0,
         source_id: SourceId = NIC,
@@ -263,14 +263,14 @@ def first_stage(
     levels: int = 4,
     pasid: int = 0,
     context: Fields | None = None,
-    process: Fields | None = None,
+    pasid_entry: Fields | None = None,
     **changes: Any,
 ) -> ScalableWorld:
     """NIC has one page by a first stage, and translation is on."""
     world = ScalableWorld(**changes)
     world.scalable_context(**(context or {}))
     world.first_top = world.page()
-    world.process(pasid, pgtt=FIRST, first=world.first_top, first_levels=levels, **(process or {}))
+    world.pasid_entry(pasid, pgtt=FIRST, first=world.first_top, first_levels=levels, **(pasid_entry or {}))
     world.first = world.map_first(world.first_top, levels, address, entry, leaf, between)
     return world.start()
 
@@ -283,14 +283,14 @@ def second_stage(
     levels: int = 4,
     pasid: int = 0,
     context: Fields | None = None,
-    process: Fields | None = None,
+    pasid_entry: Fields | None = None,
     **changes: Any,
 ) -> ScalableWorld:
     """NIC has one page by a second stage, and translation is on."""
     world = ScalableWorld(**changes)
     world.scalable_context(**(context or {}))
     world.second_top = world.page()
-    world.process(pasid, pgtt=SECOND, second=world.second_top, levels=levels, **(process or {}))
+    world.pasid_entry(pasid, pgtt=SECOND, second=world.second_top, levels=levels, **(pasid_entry or {}))
     world.second = world.map(world.second_top, levels, address, entry, leaf)
     return world.start()
 
@@ -306,7 +306,7 @@ def nested(
     first_levels: int = 4,
     pasid: int = 0,
     context: Fields | None = None,
-    process: Fields | None = None,
+    pasid_entry: Fields | None = None,
     **changes: Any,
 ) -> ScalableWorld:
     """NIC has one page by both stages, and translation is on. Each first-stage table has a page of its own below."""
@@ -322,14 +322,14 @@ def nested(
     page = first & TABLE & ~0x1FFF if first_leaf > 1 else first & TABLE
     reached = page | address & (1 << 3 + 9 * first_leaf) - 1 if first_leaf > 1 else page
     world.second = world.map(world.second_top, levels, reached, second, second_leaf)
-    world.process(
+    world.pasid_entry(
         pasid,
         pgtt=NESTED,
         first=world.first_top,
         second=world.second_top,
         levels=levels,
         first_levels=first_levels,
-        **(process or {}),
+        **(pasid_entry or {}),
     )
     return world.start()
 
@@ -338,13 +338,13 @@ def pass_through(
     *,
     pasid: int = 0,
     context: Fields | None = None,
-    process: Fields | None = None,
+    pasid_entry: Fields | None = None,
     **changes: Any,
 ) -> ScalableWorld:
     """NIC passes through, and translation is on."""
     world = ScalableWorld(**changes)
     world.scalable_context(**(context or {}))
-    world.process(pasid, pgtt=PASS, **(process or {}))
+    world.pasid_entry(pasid, pgtt=PASS, **(pasid_entry or {}))
     return world.start()
 
 

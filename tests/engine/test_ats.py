@@ -43,7 +43,7 @@ def ask(world: ScalableWorld, address: int = ADDRESS, **rest: Any) -> Outcome:
     return world.dma(address, kind=TRANSLATION_REQUEST, **rest)
 
 
-def is_refused(answer: Outcome) -> bool:
+def has_no_permissions(answer: Outcome) -> bool:
     """A successful completion without any permission."""
     return (answer.fault, answer.readable, answer.writable, answer.recorded) == (None, False, False, False)
 
@@ -114,7 +114,7 @@ def test_permissions_over_all_levels() -> None:
 
 def test_supervisor_without_write_protection_is_granted_writes() -> None:
     for wpe in (0, 1):
-        world = first_stage(HOST | P, process={"wpe": wpe})
+        world = first_stage(HOST | P, pasid_entry={"wpe": wpe})
         answer = ask(world, pasid=0, privileged=True)
         assert (answer.host_address, answer.readable, answer.writable) == (HOST, True, not wpe)
 
@@ -123,7 +123,7 @@ def test_supervisor_without_write_protection_is_granted_writes() -> None:
     (0, True, True), (0, False, False), (XD, True, False), (XD, False, False),
 ])  # fmt: skip
 def test_execute_permission_only_if_asked_and_allowed(xd: int, execute: bool, executable: bool) -> None:
-    world = first_stage(HOST | ALL1 | xd, process={"ere": 1})
+    world = first_stage(HOST | ALL1 | xd, pasid_entry={"ere": 1})
     for _ in range(2):
         answer = ask(world, pasid=0, execute=execute)
         assert answer.fault is None
@@ -137,25 +137,25 @@ def test_execute_permission_only_if_asked_and_allowed(xd: int, execute: bool, ex
 def test_absent_page_is_a_success_without_permissions(pgtt: int) -> None:
     world = WALKED[pgtt]()
     for _ in range(2):
-        assert is_refused(ask(world, ADDRESS + 0x1000))
-        assert is_refused(ask(world, ADDRESS + (1 << 30), pasid=0))
+        assert has_no_permissions(ask(world, ADDRESS + 0x1000))
+        assert has_no_permissions(ask(world, ADDRESS + (1 << 30), pasid=0))
     assert world.records() == []
 
 
 def test_page_without_permission_is_a_success_without_permissions() -> None:
     world = first_stage(HOST | P)
-    assert is_refused(ask(world))
+    assert has_no_permissions(ask(world))
     assert ask(world, pasid=0, privileged=True).host_address == HOST
-    assert is_refused(ask(world)), "also when a supervisor has it cached"
+    assert has_no_permissions(ask(world)), "also when a supervisor has it cached"
     world = nested(second=0)
-    assert is_refused(ask(world))
+    assert has_no_permissions(ask(world))
     assert world.records() == []
 
 
 def test_address_beyond_the_guest_width_is_a_success_without_permissions() -> None:
     world = second_stage()
     for bit in range(48, 64):
-        assert is_refused(ask(world, 1 << bit))
+        assert has_no_permissions(ask(world, 1 << bit))
     assert world.records() == []
 
 
@@ -164,26 +164,26 @@ def test_address_beyond_the_guest_width_is_a_success_without_permissions() -> No
 
 @raises(FaultReason.SRT_2, FaultReason.SCT_2, FaultReason.SCT_3, FaultReason.SPD_2, FaultReason.SPT_2)
 @raises(FaultReason.SPT_3, FaultReason.SPT_4, FaultReason.SSS_3)
-def test_configuration_faults_are_faults() -> None:
-    def meets(code: int, at: int, *, clear: int = 0, add: int = 0) -> None:
+def test_configuration_faults_block_translation_requests() -> None:
+    def blocked_by(code: int, at: int, *, clear: int = 0, add: int = 0) -> None:
         world = second_stage(host_address_width=46)
         world.change(at, clear=clear, add=add)
         assert ask(world).fault == code
         assert (world.record().reason, world.record().address_type) == (code, 1)
 
     like = second_stage(host_address_width=46)
-    meets(0x39, like.root, clear=1)
-    meets(0x41, like.contexts[NIC], clear=1)
-    meets(0x42, like.contexts[NIC], add=1 << 6)
-    meets(0x51, like.directory_address(), clear=1)
-    meets(0x59, like.pasids[NIC, 0], clear=1)
-    meets(0x5A, like.pasids[NIC, 0], add=1 << 10)
-    meets(0x5B, like.pasids[NIC, 0], add=7 << 2)
-    meets(0x7A, like.second[1], add=1 << 50)
+    blocked_by(0x39, like.root, clear=1)
+    blocked_by(0x41, like.contexts[NIC], clear=1)
+    blocked_by(0x42, like.contexts[NIC], add=1 << 6)
+    blocked_by(0x51, like.directory_address(), clear=1)
+    blocked_by(0x59, like.pasids[NIC, 0], clear=1)
+    blocked_by(0x5A, like.pasids[NIC, 0], add=1 << 10)
+    blocked_by(0x5B, like.pasids[NIC, 0], add=7 << 2)
+    blocked_by(0x7A, like.second[1], add=1 << 50)
 
 
 @raises(FaultReason.SFS_3)
-def test_reserved_bits_of_the_first_stage_are_faults() -> None:
+def test_reserved_first_stage_bits_block_translation_requests() -> None:
     world = first_stage(HOST | ALL1 | 1 << 50, host_address_width=46)
     assert ask(world).fault == 0x72
     assert world.record().address_type == 1
@@ -192,10 +192,10 @@ def test_reserved_bits_of_the_first_stage_are_faults() -> None:
 @raises(FaultReason.SFS_4, FaultReason.SSS_4)
 def test_unreadable_tables_are_not_a_success() -> None:
     world = first_stage()
-    world.process(pgtt=FIRST, first=ABSENT)
+    world.pasid_entry(pgtt=FIRST, first=ABSENT)
     assert ask(world).fault == 0x73
     world = second_stage()
-    world.process(pgtt=SECOND, second=ABSENT)
+    world.pasid_entry(pgtt=SECOND, second=ABSENT)
     assert ask(world).fault == 0x7B
 
 
@@ -234,10 +234,10 @@ def test_request_that_may_write_sets_dirty() -> None:
     world = first_stage()
     assert ask(world).writable
     assert leaves(world) == (A1 | D1, 0)
-    world = second_stage(process={"ssade": 1})
+    world = second_stage(pasid_entry={"ssade": 1})
     assert ask(world).writable
     assert leaves(world) == (0, A2 | D2)
-    world = nested(process={"ssade": 1})
+    world = nested(pasid_entry={"ssade": 1})
     assert ask(world).writable
     assert leaves(world) == (A1 | D1, A2 | D2)
 
@@ -246,7 +246,7 @@ def test_request_that_gets_no_write_permission_sets_no_dirty() -> None:
     world = first_stage(HOST | P | USER)
     assert not ask(world).writable
     assert leaves(world) == (A1, 0)
-    world = second_stage(HOST | R, process={"ssade": 1})
+    world = second_stage(HOST | R, pasid_entry={"ssade": 1})
     assert not ask(world).writable
     assert leaves(world) == (0, A2)
 
@@ -254,7 +254,7 @@ def test_request_that_gets_no_write_permission_sets_no_dirty() -> None:
 @pytest.mark.parametrize("dirty", [False, True])
 @pytest.mark.parametrize("pgtt", WALKED)
 def test_no_write_request_gets_write_permission_only_for_what_is_dirty(pgtt: int, dirty: bool) -> None:
-    world = WALKED[pgtt](process={"ssade": 1})
+    world = WALKED[pgtt](pasid_entry={"ssade": 1})
     if dirty:
         assert world.code(access=WRITE) == 0
     answer = ask(world, no_write=True)
@@ -263,13 +263,13 @@ def test_no_write_request_gets_write_permission_only_for_what_is_dirty(pgtt: int
     assert (bool(first & D1), bool(second & D2)) == (dirty and pgtt != SECOND, dirty and pgtt != FIRST)
 
 
-def test_no_write_counts_only_with_its_capability() -> None:
+def test_no_write_is_ignored_without_its_capability() -> None:
     world = first_stage(no_write_requests=False)
     assert ask(world, no_write=True).writable
     assert leaves(world) == (A1 | D1, 0)
 
 
-def test_no_write_does_not_matter_where_nothing_is_marked() -> None:
+def test_no_write_has_no_effect_without_dirty_bits() -> None:
     answer = ask(second_stage(), no_write=True)
     assert (answer.host_address, answer.readable, answer.writable) == (HOST, True, True)
 
@@ -301,7 +301,7 @@ def test_translated_request_to_the_interrupt_range_is_blocked() -> None:
 
 
 @raises(FaultReason.SCT_2, FaultReason.SCT_3, FaultReason.SRT_2)
-def test_translated_requests_meet_the_context() -> None:
+def test_translated_requests_are_checked_against_the_context() -> None:
     world = second_stage()
     world.change(world.contexts[NIC], add=1 << 6)
     assert world.fault(kind=TRANSLATED) == 0x42
@@ -315,7 +315,7 @@ def test_translated_requests_meet_the_context() -> None:
 @pytest.mark.parametrize("pgtt", WALKED)
 def test_no_write_request_gets_no_write_permission_from_the_cache_either(pgtt: int) -> None:
     """8.1: W is granted to a no-write request only where D is set already; the second answer is the first again."""
-    world = WALKED[pgtt](process={"ssade": 1})
+    world = WALKED[pgtt](pasid_entry={"ssade": 1})
     for _ in range(2):
         answer = ask(world, no_write=True)
         assert (answer.host_address, answer.readable, answer.writable) == (HOST, True, False)

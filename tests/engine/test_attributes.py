@@ -1,4 +1,4 @@
-"""Snooping and memory types as the tables say them (spec 3.6.5, 3.7.4, 3.8.4; sheet 1.6, layouts 2.4, 2.6, 2.7)."""
+"""Snooping and memory types, as given by the tables (spec 3.6.5, 3.7.4, 3.8.4; sheet 1.6, layouts 2.4, 2.6, 2.7)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def both(world: ScalableWorld | World, **request: Any) -> Attributes:
     return found[0].attributes
 
 
-def test_nothing_said_is_nothing_told() -> None:
+def test_attributes_are_plain_by_default() -> None:
     assert both(first_stage(memory_types=False)) == Attributes()
     assert both(second_stage(memory_types=False)) == Attributes()
     assert both(nested(memory_types=False)) == Attributes()
@@ -73,7 +73,7 @@ def test_snoop_of_a_second_stage_page() -> None:
 
 @pytest.mark.parametrize("build", [first_stage, second_stage, nested])
 def test_snoop_of_a_pasid(build: Any) -> None:
-    assert both(build(process={"pgsnp": 1})).snooped
+    assert both(build(pasid_entry={"pgsnp": 1})).snooped
 
 
 def test_snoop_of_a_nested_page_by_its_second_stage() -> None:
@@ -83,11 +83,11 @@ def test_snoop_of_a_nested_page_by_its_second_stage() -> None:
 
 def test_snoop_and_cache_disable_of_pass_through() -> None:
     world = ScalableWorld()
-    world.process(pgtt=PASS, pgsnp=1)
+    world.pasid_entry(pgtt=PASS, pgsnp=1)
     world.start()
     assert both(world) == Attributes(snooped=True)
     world = ScalableWorld()
-    world.process(pgtt=PASS)
+    world.pasid_entry(pgtt=PASS)
     world.flip(next(iter(world.pasids.values())), CD)
     world.start()
     assert both(world) == Attributes(uncacheable=True)

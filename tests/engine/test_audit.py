@@ -1,4 +1,4 @@
-"""Staleness made visible: what is stale, where it came from, what it is owed, and when it has been used."""
+"""audit.py: which cached items are stale, their sources, the owed invalidation, and when they have been used."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_changed_root_entry_makes_the_context_stale() -> None:
 
 
 @pytest.mark.parametrize("granularity", [1, 2, 3])
-def test_the_invalidation_that_was_owed_makes_it_right(granularity: int) -> None:
+def test_the_owed_invalidation_drops_the_stale_item(granularity: int) -> None:
     world = Legacy()
     world.dma()
     world.put(LEVEL_1 + 5 * 8, 0xA000 | RW)
@@ -147,12 +147,12 @@ def test_auditing_changes_no_outcome() -> None:
     assert plain.unit.mmio_read(0x220, 8) == audited.unit.mmio_read(0x220, 8)
 
 
-def test_a_unit_that_is_not_audited_says_so() -> None:
+def test_audit_of_a_unit_without_auditing_is_misuse() -> None:
     with pytest.raises(MisuseError, match="audit=True"):
         Legacy(audit=False).unit.audit()
 
 
-def test_marks_the_unit_sets_make_nothing_stale_and_marks_taken_away_do() -> None:
+def test_bits_set_by_the_unit_are_not_stale_and_cleared_bits_are() -> None:
     """Second stage, scalable mode, accessed and dirty on: A in bit 8, D in bit 9."""
     memory = FlatMemory(1 << 20)
     context, directory, pasids, top, level_3, level_2, level_1 = range(0x2000, 0x9000, 0x1000)
@@ -191,7 +191,7 @@ def test_a_translation_is_audited_in_caching_mode_too(caching_mode: bool) -> Non
 
 @pytest.mark.parametrize("bit", [3, 4, 5, 6])
 @pytest.mark.parametrize("typed", [False, True])
-def test_a_changed_memory_type_makes_a_translation_stale_where_it_counts(bit: int, typed: bool) -> None:
+def test_a_changed_memory_type_is_stale_only_if_it_applies(bit: int, typed: bool) -> None:
     """EMT and IPAT of a second-stage entry are where a first-stage entry has accessed and dirty (layouts 2.7)."""
     world = second_stage(audit=True)
     entry = world.pasids[NIC, 0] + 8
@@ -211,7 +211,7 @@ IGNORED = {
 
 
 @pytest.mark.parametrize(("where", "bit"), [(at, bit) for at, bits in IGNORED.values() for bit in bits])
-def test_bits_that_hardware_ignores_are_software_s_own(where: int, bit: int) -> None:
+def test_ignored_bits_make_nothing_stale(where: int, bit: int) -> None:
     world = Legacy()
     world.dma()
     world.put(where, world.memory.read_u64(where) ^ 1 << bit)
@@ -219,8 +219,8 @@ def test_bits_that_hardware_ignores_are_software_s_own(where: int, bit: int) -> 
 
 
 @pytest.mark.parametrize("bit", [8, 9, 10, 11])
-def test_bits_of_an_interrupt_entry_that_are_for_software(bit: int) -> None:
-    """9.9: bits 11:8 are available; without source validation, SID and SQ are not looked at either."""
+def test_ignored_bits_of_an_interrupt_entry_make_nothing_stale(bit: int) -> None:
+    """9.9: bits 11:8 are available; without source validation, SID and SQ are not read either."""
     memory = FlatMemory(1 << 20)
     unit = RemappingUnit(memory, Capabilities(), audit=True)
     unit.mmio_write(0xB8, 0x9000, 8)
@@ -237,7 +237,7 @@ def test_bits_of_an_interrupt_entry_that_are_for_software(bit: int) -> None:
         assert [item.cache for item in unit.audit()] == (["interrupt-entry cache"] if sid_matters else [])
 
 
-def test_what_is_owed_can_be_issued() -> None:
+def test_the_owed_invalidation_can_be_issued() -> None:
     """6.5: the selector in `owed` is an invalidation, and after it nothing is stale."""
     world = Legacy()
     world.dma()
@@ -257,7 +257,7 @@ def test_reset_empties_audited_caches() -> None:
     assert world.unit.audit() == []
 
 
-def test_what_a_fault_has_read_is_not_the_next_items() -> None:
+def test_entries_read_for_a_fault_are_not_sources_of_the_next_item() -> None:
     """A DMA request that faulted has read entries; a page request that follows is not answered from them."""
     world = Legacy()
     world.unit = RemappingUnit(world.memory, Capabilities(interrupt_remapping=True), audit=True)

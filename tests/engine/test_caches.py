@@ -23,7 +23,7 @@ A = 0x4000_0000
 @pytest.mark.parametrize("leaf", [1, 2, 3])
 @pytest.mark.parametrize("wrong", [0, 1 << 62 | RW])
 def test_absent_and_erroneous_paging_entries_are_not_cached(levels: int, leaf: int, wrong: int) -> None:
-    """An entry of any level becomes present or right: no invalidation is needed."""
+    """An entry of any level becomes present or valid: no invalidation is needed."""
     for level in range(leaf, levels + 1):
         world = World(address_width=57, levels=(3, 4, 5))
         top = world.device(levels=levels)
@@ -126,7 +126,7 @@ def test_cached_page_serves_its_whole_size_and_no_more(leaf: int) -> None:
         assert world.fault(outside) == 0x05
 
 
-def test_cached_permissions_still_bind() -> None:
+def test_cached_permissions_are_checked() -> None:
     for entry, allowed, refused, code in ((R, READ, WRITE, 0x05), (W, WRITE, READ, 0x06)):
         world = World()
         world.map(world.device(), 4, A, 0x9000 | entry)
@@ -160,7 +160,7 @@ Verdicts = set[naive.Verdict]
 class Tracked(World):
     """A world that also keeps, for every domain, page and access, all verdicts since the last covering invalidation.
 
-    Domain d always has the same top table, so a context entry is told by its domain alone (None: absent).
+    Domain d always has the same top table, so a domain stands for a context entry (None: absent).
     There are no caches of upper levels: those may join an old table to a page that was never in it at the time.
     """
 
@@ -183,11 +183,11 @@ class Tracked(World):
         }
 
     def now(self, did: int, page: int, access: Any) -> Verdicts:
-        """What memory says at this moment."""
+        """The outcome by the tables in memory now."""
         return naive.walk(self.memory.read_u64, self.capabilities, self.tops[did], 4, page, access, 1)
 
     def changed(self) -> None:
-        """Memory was written: what it says now is possible too."""
+        """Memory was written: the outcome by the new tables is possible too."""
         for key in self.possible:
             self.possible[key] = self.possible[key] | self.now(*key)
 
@@ -205,7 +205,7 @@ class Tracked(World):
         self.context(device, table=self.tops[did or 1], did=did or 1, p=0 if did is None else 1)
         self.contexts[device] = self.contexts[device] | {did}
 
-    def forget_contexts(self, cirg: int, device: SourceId, did: int) -> None:
+    def invalidate_context_cache(self, cirg: int, device: SourceId, did: int) -> None:
         assert self.invalidate_contexts(cirg, did=did, sid=device) == cirg
         for source_id in DEVICES:
             entry = self.memory.read_u64(self.context_address(source_id))
@@ -216,7 +216,7 @@ class Tracked(World):
             elif cirg == 2:
                 self.contexts[source_id] = self.contexts[source_id] - {did} | {live}
 
-    def forget_pages(self, iirg: int, did: int, page: int, am: int) -> None:
+    def invalidate_iotlb(self, iirg: int, did: int, page: int, am: int) -> None:
         assert self.invalidate_pages(iirg, did=did, address=page, am=am) == iirg
         for key in self.possible:
             domain_hit = iirg == 1 or key[0] == did
@@ -239,8 +239,10 @@ steps = st.one_of(
     st.tuples(st.just(Tracked.set_leaf), dids, pages, st.sampled_from(ENTRIES)),
     st.tuples(st.just(Tracked.set_middle), dids, pages, st.sampled_from(BIG_ENTRIES)),
     st.tuples(st.just(Tracked.set_context), devices, st.sampled_from((None, *DIDS))),
-    st.tuples(st.just(Tracked.forget_contexts), st.sampled_from((1, 2, 3)), devices, dids),
-    st.tuples(st.just(Tracked.forget_pages), st.sampled_from((1, 2, 3)), dids, pages, st.sampled_from((0, 1, 9, 10))),
+    st.tuples(st.just(Tracked.invalidate_context_cache), st.sampled_from((1, 2, 3)), devices, dids),
+    st.tuples(
+        st.just(Tracked.invalidate_iotlb), st.sampled_from((1, 2, 3)), dids, pages, st.sampled_from((0, 1, 9, 10))
+    ),
 )
 
 
@@ -252,14 +254,14 @@ def test_no_result_is_older_than_the_last_covering_invalidation(wanted: list[tup
         step(world, *arguments)
     for device, page, access in itertools.product(DEVICES, PAGES, (READ, WRITE)):
         world.request(device, page, access)
-    world.forget_contexts(1, NIC, 0)
-    world.forget_pages(1, 0, 0, 0)
+    world.invalidate_context_cache(1, NIC, 0)
+    world.invalidate_iotlb(1, 0, 0, 0)
     for device, page, access in itertools.product(DEVICES, PAGES, (READ, WRITE)):
         world.request(device, page, access)
 
 
 def test_context_entry_with_an_unreadable_table_is_not_cached() -> None:
-    """4.2, CM=0: erroneous entries are cached nowhere: 0x03 LCT.4.3 is the context entry's error."""
+    """4.2, CM=0: erroneous entries are not cached; 0x03 (LCT.4.3) is an error of the context entry."""
     world = World()
     world.context(table=ABSENT)
     world.start()
@@ -271,7 +273,7 @@ def test_context_entry_with_an_unreadable_table_is_not_cached() -> None:
 
 
 def test_page_in_the_interrupt_range_is_not_cached() -> None:
-    """4.2, CM=0: faulting entries are cached nowhere."""
+    """4.2, CM=0: faulting entries are not cached."""
     world = World()
     top = world.device()
     world.map(top, 4, 0x4000_0000, 0xFEE0_0000 | RW)

@@ -1,7 +1,7 @@
-"""Caching mode (CAP.CM, spec 6.1; sheet 4.2 and 4.4): what becomes present needs an invalidation, too.
+"""Caching mode (CAP.CM, spec 6.1; sheet 4.2 and 4.4): an entry that becomes present needs an invalidation.
 
-Each structure is met faulty, mended in memory, and met again: it is still faulty only in caching mode, and until the
-invalidation that the sheet asks for. Without caching mode, and where the policy says so, mending is enough.
+Each structure is read while faulty, repaired in memory, and used again. Only in caching mode it is still faulty,
+until the invalidation that the sheet requires. Without caching mode, and by policy, the repair is enough.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Case:
         outcome = self.world.dma(ADDRESS, self.access)
         return int(outcome.fault or 0)
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         self.world.put(self.at, *self.good)
 
 
@@ -54,7 +54,7 @@ def legacy(at: str, bad: tuple[int, ...], code: int, access: Any = READ) -> Call
         by_device = at in ("root", "context")
 
         def invalidate() -> None:
-            # Faulty contexts are the hardware's, in domain 0.
+            # Faulty contexts are cached in domain 0.
             if by_device:
                 assert world.invalidate_contexts(CONTEXT_DEVICE, did=0, sid=NIC) == CONTEXT_DEVICE
             else:
@@ -71,12 +71,12 @@ def scalable(at: str, bad: tuple[int, ...], code: int, builder: Any = second_sta
     def build(**changes: Any) -> Case:
         world: ScalableWorld = builder(**changes)
         caches = world.unit.caches
-        context, process = world.contexts[NIC], world.pasids[NIC, 0]
+        context, pasid_entry = world.contexts[NIC], world.pasids[NIC, 0]
         where, invalidate = {
             "half root": (world.root_address(), lambda: caches.invalidate(Selector.contexts(source_id=NIC))),
             "context": (context, lambda: caches.invalidate(Selector.contexts(source_id=NIC))),
             "directory": (world.directory_address(), lambda: caches.invalidate(Selector.pasids(1, 0))),
-            "process": (process, lambda: caches.invalidate(Selector.pasids(1, 0))),
+            "pasid": (pasid_entry, lambda: caches.invalidate(Selector.pasids(1, 0))),
             "page": (
                 world.second.get(1, 0),
                 lambda: caches.invalidate(Selector.translations(1, addresses=pages_around(ADDRESS, 0))),
@@ -108,9 +108,9 @@ CASES = {
     "scalable, context entry, reserved": scalable("context", (1, 1 << 40), 0x42),
     "scalable, directory entry, absent": scalable("directory", (0,), 0x51),
     "scalable, directory entry, reserved": scalable("directory", (0x3001 | 1 << 3,), 0x52),
-    "scalable, PASID entry, absent": scalable("process", (0,), 0x59),
-    "scalable, PASID entry, reserved": scalable("process", (1 << 10 | 2 << 6 | 2 << 2 | 1,), 0x5A),
-    "scalable, PASID entry, type": scalable("process", (5 << 6 | 2 << 2 | 1,), 0x5B),
+    "scalable, PASID entry, absent": scalable("pasid", (0,), 0x59),
+    "scalable, PASID entry, reserved": scalable("pasid", (1 << 10 | 2 << 6 | 2 << 2 | 1,), 0x5A),
+    "scalable, PASID entry, type": scalable("pasid", (5 << 6 | 2 << 2 | 1,), 0x5B),
     "scalable, second stage, absent": scalable("page", (0,), 0x79),
     "scalable, second stage, reserved": scalable("page", (HOST | RW | 1 << 62 | 1 << 51,), 0x7A),
 }
@@ -124,7 +124,7 @@ def test_what_becomes_present_needs_an_invalidation_in_caching_mode_only(name: s
     case = CASES[name](caching_mode=mode != "off", policy=policy, **width)
     assert case.now() == case.code
     assert case.now() == case.code
-    case.mend()
+    case.repair()
     assert case.now() == (case.code if mode == "on" else 0)
     case.invalidate()
     assert case.now() == 0
@@ -133,12 +133,12 @@ def test_what_becomes_present_needs_an_invalidation_in_caching_mode_only(name: s
 @pytest.mark.parametrize("builder", [first_stage, nested])
 @pytest.mark.parametrize("bad", [0, HOST | ALL1 | 1 << 51, HOST | 1])
 def test_faulty_first_stage_entry_is_never_cached(builder: Any, bad: int) -> None:
-    """4.2: a faulting first-stage translation is cached nowhere, whatever CM."""
+    """4.2: a faulting first-stage translation is not cached, even with CM=1."""
     case = scalable("first", (bad,), 0, builder)(
         caching_mode=True, host_address_width=48, policy=Policy(nested_pointers_within_host=True)
     )
     assert case.now() in (0x71, 0x72, 0x81)
-    case.mend()
+    case.repair()
     assert case.now() == 0
 
 
@@ -147,7 +147,7 @@ def test_what_cannot_be_read_is_not_cached(bad: int) -> None:
     """No entry is faulty: there is none."""
     case = legacy("root", (bad & ~2,), 0x09)(caching_mode=True)
     assert case.now() == 0x09
-    case.mend()
+    case.repair()
     assert case.now() == 0
 
 
@@ -155,7 +155,7 @@ def test_absent_page_is_absent_for_every_access() -> None:
     """In legacy mode the fault is told by what the request wanted, from the cache as from the table."""
     case = CASES["page, absent, read"](caching_mode=True)
     assert case.now() == 0x06
-    case.mend()
+    case.repair()
     assert case.world.fault(ADDRESS, WRITE) == 0x05
     assert case.world.fault(ADDRESS, READ, length=0) == 0x06
 
@@ -169,7 +169,7 @@ def test_absent_page_covers_no_other_page() -> None:
 
 
 def test_fpd_of_an_absent_context_is_cached_with_it() -> None:
-    """7.1.3: FPD counts in an entry that is not present; the one that was met first still does."""
+    """7.1.3: FPD counts in an entry that is not present; the cached one still does."""
     case = legacy("context", (1 << 1,), 0x02)(caching_mode=True)
     assert case.now() == 0x02
     case.world.put(case.at, 0)
@@ -182,28 +182,28 @@ def test_absent_context_is_in_domain_0(did: int, dropped: bool) -> None:
     """Doubt D-20: a domain-selective command drops it with domain-id 0."""
     case = CASES["context entry, absent"](caching_mode=True)
     assert case.now() == 0x02
-    case.mend()
+    case.repair()
     assert case.world.invalidate_contexts(DOMAIN, did=did) == DOMAIN
     assert (case.now() == 0) == dropped
 
 
-def test_second_stage_with_marks_is_not_cached_before_it_is_marked() -> None:
-    """A denied write leaves A of the page's entry alone (sheet 2.6); a read afterwards has still to set it."""
-    world = second_stage(HOST | R, process={"ssade": 1}, caching_mode=True)
+def test_page_is_not_cached_before_its_accessed_bit_is_set() -> None:
+    """A denied write leaves A of the page's entry alone (sheet 2.6); a later read still has to set it."""
+    world = second_stage(HOST | R, pasid_entry={"ssade": 1}, caching_mode=True)
     assert world.fault(access=WRITE) == 0x85
     assert world.memory.read_u64(world.second[1]) >> 8 & 3 == 0
     assert world.dma().host_address == HOST
     assert world.memory.read_u64(world.second[1]) >> 8 & 3 == 1
 
 
-def test_audit_names_the_absent_entry_and_what_it_is_owed() -> None:
+def test_audit_names_the_absent_entry_and_the_owed_invalidation() -> None:
     case = CASES["context entry, absent"](caching_mode=True)
     world = case.world
     unit = world.unit = RemappingUnit(world.memory, world.capabilities, audit=True)
     world.start()
     assert case.now() == 0x02
     assert unit.audit() == []
-    case.mend()
+    case.repair()
     (stale,) = unit.audit()
     assert (stale.cache, stale.tag) == ("context cache", "source-id 00:04.0")
     assert "domain-id 0" in str(stale.owed)
@@ -212,11 +212,11 @@ def test_audit_names_the_absent_entry_and_what_it_is_owed() -> None:
     assert outcome.stale == (stale,)
 
 
-def test_trace_shows_that_a_cache_said_so() -> None:
+def test_trace_shows_that_the_fault_was_cached() -> None:
     for name in ("context entry, absent", "scalable, PASID entry, absent", "scalable, second stage, absent"):
         case = CASES[name](caching_mode=True)
         assert case.now() == case.code
-        case.mend()
+        case.repair()
         outcome = case.world.unit.translate(DmaRequest(NIC, ADDRESS, case.access), trace=True)
         last: Any = outcome.trace[-1]
         assert (last.cached, last.fault) == (True, case.code)

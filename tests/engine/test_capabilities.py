@@ -93,7 +93,7 @@ def test_impossible_capabilities_are_misuse(wrong: dict[str, Any]) -> None:
     sizes=st.sampled_from(((False, False), (True, False), (True, True))),
     host_address_width=st.integers(36, 52),
 )
-def test_registers_say_everything(flags: dict[str, Any], sizes: tuple[bool, bool], **numbers: Any) -> None:
+def test_registers_encode_every_field(flags: dict[str, Any], sizes: tuple[bool, bool], **numbers: Any) -> None:
     one = Capabilities(page_2m=sizes[0], page_1g=sizes[1], **flags, **numbers)
     assert Capabilities.from_registers(one.cap, one.ecap, one.host_address_width) == one
 
@@ -162,7 +162,7 @@ def test_offsets_of_registers_that_the_unit_does_not_have_are_free(offset: int) 
     assert Capabilities(**NO_QUEUE, iotlb_offset=offset).iotlb_offset == offset
 
 
-def test_page_request_registers_take_their_place() -> None:
+def test_iotlb_registers_over_page_request_registers_are_misuse() -> None:
     with pytest.raises(MisuseError, match="IVA at 0xe0 overlaps PECTL at 0xe0"):
         Capabilities.full(iotlb_offset=0xE0)
 
@@ -176,7 +176,7 @@ def test_scalable_unit() -> None:
     assert Capabilities.scalable(address_width=57).levels == (3, 4, 5)
 
 
-def test_short_forms_drop_what_a_change_takes_away() -> None:
+def test_short_forms_drop_what_lacks_a_prerequisite() -> None:
     """Only what the caller asks for by name has to be possible."""
     one_stage = Capabilities.scalable(first_stage=False)
     assert one_stage.second_stage and not one_stage.nested and not one_stage.first_stage_1g
@@ -188,7 +188,7 @@ def test_short_forms_drop_what_a_change_takes_away() -> None:
         Capabilities.scalable(no_such_field=True)
 
 
-def test_full_unit_has_all_but_what_changes_the_rules_for_all() -> None:
+def test_full_unit_lacks_only_what_changes_other_capabilities() -> None:
     full = Capabilities.full()
     flags = {name for name, one in CAPABILITIES.items() if isinstance(one.default, bool)}
     left_out = {

@@ -1,4 +1,4 @@
-"""Page-walk coherency (ECAP.C, ECAP.SMPWCS and PWSNP; sheet 2.3, 6.6): what is not flushed, and who sees it."""
+"""Page-walk coherency (ECAP.C, ECAP.SMPWCS and PWSNP; sheet 2.3, 6.6): who sees data that is not flushed."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def test_legacy_tables_are_snooped_with_ecap_c(table: str, coherent: bool) -> No
     assert unit.translate(request).host_address == 0x9000
 
 
-def test_what_is_seen_without_snooping_is_what_was_there() -> None:
-    """The driver has mapped another page, and invalidated, but not flushed: the device reaches the old one."""
+def test_without_snooping_the_unit_reads_the_old_tables() -> None:
+    """The driver has mapped another page and invalidated, but not flushed: the device reaches the old page."""
     world = mapped()
     unit, cpu = behind_caches(world, coherent=False)
     at = next(at for at in range(0x1000, 0x8000, 8) if world.memory.read_u64(at) == 0x9003)
@@ -76,8 +76,8 @@ def test_what_is_seen_without_snooping_is_what_was_there() -> None:
 @pytest.mark.parametrize("pwsnp", [0, 1])
 @pytest.mark.parametrize("short", [False, True])
 def test_paging_tables_are_snooped_by_pwsnp(builder: Any, pwsnp: int, short: bool) -> None:
-    """Accessed is set already where it is kept, so that the walk without snooping has nothing to update."""
-    world = builder(process={"pwsnp": pwsnp})
+    """Accessed bits are set already, so that the walk without snooping does not have to update an entry."""
+    world = builder(pasid_entry={"pwsnp": pwsnp})
     leaf = (world.first or world.second)[1]
     for at in world.first.values():
         world.change(at, add=1 << 5)
@@ -94,7 +94,7 @@ def test_paging_tables_are_snooped_by_pwsnp(builder: Any, pwsnp: int, short: boo
 
 @pytest.mark.parametrize(("smpwcs", "coherent"), [(False, False), (False, True), (True, False)])
 def test_scalable_tables_are_snooped_with_either_capability(smpwcs: bool, coherent: bool) -> None:
-    world = second_stage(scalable_coherent=smpwcs, coherent=coherent, process={"pwsnp": int(smpwcs)})
+    world = second_stage(scalable_coherent=smpwcs, coherent=coherent, pasid_entry={"pwsnp": int(smpwcs)})
     request = DmaRequest(NIC, ADDRESS, READ)
     for at in (world.root_address(), world.contexts[NIC], world.directory_address(), world.pasids[NIC, 0]):
         good = world.memory.read_u64(at)
@@ -116,7 +116,7 @@ def test_interrupt_table_is_snooped_with_ecap_c_and_the_queue_always(coherent: b
     cpu.write(0x10000, (0x41 << 16 | 1).to_bytes(16, "little"))
     request = InterruptRequest(NIC, 0xFEE0_0010, 0)
     assert (unit.remap_interrupt(request).fault is None) == coherent
-    # A wait descriptor that nobody has flushed is found, and its status write is seen.
+    # A wait descriptor that has not been flushed is found, and its status write is visible.
     unit.mmio_write(IQA.offset, 0x20000, 8)
     unit.mmio_write(GCMD.offset, GCMD.make(IRE=1, QIE=1), 4)
     cpu.write(0x20000, (0x30000 << 64 | 0x1234 << 32 | 1 << 5 | 5).to_bytes(16, "little"))

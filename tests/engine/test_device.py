@@ -1,4 +1,4 @@
-"""device.py, ats.py: a device's own cache, what drops from it, and how it can fail to answer (8.1, 8.2)."""
+"""device.py, ats.py: the device-TLB, its invalidation, and devices that fail to respond (8.1, 8.2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iommu import Access, MisuseError, RemappingUnit, SourceId
-from iommu.engine.ats import Completion, PageResponse, invalidated
+from iommu.engine.ats import Completion, PageResponse, invalidated_range
 from iommu.engine.device import Device
 from iommu.structures import ResponseCode
 from tests.engine.queueing import (
@@ -20,8 +20,8 @@ from tests.engine.queueing import (
     Software,
     device_tlb,
     iotlb,
-    process,
-    process_tlb,
+    pasid_device_tlb,
+    pasid_iotlb,
     response,
     scalable,
     wait,
@@ -36,7 +36,7 @@ EVERYTHING = 0x7FFF_FFFF_FFFF_F000
 
 
 def ats(count: int = 1, **changes: Any) -> tuple[Device, Software]:
-    """A device whose translations are its own, on a legacy-mode unit, with `count` pages from A on."""
+    """A device with a device-TLB, on a legacy-mode unit, with `count` pages from A on."""
     world = World(device_tlb=True, **changes)
     top = world.device(tt=1)
     for n in range(count):
@@ -48,7 +48,7 @@ def ats(count: int = 1, **changes: Any) -> tuple[Device, Software]:
 # Reading and writing
 
 
-def test_write_goes_where_the_unit_says() -> None:
+def test_write_reaches_the_translated_address() -> None:
     device, software = ats()
     assert device.write(A + 0x234, b"four")
     assert software.world.memory.read(0x10_0234, 4) == b"four"
@@ -56,7 +56,7 @@ def test_write_goes_where_the_unit_says() -> None:
     assert [known.host for known in device.tlb] == [0x10_0000], "asked once, used twice"
 
 
-def test_nothing_mapped_nothing_read() -> None:
+def test_unmapped_page_cannot_be_read() -> None:
     device, software = ats()
     assert device.read(A + 0x1000) is None
     assert not device.write(A + 0x1000, b"x")
@@ -64,7 +64,7 @@ def test_nothing_mapped_nothing_read() -> None:
     assert software.world.records() == []
 
 
-def test_permission_that_is_lacking_is_asked_for_again() -> None:
+def test_missing_permission_is_requested_again() -> None:
     device, software = ats()
     top = software.world.device(tt=1)
     places = software.world.map(top, 4, A, 0x9000 | R)
@@ -138,8 +138,8 @@ def test_one_device_for_a_source_id() -> None:
 # Missing and present invalidations
 
 
-def test_missing_device_tlb_invalidation_is_seen() -> None:
-    """The IOTLB alone is not enough: the device goes on using what it has cached."""
+def test_missing_device_tlb_invalidation_leaves_a_stale_translation() -> None:
+    """Invalidating the IOTLB alone is not enough: the device keeps using what it has cached."""
     device, software = ats()
     world = software.world
     assert device.write(A, b"old")
@@ -164,11 +164,11 @@ def test_device_tlb_before_the_iotlb_is_the_wrong_order() -> None:
     assert device.write(A, b"3")
 
 
-# Which translations go (types 3 and 8)
+# Which translations are dropped (types 3 and 8)
 
 
 def survivors(device: Device, first: int = A) -> set[int]:
-    """Pages the device knows, counted from `first`."""
+    """The pages in the device-TLB, counted from `first`."""
     return {known.addresses.start - first >> 12 for known in device.tlb}
 
 
@@ -202,11 +202,11 @@ def test_size_encoding(address: int, s: int, gone: set[int]) -> None:
 @given(st.integers(0, 51), st.integers(0, (1 << 52) - 1))
 def test_size_encoding_of_every_size(ones: int, frame: int) -> None:
     frame = frame >> ones + 1 << ones + 1 | (1 << ones) - 1
-    pages = invalidated(frame << 12, 1)
+    pages = invalidated_range(frame << 12, 1)
     assert pages.stop - pages.start == 0x2000 << ones
     assert pages.start % (0x2000 << ones) == 0
     assert frame << 12 in pages
-    assert invalidated(frame << 12, 0) == range(frame << 12, frame + 1 << 12)
+    assert invalidated_range(frame << 12, 0) == range(frame << 12, frame + 1 << 12)
 
 
 def test_part_of_a_large_page_drops_it() -> None:
@@ -237,23 +237,25 @@ PASIDS = (None, 5, 6)
     [
         (device_tlb(NIC, address=ADDRESS), {5, 6}),
         (device_tlb(NIC, address=EVERYTHING, s=1), {5, 6}),
-        (process_tlb(NIC, pasid=5, address=ADDRESS), {None, 6}),
-        (process_tlb(NIC, pasid=5, address=ADDRESS, mip=31), {None, 6}),
-        (process_tlb(NIC, pasid=5, address=EVERYTHING, s=1), {None, 6}),
-        (process_tlb(NIC, pasid=5, address=ADDRESS ^ 0x1000), {None, 5, 6}),
-        (process_tlb(NIC, pasid=5, address=ADDRESS & ~0x1000, s=1), {None, 6}),
-        (process_tlb(NIC, pasid=7, address=EVERYTHING, s=1), {None, 5, 6}),
-        (process_tlb(NIC, pasid=7, address=EVERYTHING, s=1, g=1), {None}),
-        (process_tlb(NIC, pasid=7, address=ADDRESS, g=1), {None}),
-        (process_tlb(NIC, pasid=7, address=ADDRESS ^ 0x1000, g=1), {None, 5, 6}),
-        (process_tlb(0x1234, pasid=5, address=ADDRESS, pfsid=0xFFF), None),
+        (pasid_device_tlb(NIC, pasid=5, address=ADDRESS), {None, 6}),
+        (pasid_device_tlb(NIC, pasid=5, address=ADDRESS, mip=31), {None, 6}),
+        (pasid_device_tlb(NIC, pasid=5, address=EVERYTHING, s=1), {None, 6}),
+        (pasid_device_tlb(NIC, pasid=5, address=ADDRESS ^ 0x1000), {None, 5, 6}),
+        (pasid_device_tlb(NIC, pasid=5, address=ADDRESS & ~0x1000, s=1), {None, 6}),
+        (pasid_device_tlb(NIC, pasid=7, address=EVERYTHING, s=1), {None, 5, 6}),
+        (pasid_device_tlb(NIC, pasid=7, address=EVERYTHING, s=1, g=1), {None}),
+        (pasid_device_tlb(NIC, pasid=7, address=ADDRESS, g=1), {None}),
+        (pasid_device_tlb(NIC, pasid=7, address=ADDRESS ^ 0x1000, g=1), {None, 5, 6}),
+        (pasid_device_tlb(0x1234, pasid=5, address=ADDRESS, pfsid=0xFFF), None),
     ],
 )
 def test_invalidation_by_pasid(descriptor: tuple[int, int], left: set[int | None] | None) -> None:
     """Type 3 takes what has no PASID; type 8 one PASID, or with G all of them."""
     world = second_stage(pasid=5)
     for pasid in (0, 6):
-        world.process(pasid, pgtt=2, second=world.second_top or world.memory.read_u64(world.pasids[NIC, 5]) & ~0xFFF)
+        world.pasid_entry(
+            pasid, pgtt=2, second=world.second_top or world.memory.read_u64(world.pasids[NIC, 5]) & ~0xFFF
+        )
     device, software = Device(world.unit, NIC), scalable(world)
     for tag in PASIDS:
         assert device.dma(ADDRESS, READ, pasid=tag).host_address == HOST
@@ -266,19 +268,19 @@ def test_invalidation_by_pasid(descriptor: tuple[int, int], left: set[int | None
     assert {known.pasid for known in device.tlb} == left
 
 
-def test_missing_process_invalidation_is_seen() -> None:
+def test_missing_pasid_invalidation_leaves_a_stale_translation() -> None:
     world = first_stage(pasid=5)
     device, software = Device(world.unit, NIC), scalable(world)
     assert device.write(ADDRESS, b"old", pasid=5)
     world.put(world.first[1], 0)
-    software.done(process(3, did=1, pasid=5, address=ADDRESS))
+    software.done(pasid_iotlb(3, did=1, pasid=5, address=ADDRESS))
     assert device.write(ADDRESS, b"new", pasid=5)
-    software.done(process_tlb(NIC, pasid=5, address=ADDRESS))
+    software.done(pasid_device_tlb(NIC, pasid=5, address=ADDRESS))
     assert not device.write(ADDRESS, b"end", pasid=5)
     assert world.memory.read(HOST, 3) == b"new"
 
 
-# Devices that do not do as they should
+# Devices that misbehave
 
 
 def test_time_out() -> None:
@@ -328,7 +330,7 @@ class Impatient(Device):
         return super().invalidate(command)
 
 
-def test_device_that_writes_registers_meanwhile() -> None:
+def test_device_may_write_registers_during_an_invalidation() -> None:
     world = World(device_tlb=True)
     Impatient(world.unit, NIC)
     software = Software(world)
@@ -372,7 +374,7 @@ def test_atomic_needs_both(access: Access) -> None:
 
 
 def audited(*, pasid: int | None = None) -> tuple[Device, Software, int]:
-    """The same on an audited unit, in scalable mode with a PASID; and where the entry of its one page stands."""
+    """The same on an audited unit, in scalable mode with a PASID; and the address of the entry of its one page."""
     if pasid is None:
         world: World = World(device_tlb=True)
         leaf = world.map(world.device(tt=1), 4, A, 0x10_0000 | RW)[1]
@@ -386,8 +388,8 @@ def audited(*, pasid: int | None = None) -> tuple[Device, Software, int]:
 
 
 @pytest.mark.parametrize("pasid", [None, 5])
-def test_missing_device_tlb_invalidation_is_blamed(pasid: int | None) -> None:
-    """8.2: after the IOTLB's invalidation the device still has its own translation, until that is invalidated too."""
+def test_missing_device_tlb_invalidation_is_traced(pasid: int | None) -> None:
+    """8.2: after the IOTLB is invalidated, the device still has the translation, until its TLB is invalidated."""
     device, software, leaf = audited(pasid=pasid)
     address = A if pasid is None else ADDRESS
     assert device.dma(address, WRITE, pasid=pasid).stale == ()
@@ -404,7 +406,7 @@ def test_missing_device_tlb_invalidation_is_blamed(pasid: int | None) -> None:
     everything = (
         device_tlb(NIC, address=EVERYTHING, s=1)
         if pasid is None
-        else process_tlb(NIC, pasid=pasid, address=EVERYTHING, s=1)
+        else pasid_device_tlb(NIC, pasid=pasid, address=EVERYTHING, s=1)
     )
     software.done(everything)
     assert device.unit.audit() == []
@@ -412,7 +414,7 @@ def test_missing_device_tlb_invalidation_is_blamed(pasid: int | None) -> None:
 
 
 def test_answer_from_a_stale_cache_is_stale_in_the_device_too() -> None:
-    """Wrong order: the device asked again before the IOTLB was invalidated, and is told what that still holds."""
+    """Wrong order: the device asked again before the IOTLB was invalidated, and got the stale translation from it."""
     device, software, leaf = audited()
     device.dma(A, WRITE)
     software.world.put(leaf, 0x9000 | RW)

@@ -52,7 +52,7 @@ def build(kind: str, leaves: list[int], options: dict[str, Any], *, fast: bool) 
         places = world.map(world.device(), 4, ADDRESS, HOST | RW)
         world.start()
     else:
-        world = builder(process=options, fault_records=4, host_address_width=50)
+        world = builder(pasid_entry=options, fault_records=4, host_address_width=50)
         places = world.second if kind == "second stage" else world.first
     for number, leaf in enumerate(leaves):
         world.put(places[1] + 8 * number, leaf)
@@ -114,7 +114,7 @@ def state(world: World) -> tuple[Any, ...]:
     return world.memory.read(0, 1 << 20), [slot.value for slot in unit.registers], held(unit.caches)
 
 
-def test_it_is_taken() -> None:
+def test_fast_path_is_taken() -> None:
     """Otherwise the test above would compare the full translation with itself."""
     for kind in ("legacy", "first stage", "second stage"):
         marked = ALL1 | A1 | D1 if kind == "first stage" else RW
@@ -126,12 +126,12 @@ def test_it_is_taken() -> None:
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 3])
-def test_little_room(capacity: int) -> None:
-    """What is cached makes room for what comes; no outcome depends on that while memory stays as it is."""
+def test_small_caches_change_no_outcome(capacity: int) -> None:
+    """Entries are evicted; no outcome depends on that while memory does not change."""
     world = ScalableWorld(policy=Policy(cache_capacity=capacity))
     top = world.page()
     for pasid in range(3):
-        world.process(pasid, pgtt=1, first=top, did=1 + pasid)
+        world.pasid_entry(pasid, pgtt=1, first=top, did=1 + pasid)
     for number, address in enumerate(NEIGHBOURS):
         world.map_first(top, 4, address, HOST + 0x1000 * number | ALL1)
     world.map_first(top, 4, 0x5000, HOST | ALL1)
@@ -143,7 +143,7 @@ def test_little_room(capacity: int) -> None:
             assert world.dma(0x5000, pasid=asked).host_address == HOST
 
 
-def test_little_room_in_legacy_mode() -> None:
+def test_small_caches_change_no_outcome_in_legacy_mode() -> None:
     world = World(policy=Policy(cache_capacity=1))
     top = world.page()
     devices = [type(NIC)(0, 4, function) for function in range(3)]
@@ -162,7 +162,7 @@ def test_little_room_in_legacy_mode() -> None:
 
 
 @pytest.mark.parametrize("kind", ["legacy", "first stage", "second stage"])
-def test_what_a_traced_request_cached_is_as_fast_as_any(kind: str) -> None:
+def test_page_cached_by_a_traced_request_has_the_right_size(kind: str) -> None:
     """Bit 7 of a small page's entry is PAT, or ignored: never the size."""
     marked = (ALL1 | A1 | D1 if kind == "first stage" else RW) | 1 << 7
     world = build(kind, [0x9000 | marked, 0xA000 | marked, 0xB000 | marked, 0xC000 | marked], {}, fast=True)
@@ -194,8 +194,8 @@ def test_address_that_is_not_canonical_for_the_other_device(neighbour: int) -> N
     world = ScalableWorld()
     five, four = world.page(), world.page()
     other, high = type(NIC)(0, 5, 0), 1 << 50
-    world.process(5, pgtt=1, first=five, first_levels=5)
-    world.process(5, other, pgtt=1, first=four)
+    world.pasid_entry(5, pgtt=1, first=five, first_levels=5)
+    world.pasid_entry(5, other, pgtt=1, first=four)
     for page in (high, high + 0x1000):
         world.map_first(five, 5, page, HOST | ALL1 | A1)
     world.map_first(four, 4, 0x5000, HOST | ALL1 | A1)
@@ -205,11 +205,11 @@ def test_address_that_is_not_canonical_for_the_other_device(neighbour: int) -> N
     assert world.fault(high + neighbour, READ, other, pasid=5) == 0x80
 
 
-def test_pasid_context_that_has_made_room_for_another_is_read_again() -> None:
+def test_evicted_pasid_context_is_read_again() -> None:
     world = ScalableWorld(policy=Policy(cache_capacity=1))
     tops = world.page(), world.page()
     for pasid, top in enumerate(tops):
-        world.process(pasid, pgtt=1, first=top, did=1 + pasid)
+        world.pasid_entry(pasid, pgtt=1, first=top, did=1 + pasid)
         world.map_first(top, 4, ADDRESS, HOST | ALL1 | A1 | D1)
     world.start()
     assert world.dma().host_address == HOST
@@ -218,8 +218,8 @@ def test_pasid_context_that_has_made_room_for_another_is_read_again() -> None:
     assert world.fault() == 0x59
 
 
-def test_unit_that_departs_takes_the_full_translation() -> None:
-    """Whoever overrides a part gets every request."""
+def test_overridden_part_sees_every_request() -> None:
+    """A unit with an overridden part does not use the fast path."""
 
     class Shifted(LegacyMode):
         def outcome(self, tables: Root, page: Page, intent: Intent, request: DmaRequest) -> Outcome:
@@ -235,8 +235,8 @@ def test_unit_that_departs_takes_the_full_translation() -> None:
     assert [world.dma(0x5000).host_address for _ in range(3)] == [0x8000] * 3
 
 
-def test_little_room_is_as_little_with_caching_mode() -> None:
-    """A page takes one place, whichever mode."""
+def test_page_takes_one_entry_in_caching_mode_too() -> None:
+    """A page takes one entry of the cache, with and without caching mode."""
     held = []
     for caching_mode in (False, True):
         world = World(policy=Policy(cache_capacity=4), caching_mode=caching_mode)

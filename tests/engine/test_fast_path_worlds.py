@@ -1,7 +1,7 @@
-"""fast_path.py: the same outcomes, memory, registers and caches as the full translation, whatever else is going on.
+"""fast_path.py: the same outcomes, memory, registers and caches as the full translation, whatever happens in between.
 
 Two units side by side: one with the fast path, one without. They see the same requests, invalidations, table edits,
-flushes and commands, in caching mode, behind a processor's cache, and with a device that has a TLB of its own.
+flushes and commands, in caching mode, behind a processor's cache, and with a device that has a device-TLB.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ FIRST_STAGE_ENTRIES = st.builds(
 
 
 class Side:
-    """One of the two units, its memory, and a device with a TLB of its own."""
+    """One of the two units, its memory, and a device with a device-TLB."""
 
     def __init__(self, mode: str, *, fast: bool, coherent: bool, caching_mode: bool, capacity: int) -> None:
         self.behind = FlatMemory(16 << 20)
@@ -71,7 +71,7 @@ class Side:
         self.device = Device(self.unit, GPU)
 
     def write_tables(self, *, scalable: bool, snooped: bool) -> None:
-        """Two devices in domain 1: one as it is, one with a device-TLB; two small pages and a large one."""
+        """Two devices in domain 1, one of them with a device-TLB; two small pages and a large one."""
         put, devices = self.cpu.write_u64, (NIC, GPU)
         put(ROOT, CONTEXTS | 1)
         for device in devices:
@@ -114,7 +114,7 @@ class Side:
 
 
 class Step(NamedTuple):
-    """One thing that happens on both sides; what it gives back must be the same."""
+    """One step on both sides; its result must be the same."""
 
     name: str
     do: Callable[[Side], object]
@@ -176,14 +176,14 @@ SELECTORS = st.sampled_from(
 
 
 def domain_of(mode: str, domain_id: int, snooped: bool) -> Step:
-    """NIC, or the PASID of its requests, is put in another domain; not flushed, so that only snooping sees it."""
+    """Move NIC, or the PASID of its requests, to another domain; not flushed, so that only snooping sees it."""
     if mode == "legacy":
         return edit(CONTEXTS + 16 * NIC.devfn + 8, domain_id << 8 | 2, flush=False)
     return edit(PASIDS + 8, domain_id | (1 << 23 if snooped else 0), flush=False)
 
 
 def steps(mode: str, snooped: bool) -> st.SearchStrategy[Step]:
-    """Mostly requests; among them everything that the fast path could miss."""
+    """Mostly requests, and everything else that the fast path could miss."""
     requests = st.builds(
         dma, st.sampled_from(PAGES), ACCESSES, st.sampled_from((None, None, 0, 1)), st.sampled_from((1, 4, 0))
     )
@@ -209,7 +209,7 @@ def test_fast_path_and_full_translation_agree_whatever_happens(mode: str, data: 
 
 
 def agree(mode: str, happens: list[Step], **options: Any) -> None:
-    """The same steps with the fast path and without give the same outcomes, and leave the same behind."""
+    """The same steps with and without the fast path give the same outcomes and the same state."""
     fast, full = (Side(mode, fast=fast, **options) for fast in (True, False))
     for step in happens:
         assert step.do(fast) == step.do(full), step
@@ -217,7 +217,7 @@ def agree(mode: str, happens: list[Step], **options: Any) -> None:
 
 
 READ, WRITE = Access.READ, Access.WRITE
-AWKWARD = {
+SPECIAL_CASES = {
     "a table further up forbids writes": [
         dma(0x5000, WRITE, None, 4),
         dma(0x6000, WRITE, None, 4),
@@ -239,8 +239,8 @@ AWKWARD = {
 
 
 @pytest.mark.parametrize("mode", ["legacy", "second stage", "first stage"])
-@pytest.mark.parametrize("happens", AWKWARD.values(), ids=AWKWARD)
-def test_fast_path_and_full_translation_agree_where_it_is_awkward(mode: str, happens: list[Step]) -> None:
+@pytest.mark.parametrize("happens", SPECIAL_CASES.values(), ids=SPECIAL_CASES)
+def test_fast_path_and_full_translation_agree_in_special_cases(mode: str, happens: list[Step]) -> None:
     agree(mode, happens, coherent=True, caching_mode=False, capacity=1 << 20)
 
 

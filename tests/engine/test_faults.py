@@ -1,4 +1,4 @@
-"""faults.py: what is recorded, where, what FPD silences, overflow, and the fault event."""
+"""faults.py: what is recorded, where, what FPD suppresses, overflow, and the fault event."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def faulty(code: int, fpd: int) -> tuple[World, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("code", context_faults())
-def test_fpd_silences_a_qualified_fault(code: int) -> None:
+def test_fpd_suppresses_a_qualified_fault(code: int) -> None:
     world, request = faulty(code, fpd=1)
     outcome = world.dma(**request)
     assert (outcome.fault, outcome.recorded, outcome.host_address) == (code, False, None)
@@ -116,8 +116,8 @@ def test_fpd_of_a_cached_context_entry(code: int) -> None:
 
 
 @pytest.mark.parametrize("fpd", [0, 1])
-def test_fpd_does_not_silence_unqualified_faults(fpd: int) -> None:
-    """0x01, 0x08, 0x09, 0x0A, 0x30 and 0x31, with a context entry whose FPD would silence them."""
+def test_fpd_does_not_suppress_unqualified_faults(fpd: int) -> None:
+    """0x01, 0x08, 0x09, 0x0A, 0x30 and 0x31, with a context entry whose FPD would suppress them."""
     recorded = []
     world = mapped(fault_records=16, tt=0)
     context = world.context(fpd=fpd)
@@ -250,7 +250,7 @@ def test_overflow_loses_everything_until_it_is_cleared(count: int) -> None:
 
 
 @pytest.mark.parametrize("count", RECORDS)
-def test_overflow_comes_back_while_the_record_at_the_index_is_in_use(count: int) -> None:
+def test_overflow_is_set_again_while_the_record_at_the_index_is_in_use(count: int) -> None:
     world = blank(count)
     for n in range(count + 1):
         world.dma(n << 12)
@@ -260,7 +260,7 @@ def test_overflow_comes_back_while_the_record_at_the_index_is_in_use(count: int)
     assert world.read(FSTS) & PFO == PFO
 
 
-def test_a_free_record_elsewhere_does_not_help() -> None:
+def test_only_the_record_at_the_index_can_be_used() -> None:
     """The record at the index decides, not whether some record is free."""
     world = blank(2)
     world.dma(0x1000)
@@ -404,13 +404,13 @@ def test_masked_event_waits_until_unmasked() -> None:
     assert world.unit.drain_events() == []
 
 
-def test_masked_after_reset() -> None:
+def test_event_is_masked_after_reset() -> None:
     world = blank()
     world.dma()
     assert (world.unit.drain_events(), world.read(FECTL)) == ([], IM | IP)
 
 
-def test_message_is_what_the_registers_say_when_it_is_sent() -> None:
+def test_message_is_taken_from_the_registers_when_it_is_sent() -> None:
     world = with_message(blank(), masked=True)
     world.dma()
     world.write(FEDATA, 0x55)
@@ -419,7 +419,7 @@ def test_message_is_what_the_registers_say_when_it_is_sent() -> None:
     assert world.unit.drain_events() == [Message(0xFEE0_2000, 0x55)]
 
 
-def test_held_event_goes_when_all_is_serviced() -> None:
+def test_held_event_is_withdrawn_when_all_is_serviced() -> None:
     world = with_message(blank(2), masked=True)
     world.dma()
     world.dma()
@@ -452,7 +452,7 @@ def test_masking_again_after_the_event_holds_the_next_one() -> None:
     assert (world.unit.drain_events(), world.read(FECTL)) == ([MESSAGE], IM | IP)
 
 
-def test_overflow_alone_is_no_event() -> None:
+def test_overflow_alone_raises_no_event() -> None:
     world = with_message(blank(), masked=True)
     world.dma()
     world.dma()
@@ -476,14 +476,14 @@ def test_no_second_message_while_an_overflow_is_pending() -> None:
     assert world.unit.drain_events() == [MESSAGE]
 
 
-def test_silenced_fault_is_no_event() -> None:
+def test_suppressed_fault_raises_no_event() -> None:
     world = with_message(World())
     world.context(p=0, fpd=1)
     world.start().dma()
     assert world.unit.drain_events() == []
 
 
-def test_compressed_fault_is_no_event() -> None:
+def test_compressed_fault_raises_no_event() -> None:
     world = with_message(blank(2, Policy(compress_faults=True)))
     world.dma()
     world.dma()
@@ -509,7 +509,7 @@ def test_record_has_no_address_type_without_device_tlbs(kind: AddressType) -> No
 
 
 @pytest.mark.parametrize("restart", [False, True])
-def test_turning_translation_off_and_the_next_record(restart: bool) -> None:
+def test_next_record_after_translation_is_turned_off(restart: bool) -> None:
     """Doubt D-23."""
     world = World(fault_records=4, policy=Policy(records_restart=restart))
     world.start()

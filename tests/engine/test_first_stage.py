@@ -58,9 +58,9 @@ def test_guest_width_does_not_limit_a_first_stage_alone() -> None:
     assert first_stage(address=address, address_width=39).dma(address).host_address == HOST
 
 
-def test_canonical_comes_before_any_table() -> None:
+def test_canonical_check_comes_before_the_tables() -> None:
     world = first_stage()
-    world.process(pgtt=1, first=ABSENT)
+    world.pasid_entry(pgtt=1, first=ABSENT)
     assert world.fault() == 0x73
     assert world.fault(1 << 50) == 0x80
 
@@ -72,7 +72,7 @@ def test_canonical_comes_before_any_table() -> None:
 @raises(FaultReason.SFS_4)
 def test_unreadable_top_table(levels: int) -> None:
     world = first_stage(levels=levels)
-    world.process(pgtt=1, first=ABSENT, first_levels=levels)
+    world.pasid_entry(pgtt=1, first=ABSENT, first_levels=levels)
     assert world.fault() == 0x73
     assert world.record().reason == 0x73
 
@@ -114,13 +114,13 @@ def test_page_sizes(levels: int, leaf: int) -> None:
 
 
 @pytest.mark.parametrize("leaf", [2, 3])
-def test_pat_bit_of_a_large_page_is_no_address_bit(leaf: int) -> None:
+def test_pat_bit_of_a_large_page_is_not_an_address_bit(leaf: int) -> None:
     entry = 0x1_4000_0000 | 1 << 12 | ALL1 | PS
     base = ADDRESS // SIZES[leaf] * SIZES[leaf]
     assert first_stage(entry, leaf=leaf).dma(base).host_address == 0x1_4000_0000
 
 
-def test_bit_7_of_the_last_level_is_no_page_size() -> None:
+def test_bit_7_of_the_last_level_is_not_page_size() -> None:
     outcome = first_stage(HOST | ALL1 | PS).dma()
     assert (outcome.host_address, outcome.page_size) == (HOST, 4096)
 
@@ -206,7 +206,7 @@ def test_user_request_needs_a_user_page_at_every_level(level: int) -> None:
 @raises(FaultReason.SGN_6)
 def test_user_write_needs_write_permission_at_every_level(level: int, access: Access) -> None:
     for wpe in (0, 1):
-        world = first_stage(process={"wpe": wpe})
+        world = first_stage(pasid_entry={"wpe": wpe})
         world.change(world.first[level], clear=WRITABLE)
         assert world.fault(access=access) == 0x85
         assert world.dma().host_address == HOST
@@ -217,9 +217,9 @@ def test_user_write_needs_write_permission_at_every_level(level: int, access: Ac
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("wpe", [0, 1])
 @pytest.mark.parametrize("warm", [False, True])
-def test_supervisor_write_is_held_to_write_protection_by_wpe(level: int, wpe: int, warm: bool) -> None:
+def test_supervisor_write_needs_write_permission_with_wpe(level: int, wpe: int, warm: bool) -> None:
     for access in (WRITE, ATOMIC):
-        world = first_stage(process={"wpe": wpe})
+        world = first_stage(pasid_entry={"wpe": wpe})
         world.change(world.first[level], clear=WRITABLE)
         if warm:
             assert world.dma(pasid=0, privileged=True).host_address == HOST
@@ -228,7 +228,7 @@ def test_supervisor_write_is_held_to_write_protection_by_wpe(level: int, wpe: in
 
 
 def test_supervisor_may_use_user_pages() -> None:
-    world = first_stage(process={"wpe": 1, "ere": 1})
+    world = first_stage(pasid_entry={"wpe": 1, "ere": 1})
     for access in (READ, WRITE):
         assert world.dma(access=access, pasid=0, privileged=True).host_address == HOST
 
@@ -236,7 +236,7 @@ def test_supervisor_may_use_user_pages() -> None:
 @pytest.mark.parametrize("level", LEVELS)
 @raises(FaultReason.SGN_3)
 def test_execute_needs_xd_clear_at_every_level(level: int) -> None:
-    world = first_stage(process={"ere": 1})
+    world = first_stage(pasid_entry={"ere": 1})
     world.change(world.first[level], add=XD)
     assert world.fault(pasid=0, execute=True) == 0x82
     assert world.dma(pasid=0).host_address == HOST
@@ -247,7 +247,7 @@ def test_execute_needs_xd_clear_at_every_level(level: int) -> None:
 
 
 def test_execute_of_a_user_page() -> None:
-    world = first_stage(process={"ere": 1})
+    world = first_stage(pasid_entry={"ere": 1})
     for _ in range(2):
         assert world.dma(pasid=0, execute=True).host_address == HOST
 
@@ -265,7 +265,7 @@ def test_user_before_write() -> None:
     assert world.fault(access=WRITE) == 0x81
 
 
-def test_what_is_wrong_further_down_wins_over_a_missing_permission() -> None:
+def test_fault_at_a_lower_level_wins_over_a_missing_permission() -> None:
     """D-4: by default permissions are decided at the leaf."""
     world = first_stage()
     world.change(world.first[3], clear=WRITABLE | USER)
@@ -304,14 +304,14 @@ def test_interrupt_range_as_an_input_with_a_pasid_is_translated() -> None:
     assert world.fault(0xFEE0_1000, WRITE, pasid=0) == 0x71
 
 
-# Caches: what may not be seen wrong
+# Caches
 
 
 def test_pasids_do_not_share_first_stages() -> None:
     world = first_stage(pasid=1)
     other = world.page()
     world.map_first(other, 4, ADDRESS, 0xA000 | ALL1)
-    world.process(2, pgtt=1, first=other)
+    world.pasid_entry(2, pgtt=1, first=other)
     for _ in range(2):
         assert world.dma(pasid=1).host_address == HOST
         assert world.dma(pasid=2).host_address == 0xA000
@@ -336,13 +336,13 @@ def test_write_after_a_read_still_sets_dirty() -> None:
     assert world.bits(world.first, A1 | D1)[1] == A1 | D1
 
 
-def test_a_unit_of_two_devices() -> None:
+def test_two_devices_of_one_unit() -> None:
     world = ScalableWorld()
     tables = {}
     for number, source_id in enumerate((NIC, type(NIC)(3, 31, 7))):
         tables[source_id] = world.page()
         world.map_first(tables[source_id], 4, ADDRESS, 0x10_0000 * (number + 1) | ALL1)
-        world.process(0, source_id, pgtt=1, first=tables[source_id], did=number + 1)
+        world.pasid_entry(0, source_id, pgtt=1, first=tables[source_id], did=number + 1)
     world.start()
     for _ in range(2):
         for number, source_id in enumerate(tables):
@@ -351,9 +351,9 @@ def test_a_unit_of_two_devices() -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 @raises(FaultReason.SGN_3)
-def test_execution_in_the_record(level: int) -> None:
+def test_execute_in_the_record(level: int) -> None:
     """3.1: EXE."""
-    world = first_stage(process={"ere": 1})
+    world = first_stage(pasid_entry={"ere": 1})
     world.change(world.first[level], add=XD)
     assert world.fault(pasid=0, execute=True) == 0x82
     assert world.record().execute == 1

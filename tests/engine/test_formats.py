@@ -1,4 +1,4 @@
-"""formats.py: what an entry may hold on a unit, where the sheets are open, and what the explanations name."""
+"""formats.py: what an entry may hold on a unit, doubts of the sheets, and the bits that explanations name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_only_the_bits_that_are_reserved_are_named() -> None:
 
 
 @raises(FaultReason.LCT_3)
-def test_domain_id_bits_beyond_the_unit_s_are_named() -> None:
+def test_domain_id_bits_beyond_cap_nd_are_named() -> None:
     """1.3: domain-id bits above CAP.ND are reserved: DID is bits 87:72 of the entry."""
     world = World(domain_id_bits=8)
     world.device(did=0x105)
@@ -65,20 +65,23 @@ def test_translation_types_of_scalable_mode(kind: int, stages: tuple[int, int] |
     assert Formats(Capabilities.full(), Policy()).stages(entry) == stages
 
 
-# Which bits hardware reads (1.3, 1.6): the audit goes by this.
+# Which bits hardware reads (1.3, 1.6); the audit compares these.
 
 
-def test_bits_that_are_read() -> None:
+def test_read_mask() -> None:
     formats = Formats(Capabilities(), Policy())
     context = formats.context.read_mask(ContextEntry.make(P=1))
     assert context & ContextEntry.AVAIL.mask == 0
     assert context & ContextEntry.SSPTPTR.mask == ContextEntry.SSPTPTR.mask
     assert formats.context.read_mask(ContextEntry.make(P=1, TT=2)) & ContextEntry.SSPTPTR.mask == 0
     assert formats.context.read_mask(ContextEntry.make(FPD=1, DID=3)) == 3
-    leaf = formats.second_stage(marks=False, typed=False)[1]
+    leaf = formats.second_stage(accessed_dirty=False, memory_types=False)[1]
     assert leaf.read_mask(0x9003) == 0xF_FFFF_FFFF_F003 | 1 << 11 | 1 << 62
     assert leaf.read_mask(0x9000) == 3
-    assert formats.second_stage(marks=True, typed=True)[1].read_mask(0x9003) == leaf.read_mask(0x9003) | 0x378
+    assert (
+        formats.second_stage(accessed_dirty=True, memory_types=True)[1].read_mask(0x9003)
+        == leaf.read_mask(0x9003) | 0x378
+    )
 
 
 # ECAP.PASID (2.1, D-36)
@@ -88,7 +91,7 @@ def passing(*, paside: int) -> ScalableWorld:
     """A unit without ECAP.PASID, and a device in pass-through."""
     world = ScalableWorld(**without("pasid", "page_requests", "supervisor_requests", "execute_requests"))
     world.scalable_context(paside=paside, pre=0)
-    world.process(0, pgtt=PASS, sre=0)
+    world.pasid_entry(0, pgtt=PASS, sre=0)
     return world.start()
 
 
@@ -112,7 +115,7 @@ def test_privileged_request_without_supervisor_requests() -> None:
     for needs, code in ((False, 0), (True, 0x5D)):
         world = first_stage(
             supervisor_requests=False,
-            process={"sre": 0},
+            pasid_entry={"sre": 0},
             policy=Policy(privileged_needs_supervisor=needs),
         )
         outcome = world.dma(ADDRESS, READ, pasid=0, privileged=True)
@@ -152,7 +155,7 @@ def test_used_fields_of_a_descriptor(used: tuple[int, int]) -> None:
     scalable(policy=Policy(unused_descriptor_fields_checked=True)).done(used)
 
 
-# What goes in can be copied
+# Requests can be copied
 
 
 def test_source_ids_and_requests_can_be_copied_and_pickled() -> None:

@@ -63,7 +63,7 @@ BAD_ENTRIES = {
 @pytest.mark.parametrize("bad", BAD_ENTRIES)
 @pytest.mark.parametrize("caching", [False, True])
 @pytest.mark.parametrize("absent_cached", [False, True])
-def test_what_is_wrong_is_cached_in_caching_mode_only(bad: int | str, caching: bool, absent_cached: bool) -> None:
+def test_faulty_entries_are_cached_in_caching_mode_only(bad: int | str, caching: bool, absent_cached: bool) -> None:
     """Doubt D-31 for an entry that is not present."""
     world = Interrupting(caching_mode=caching, policy=Policy(absent_interrupts_cached=absent_cached))
     world.irte(0, *BAD_ENTRIES[bad])
@@ -76,8 +76,8 @@ def test_what_is_wrong_is_cached_in_caching_mode_only(bad: int | str, caching: b
     assert world.code(0) == 0
 
 
-def test_entry_that_refuses_a_source_is_cached_all_the_same() -> None:
-    """It is free of errors: the request is not. So its repair needs an invalidation."""
+def test_entry_that_rejects_a_source_is_cached() -> None:
+    """The entry is valid, only the request is not. So a change of the entry needs an invalidation."""
     world = Interrupting()
     world.irte(0, FIXED_41_TO_5, 1 << 18)
     assert world.code(0) == 0x26
@@ -121,7 +121,7 @@ def test_descriptor_is_never_cached() -> None:
 
 
 @pytest.mark.parametrize("esirtps", [False, True])
-def test_setting_the_table_drops_entries_only_where_promised(esirtps: bool) -> None:
+def test_setting_the_table_drops_entries_only_with_esirtps(esirtps: bool) -> None:
     world = Interrupting(invalidate_on_interrupt_pointer=esirtps)
     world.irte(0)
     world.interrupt(0)
@@ -131,7 +131,7 @@ def test_setting_the_table_drops_entries_only_where_promised(esirtps: bool) -> N
 
 
 @pytest.mark.parametrize("esirtps", [False, True])
-def test_turning_off_drops_entries_only_where_promised(esirtps: bool) -> None:
+def test_turning_off_drops_entries_only_with_esirtps(esirtps: bool) -> None:
     world = Interrupting(invalidate_on_interrupt_pointer=esirtps)
     world.irte(0)
     world.interrupt(0)
@@ -196,7 +196,7 @@ def test_what_is_used_was_in_memory_since_the_last_invalidation(
         block = range(8) if step == "drop all" else [n for n in range(8) if n >> value == index >> value]
         match step:
             case "entry":
-                # Vector 0 stands for an entry that is not present.
+                # Vector 0 means an entry that is not present.
                 world.irte(index, value << 16 | (value > 0))
                 now[index] = value
                 stood[index].add(value)

@@ -40,8 +40,8 @@ from tests.engine.world import (
 @pytest.mark.parametrize("on", [0, 1])
 @pytest.mark.parametrize("sn", [0, 1])
 @pytest.mark.parametrize("urg", [0, 1])
-def test_posting(on: int, sn: int, urg: int) -> None:
-    """PIR is always set. A notification goes out when none is outstanding and SN does not hold it back."""
+def test_posting_and_notification(on: int, sn: int, urg: int) -> None:
+    """PIR is always set. A notification is sent if none is outstanding and SN does not suppress it."""
     world = Interrupting(posted_interrupts=True)
     world.irte(0, POSTED_71 | urg * URG)
     world.descriptor(1 << 0x20, on=on, sn=sn)
@@ -89,7 +89,7 @@ def test_notification_in_extended_mode() -> None:
 
 
 def test_notification_is_not_remapped() -> None:
-    """Its address looks like nothing remappable, and an absent entry for it does not matter."""
+    """Its address is not that of a remappable request, and an absent entry does not matter."""
     world = Interrupting(posted_interrupts=True)
     world.irte(0, POSTED_71)
     world.descriptor(ndst=0)

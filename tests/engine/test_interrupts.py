@@ -1,4 +1,4 @@
-"""interrupts.py: which entry an interrupt request means, whether it may use it, and what the entry makes of it."""
+"""interrupts.py: the entry that an interrupt request selects, the checks, and the resulting interrupt."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ def test_commands_leave_translation_alone() -> None:
     assert world.dma(0x5000).host_address == 0x9000
 
 
-def test_without_the_capability_there_is_nothing() -> None:
+def test_commands_have_no_effect_without_the_capability() -> None:
     world = Interrupting(interrupt_remapping=False)
     world.irte(0)
     assert (world.read(GSTS), world.read(IRTA, 8)) == (0, 0)
     assert world.interrupt(0).passed
 
 
-def test_table_counts_from_the_command_on() -> None:
+def test_table_takes_effect_with_the_command() -> None:
     world = Interrupting(s=0)
     world.irte(0)
     world.irte(2)
@@ -97,7 +97,7 @@ def test_table_counts_from_the_command_on() -> None:
     assert (world.code(0), world.code(2)) == (0, 0)
 
 
-def test_extended_mode_counts_from_the_command_on() -> None:
+def test_extended_mode_takes_effect_with_the_command() -> None:
     world = Interrupting(extended_interrupts=True)
     world.irte(0, FIXED_41_TO_5 | 1 << 63)
     world.write(IRTA, TABLE | EIME | 7, 8)
@@ -143,7 +143,7 @@ def test_reset_turns_it_off() -> None:
     {"address": 0x1_FEE0_0000}, {"address": 0x5000}, {"data": -1}, {"data": 1 << 32},
 ])  # fmt: skip
 @pytest.mark.parametrize("on", [False, True])
-def test_what_is_no_interrupt_request_is_misuse(wrong: dict[str, Any], on: bool) -> None:
+def test_invalid_interrupt_request_is_misuse(wrong: dict[str, Any], on: bool) -> None:
     world = Interrupting(start=on)
     with pytest.raises(MisuseError):
         world.unit.remap_interrupt(InterruptRequest(**{"source_id": NIC, "address": 0xFEE0_0010, "data": 0, **wrong}))
@@ -152,7 +152,7 @@ def test_what_is_no_interrupt_request_is_misuse(wrong: dict[str, Any], on: bool)
 
 @pytest.mark.parametrize("address", [0xFEE0_0000, 0xFEEF_FFFF, 0xFEE0_0010, 0xFEE1_2344])
 @pytest.mark.parametrize("cfi", [0, CFI])
-def test_off_means_that_everything_passes(address: int, cfi: int) -> None:
+def test_everything_passes_while_remapping_is_off(address: int, cfi: int) -> None:
     world = Interrupting(start=False)
     world.set_table(TABLE)
     world.command(cfi)
@@ -214,8 +214,8 @@ def test_reserved_data_that_are_not_used(checked: bool) -> None:
 
 
 @raises(*(FaultReason(code) for code in (0x20, 0x21, 0x22, 0x23, 0x24, 0x26, 0x27, 0x28)))
-def test_faults_in_their_order() -> None:
-    """Everything is wrong at once; each repair brings up the next fault."""
+def test_order_of_the_faults() -> None:
+    """Everything is wrong at once; each repair uncovers the next fault."""
     world = Interrupting(s=0, posted_interrupts=True)
     world.set_table(ABSENT)
     assert world.code(2, 0, data=1 << 31) == 0x20
@@ -223,7 +223,7 @@ def test_faults_in_their_order() -> None:
     assert world.code(1, 0) == 0x23
     world.set_table(TABLE)
     bad_posted = POSTED_71 | 1 << 12
-    other = 1 << 18 | 0x9999  # SVT 01, somebody else's SID
+    other = 1 << 18 | 0x9999  # SVT 01, another SID
     world.irte(1, bad_posted & ~1, other)
     assert world.code(1, 0) == 0x22
     world.irte(1, bad_posted, other)
@@ -301,7 +301,7 @@ def faulty(code: int, fpd: int) -> tuple[Interrupting, InterruptRequest, int]:
 
 @pytest.mark.parametrize("fpd", [0, 1])
 @pytest.mark.parametrize("code", range(0x20, 0x29))
-def test_record(code: int, fpd: int) -> None:
+def test_interrupt_fault_record(code: int, fpd: int) -> None:
     world, wanted, index = faulty(code, fpd)
     before = world.memory.read(0, 0x41_0000)
     outcome = world.unit.remap_interrupt(wanted)
@@ -314,7 +314,7 @@ def test_record(code: int, fpd: int) -> None:
 
 
 def test_fault_event_is_not_remapped() -> None:
-    """The unit's own message goes out as it is, even where the table would say otherwise."""
+    """The message of the unit itself is not remapped, whatever the table holds."""
     world = Interrupting()
     world.write(FECTL, 0)
     world.write(FEADDR, 0xFEE0_0010)
@@ -325,7 +325,7 @@ def test_fault_event_is_not_remapped() -> None:
     assert world.code(0) == 0
 
 
-def test_compressed() -> None:
+def test_interrupt_faults_are_compressed() -> None:
     world = Interrupting(policy=Policy(compress_faults=True))
     assert [world.interrupt(index).recorded for index in (0, 1)] == [True, False]
 
@@ -482,8 +482,8 @@ def dma_request(address: int = 0xFEE0_0010, access: Any = WRITE, length: int = 4
 @pytest.mark.parametrize("wrong", MALFORMED)
 @pytest.mark.parametrize("faults", [False, True])
 @pytest.mark.parametrize("on", [False, True])
-def test_what_is_no_message_in_the_range(wrong: dict[str, Any], faults: bool, on: bool) -> None:
-    """Doubt D-6; with remapping off the error has no name. It goes nowhere either way."""
+def test_request_in_the_range_that_is_not_a_message(wrong: dict[str, Any], faults: bool, on: bool) -> None:
+    """Doubt D-6; with remapping off there is no fault. The request is blocked in both cases."""
     world = Interrupting(start=on, policy=Policy(malformed_interrupt_faults=faults))
     outcome = world.unit.interrupts.message(dma_request(**wrong))
     assert (outcome.host_address, outcome.interrupt) == (None, False)
@@ -494,7 +494,7 @@ def test_what_is_no_message_in_the_range(wrong: dict[str, Any], faults: bool, on
 
 @pytest.mark.parametrize("kind", [TRANSLATED, TRANSLATION_REQUEST])
 def test_device_tlb_in_the_range(kind: AddressType) -> None:
-    """8.3: blocked, and no fault for it is known."""
+    """8.3: blocked, without a known fault."""
     world = Interrupting()
     outcome = world.unit.interrupts.message(dma_request(kind=kind))
     assert (outcome.host_address, outcome.interrupt, outcome.fault) == (None, False, None)
@@ -536,8 +536,8 @@ def test_table_beyond_memory(irta: int) -> None:
     assert world.code(0x4000 if irta == 0xFF_F000 else 0) in (0x21, 0x23)
 
 
-def test_descriptor_in_its_own_table() -> None:
-    """The table's entry is a descriptor too: what it says counts, and nothing loops."""
+def test_descriptor_in_the_interrupt_table() -> None:
+    """An entry of the table is its own descriptor: it is posted once, without a loop."""
     world = Interrupting(posted_interrupts=True)
     world.irte(0, TABLE << 32 | 5 << 16 | 1 << 15 | 1)
     assert world.interrupt(0).posted is not None

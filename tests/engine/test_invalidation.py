@@ -1,4 +1,4 @@
-"""invalidation.py: CCMD, IOTLB and IVA: what each command drops, what it keeps, and what it answers."""
+"""Invalidation by register: what each command of CCMD and IOTLB drops and keeps, and the granularity reported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ A = 0x4000_0000
 
 
 def stale_context(source_id: SourceId = NIC, did: int = 1) -> World:
-    """A world in which the device's context entry is cached and memory now says it is absent."""
+    """A world in which the device's context entry is cached, but absent in memory."""
     world = World()
     world.context(source_id, did=did, tt=2)
     world.start()
@@ -43,7 +43,7 @@ def stale_page(leaf: int = 1, did: int = 1, count: int = 1, levels: int = 4, **c
 
 
 def cached(world: World, address: int = A) -> bool:
-    """Whether the unit still knows a page that memory does not map any more."""
+    """Whether a page that memory no longer maps is still cached."""
     return world.dma(address, READ).fault is None
 
 
@@ -51,7 +51,7 @@ def cached(world: World, address: int = A) -> bool:
 
 
 @pytest.mark.parametrize("cirg", [GLOBAL, DOMAIN, SELECTIVE])
-def test_context_command_drops_and_answers(cirg: int) -> None:
+def test_context_command_drops_entries_and_reports_its_granularity(cirg: int) -> None:
     world = stale_context(did=7)
     assert world.invalidate_contexts(cirg, did=7, sid=NIC) == cirg
     assert world.fault(0x5000) == 0x02
@@ -112,7 +112,7 @@ def test_iotlb_command_leaves_the_context_cache_alone() -> None:
 @pytest.mark.parametrize("iirg", [GLOBAL, DOMAIN, SELECTIVE])
 @pytest.mark.parametrize("leaf", [1, 2, 3])
 @pytest.mark.parametrize("levels", [3, 4, 5])
-def test_iotlb_command_drops_and_answers(iirg: int, leaf: int, levels: int) -> None:
+def test_iotlb_command_drops_pages_and_reports_its_granularity(iirg: int, leaf: int, levels: int) -> None:
     world = stale_page(leaf, did=7, levels=levels, address_width=57)
     assert world.invalidate_pages(iirg, did=7, address=A) == iirg
     assert not cached(world)
@@ -233,7 +233,7 @@ def test_iotlb_in_halves_and_whole(how: Callable[[World, int, int], None]) -> No
     assert not cached(world)
 
 
-def test_lower_half_starts_nothing() -> None:
+def test_writing_the_lower_half_starts_no_command() -> None:
     world = stale_context()
     world.write(CCMD + 4, GLOBAL << 29)
     world.write(CCMD, 0xFFFF_FFFF)
@@ -340,7 +340,7 @@ def test_invalidate_address_bits_above_the_guest_width_are_ignored(bit: int) -> 
 
 
 @pytest.mark.parametrize("ttm", [1, 2, 3])
-def test_context_command_outside_legacy_mode_answers_nothing_done(ttm: int) -> None:
+def test_context_command_outside_legacy_mode_is_ignored(ttm: int) -> None:
     """6.4: TTM not legacy: ignored, CAIG 00 (M)."""
     world = mapped()
     world.latch(world.root | ttm << 10)

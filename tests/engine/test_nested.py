@@ -1,4 +1,4 @@
-"""Nested translation (spec 3.7.3): every first-stage table, and the page, lie behind the second stage."""
+"""Nested translation (spec 3.7.3): the second stage translates the addresses of first-stage tables and of pages."""
 
 from __future__ import annotations
 
@@ -87,14 +87,14 @@ def test_first_stage_table_beyond_the_guest_width(level: int) -> None:
         world = nested(levels=levels, depths=(3, 4, 5), address_width=address_width)
         far = 1 << limit
         if level == 4:
-            world.process(pgtt=NESTED, first=far, second=world.second_top, levels=levels)
+            world.pasid_entry(pgtt=NESTED, first=far, second=world.second_top, levels=levels)
         else:
             world.put(world.first[level + 1], far | ALL1)
         assert world.fault() == 0x74
         assert world.record().reason == 0x74
         world = nested(levels=levels, depths=(3, 4, 5), address_width=address_width)
         if level == 4:
-            world.process(pgtt=NESTED, first=far - 4096, second=world.second_top, levels=levels)
+            world.pasid_entry(pgtt=NESTED, first=far - 4096, second=world.second_top, levels=levels)
         else:
             world.put(world.first[level + 1], far - 4096 | ALL1)
         assert world.fault() in (0x75, 0x76, 0x79)
@@ -194,7 +194,7 @@ def test_unreadable_second_stage_table_under_a_table(level: int) -> None:
 @raises(FaultReason.SSS_4)
 def test_unreadable_second_stage() -> None:
     world = nested()
-    world.process(pgtt=NESTED, first=world.first_top, second=ABSENT)
+    world.pasid_entry(pgtt=NESTED, first=world.first_top, second=ABSENT)
     assert world.fault() == 0x7B
 
 
@@ -202,7 +202,7 @@ def test_unreadable_second_stage() -> None:
 
 
 @raises(FaultReason.SFS_4)
-def test_top_table_mapped_to_nowhere() -> None:
+def test_top_table_mapped_to_absent_memory() -> None:
     world = nested()
     world.put(world.under[4][1], ABSENT | RW)
     assert world.fault() == 0x73
@@ -210,7 +210,7 @@ def test_top_table_mapped_to_nowhere() -> None:
 
 @pytest.mark.parametrize("level", [3, 2, 1])
 @raises(FaultReason.SFS_1)
-def test_lower_table_mapped_to_nowhere(level: int) -> None:
+def test_lower_table_mapped_to_absent_memory(level: int) -> None:
     world = nested()
     world.put(world.under[level][1], ABSENT | RW)
     assert world.fault() == 0x70
@@ -218,10 +218,10 @@ def test_lower_table_mapped_to_nowhere(level: int) -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 @raises(FaultReason.SFS_2, FaultReason.SFS_3, FaultReason.SGN_2, FaultReason.SGN_6, FaultReason.SGN_3)
-def test_first_stage_entries_meet_the_same_checks(level: int) -> None:
+def test_first_stage_entries_are_checked_as_without_nesting(level: int) -> None:
     world = nested(
         host_address_width=46,
-        process={"ere": 1, "wpe": 1},
+        pasid_entry={"ere": 1, "wpe": 1},
         policy=Policy(nested_pointers_within_host=True),
     )
     whole = world.memory.read_u64(world.first[level])
@@ -243,7 +243,7 @@ def test_first_stage_entries_meet_the_same_checks(level: int) -> None:
 
 @raises(FaultReason.SFS_5, FaultReason.SGN_5)
 def test_first_stage_entries_hold_guest_addresses() -> None:
-    """2.7, D-34: what is beyond the host's width is not reserved, but what is beyond the guest's leads nowhere."""
+    """2.7, D-34: bits beyond the host width are not reserved; addresses beyond the guest width are not mapped."""
     for level, code in ((4, 0x74), (3, 0x74), (2, 0x74), (1, 0x84)):
         world = nested(host_address_width=46)
         at = world.first[level]
@@ -289,7 +289,7 @@ def test_reserved_and_unreadable_second_stage_of_the_page() -> None:
 @pytest.mark.parametrize(("first", "second"), list(itertools.product((P | USER, ALL1), (R, W, RW))))
 def test_effective_permission_is_both(first: int, second: int, wpe: int, privileged: bool) -> None:
     """A supervisor without write protection passes the first stage's, never the second's."""
-    world = nested(GUEST_PAGE | first, HOST | second, process={"wpe": wpe})
+    world = nested(GUEST_PAGE | first, HOST | second, pasid_entry={"wpe": wpe})
     writable = bool(first & WRITABLE) or (privileged and not wpe)
     for _ in range(2):
         write = world.code(access=WRITE, pasid=0, privileged=privileged)
@@ -321,8 +321,8 @@ def test_page_in_the_interrupt_range() -> None:
     assert world.fault() == 0x87
 
 
-def test_guest_physical_interrupt_range_is_an_address_like_any() -> None:
-    """Only what comes out of both stages counts."""
+def test_guest_physical_interrupt_range_is_translated() -> None:
+    """Only the host address counts."""
     world = nested(0xFEE0_0000 | ALL1)
     assert world.dma(access=WRITE).host_address == HOST
 
@@ -337,7 +337,7 @@ def test_interrupt_range_as_an_input_with_a_pasid_is_translated() -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_walk_stops_at_the_first_fault(level: int) -> None:
-    """The second stage of a table comes before the table's entry, and that before the next table."""
+    """The second stage of a table is checked before the entry in it, and that before the next table."""
     world = nested(host_address_width=46)
     for lower in range(1, level):
         world.put(world.under[lower][1], 1 << 50 | RW)
@@ -354,7 +354,7 @@ def test_first_stage_permission_comes_before_the_page() -> None:
 
 
 def test_tables_are_found_through_the_second_stage() -> None:
-    """A first-stage pointer taken for a host address would find other tables."""
+    """If first-stage pointers were used as host addresses, other tables would be found."""
     world = nested()
     assert world.first_top >= GUEST
     decoy = world.page()
@@ -375,7 +375,7 @@ def test_two_pasids_over_one_second_stage() -> None:
         world.put(table + 8 * (ADDRESS >> 3 + 9 * level & 511), GUEST + below | ALL1)
     world.put(tables[2] + 8 * (ADDRESS >> 12 & 511), 0x2_0000_9000 | ALL1)
     world.map(world.second_top, 4, 0x2_0000_9000, 0xC000 | RW)
-    world.process(2, NIC, pgtt=NESTED, first=GUEST + top, second=world.second_top)
+    world.pasid_entry(2, NIC, pgtt=NESTED, first=GUEST + top, second=world.second_top)
     for _ in range(2):
         assert world.dma(pasid=1).host_address == HOST
         assert world.dma(pasid=2).host_address == 0xC000

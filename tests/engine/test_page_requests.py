@@ -1,4 +1,4 @@
-"""page_requests.py, page_request_queue.py: what is queued and how, and what answers the rest (8.4, 8.5)."""
+"""page_requests.py, queue.py: which requests are queued, and the responses to the others (8.4, 8.5)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SUCCESS, INVALID, FAILURE = ResponseCode.SUCCESS, ResponseCode.INVALID, Response
 
 
 class Pager:
-    """A device that may ask for pages, and the page request queue it asks in."""
+    """A device that may send page requests, and the page request queue."""
 
     def __init__(self, world: ScalableWorld | None = None, *, pqs: int = 0, on: bool = True, **changes: Any) -> None:
         self.world = world or ScalableWorld(**changes)
@@ -64,7 +64,7 @@ class Pager:
         return [self.world.memory.read_u64(self.base + 32 * n + 8 * word) for word in range(4)]
 
 
-# What the descriptor says (layouts 2.12)
+# Fields of the descriptor (layouts 2.12)
 
 
 def test_descriptor_of_a_plain_request() -> None:
@@ -137,7 +137,7 @@ def test_table_modes_the_unit_lacks(ttm: int, offered: dict[str, Any]) -> None:
     assert world.unit.page_request(PageRequest(NIC, 0)).fault == 0x30
 
 
-def test_abort_mode_and_translation_off_leave_no_trace() -> None:
+def test_abort_mode_and_translation_off_drop_requests() -> None:
     world = World(abort_dma=True)
     world.start(world.root | 3 << 10)
     assert world.unit.page_request(PageRequest(NIC, 0)) == PageRequestOutcome(queued=False)
@@ -188,7 +188,7 @@ def test_root_faults() -> None:
 
 
 @pytest.mark.parametrize(("context", "how"), [({"p": 0}, {}), ({"pre": 0}, {}), ({"paside": 0}, {"pasid": 1})])
-def test_fpd_silences_but_does_not_let_through(context: dict[str, Any], how: dict[str, Any]) -> None:
+def test_fpd_suppresses_the_record_but_not_the_fault(context: dict[str, Any], how: dict[str, Any]) -> None:
     pager = Pager(on=False)
     pager.world.scalable_context(fpd=1, **context)
     pager.world.start()
@@ -222,8 +222,8 @@ def test_unit_without_page_requests() -> None:
     assert pager.world.read(PQA, 8) == pager.world.read(PRS) == 0
 
 
-def test_unit_that_could_not_queue_what_its_context_enables() -> None:
-    """No table can say so; a part that departs from the specification might."""
+def test_unit_without_a_queue_whose_context_enables_page_requests() -> None:
+    """No table can enable them there, but an overridden part might."""
     world = ScalableWorld(page_requests=False, page_request_drain=False, stop_markers=False)
     world.start()
     found = ScalableContext(0, 1 << 20, 1, 1, 1, 0, 0, 0)
@@ -232,7 +232,7 @@ def test_unit_that_could_not_queue_what_its_context_enables() -> None:
 
 
 @pytest.mark.parametrize("code", [None, *ResponseCode])
-def test_answer_to_what_is_blocked(code: ResponseCode | None) -> None:
+def test_response_to_a_blocked_request(code: ResponseCode | None) -> None:
     """No public source; a Policy field."""
     pager = Pager(on=False, policy=Policy(blocked_page_response=code))
     pager.world.start()
@@ -264,7 +264,7 @@ def test_room_and_wrap(pqs: int) -> None:
 
 
 def test_overflow_stays_until_cleared() -> None:
-    """PRO=1: nothing is queued, whatever room there is by then."""
+    """PRO=1: nothing is queued, even if there is room again."""
     pager = Pager()
     pager.fill()
     assert pager.ask(group=1).answer == SUCCESS
@@ -280,7 +280,7 @@ def test_overflow_stays_until_cleared() -> None:
 
 
 @pytest.mark.parametrize("code", [None, *ResponseCode])
-def test_answer_to_what_overflows(code: ResponseCode | None) -> None:
+def test_response_to_an_overflow(code: ResponseCode | None) -> None:
     """D-16: only the last of a group is answered, if it is not a stop marker: success, another code, or nothing."""
     pager = Pager(policy=Policy(overflow_response=code))
     pager.fill()
@@ -302,14 +302,14 @@ def test_automatic_answer_without_an_attached_device() -> None:
 
 @pytest.mark.parametrize("offered", [False, True])
 def test_stop_marker_that_finds_no_room(offered: bool) -> None:
-    """With ECAP.SMS it is dropped without trace; otherwise it is an overflow like any other."""
+    """With ECAP.SMS it is dropped silently; otherwise it is an overflow as usual."""
     pager = Pager(stop_markers=offered)
     pager.fill()
     assert pager.ask(pasid=1, read=False) == PageRequestOutcome(queued=False)
     assert pager.world.read(PRS) == (PPR if offered else PPR | PRO)
 
 
-def test_request_for_nothing_within_a_group_is_no_stop_marker() -> None:
+def test_request_for_nothing_within_a_group_is_not_a_stop_marker() -> None:
     pager = Pager()
     pager.fill()
     assert not pager.ask(pasid=1, read=False, last=False).queued
@@ -396,12 +396,12 @@ def test_requests_within_a_group(per_group: bool) -> None:
     assert pager.world.unit.drain_events() == ([message] if per_group else [])
 
 
-# What else a request does
+# Other effects of a request
 
 
 @pytest.mark.parametrize("page", [0, 0x1000])
 def test_page_asked_for_is_forgotten(page: int) -> None:
-    """8.4 step 3: so that the retry is not answered from old entries; other pages stay."""
+    """8.4 step 3: so that a retry does not use old entries; other pages are kept."""
     world = first_stage(pasid=5)
     pager = Pager(world)
     assert world.dma(pasid=5).fault is None
@@ -411,7 +411,7 @@ def test_page_asked_for_is_forgotten(page: int) -> None:
     assert (world.dma(pasid=5).fault == 0x71) == (not page)
 
 
-def test_tables_on_the_way_are_dropped_too() -> None:
+def test_upper_entries_are_dropped_too() -> None:
     world = first_stage(pasid=5)
     pager = Pager(world)
     assert world.dma(pasid=5).fault is None
@@ -439,7 +439,7 @@ def test_response_without_pasid_and_not_last() -> None:
     assert pager.device.responses == [PageResponse(1, SUCCESS, None, False)]
 
 
-def test_response_for_nobody() -> None:
+def test_response_without_an_attached_device() -> None:
     pager = Pager()
     scalable(pager.world).done(response(0x1234))
     assert pager.device.responses == []
@@ -447,7 +447,7 @@ def test_response_for_nobody() -> None:
 
 @pytest.mark.parametrize("pd", [0, 1])
 def test_page_drain(pd: int) -> None:
-    """Requests on the way have reached the queue when the wait has completed, if it asks for that."""
+    """A wait descriptor with PD completes after posted requests have reached the queue."""
     pager = Pager()
     for group in range(3):
         pager.world.unit.page_requests.post(PageRequest(NIC, ADDRESS, group=group))

@@ -40,8 +40,8 @@ def test_interrupt_range_is_reported_as_a_fault_with_the_pasid() -> None:
 
 
 @pytest.mark.parametrize("access", [READ, WRITE, ATOMIC])
-def test_no_permissions_no_tables_no_updates(access: Access) -> None:
-    world = pass_through(process={"second": 1 << 40, "ssade": 1})
+def test_pass_through_checks_no_permissions_and_reads_no_tables(access: Access) -> None:
+    world = pass_through(pasid_entry={"second": 1 << 40, "ssade": 1})
     for privileged in (False, True):
         outcome = world.dma(access=access, pasid=0, privileged=privileged)
         assert (outcome.host_address, outcome.readable, outcome.writable) == (ADDRESS, True, True)

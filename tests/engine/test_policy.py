@@ -1,4 +1,4 @@
-"""policy.py: what cannot be chosen, and what a unit is by default."""
+"""policy.py: invalid choices and defaults."""
 
 from __future__ import annotations
 

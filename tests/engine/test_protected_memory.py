@@ -80,7 +80,7 @@ def test_the_host_address_counts(version: int) -> None:
 
 def test_table_accesses_are_exempt() -> None:
     """The tables of this world lie in the region, all of them; the page does not."""
-    world = second_stage(LOW | RW, process={"ssade": 1}, version=0x60)
+    world = second_stage(LOW | RW, pasid_entry={"ssade": 1}, version=0x60)
     protect(world, low=0, high=HIGH)
     assert not blocked_quietly(world, ADDRESS)
     assert world.memory.log, "marks are written there too"

@@ -1,4 +1,4 @@
-"""The invalidation queue: how it is run, what each descriptor drops, and how waiting ends (5.1, 5.3)."""
+"""The invalidation queue: how it runs, what each descriptor drops, and how wait descriptors complete (5.1, 5.3)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.engine.queueing import (
     iotlb,
     legacy,
     pasid_cache,
-    process,
+    pasid_iotlb,
     scalable,
     wait,
 )
@@ -32,11 +32,11 @@ from tests.engine.world import FSTS, GCMD, GSTS, NIC, READ, RW, World
 
 GLOBAL, DOMAIN, SELECTIVE = 1, 2, 3
 STATUS = 0xF0_0000
-"""Where wait descriptors write; no test puts anything else there."""
+"""The address that wait descriptors write to; not used for anything else."""
 
 
 def status(software: Software) -> int:
-    """What the last wait descriptor wrote."""
+    """The status that the last wait descriptor wrote."""
     return software.world.memory.read_u32(STATUS)
 
 
@@ -67,7 +67,7 @@ def test_other_commands_leave_the_queue_on() -> None:
 
 
 def test_tail_written_while_off_has_no_effect_until_the_queue_is_on() -> None:
-    """5.1: no effect on fetching; a unit switched on with a tail runs at once."""
+    """5.1: no effect on fetching; when the queue is turned on with a tail, it runs at once."""
     software = legacy(on=False)
     software.submit(wait(sw=1, data=1, address=STATUS))
     assert (software.head, status(software)) == (0, 0)
@@ -128,7 +128,7 @@ def test_half_accesses_to_the_queue_registers() -> None:
 
 @pytest.mark.parametrize("moves", [False, True])
 def test_address_written_while_on(moves: bool) -> None:
-    """D-13: ignored, or the queue begins anew at the new place."""
+    """D-13: ignored, or the queue starts again at the new address."""
     software = legacy(policy=Policy(queue_moves_while_on=moves))
     software.done(wait(fn=1))
     old, new = software.base, software.world.page()
@@ -157,8 +157,8 @@ def test_translation_works_beside_an_empty_queue() -> None:
 
 @pytest.mark.parametrize("version", [0x10, 0x50, 0x60, 0x70])
 @pytest.mark.parametrize("on", [False, True])
-def test_commands_by_register_beside_the_queue(version: int, on: bool) -> None:
-    """Not beside the queue, and from version 6 on not at all: the command completes with 0."""
+def test_commands_by_register_while_the_queue_is_on(version: int, on: bool) -> None:
+    """Not while the queue is on, and from version 6 on never: the command completes with 0."""
     world = stale_page(version=version)
     software = Software(world, on=on)
     served = not on and version < 0x60
@@ -222,8 +222,8 @@ def test_iotlb_descriptor_covers_exactly_its_pages(am: int, ih: int) -> None:
     assert dropped == set(range(block, block + (1 << am)))
 
 
-def test_hint_keeps_the_upper_levels() -> None:
-    """IH=1 says that only leaves changed; without it the structure caches go too."""
+def test_invalidation_hint_keeps_upper_entries() -> None:
+    """IH=1: only leaves changed; without it the paging-structure caches are dropped too."""
     for ih in (0, 1):
         world = World()
         top = world.device()
@@ -279,17 +279,17 @@ def test_interrupt_descriptor(descriptor: tuple[int, int], dropped: set[int]) ->
 @pytest.mark.parametrize(
     ("descriptor", "drops"),
     [
-        (process(2, did=1, pasid=5), True),
-        (process(2, did=2, pasid=5), False),
-        (process(2, did=1, pasid=4), False),
-        (process(3, did=1, pasid=5, address=ADDRESS), True),
-        (process(3, did=1, pasid=5, address=ADDRESS, ih=1), True),
-        (process(3, did=1, pasid=5, address=ADDRESS ^ 0x1000), False),
-        (process(3, did=1, pasid=5, address=ADDRESS ^ 0x1000, am=1), True),
-        (process(3, did=1, pasid=5, address=0, am=52), True),
-        (process(3, did=1, pasid=5, address=0, am=63), True),
-        (process(3, did=2, pasid=5, address=ADDRESS), False),
-        (process(3, did=1, pasid=4, address=ADDRESS), False),
+        (pasid_iotlb(2, did=1, pasid=5), True),
+        (pasid_iotlb(2, did=2, pasid=5), False),
+        (pasid_iotlb(2, did=1, pasid=4), False),
+        (pasid_iotlb(3, did=1, pasid=5, address=ADDRESS), True),
+        (pasid_iotlb(3, did=1, pasid=5, address=ADDRESS, ih=1), True),
+        (pasid_iotlb(3, did=1, pasid=5, address=ADDRESS ^ 0x1000), False),
+        (pasid_iotlb(3, did=1, pasid=5, address=ADDRESS ^ 0x1000, am=1), True),
+        (pasid_iotlb(3, did=1, pasid=5, address=0, am=52), True),
+        (pasid_iotlb(3, did=1, pasid=5, address=0, am=63), True),
+        (pasid_iotlb(3, did=2, pasid=5, address=ADDRESS), False),
+        (pasid_iotlb(3, did=1, pasid=4, address=ADDRESS), False),
         (iotlb(DOMAIN, did=1), True),
         (iotlb(SELECTIVE, did=1, address=0x7000), True),
         (iotlb(SELECTIVE, did=2, address=ADDRESS), False),
@@ -310,8 +310,8 @@ def test_first_stage_translations(build: object, descriptor: tuple[int, int], dr
 @pytest.mark.parametrize(
     ("descriptor", "drops", "coarse"),
     [
-        (process(2, did=1, pasid=5), False, True),
-        (process(3, did=1, pasid=5, address=ADDRESS), False, False),
+        (pasid_iotlb(2, did=1, pasid=5), False, True),
+        (pasid_iotlb(3, did=1, pasid=5, address=ADDRESS), False, False),
         (iotlb(SELECTIVE, did=1, address=ADDRESS), True, True),
         (iotlb(SELECTIVE, did=1, address=ADDRESS ^ 0x1000), False, False),
     ],
@@ -345,7 +345,7 @@ def test_pasid_cache_descriptor(descriptor: tuple[int, int], drops: bool) -> Non
     world = first_stage(pasid=5)
     software = scalable(world)
     assert world.dma(pasid=5).fault is None
-    world.process(5, pgtt=1, first=world.first_top, p=0)
+    world.pasid_entry(5, pgtt=1, first=world.first_top, p=0)
     software.done(descriptor)
     assert (world.dma(pasid=5).fault == 0x59) == drops
 
@@ -434,7 +434,7 @@ def test_wait_that_asks_for_nothing(accepted: bool) -> None:
         assert software.error == 4
 
 
-def test_commands_before_a_wait_are_done_when_it_is() -> None:
+def test_earlier_commands_are_done_when_a_wait_completes() -> None:
     world = stale_page()
     software = Software(world)
     software.done(iotlb(GLOBAL), wait(sw=1, data=1, address=STATUS, fn=1))

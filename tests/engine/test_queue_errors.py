@@ -1,4 +1,4 @@
-"""queue.py, queue_commands.py: what the queue refuses and with which IQEI, and how it goes on (5.2, 5.4)."""
+"""queue.py: what the queue refuses and with which IQEI, and how it continues (5.2, 5.4)."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from tests.engine.queueing import (
     iotlb,
     legacy,
     pasid_cache,
-    process,
-    process_tlb,
+    pasid_device_tlb,
+    pasid_iotlb,
     response,
     scalable,
     wait,
@@ -38,7 +38,7 @@ HARMLESS = wait(fn=1)
 TAIL, FETCH, TYPE, RESERVED, WIDTH, ALIGNMENT, MODE = range(1, 8)
 
 
-def test_codes() -> None:
+def test_error_codes() -> None:
     names = ["NO_INFORMATION", "TAIL", "FETCH", "TYPE", "RESERVED", "WIDTH", "ALIGNMENT", "TABLE_MODE"]
     assert [code.name for code in QueueFault] == names
     assert [code.value for code in QueueFault] == list(range(8))
@@ -139,7 +139,7 @@ def test_device_tlb_types_need_the_capability() -> None:
     less |= {"no_write_requests": False, "invalidation_throttle": False}
     assert legacy().refused(device_tlb(NIC)) == TYPE
     assert scalable(**less).refused(device_tlb(NIC)) == TYPE
-    assert scalable(**less).refused(process_tlb(NIC)) == TYPE
+    assert scalable(**less).refused(pasid_device_tlb(NIC)) == TYPE
     assert scalable(**less).refused(response(NIC)) == TYPE
 
 
@@ -184,9 +184,9 @@ LEGAL = {
     3: (device_tlb(NIC), {*range(12, 21), *range(32, 65), *range(76, 128)} - {*range(48, 52)}),
     4: (interrupt(0), {4, *range(27, 48)}),
     5: (wait(fn=1), {*range(4, 8), *range(32, 64), *range(66, 128)}),
-    6: (process(3), {*range(16, 52), *range(64, 71), *range(76, 128)}),
+    6: (pasid_iotlb(3), {*range(16, 52), *range(64, 71), *range(76, 128)}),
     7: (pasid_cache(0), {4, *range(16, 52)}),
-    8: (process_tlb(NIC), {*range(4, 9), *range(12, 64), 64, *range(75, 128)}),
+    8: (pasid_device_tlb(NIC), {*range(4, 9), *range(12, 64), 64, *range(75, 128)}),
     9: (response(NIC), {4, *range(12, 52), *range(66, 76)}),
 }
 """By type: a descriptor without reserved bits, and the bits that may be flipped in it without making it illegal."""
@@ -196,7 +196,7 @@ GRANULARITY_BITS = {1: {4, 5}, 2: {4, 5}, 6: {4, 5}, 7: {4, 5}}
 
 @pytest.mark.parametrize("number", LEGAL)
 def test_reserved_bits(number: int) -> None:
-    """Every bit of the 256 that no field names, and none of the others; encodings have tests of their own."""
+    """Every one of the 256 bits that is not in a field, and no other; encodings are tested below."""
     (low, high), allowed = LEGAL[number]
     encodings = GRANULARITY_BITS.get(number, set())
     for bit in set(range(256)) - TYPE_BITS - encodings:
@@ -212,7 +212,7 @@ def test_reserved_bits(number: int) -> None:
 
 @pytest.mark.parametrize("bit", [*range(12, 16), *range(52, 64)])
 def test_physical_function_needs_the_throttling_capability(bit: int) -> None:
-    for low, high in (device_tlb(NIC), process_tlb(NIC)):
+    for low, high in (device_tlb(NIC), pasid_device_tlb(NIC)):
         assert scalable(invalidation_throttle=False).refused((low | 1 << bit, high)) == RESERVED
 
 
@@ -223,8 +223,8 @@ def test_page_drain_needs_the_capability() -> None:
 
 @pytest.mark.parametrize(
     "descriptor",
-    [context(0), iotlb(0), process(0), process(1), pasid_cache(2), process(2, ih=1), process(2, am=1),
-     process(2, address=0x1000)],
+    [context(0), iotlb(0), pasid_iotlb(0), pasid_iotlb(1), pasid_cache(2), pasid_iotlb(2, ih=1), pasid_iotlb(2, am=1),
+     pasid_iotlb(2, address=0x1000)],
 )  # fmt: skip
 def test_reserved_granularities(descriptor: tuple[int, int]) -> None:
     assert scalable().refused(HARMLESS, descriptor) == RESERVED
@@ -236,14 +236,14 @@ def test_address_mask_limit(largest: int) -> None:
     for am in (largest + 1, 63):
         assert legacy(max_address_mask=largest).refused(iotlb(3, am=am)) == RESERVED
         legacy(max_address_mask=largest).done(iotlb(1, am=am), iotlb(2, am=am))
-        scalable(max_address_mask=largest).done(process(3, am=am))
+        scalable(max_address_mask=largest).done(pasid_iotlb(3, am=am))
     legacy(max_address_mask=largest).done(iotlb(3, am=largest))
 
 
 def test_page_selective_needs_the_capability() -> None:
     assert legacy(page_selective=False).refused(iotlb(3)) == RESERVED
     legacy(page_selective=False).done(iotlb(2))
-    scalable(page_selective=False).done(process(3))
+    scalable(page_selective=False).done(pasid_iotlb(3))
 
 
 @pytest.mark.parametrize("largest", [0, 7, 15])
@@ -305,7 +305,7 @@ def test_table_mode(ttm: int, offered: dict[str, Any], code: int) -> None:
         software.done(HARMLESS)
 
 
-def test_type_is_looked_at_before_reserved_fields() -> None:
+def test_type_is_checked_before_reserved_fields() -> None:
     assert legacy().refused((0x1FF0 | 6, 3)) == TYPE
 
 
@@ -313,7 +313,7 @@ def test_type_is_looked_at_before_reserved_fields() -> None:
 
 
 def test_queue_resumes_at_the_bad_descriptor() -> None:
-    """Suggested test 12: without a new IQT; the descriptors behind it were not looked at."""
+    """Suggested test 12: without a new IQT; later descriptors were not processed."""
     software = legacy()
     software.submit(HARMLESS, (0, 0), wait(sw=1, data=5, address=STATUS))
     assert (software.error, software.head) == (TYPE, 16)
@@ -395,7 +395,7 @@ def dt(**options: bool) -> Software:
 
 
 def test_time_out_aborts_the_wait() -> None:
-    """5.4: its status is never written; afterwards the queue goes on behind it."""
+    """5.4: its status is not written; afterwards the queue continues after it."""
     software = dt()
     software.submit(device_tlb(0x123), wait(sw=1, data=1, interrupt=1, address=STATUS), HARMLESS)
     assert software.world.read(FSTS) == ITE
@@ -421,7 +421,7 @@ def test_waits_before_a_time_out_have_completed() -> None:
     assert software.world.memory.read_u32(STATUS) == 1
 
 
-def test_error_behind_a_time_out_sets_both() -> None:
+def test_error_after_a_time_out_sets_both() -> None:
     software = dt()
     software.submit(device_tlb(0x123), (0, 0))
     assert software.world.read(FSTS) == ITE | 16

@@ -1,4 +1,4 @@
-"""Capabilities of units on the market: every pair of CAP and ECAP from public logs is understood, and given back."""
+"""Capabilities of real units: every pair of CAP and ECAP from public logs is decoded, and encoded again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNITS = Path(os.environ.get("VTDLAB_UNITS", ROOT.parent / "shared" / "reference"
 
 
 class Unit(NamedTuple):
-    """A row of the list: what a log says."""
+    """A row of the list: one unit of a log."""
 
     cap: int
     ecap: int
@@ -27,12 +27,12 @@ class Unit(NamedTuple):
     machine: str
 
     def capabilities(self) -> Capabilities:
-        """What we make of it."""
+        """Its capabilities."""
         return Capabilities.from_registers(self.cap, self.ecap, self.host_address_width, self.version)
 
 
 def _read() -> list[Unit]:
-    """The list. Where a log does not tell the host's width, 46 stands for it."""
+    """The list. If a log does not give the host address width, it is taken as 46."""
     if not UNITS.exists():
         return []
     with UNITS.open(newline="") as file:
@@ -54,7 +54,7 @@ each_unit = pytest.mark.parametrize("unit", ALL, ids=[f"{n}-{unit.ecap:x}" for n
 
 
 @needs_units
-def test_the_list_is_whole() -> None:
+def test_the_list_is_complete() -> None:
     assert len(ALL) == 53
     assert len({(unit.cap, unit.ecap) for unit in ALL}) == 51
 
@@ -115,7 +115,7 @@ def test_flags_of_a_real_unit(unit: Unit) -> None:
     (0x1C0000C40660462, 0x29A00F0505E, 39),
     (0x19ED008C40780C66, 0x3EE9E86F050DF, 52),
 ])  # fmt: skip
-def test_bits_without_prerequisite_do_nothing(cap: int, ecap: int, width: int) -> None:
+def test_bits_without_prerequisite_have_no_effect(cap: int, ecap: int, width: int) -> None:
     """Two graphics units set NEST, FS1GP and SRS without scalable mode, Sapphire Rapids SRS without PASID."""
     capabilities = Capabilities.from_registers(cap, ecap, width)
     assert (capabilities.cap, capabilities.ecap) == (cap, ecap)

@@ -1,6 +1,6 @@
 """Each fault reason has a test that raises it; a reason without one fails here.
 
-A test says so itself, with `@raises(FaultReason.X)`, which checks that the fault is really raised.
+Tests are marked with `@raises(FaultReason.X)`, which checks that the fault is really raised.
 `python -m tests.engine.test_reason_coverage` prints the list.
 """
 
@@ -29,7 +29,7 @@ SECTIONS = {
 """Where the specification has the rule, by fault code."""
 
 AWAITED: set[FaultReason] = set()
-"""Reasons of parts that are not written yet. Whoever writes the part strikes them out."""
+"""Reasons of parts that are not written yet; to be removed with the part."""
 
 
 def raising_tests() -> dict[FaultReason, list[str]]:

@@ -1,4 +1,4 @@
-"""reasons.py: the legacy-mode codes, their names, and which of them FPD can silence."""
+"""reasons.py: the legacy-mode codes, their names, and which of them FPD can suppress."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_offset_without_a_register(offset: int) -> None:
     (RTADDR, 0x0000_FFFF_FFFF_FC00), (CCMD, 0x6000_0000_0000_FFFF),
 ])  # fmt: skip
 def test_bits_that_64_bit_registers_keep(offset: int, mask: int) -> None:
-    """Of CCMD, only CIRG and DID read back for certain."""
+    """Of CCMD, only CIRG and DID are certain to read back."""
     world = World(host_address_width=48)
     world.write(offset, ONES64 >> 1, 8)
     assert world.read(offset, 8) & mask == mask
@@ -178,7 +178,7 @@ def test_registers_are_found_by_their_class() -> None:
     assert [slot.offset for slot in registers] == sorted(slot.offset for slot in registers)
 
 
-def test_register_that_the_unit_does_not_have() -> None:
+def test_register_that_the_unit_lacks_is_misuse() -> None:
     registers = World().unit.registers
     assert registers.get(layouts.PMEN) is None
     assert list(registers.all(layouts.PQH)) == []

@@ -67,7 +67,7 @@ def test_accesses_are_read_and_write() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"source_id": 0x20}, {"access": 2}, {"address_type": 1}, {"address": 1.0}])
-def test_what_is_of_another_type_is_misuse(wrong: dict[str, Any]) -> None:
+def test_argument_of_the_wrong_type_is_misuse(wrong: dict[str, Any]) -> None:
     request = DmaRequest(SourceId(0, 4, 0), 0x5000, Access.WRITE)
     with pytest.raises(MisuseError):
         replace(request, **wrong)

@@ -1,4 +1,4 @@
-"""Scalable mode up to the PASID-table entry (spec 3.4.3, 9.2 to 9.6): what is checked, in which order, how told."""
+"""Scalable mode up to the PASID-table entry (spec 3.4.3, 9.2 to 9.6): checks, their order, faults."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_abort_dma_mode_aborts_nothing_while_translation_is_off() -> None:
 @pytest.mark.parametrize(
     ("kind", "pasid"), [(TRANSLATION_REQUEST, None), (TRANSLATED, None), (UNTRANSLATED, 0), (UNTRANSLATED, 3)]
 )
-def test_translation_off_serves_nothing_but_plain_requests(pgtt: int, kind: Any, pasid: int | None) -> None:
+def test_translation_off_serves_only_plain_requests(pgtt: int, kind: Any, pasid: int | None) -> None:
     world = build(pgtt)
     world.write(0x18, 0)
     assert world.dma().host_address == ADDRESS
@@ -169,7 +169,7 @@ def test_reserved_bits_of_the_half_in_use() -> None:
 def test_only_the_half_in_use_is_checked(bus: int, devfn: int) -> None:
     source_id = SourceId.of(bus << 8 | devfn)
     world = second_stage(context={"source_id": source_id})
-    # The page was made for NIC's PASID entry: hand the directory over.
+    # The page was made for NIC's PASID entry: use the same directory.
     world.scalable_context(source_id, directory=world.memory.read_u64(world.contexts[NIC]) & ~0xFFF)
     other = world.root_address(source_id) ^ 8
     world.put(other, (1 << 64) - 1 if bus or devfn >= 0x80 else world.memory.read_u64(other))
@@ -187,7 +187,7 @@ def test_bus_and_devfn_select_the_entries(devfn: int) -> None:
     for bus in (0, 1, 127, 128, 255):
         source_id = SourceId.of(bus << 8 | devfn)
         world = ScalableWorld()
-        world.process(0, source_id, pgtt=PASS)
+        world.pasid_entry(0, source_id, pgtt=PASS)
         world.start()
         assert world.dma(source_id=source_id).host_address == ADDRESS
         for bit in range(16):
@@ -331,12 +331,12 @@ def test_rid_priv_makes_requests_without_a_pasid_privileged(rid_priv: int, code:
 
 @raises(FaultReason.SPT_6)
 def test_rid_priv_needs_sre() -> None:
-    world = first_stage(context={"rid_priv": 1}, process={"sre": 0})
+    world = first_stage(context={"rid_priv": 1}, pasid_entry={"sre": 0})
     assert world.fault() == 0x5D
     assert world.dma(pasid=0).host_address == HOST
 
 
-def test_a_pasid_is_shown_by_no_record_of_a_request_without_one() -> None:
+def test_record_of_a_request_without_a_pasid_shows_none() -> None:
     world = second_stage(pasid=7, context={"rid_pasid": 7, "rid_priv": 1})
     assert world.fault(0x1000) == 0x79
     record = world.record()
@@ -375,7 +375,7 @@ def test_reserved_bits_of_the_directory_entry(haw: int) -> None:
 
 @pytest.mark.parametrize("haw", HAWS)
 def test_tables_anywhere_below_the_host_width(haw: int) -> None:
-    """Each pointer bit is used: a pointer to nowhere is unreadable, not reserved."""
+    """Each pointer bit is used: a pointer to absent memory is unreadable, not reserved."""
     for bit in range(24, haw):
         world = second_stage(host_address_width=haw)
         world.put(world.root, 1 << bit | 1)
@@ -387,10 +387,10 @@ def test_tables_anywhere_below_the_host_width(haw: int) -> None:
         world.put(world.directory_address(), 1 << bit | 1)
         assert world.fault() == 0x58
         world = second_stage(host_address_width=haw)
-        world.process(pgtt=SECOND, second=1 << bit)
+        world.pasid_entry(pgtt=SECOND, second=1 << bit)
         assert world.fault() == 0x7B
         world = first_stage(host_address_width=haw)
-        world.process(pgtt=FIRST, first=1 << bit)
+        world.pasid_entry(pgtt=FIRST, first=1 << bit)
         assert world.fault() == 0x73
 
 
@@ -474,7 +474,7 @@ def test_memory_type_fields_are_reserved_without_memory_types(pgtt: int) -> None
 def test_pasid_field_is_reserved_without_its_capability(pgtt: int, bit: int, flag: str) -> None:
     entry = (HOST | ALL1 | 1 << 5,) if pgtt == FIRST else ()
     for offered in (True, False):
-        world = BUILDERS[pgtt](*entry, process={"pwsnp": 0, "ssade": 0}, **{flag: offered})
+        world = BUILDERS[pgtt](*entry, pasid_entry={"pwsnp": 0, "ssade": 0}, **{flag: offered})
         for at in world.first.values():
             world.change(at, add=1 << 5)
         assert world.code() == 0
@@ -496,7 +496,7 @@ def test_old_execute_bits_are_reserved_without_execute_requests(pgtt: int) -> No
 
 def test_pass_through_ignores_the_second_stage_fields() -> None:
     for bit in [*range(2, 5), 9, *range(12, 39), 87]:
-        world = pass_through(process={"pwsnp": 0})
+        world = pass_through(pasid_entry={"pwsnp": 0})
         at = world.pasids[NIC, 0]
         world.put(at, world.memory.read_u64(at) & ~0x1C)
         world.flip(at, bit)
@@ -509,7 +509,7 @@ def test_every_bit_of_a_domain_id_counts() -> None:
         world = second_stage()
         other = world.page()
         world.map(other, 4, ADDRESS, 0xA000 | RW)
-        world.process(1, pgtt=SECOND, second=other, did=1 ^ 1 << bit)
+        world.pasid_entry(1, pgtt=SECOND, second=other, did=1 ^ 1 << bit)
         assert world.dma(pasid=0).host_address == HOST
         assert world.dma(pasid=1).host_address == 0xA000
 
@@ -529,7 +529,7 @@ def test_translation_types_by_capability(pgtt: int, missing: str) -> None:
         world = build(pgtt, **without(*missing_flags))
         at = world.pasids[NIC, 0]
         if missing == "second_stage":
-            # What belongs to a stage that is not there is reserved; the type alone is in question here.
+            # The fields of a stage that the unit lacks are reserved; only the type is tested here.
             world.put(at, world.memory.read_u64(at) & 0x1C3)
         if missing == "first_stage":
             world.put(at + 16, 0)
@@ -581,25 +581,25 @@ def test_the_other_types_have_no_paging_mode(fspm: int) -> None:
 @pytest.mark.parametrize("pgtt", [FIRST, NESTED])
 @raises(FaultReason.SPT_6)
 def test_privileged_requests_need_sre(pgtt: int) -> None:
-    world = build(pgtt, process={"sre": 0})
+    world = build(pgtt, pasid_entry={"sre": 0})
     assert world.fault(pasid=0, privileged=True) == 0x5D
     assert world.record().privileged == 1
     assert world.dma(pasid=0).host_address == HOST
 
 
 @pytest.mark.parametrize("pgtt", [SECOND, PASS])
-def test_sre_and_execution_do_not_matter_without_a_first_stage(pgtt: int) -> None:
+def test_privilege_and_execute_are_ignored_without_a_first_stage(pgtt: int) -> None:
     world = build(pgtt)
     assert world.dma(pasid=0, privileged=True).host_address == GOES_TO[pgtt]
     assert world.dma(pasid=0, execute=True).host_address == GOES_TO[pgtt]
 
 
-def test_privilege_does_not_count_without_srs() -> None:
-    world = first_stage(HOST | ALL1 & ~USER, process={"sre": 0}, supervisor_requests=False)
+def test_privilege_is_ignored_without_srs() -> None:
+    world = first_stage(HOST | ALL1 & ~USER, pasid_entry={"sre": 0}, supervisor_requests=False)
     assert world.fault(pasid=0, privileged=True) == 0x81
 
 
-def test_execution_does_not_count_without_ers() -> None:
+def test_execute_is_ignored_without_ers() -> None:
     world = first_stage(HOST | ALL1 | XD, execute_requests=False)
     assert world.dma(pasid=0, execute=True).host_address == HOST
 
@@ -607,10 +607,10 @@ def test_execution_does_not_count_without_ers() -> None:
 @pytest.mark.parametrize("pgtt", [FIRST, NESTED])
 @raises(FaultReason.SPT_5)
 def test_execute_requests_need_ere(pgtt: int) -> None:
-    world = build(pgtt, process={"ere": 0})
+    world = build(pgtt, pasid_entry={"ere": 0})
     assert world.fault(pasid=0, execute=True) == 0x5C
     assert world.dma(pasid=0).host_address == HOST
-    world = build(pgtt, process={"ere": 1})
+    world = build(pgtt, pasid_entry={"ere": 1})
     assert world.dma(pasid=0, execute=True).host_address == HOST
 
 
@@ -667,7 +667,7 @@ def test_each_flaw_alone(flaw: str) -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.combinations(ORDER, 2)))
-def test_earlier_check_wins(first: str, second: str) -> None:
+def test_earlier_check_decides(first: str, second: str) -> None:
     world, request = spoiled(first, second)
     assert world.fault(**request) == ORDER[first]
 
@@ -681,7 +681,7 @@ def test_unreadable_root_table_wins_over_what_the_request_is() -> None:
 # FPD
 
 
-def silenced(flaw: str, fpd: str) -> tuple[int, int]:
+def suppressed(flaw: str, fpd: str) -> tuple[int, int]:
     """The fault code, and how many records it leaves, with FPD set in some of the three entries."""
     world, request = spoiled(flaw)
     for name, at in (
@@ -706,12 +706,12 @@ def test_fpd_of_the_entries_seen_so_far(flaw: str, fpd: str) -> None:
     if ORDER[flaw] >= 0x59:
         seen += " entry"
     quiet = flaw not in UNQUALIFIED and any(name in seen for name in fpd.split())
-    assert silenced(flaw, fpd) == (ORDER[flaw], 0 if quiet else 1)
+    assert suppressed(flaw, fpd) == (ORDER[flaw], 0 if quiet else 1)
 
 
 @pytest.mark.parametrize("fpd", ["context", "directory", "entry"])
 @pytest.mark.parametrize("pgtt", [FIRST, SECOND, NESTED])
-def test_fpd_of_any_entry_silences_the_walk(fpd: str, pgtt: int) -> None:
+def test_fpd_of_any_entry_suppresses_the_record(fpd: str, pgtt: int) -> None:
     code = 0x79 if pgtt == SECOND else 0x71
     world = build(pgtt)
     assert world.dma().recorded is False
@@ -749,7 +749,7 @@ def test_fpd_is_cached_with_the_entry(fpd: str) -> None:
 def test_fields_of_the_record(pasid: int | None, access: Access, length: int, t1: int, t2: int) -> None:
     world = second_stage(pasid=2)
     for number in (0, 1, 0xABCDE, 0xFFFFF):
-        world.process(number, pgtt=SECOND, p=0)
+        world.pasid_entry(number, pgtt=SECOND, p=0)
     assert world.fault(0x1_2345_6788, access, pasid=pasid, length=length) == 0x59
     record = world.record()
     assert (record.f, record.reason, record.source_id, record.address) == (1, 0x59, NIC, 0x1_2345_6000)
@@ -760,7 +760,7 @@ def test_fields_of_the_record(pasid: int | None, access: Access, length: int, t1
 
 @pytest.mark.parametrize("privileged", [False, True])
 def test_privilege_in_the_record(privileged: bool) -> None:
-    world = first_stage(pasid=9, process={"p": 0})
+    world = first_stage(pasid=9, pasid_entry={"p": 0})
     assert world.fault(pasid=9, privileged=privileged) == 0x59
     record = world.record()
     assert (record.privileged, record.execute, record.pasid) == (privileged, 0, 9)
@@ -795,7 +795,7 @@ def test_memory_full_of_one_byte(fill: int) -> None:
 def test_a_page_table_that_points_at_itself_ends(pgtt: int) -> None:
     world = ScalableWorld()
     table = world.page()
-    world.process(pgtt=pgtt, first=table, second=table)
+    world.pasid_entry(pgtt=pgtt, first=table, second=table)
     for index in range(512):
         world.put(table + 8 * index, table | RW | P | USER)
     world.start()
@@ -817,7 +817,7 @@ def test_record_of_a_fault_with_a_pasid_survives_the_tables() -> None:
 def test_atomic_operation_in_the_record(pasid: int | None) -> None:
     world = second_stage(pasid=2)
     for number in (0, 1, 0xABCDE, 0xFFFFF):
-        world.process(number, pgtt=SECOND, p=0)
+        world.pasid_entry(number, pgtt=SECOND, p=0)
     assert world.fault(0x1_2345_6788, ATOMIC, pasid=pasid, length=4) == 0x59
     assert (world.record().t1, world.record().t2) == (1, 1)
 
@@ -825,15 +825,15 @@ def test_atomic_operation_in_the_record(pasid: int | None) -> None:
 @pytest.mark.parametrize("privileged", [False, True])
 @pytest.mark.parametrize("pgtt", [FIRST, NESTED])
 @raises(FaultReason.SPT_5)
-def test_execution_in_the_record(pgtt: int, privileged: bool) -> None:
-    world = build(pgtt, pasid=9, process={"ere": 0})
+def test_execute_in_the_record(pgtt: int, privileged: bool) -> None:
+    world = build(pgtt, pasid=9, pasid_entry={"ere": 0})
     assert world.fault(pasid=9, privileged=privileged, execute=True) == 0x5C
     record = world.record()
     assert (record.privileged, record.execute, record.pasid) == (privileged, 1, 9)
 
 
 @pytest.mark.parametrize("drops", [True, False])
-def test_turning_translation_off_and_what_is_cached(drops: bool) -> None:
+def test_turning_translation_off_drops_the_caches_by_policy(drops: bool) -> None:
     """Sheet 4.4, of units with ECAP.SMTS; a policy, since it has one source."""
     world = second_stage(policy=Policy(translation_off_drops=drops))
     assert world.dma().host_address == HOST

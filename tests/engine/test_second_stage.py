@@ -109,7 +109,7 @@ def test_2m_pages_without_1g_pages() -> None:
 
 @pytest.mark.parametrize("haw", HAWS)
 @pytest.mark.parametrize("leaf", [1, 2, 3])
-def test_every_address_bit_of_a_page_reaches_the_host_address(haw: int, leaf: int) -> None:
+def test_every_address_bit_of_a_page_is_in_the_host_address(haw: int, leaf: int) -> None:
     for bit in range(PAGE_BITS[leaf], haw):
         world = World(host_address_width=haw)
         world.map(world.device(), 4, 0, 1 << bit | RW | (PS if leaf > 1 else 0), leaf)
@@ -117,7 +117,7 @@ def test_every_address_bit_of_a_page_reaches_the_host_address(haw: int, leaf: in
 
 
 @pytest.mark.parametrize("levels", [3, 4, 5])
-def test_every_offset_bit_of_a_page_reaches_the_host_address(levels: int) -> None:
+def test_every_offset_bit_of_a_page_is_in_the_host_address(levels: int) -> None:
     for leaf, first in PAGE_BITS.items():
         world, address = walk(0, level=leaf, leaf=leaf, levels=levels)
         base = address >> first << first
@@ -250,7 +250,7 @@ def test_reserved_bit_wins_over_the_unreadable_table_it_points_to() -> None:
 
 
 def test_unreadable_table_wins_over_the_missing_permission_on_the_way() -> None:
-    """Permission is decided at the leaf, so the walk gets to the unreadable table first (D-4)."""
+    """Permission is decided at the leaf, so the walk reaches the unreadable table first (D-4)."""
     world = World()
     places = world.map(world.device(), 4, 0, RW)
     world.put(places[3], ABSENT | R)
@@ -275,7 +275,7 @@ def test_output_in_the_interrupt_range(host: int, code: int, access: Any) -> Non
 
 @pytest.mark.parametrize(("leaf", "base"), [(2, 0xFEE0_0000), (2, 0xFEC0_0000), (3, 0xC000_0000)])
 def test_large_page_that_overlaps_the_interrupt_range(leaf: int, base: int) -> None:
-    """Only what lies in the range is blocked, also once the page is cached."""
+    """Only addresses in the range are blocked, also when the page is cached."""
     world = World()
     first = PAGE_BITS[leaf]
     world.map(world.device(), 4, 0x80_0000_0000, base | RW | PS, leaf)

@@ -1,4 +1,4 @@
-"""The second stage of scalable mode (spec 3.7, 9.8): the walk of legacy mode with codes of its own."""
+"""The second stage of scalable mode (spec 3.7, 9.8): the walk of legacy mode with other fault codes."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def test_largest_address(levels: int, address_width: int) -> None:
     assert world.fault((1 << 64) - 4096) == 0x84
 
 
-def test_no_sign_bit() -> None:
+def test_addresses_have_no_sign_bit() -> None:
     assert second_stage(address=1 << 47).dma(1 << 47).host_address == HOST
 
 
 def test_address_limit_comes_before_the_tables() -> None:
     world = second_stage()
-    world.process(pgtt=SECOND, second=ABSENT)
+    world.pasid_entry(pgtt=SECOND, second=ABSENT)
     assert world.fault(1 << 48) == 0x84
     assert world.fault(1 << 47) == 0x7B
 
@@ -58,7 +58,7 @@ def test_interrupt_range_as_an_input_with_a_pasid_is_translated() -> None:
 @raises(FaultReason.SSS_4)
 def test_unreadable_top_table(levels: int) -> None:
     world = second_stage(levels=levels)
-    world.process(pgtt=SECOND, second=ABSENT, levels=levels)
+    world.pasid_entry(pgtt=SECOND, second=ABSENT, levels=levels)
     assert world.fault() == 0x7B
     assert world.record().reason == 0x7B
 
@@ -97,7 +97,7 @@ def test_page_sizes(levels: int, leaf: int) -> None:
     assert world.fault(base + size) == 0x79
 
 
-def test_bit_7_of_the_last_level_is_no_page_size() -> None:
+def test_bit_7_of_the_last_level_is_not_page_size() -> None:
     outcome = second_stage(HOST | RW | PS).dma()
     assert (outcome.host_address, outcome.page_size) == (HOST, 4096)
 
@@ -166,7 +166,7 @@ def test_transient_bit_needs_device_tlbs() -> None:
 def test_ignored_bits() -> None:
     for ssade in (0, 1):
         for level, bit in itertools.product(range(1, 5), [2, 3, 4, 5, 6, 10, *range(52, 62), 63, 8, 9]):
-            world = second_stage(process={"ssade": ssade})
+            world = second_stage(pasid_entry={"ssade": ssade})
             world.flip(world.second[level], bit)
             assert world.dma(access=WRITE).host_address == HOST, f"level {level}, bit {bit}"
 
@@ -280,7 +280,7 @@ def test_missing_permission_wins_over_the_interrupt_range() -> None:
 def test_devices_of_one_domain_share_translations() -> None:
     world = second_stage()
     other = type(NIC)(0, 9, 0)
-    world.process(0, other, pgtt=SECOND, second=world.second_top)
+    world.pasid_entry(0, other, pgtt=SECOND, second=world.second_top)
     for source_id in (NIC, other):
         assert world.dma(source_id=source_id).host_address == HOST
 

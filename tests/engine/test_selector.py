@@ -6,7 +6,7 @@ import pytest
 
 from iommu import Access, CacheName, Capabilities, DmaRequest, FlatMemory, InterruptRequest, RemappingUnit, Selector
 from iommu.engine.device import Device
-from tests.engine.queueing import Descriptor, Software, context, iotlb, legacy, pasid_cache, process, scalable
+from tests.engine.queueing import Descriptor, Software, context, iotlb, legacy, pasid_cache, pasid_iotlb, scalable
 from tests.engine.scalable_world import ADDRESS, HOST, first_stage, second_stage
 from tests.engine.world import CCMD, DISK, NIC, READ, RW, World, mapped
 
@@ -48,7 +48,7 @@ PAGE = range(0x5000, 0x6000)
         ),
     ],
 )
-def test_in_words(named: Selector, words: str) -> None:
+def test_selector_in_words(named: Selector, words: str) -> None:
     assert str(named) == words
 
 
@@ -77,8 +77,8 @@ DESCRIPTORS: list[tuple[Descriptor, Selector]] = [
 ]
 """6.5.2.1, 6.5.2.3: fields as in the sheet on layouts, and what they name by 4.3 of the sheet on semantics."""
 WITH_PASID: list[tuple[Descriptor, Selector]] = [
-    (process(2, did=7, pasid=3), Selector.translations(7, 3)),
-    (process(3, did=7, pasid=3, address=0x5000), Selector.translations(7, 3, addresses=PAGE)),
+    (pasid_iotlb(2, did=7, pasid=3), Selector.translations(7, 3)),
+    (pasid_iotlb(3, did=7, pasid=3, address=0x5000), Selector.translations(7, 3, addresses=PAGE)),
     (pasid_cache(0, did=7), Selector.pasids(7)),
     (pasid_cache(1, did=7, pasid=3), Selector.pasids(7, 3)),
     (pasid_cache(3), Selector.pasids()),
@@ -86,7 +86,7 @@ WITH_PASID: list[tuple[Descriptor, Selector]] = [
 
 
 @pytest.mark.parametrize(("descriptor", "named"), DESCRIPTORS)
-def test_descriptor_names(descriptor: Descriptor, named: Selector) -> None:
+def test_selector_of_a_descriptor(descriptor: Descriptor, named: Selector) -> None:
     software = legacy()
     found = seen(software.world.unit)
     software.done(descriptor)
@@ -94,14 +94,14 @@ def test_descriptor_names(descriptor: Descriptor, named: Selector) -> None:
 
 
 @pytest.mark.parametrize(("descriptor", "named"), WITH_PASID)
-def test_descriptor_of_scalable_mode_names(descriptor: Descriptor, named: Selector) -> None:
+def test_selector_of_a_scalable_mode_descriptor(descriptor: Descriptor, named: Selector) -> None:
     software = scalable()
     found = seen(software.world.unit)
     software.done(descriptor)
     assert found == [named]
 
 
-def test_register_names_the_same_as_the_descriptor() -> None:
+def test_selector_of_a_register_command() -> None:
     world = World()
     found = seen(world.unit)
     world.invalidate_contexts(3, did=7, sid=NIC, fm=2)
@@ -114,7 +114,7 @@ def test_register_names_the_same_as_the_descriptor() -> None:
 
 @pytest.mark.parametrize("queued", [False, True])
 @pytest.mark.parametrize(("did", "host"), [(0x106, 0x9000), (0x105, 0xA000)])
-def test_domain_bits_beyond_the_unit_s_are_ignored_for_the_iotlb(did: int, host: int, queued: bool) -> None:
+def test_domain_id_bits_beyond_cap_nd_are_ignored_for_the_iotlb(did: int, host: int, queued: bool) -> None:
     """CAP.ND = 2, eight bits: domain 0x105 is domain 5."""
     world = mapped(did=5, domain_id_bits=8)
     top = world.memory.read_u64(world.context_address(NIC)) & ~0xFFF
@@ -127,7 +127,7 @@ def test_domain_bits_beyond_the_unit_s_are_ignored_for_the_iotlb(did: int, host:
     assert world.dma(0x5000).host_address == host
 
 
-def test_domain_bits_beyond_the_unit_s_are_ignored_for_contexts() -> None:
+def test_domain_id_bits_beyond_cap_nd_are_ignored_for_contexts() -> None:
     for did, dropped in ((0x106, False), (0x105, True)):
         world = mapped(did=5, domain_id_bits=8)
         world.dma(0x5000)
@@ -135,7 +135,7 @@ def test_domain_bits_beyond_the_unit_s_are_ignored_for_contexts() -> None:
         assert (list(world.unit.caches.contexts) == []) == dropped
 
 
-def test_domain_bits_beyond_the_unit_s_are_ignored_in_scalable_mode() -> None:
+def test_domain_id_bits_beyond_cap_nd_are_ignored_in_scalable_mode() -> None:
     for did, dropped in ((0x102, False), (0x101, True)):
         world = first_stage(domain_id_bits=8)
         software = scalable(world)
@@ -144,7 +144,7 @@ def test_domain_bits_beyond_the_unit_s_are_ignored_in_scalable_mode() -> None:
         software.done(pasid_cache(1, did=did))
         assert (list(world.unit.caches.pasids) == []) == dropped
         world.put(world.first[1], 0)
-        software.done(pasid_cache(3), process(3, did=did, address=ADDRESS))
+        software.done(pasid_cache(3), pasid_iotlb(3, did=did, address=ADDRESS))
         assert (world.dma().host_address is None) == dropped
 
 
@@ -183,7 +183,7 @@ def test_interrupt_entries_are_dropped_by_index() -> None:
         assert (unit.remap_interrupt(request).fault is not None) == dropped
 
 
-def test_device_tlb_is_reached_and_what_has_to_follow_is_done() -> None:
+def test_following_device_tlb_invalidation_is_carried_out() -> None:
     world = World(device_tlb=True)
     world.map(world.device(tt=1), 4, 0x5000, 0x9000 | RW)
     device = Device(world.start().unit, NIC)
@@ -196,7 +196,7 @@ def test_device_tlb_is_reached_and_what_has_to_follow_is_done() -> None:
     world.unit.invalidate(Selector(cache=CacheName.DEVICE_TLB, source_id=DISK, addresses=PAGE))
 
 
-def test_an_audited_unit_is_put_right_by_what_it_owes() -> None:
+def test_owed_invalidations_drop_everything_stale() -> None:
     """Whatever entry changes, issuing all that is owed leaves nothing stale, in every mode."""
     for builder in (first_stage, second_stage):
         world = builder(audit=True)

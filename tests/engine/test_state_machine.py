@@ -133,7 +133,7 @@ class Machine(RuleBasedStateMachine):
                     todo.append({**dict(items[:n]), start: other})
 
     def compare(self, request: DmaRequest, agrees: Callable[[Callable[[int], int], Outcome], bool]) -> None:
-        """The request gives what it would have given on some past."""
+        """The outcome is one that some past memory would give."""
         if not self.caching:
             self.world.unit.caches.invalidate_dma()
         pasts = list(self.snapshots())
@@ -237,7 +237,7 @@ class LegacyMachine(Machine):
     @rule(granularity=st.sampled_from((1, 2, 3)), number=st.sampled_from((0, 1)), domain=st.sampled_from(DOMAINS),
           fm=st.sampled_from((0, 0, 1, 3)))  # fmt: skip
     def invalidate_contexts(self, granularity: int, number: int, domain: int, fm: int) -> None:
-        """CCMD. A domain-selective command covers no entry for sure, as the devices' domains change."""
+        """CCMD. A domain-selective command is not sure to cover an entry, as the domains of devices change."""
         done = self.world.invalidate_contexts(granularity, did=domain, sid=DEVICES[number], fm=fm)
         assert done == granularity
         if done == 1:
@@ -251,7 +251,7 @@ class LegacyMachine(Machine):
     @rule(granularity=st.sampled_from((1, 2, 3)), domain=st.sampled_from(DOMAINS), page=st.sampled_from(PAGES),
           am=st.sampled_from((0, 0, 9, 18)), ih=st.booleans())  # fmt: skip
     def invalidate_pages(self, granularity: int, domain: int, page: int, am: int, ih: bool) -> None:
-        """IOTLB. A page-selective command covers the way to its pages, for requests to them."""
+        """IOTLB. A page-selective command covers all entries that lead to its pages, for requests to them."""
         done = self.world.invalidate_pages(
             granularity, did=domain, address=page >> 12 + am << 12 + am, am=am, ih=int(ih)
         )
@@ -335,7 +335,7 @@ class LegacyInCachingMode(LegacyMachine):
 
 
 class ScalableMachine(Machine):
-    """Scalable mode: each PASID has a type and tables of its own, and an entry that changes in all but these."""
+    """Scalable mode: each PASID has its own type and tables, and an entry whose other fields change."""
 
     @initialize()
     def build(self) -> None:
@@ -361,7 +361,7 @@ class ScalableMachine(Machine):
             world.scalable_context(source_id)
             self.context(number, dte=1, paside=1, rid_pasid=0, rid_priv=0, fpd=0, p=1)
             for pasid in PASIDS:
-                self.process(number, pasid, sre=1, wpe=0, fpd=0, p=1, extra=0)
+                self.pasid_entry(number, pasid, sre=1, wpe=0, fpd=0, p=1, extra=0)
         world.start()
 
     def seconds_of_guest(self) -> None:
@@ -410,10 +410,10 @@ class ScalableMachine(Machine):
         p=st.sampled_from((0, 1, 1, 1)),
         extra=st.sampled_from((0, 0, 0, 1 << 10)),
     )
-    def process(self, number: int, pasid: int, sre: int, wpe: int, fpd: int, p: int, extra: int) -> None:
+    def pasid_entry(self, number: int, pasid: int, sre: int, wpe: int, fpd: int, p: int, extra: int) -> None:
         """Another PASID-table entry, of the same type and with the same tables."""
         pgtt, source_id = self.types[pasid], DEVICES[number]
-        at = self.world.process(
+        at = self.world.pasid_entry(
             pasid,
             source_id,
             pgtt=pgtt,
@@ -426,7 +426,7 @@ class ScalableMachine(Machine):
         )
         words = [self.world.memory.read_u64(at + 8 * n) for n in range(8)]
         self.edit(at, words[0] | extra, *words[1:])
-        self.entries[at].owners = frozenset({("process", pasid), ("processes", 0)})
+        self.entries[at].owners = frozenset({("pasid entry", pasid), ("pasid entries", 0)})
 
     @rule(page=st.sampled_from(PAGES), level=st.sampled_from((1, 1, 2)), entry=st.sampled_from(ENTRIES),
           back=st.booleans())  # fmt: skip
@@ -464,13 +464,13 @@ class ScalableMachine(Machine):
         """PASID cache, by each granularity."""
         if what == "pasid":
             self.world.unit.caches.invalidate(Selector.pasids(1, pasid))
-            self.cover(("process", pasid))
+            self.cover(("pasid entry", pasid))
         else:
             if what == "all":
                 self.world.unit.caches.invalidate(Selector.pasids())
             else:
                 self.world.unit.caches.invalidate(Selector.pasids(1))
-            self.cover(("processes", 0))
+            self.cover(("pasid entries", 0))
 
     @rule(what=st.sampled_from(("all", "domain", "other domain", "pasid")), pasid=st.sampled_from((1, 2)))
     def invalidate_translations(self, what: str, pasid: int) -> None:
@@ -509,7 +509,7 @@ class ScalableMachine(Machine):
         self.compare(request, lambda read, outcome: self.agrees(request, read, outcome))
 
     @rule(number=st.sampled_from((0, 1)), page=st.sampled_from(PAGES), pasid=st.sampled_from((0, 1, 2)),
-          what=st.sampled_from(("context", "process", "first", "second")), entry=st.sampled_from(ENTRIES),
+          what=st.sampled_from(("context", "pasid entry", "first", "second")), entry=st.sampled_from(ENTRIES),
           first=st.sampled_from(FIRST_ENTRIES), how=st.sampled_from((0, 1, 2, 3)))  # fmt: skip
     def changed_between(
         self, number: int, page: int, pasid: int, what: str, entry: int, first: int, how: int
@@ -520,8 +520,8 @@ class ScalableMachine(Machine):
             self.context(number, dte=1, paside=how % 2, rid_pasid=0, rid_priv=0, fpd=0, p=1)
             if how:
                 self.invalidate_contexts("contexts" if how == 1 else "device", number)
-        elif what == "process":
-            self.process(number, pasid, sre=1, wpe=0, fpd=0, p=how % 2, extra=0)
+        elif what == "pasid entry":
+            self.pasid_entry(number, pasid, sre=1, wpe=0, fpd=0, p=how % 2, extra=0)
             if how:
                 self.invalidate_pasids(("all", "domain", "pasid")[how - 1], pasid)
         else:

@@ -54,7 +54,7 @@ def test_without_tracing_there_is_no_trace() -> None:
     assert mapped().dma(0x5000).trace == ()
 
 
-def test_caches_are_steps() -> None:
+def test_cache_hits_are_steps() -> None:
     world = mapped()
     steps(world, 0x5000)
     world.map(world.memory.read_u64(world.context_address(NIC)) & ~0xFFF, 4, 0x6000, 0xA000 | RW)
@@ -121,7 +121,7 @@ def test_protected_memory_is_a_step() -> None:
     assert (last.structure, last.section, last.fault) == ("protected memory", "11.4.8", None)
 
 
-def test_steps_read_well() -> None:
+def test_steps_as_text() -> None:
     world = mapped(entry=0x9000 | R)
     text = [str(step) for step in steps(world, 0x5000)]
     assert text[1] == f"root entry  {world.root:#x}  0x{0x3001:032x}  present, nothing reserved; context table 0x3000"
@@ -129,7 +129,7 @@ def test_steps_read_well() -> None:
 
 
 class Stubborn(SecondStage):
-    """A departure like those of qemu.vtd.quirks."""
+    """An override like those of qemu.vtd.quirks."""
 
     def read_entry(self, entry_format: PagingFormat, where: int, snooped: int) -> int:
         return super().read_entry(entry_format, where, snooped) & ~(1 << 11)
@@ -267,5 +267,5 @@ def test_outcomes_memory_faults_and_caches_are_those_of_an_untraced_walk(
 
 
 def _contents(unit: RemappingUnit) -> list[Any]:
-    """Everything the caches hold, whatever they keep it in."""
+    """The contents of the caches, in whatever containers."""
     return list(held(unit.caches).values())

@@ -54,7 +54,7 @@ def test_reserved_bit_of_the_root_entry(haw: int, bit: int) -> None:
 
 @pytest.mark.parametrize("haw", HAWS)
 def test_context_table_anywhere_below_the_host_width(haw: int) -> None:
-    """Each bit of CTP is used: a pointer to nowhere is unreadable, not reserved."""
+    """Each bit of CTP is used: a pointer to absent memory is unreadable, not reserved."""
     for bit in range(24, haw):
         world = mapped(host_address_width=haw)
         world.put(world.root, 1 << bit | 1)
@@ -74,7 +74,7 @@ def test_unreadable_root_table() -> None:
 
 
 def test_root_table_at_the_end_of_memory() -> None:
-    """The table's last page exists, the next one does not: bus by bus."""
+    """The last page of the table exists, the next one does not."""
     world = World()
     world.start(world.memory.size - 4096)
     assert world.fault(source_id=SourceId(255, 31, 7)) == 0x01
@@ -251,7 +251,7 @@ def test_translation_request_without_a_page_is_a_success_without_permissions(add
     assert world.records() == []
 
 
-def test_translation_request_meets_configuration_faults() -> None:
+def test_configuration_faults_block_translation_requests() -> None:
     for entry, code in ((0x9000 | RW | 1 << 11, 0x0C), (0xFEE0_0000 | RW, 0x0E)):
         world = mapped(entry=entry, tt=1, device_tlb=True)
         assert world.fault(0x5000, kind=TRANSLATION_REQUEST) == code
@@ -304,7 +304,7 @@ def test_translation_off_lets_everything_through(address: int, access: Any) -> N
 
 
 @pytest.mark.parametrize(("kind", "pasid"), [(TRANSLATION_REQUEST, None), (TRANSLATED, None), (UNTRANSLATED, 3)])
-def test_translation_off_serves_nothing_but_plain_requests(kind: AddressType, pasid: int | None) -> None:
+def test_translation_off_serves_only_plain_requests(kind: AddressType, pasid: int | None) -> None:
     world = World(device_tlb=True)
     assert world.fault(0x5000, kind=kind, pasid=pasid) == 0
     assert world.records() == []
@@ -342,7 +342,7 @@ def test_read_of_the_interrupt_range_is_not_translated() -> None:
     assert world.dma(0xFEE0_0000, READ).host_address is None
 
 
-def test_interrupt_range_with_a_pasid_is_no_interrupt() -> None:
+def test_interrupt_range_with_a_pasid_is_not_an_interrupt() -> None:
     assert mapped().fault(0xFEE0_0000, pasid=1) == 0x31
 
 
@@ -455,7 +455,7 @@ def test_memory_full_of_one_byte(fill: int) -> None:
 
 
 def test_everything_in_one_page() -> None:
-    """Root table, context table and page tables are the same page: whatever comes of it, no exception."""
+    """Root table, context table and page tables are the same page: no exception."""
     world = World()
     for index in range(512):
         world.put(world.root + 8 * index, world.root | 1 if index % 2 == 0 else 0)
@@ -480,7 +480,7 @@ def test_reserved_translation_type_does_not_make_the_pointer_reserved(haw: int) 
     assert world.start().fault() == 0x03
 
 
-def test_interrupt_range_is_no_dma_even_beside_a_cached_table() -> None:
+def test_interrupt_range_is_not_dma_even_beside_a_cached_table() -> None:
     """The 2 MiB around it share a table; having walked that does not open the range."""
     world = World()
     top = world.device()
@@ -493,7 +493,7 @@ def test_interrupt_range_is_no_dma_even_beside_a_cached_table() -> None:
 
 
 def test_cached_large_page_around_the_interrupt_range_does_not_swallow_messages() -> None:
-    """3.14: an address in the range is a message, whatever a page that is cached for its neighbours says."""
+    """3.14: an address in the range is a message, even if a cached large page covers it."""
     world = World()
     top = world.page()
     world.context(table=top)

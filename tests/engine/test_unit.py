@@ -29,7 +29,7 @@ def test_one_shot_command_that_is_not_given_again_keeps_its_status() -> None:
         assert world.read(GSTS) == command | RTPS
 
 
-def test_root_table_command_while_translation_is_on() -> None:
+def test_root_table_command_keeps_translation_on() -> None:
     """Software writes GSTS without the one-shot bits, so TE stays set."""
     world = mapped()
     assert world.dma(0x5000).fault is None
@@ -38,7 +38,7 @@ def test_root_table_command_while_translation_is_on() -> None:
     assert world.dma(0x5000).fault is None
 
 
-def test_root_table_address_counts_from_the_command_on() -> None:
+def test_root_table_address_takes_effect_with_the_command() -> None:
     world = mapped(fault_records=8)
     world.write(RTADDR, world.page(), 8)
     assert world.dma(0x5000).host_address == 0x9000
@@ -51,7 +51,7 @@ def test_root_table_address_counts_from_the_command_on() -> None:
 
 
 @pytest.mark.parametrize("ttm", [1, 2, 3])
-def test_table_mode_counts_from_the_command_on(ttm: int) -> None:
+def test_table_mode_takes_effect_with_the_command(ttm: int) -> None:
     world = mapped()
     world.write(RTADDR, world.root | ttm << 10, 8)
     world.invalidate_contexts(1)

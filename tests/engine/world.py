@@ -1,6 +1,6 @@
-"""What the engine's tests are built from: memory with tables in it, a unit, and readable fault records.
+"""Helpers of the engine tests: memory with tables, a unit, and decoded fault records.
 
-Entries are written here as plain numbers, bit by bit: these tests do not trust the declarations they test.
+Entries are written here as plain numbers, bit by bit: the tests must not depend on the declarations that they test.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ABSENT = 1 << 40
 
 
 class Record(NamedTuple):
-    """One fault recording register, taken apart."""
+    """One fault recording register, decoded."""
 
     f: int
     t1: int
@@ -63,7 +63,7 @@ class Record(NamedTuple):
 class World:
     """A unit and its memory: a root table, and further tables as the tests ask for them.
 
-    Keyword arguments are those of Capabilities; a `width` stands for both address widths.
+    Keyword arguments are those of Capabilities; `width` sets both address widths.
     """
 
     def __init__(self, *, policy: Policy | None = None, size: int = 16 << 20, **capabilities: Any) -> None:
@@ -77,7 +77,7 @@ class World:
         self.frcd = 16 * (self.unit.mmio_read(CAP, 8) >> 24 & 0x3FF)
 
     def page(self) -> int:
-        """The address of a page of zeroes nobody uses yet."""
+        """The address of an unused page of zeroes."""
         self._free += 0x1000
         return self._free - 0x1000
 
@@ -137,7 +137,7 @@ class World:
             self.memory.write_u64(address + 8 * n, quadword)
 
     def context_address(self, source_id: SourceId) -> int:
-        """Where the context entry of a device stands; its root entry and context table are made when missing."""
+        """The address of a device's context entry; a missing root entry or context table is created."""
         at = self.root + 16 * source_id.bus
         if not self.memory.read_u64(at):
             self.put(at, self.page() | 1, 0)
@@ -165,7 +165,7 @@ class World:
     def map(self, top: int, levels: int, address: int, entry: int, leaf: int = 1) -> dict[int, int]:
         """Write `entry` at level `leaf` of the path to `address`; tables in between are made, readable and writable.
 
-        Returns where the entry of each level stands.
+        Returns the address of the entry of each level.
         """
         places, table = {}, top
         for level in range(levels, leaf - 1, -1):
@@ -180,7 +180,7 @@ class World:
         return places
 
     def device(self, source_id: SourceId = NIC, *, levels: int = 4, **context: Any) -> int:
-        """A device with an empty top table of its own. Returns the table's address."""
+        """Give a device a new, empty top table. Returns the address of the table."""
         top = self.page()
         self.context(source_id, table=top, levels=levels, **context)
         return top
@@ -209,7 +209,7 @@ class World:
 
 
 def held(caches: Caches) -> dict[str, Any]:
-    """Everything that the caches hold; a tag under which nothing is cached is nothing."""
+    """Everything that the caches hold, without tags under which nothing is cached."""
     tagged: list[Any] = [caches.iotlb, caches.first_stage, caches.second_stage]
     keyed = (caches.contexts, caches.scalable_contexts, caches.pasids, caches.interrupts)
     found: dict[str, Any] = {type(cache).__name__: cache._entries for cache in keyed}

@@ -1,4 +1,4 @@
-"""mapper.py: what is mapped is what was asked for, whatever came before; the engine reads every mapping back."""
+"""mapper.py: mappings are those requested, after any operations; the engine translates by every mapping."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_first_stage_entries(flags: dict[str, bool], bits: int, size: int, large
 
 
 @pytest.mark.parametrize(("stage", "low"), [(SecondStageMapper, 0x3), (FirstStageMapper, 0x7)])
-def test_upper_entries_take_nothing_away(stage: Stage, low: int) -> None:
+def test_upper_entries_give_every_permission(stage: Stage, low: int) -> None:
     mapper = make(stage)
     mapper.map(0, 0, K4)
     table = mapper.root
@@ -163,7 +163,7 @@ def test_unmapping_what_is_not_mapped() -> None:
     assert mapper.unmap(0, G1) == 0
 
 
-def test_empty_tables_stay_unless_somebody_takes_them() -> None:
+def test_empty_tables_stay_without_release() -> None:
     kept, pruned = make(), make()
     pruned.release = pruned.tables.free
     for mapper in (kept, pruned):
@@ -177,7 +177,7 @@ def test_empty_tables_stay_unless_somebody_takes_them() -> None:
     assert pruned.lookup(0x5000).host == 0xA000
 
 
-def test_tables_that_are_there_already() -> None:
+def test_existing_tables_are_used() -> None:
     first = make()
     first.map(0x5000, 0x9000, K4)
     second = SecondStageMapper(first.memory, first.tables, root=first.root)
@@ -201,7 +201,7 @@ def test_upper_half_of_the_first_stage() -> None:
     [(1, 0, K4), (0, 1, K4), (0, 0, 1), (0, 0, 0), (-K4, 0, K4), (0, -K4, K4), (1 << 48, 0, K4), (0, 1 << 52, K4)],
 )
 @pytest.mark.parametrize("stage", STAGES)
-def test_ranges_that_cannot_be(stage: Stage, address: int, host: int, length: int) -> None:
+def test_invalid_ranges_are_refused(stage: Stage, address: int, host: int, length: int) -> None:
     mapper = make(stage)
     with pytest.raises(MisuseError):
         mapper.map(address, host, length)
@@ -209,12 +209,12 @@ def test_ranges_that_cannot_be(stage: Stage, address: int, host: int, length: in
 
 
 @pytest.mark.parametrize("address", [(1 << 47) - K4, 1 << 47, 1 << 63, (1 << 64) - K4])
-def test_ranges_that_are_not_canonical(address: int) -> None:
+def test_ranges_that_are_not_canonical_are_refused(address: int) -> None:
     with pytest.raises(MisuseError):
         make(FirstStageMapper).map(address, 0, 2 * K4)
 
 
-def test_what_is_mapped_already() -> None:
+def test_mapped_ranges_are_refused() -> None:
     mapper = make()
     mapper.map(M2, 0, M2)
     used = mapper.tables.used
@@ -238,7 +238,7 @@ def test_what_is_mapped_already() -> None:
         lambda: PageAllocator(0x1000, 0x2001),
     ],
 )
-def test_misuse(make_one: Any) -> None:
+def test_misuse_is_refused(make_one: Any) -> None:
     with pytest.raises(MisuseError):
         make_one()
 
@@ -259,7 +259,7 @@ def test_allocator() -> None:
 # Against a dictionary.
 
 BASE = G1 - 4 * M2
-"""The window the random operations work in lies across a 1 GiB boundary."""
+"""The range of the random operations crosses a 1 GiB boundary."""
 STARTS = st.integers(0, 8 * 512) | st.integers(0, 8).map(lambda large: large * 512)
 RANGES = st.tuples(STARTS, st.sampled_from([1, 2, 3, 511, 512, 513, 1024, 2048]))
 

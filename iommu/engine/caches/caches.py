@@ -1,9 +1,9 @@
-"""The caches of a unit (spec 6.2), tagged as the specification's table says.
+"""The caches of a unit and their tags (spec 6.2).
 
     context cache               source-id
     PASID cache                 source-id and PASID; domain-id for invalidation
-    IOTLB                       domain-id, and the PASID where a first stage took part; page
-    paging-structure caches     the same, each stage its own; level and page
+    IOTLB                       domain-id, and the PASID if a first stage took part; page
+    paging-structure caches     the same, one cache for each stage; level and page
     interrupt-entry cache       index
 
 Only what led to a translation is cached; in caching mode, what did not is cached as well (spec 6.1). When memory
@@ -23,11 +23,11 @@ from iommu.engine.invalidation.selector import CacheName, Selector
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 Tag = tuple[int, int | None]
-"""Domain-id and PASID; None as PASID where no first stage took part."""
+"""Domain-id and PASID; the PASID is None if no first stage took part."""
 
 
 class KeyedCache(Generic[Key, Item]):
-    """Entries by key. `evicted` is called when one has had to make room for another."""
+    """Entries by key. `evicted` is called after an entry has been evicted."""
 
     def __init__(self, capacity: int) -> None:
         self._entries: dict[Key, Item] = {}
@@ -36,7 +36,7 @@ class KeyedCache(Generic[Key, Item]):
         self.evicted: Callable[[], None] = lambda: None
 
     def fill(self, key: Key, item: Item) -> None:
-        """Cache one entry; where there is no room, the oldest is evicted."""
+        """Cache one entry. If the cache is full, the oldest is evicted."""
         if len(self._entries) >= self._capacity and key not in self._entries:
             del self._entries[next(iter(self._entries))]
             self.evicted()
@@ -46,7 +46,7 @@ class KeyedCache(Generic[Key, Item]):
         return iter(self._entries.values())
 
     def remove(self, key: Key) -> None:
-        """Drop one entry, if it is there."""
+        """Drop one entry, if it is cached."""
         self._entries.pop(key, None)
 
     def _drop(self, is_named: Callable[[Key, Item], bool]) -> None:
@@ -55,10 +55,10 @@ class KeyedCache(Generic[Key, Item]):
 
 
 class ContextCache(KeyedCache[int, CachedContext | FaultyEntry]):
-    """Legacy context entries by source-id, with the root entry folded in."""
+    """Legacy-mode context entries by source-id. The root entry is not cached by itself."""
 
     def invalidate(self, named: Selector) -> None:
-        """A device-selective command goes by source-id alone, whatever domain-id it names."""
+        """A device-selective invalidation matches the source-id only; its domain-id is ignored."""
         if named.source_id is None and named.domain_id is not None:
             self._drop(lambda _, context: context.domain_id == named.domain_id)
         else:
@@ -66,7 +66,7 @@ class ContextCache(KeyedCache[int, CachedContext | FaultyEntry]):
 
 
 class ScalableContextCache(KeyedCache[int, ScalableContext | FaultyEntry]):
-    """Scalable-mode context entries by source-id. They have no domain-id: domain-selective commands drop them all."""
+    """Scalable-mode context entries by source-id. They have no domain-id: domain-selective means all."""
 
     def invalidate(self, named: Selector) -> None:
         """See ContextCache."""
@@ -74,10 +74,10 @@ class ScalableContextCache(KeyedCache[int, ScalableContext | FaultyEntry]):
 
 
 class PasidCache(KeyedCache[tuple[int, int], PasidContext | FaultyEntry]):
-    """PASID-table entries by source-id and PASID, with the directory entry folded in (spec 6.2.3)."""
+    """PASID-table entries by source-id and PASID (spec 6.2.3). The directory entry is not cached by itself."""
 
     def invalidate(self, named: Selector) -> None:
-        """Faulty entries have no domain yet: they go with any."""
+        """Faulty entries have no domain-id: an invalidation of any domain drops them."""
 
         def is_named(key: tuple[int, int], context: PasidContext | FaultyEntry) -> bool:
             right_domain = named.domain_id in (None, context.domain_id) or isinstance(context, FaultyEntry)
@@ -90,12 +90,12 @@ class InterruptCache(KeyedCache[int, int]):
     """Interrupt-remapping entries by index."""
 
     def invalidate(self, named: Selector) -> None:
-        """Some indices, or all."""
+        """Drop a range of indices, or all."""
         self._drop(lambda index, _: named.indices is None or index in named.indices)
 
 
 class Pages(NamedTuple):
-    """The pages of one tag, by size and page number."""
+    """The pages of one tag by size (4 KiB, 2 MiB, 1 GiB) and page number."""
 
     small: dict[int, Page]
     large: dict[int, Page]
@@ -126,7 +126,7 @@ class Pages(NamedTuple):
 class Iotlb:
     """Translations by tag and page (spec 6.2.4). Devices that share a domain share them.
 
-    `evicted` is called when pages have had to make room for another.
+    `evicted` is called after pages have been evicted.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -136,7 +136,7 @@ class Iotlb:
         self.evicted: Callable[[], None] = lambda: None
 
     def pages_of(self, domain_id: int, pasid: int | None) -> Pages:
-        """All pages of a tag: a container that stays the same one, whatever is dropped from it."""
+        """All pages of a tag. The container stays the same object when pages are dropped from it."""
         pages = self._tags.get((domain_id, pasid))
         if pages is None:
             pages = self._tags[domain_id, pasid] = Pages({}, {}, {})
@@ -149,13 +149,13 @@ class Iotlb:
 
     def fill(self, domain_id: int, pasid: int | None, address: int, page: Page) -> None:
         """Cache the page that maps `address`."""
-        if page.touches_interrupts(address) or page.touches_interrupts(page.host):
-            page.kind = page.kind.but(guarded=True)
+        if page.overlaps_interrupt_range(address) or page.overlaps_interrupt_range(page.host):
+            page.kind = page.kind.with_flags(overlaps_interrupt_range=True)
         shift = page.kind.size.bit_length() - 1
         self.put(self.pages_of(domain_id, pasid)[(shift - 12) // 9], address >> shift, page)
 
     def put(self, sized: dict[int, Page], frame: int, page: Page) -> None:
-        """Cache a page of a known tag and size. Where there is no room, everything else is evicted."""
+        """Cache a page in the dictionary of its tag and size. If the cache is full, everything is evicted first."""
         if self._count >= self._capacity:
             self._clear()
             self.evicted()
@@ -168,7 +168,7 @@ class Iotlb:
         self._count = 0
 
     def invalidate(self, named: Selector) -> None:
-        """See Selector: what addresses and a PASID mean."""
+        """Drop the pages that the selector names; see Selector for addresses and PASIDs."""
         if named.domain_id is None and named.addresses is None:
             self._clear()
             return
@@ -186,21 +186,21 @@ class StructureCache:
     """Upper paging entries of one stage by tag, level and page (spec 6.2.5). `evicted` as in Iotlb."""
 
     def __init__(self, capacity: int) -> None:
-        # For each tag a dictionary per level of the table pointed to, 1 to 4, by the address bits that lead to it.
+        # For each tag, by level of the table (1 to 4), a dictionary by the address bits that select the table.
         self._tags: dict[Tag, list[dict[int, Table]]] = {}
         self._capacity = capacity
         self._count = 0
         self.evicted: Callable[[], None] = lambda: None
 
     def tables_of(self, domain_id: int, pasid: int | None) -> list[dict[int, Table]]:
-        """What is cached under a tag, by level: containers that stay the same, whatever is dropped from them."""
+        """The tables of a tag, by level. The containers stay the same objects when tables are dropped from them."""
         tables = self._tags.get((domain_id, pasid))
         if tables is None:
             tables = self._tags[domain_id, pasid] = [{} for _ in range(5)]
         return tables
 
     def find(self, domain_id: int, pasid: int | None, address: int, levels: int) -> tuple[int, Table] | None:
-        """The deepest table cached on the way to `address`, and its level."""
+        """The lowest-level table cached for `address`, and its level."""
         tables = self._tags.get((domain_id, pasid))
         if tables is None:
             return None
@@ -211,7 +211,7 @@ class StructureCache:
         return None
 
     def fill(self, domain_id: int, pasid: int | None, address: int, level: int, table: Table) -> None:
-        """Cache `table` as the table of `level` on the way to `address`."""
+        """Cache `table` as the table of `level` for `address`. If the cache is full, everything is evicted first."""
         if self._count >= self._capacity:
             self._clear(self._tags)
             self._count = 0
@@ -225,7 +225,7 @@ class StructureCache:
                 tables.clear()
 
     def invalidate(self, named: Selector) -> None:
-        """A page-selective command drops all upper entries of the tags it reaches, unless it is for leaves only."""
+        """A page-selective invalidation drops all upper entries of the tags that it names, unless it is leaf-only."""
         if named.domain_id is None and named.addresses is not None:
             for levels in self._tags.values():
                 for level, tables in enumerate(levels):
@@ -245,13 +245,13 @@ class StructureCache:
 
 
 class Caches:
-    """All of a unit's caches. `invalidate` is where every invalidation ends, by register, by queue, or implied.
+    """All caches of a unit. `invalidate` carries out every invalidation: by register, by queue, or implied.
 
     Args:
-        capacity: entries each cache holds.
-        first_stage, second_stage: the paging-structure caches, where they are not of the usual kind.
+        capacity: the number of entries that each cache holds.
+        first_stage, second_stage: the paging-structure caches, instead of plain ones.
 
-    `changed` are called after anything has been invalidated or evicted.
+    The functions in `changed` are called after anything has been invalidated or evicted.
     """
 
     def __init__(
@@ -274,7 +274,7 @@ class Caches:
             structures.evicted = self._on_change
 
     def invalidate(self, named: Selector) -> None:
-        """Drop what the selector names; what has to follow, `then`, is another invalidation."""
+        """Drop what the selector names. The selector in `then` is not carried out."""
         match named.cache:
             case CacheName.CONTEXTS:
                 self.contexts.invalidate(named)
@@ -290,7 +290,7 @@ class Caches:
         self._on_change()
 
     def invalidate_dma(self) -> None:
-        """Everything except interrupts: what a unit may do by itself when the root table is set (CAP.ESRTPS)."""
+        """Drop everything except interrupt entries: SRTP on a unit with CAP.ESRTPS, or translation turned off."""
         for named in (Selector.contexts(), Selector.pasids(), Selector.translations()):
             self.invalidate(named)
 

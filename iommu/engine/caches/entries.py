@@ -1,4 +1,4 @@
-"""Context and PASID entries as they are cached: decoded, once they have passed their checks."""
+"""Context and PASID entries as they are cached: checked and decoded."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Item = TypeVar("Item")
 
 @dataclass(slots=True)
 class FaultyEntry:
-    """An entry on the way to a translation that is not present or erroneous: only caching mode keeps it (spec 6.1).
+    """An entry that is not present or erroneous; cached only in caching mode (spec 6.1).
 
-    Until it is invalidated, requests that meet it are blocked for the reason it was first met for, with its FPD. In
-    caching mode, domain-id 0 is the hardware's own, for entries like this (doubt D-20).
+    Until it is invalidated, requests that use it are blocked with the same reason and FPD. In caching mode, domain-id
+    0 is reserved for entries like this (doubt D-20).
     """
 
     reason: FaultReason
@@ -40,7 +40,7 @@ class CachedContext:
 
 @dataclass(slots=True)
 class ScalableContext:
-    """A scalable-mode context entry (spec 9.4). `pasids` is the number of PASIDs that its directory has room for."""
+    """A scalable-mode context entry (spec 9.4). `pasids` is the number of PASIDs that its directory covers."""
 
     directory: int
     pasids: int
@@ -56,7 +56,7 @@ class ScalableContext:
 class PasidContext:
     """A PASID-table entry (spec 9.6); `raw` is the entry itself.
 
-    `first` and `second` are the stages it has, ready to be walked; `attributes` those of pass-through.
+    `first` and `second` are the stages that it selects; `attributes` apply to pass-through.
     """
 
     domain_id: int
@@ -78,16 +78,17 @@ class Cache(Protocol[Key_contra, Item]):
 
 
 def read_through(
-    cache: Cache[Key_contra, Item], key: Key_contra, read: Callable[[], Item], *, keep_faulty: bool
+    cache: Cache[Key_contra, Item], key: Key_contra, read: Callable[[], Item], *, cache_faulty: bool
 ) -> Item:
-    """An entry from a cache, or from memory by `read`, and then it is cached.
+    """An entry from a cache; if it is not cached, it is read from memory by `read`, and cached.
 
     Args:
-        keep_faulty: caching mode: an entry that is not present or erroneous is cached as that.
+        cache_faulty: in caching mode, an entry that is not present or erroneous is cached as a FaultyEntry.
 
-    Raises Blocked as `read` does, or as it did when the faulty entry was cached.
+    Raises Blocked as `read` does, or as it did when the FaultyEntry was cached.
     """
     known = cache.find(key)
+    # Any fault that caching mode caches: it was cached in place of the entry (6.1).
     if isinstance(known, FaultyEntry):
         raise Blocked(known.reason, known.fpd)
     if known is not None:
@@ -95,7 +96,7 @@ def read_through(
     try:
         item = read()
     except Blocked as condition:
-        if keep_faulty and condition.reason.cached:
+        if cache_faulty and condition.reason.cached:
             cache.fill(key, FaultyEntry(condition.reason, condition.fpd))
         raise
     cache.fill(key, item)

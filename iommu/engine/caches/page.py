@@ -1,4 +1,4 @@
-"""One translation as it is cached: where it leads, what it permits, and what a request needs of it."""
+"""One translation as it is cached, and the permissions that a request needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from iommu.engine.request import INTERRUPT_RANGE, Access, AddressType, DmaReques
 
 
 class Permission(Enum):
-    """What a page may lack."""
+    """A permission that a request may need and a page may not give."""
 
     USER = auto()
     WRITE = auto()
@@ -22,79 +22,80 @@ class Permission(Enum):
 
 
 class Intent(NamedTuple):
-    """What a request needs of the page it lands in.
+    """The permissions that a request needs.
 
     Attributes:
-        read, write, execute: permissions it cannot do without.
-        either: a zero-length read on a unit with CAP.ZLR, or a translation request: R or W is enough.
+        read, write, execute: permissions that it requires.
+        read_or_write: either R or W is enough: for a zero-length read on a unit with CAP.ZLR, and for a translation
+            request.
         user: it is not privileged.
-        dirties: it writes if it may: a translation request without the no-write flag counts as a write.
+        sets_dirty: it sets the dirty bit if it has write permission: writes, and translation requests without NW.
     """
 
     read: bool
     write: bool
     execute: bool = False
-    either: bool = False
+    read_or_write: bool = False
     user: bool = True
-    dirties: bool = False
+    sets_dirty: bool = False
 
     def lacks(self, kind: PageKind) -> Permission | None:
-        """The permission that a page of this kind does not give, in the order of the checks (spec 3.6.1, 3.7.1).
+        """The first permission that the page does not give, in the order of the checks (spec 3.6.1, 3.7.1), or None.
 
         An AtomicOp that lacks both R and W lacks W (doubt D-29).
         """
         writable = kind.writable if self.user else kind.supervisor_writable
         if self.user and not kind.user:
             return Permission.USER
-        if self.either and not (kind.readable or writable):
+        if self.read_or_write and not (kind.readable or writable):
             return Permission.READ
         if self.write and not writable:
             return Permission.WRITE
-        if self.read and not self.either and not kind.readable:
+        if self.read and not self.read_or_write and not kind.readable:
             return Permission.READ
         return Permission.EXECUTE if self.execute and not kind.executable else None
 
 
 PLAIN_INTENTS = {
     Access.READ: Intent(read=True, write=False),
-    Access.WRITE: Intent(read=False, write=True, dirties=True),
-    Access.ATOMIC: Intent(read=True, write=True, dirties=True),
+    Access.WRITE: Intent(read=False, write=True, sets_dirty=True),
+    Access.ATOMIC: Intent(read=True, write=True, sets_dirty=True),
 }
-"""What untranslated requests need that have a length and ask neither to execute nor for privileged mode."""
+"""The permissions that plain requests need: untranslated, with a length, neither execute nor privileged."""
 
 
 def intent_of(
     request: DmaRequest, *, privileged: bool, execute: bool, zero_length_read: bool, no_write: bool
 ) -> Intent:
-    """What `request` needs; the arguments say which of its wishes count on this unit and in this mode."""
+    """The permissions that `request` needs; the arguments say which of its flags apply on this unit, in this mode."""
     if request.address_type is AddressType.TRANSLATION_REQUEST:
         return Intent(False, False, execute, True, not privileged, not (request.no_write and no_write))
     return Intent(
         read=request.access is not Access.WRITE,
         write=request.access is not Access.READ,
         execute=execute,
-        either=request.length == 0 and zero_length_read,
+        read_or_write=request.length == 0 and zero_length_read,
         user=not privileged,
-        dirties=request.access is not Access.READ,
+        sets_dirty=request.access is not Access.READ,
     )
 
 
 @dataclass(slots=True)
 class PageKind:
-    """All of a translation except where it leads. There are few, and `kind_of` makes each only once.
+    """All of a translation except the host address. There are few kinds, and `kind_of` creates each only once.
 
     Attributes:
-        size: bytes.
-        readable, writable: the permissions of all levels and stages together.
-        supervisor_writable: differs from `writable` where a first stage lets privileged writes through read-only
-            entries.
-        user, executable: come from a first stage, and are set where none took part.
-        dirty: the entries of all stages that record writes have done so: a write may use this translation as it is.
+        size: of the page, in bytes.
+        readable, writable: the combined permissions of all levels and stages.
+        supervisor_writable: the same for privileged writes, which a first stage without WPE also permits in read-only
+            pages.
+        user, executable: the permissions of the first stage; true if none took part.
+        dirty: all dirty bits are set that the unit keeps: a write can use this translation without an update.
         attributes: snooping and memory types.
-        guarded: some of it is in the interrupt address range, before or after translation.
-        fault: there is no translation, and requests are blocked for this reason (caching mode).
-        refused: accesses, R and W as in Access, for which a plain request needs more than this translation.
-        grant: the outcome of a plain request, except for the address.
+        overlaps_interrupt_range: the page overlaps the interrupt address range, before or after translation.
+        fault: there is no translation: requests are blocked for this reason (caching mode).
+        refused: the accesses, as a mask of Access values, that a plain request cannot make by this alone.
+        grant: the outcome of a plain request, except the address.
     """
 
     size: int
@@ -105,7 +106,7 @@ class PageKind:
     executable: bool
     dirty: bool
     attributes: Attributes
-    guarded: bool = False
+    overlaps_interrupt_range: bool = False
     fault: FaultReason | None = None
     refused: int = field(init=False, compare=False)
     grant: Grant = field(init=False, compare=False)
@@ -116,11 +117,13 @@ class PageKind:
 
     def _refuses(self, access: Access) -> bool:
         intent = PLAIN_INTENTS[access]
-        return self.guarded or (intent.dirties and not self.dirty) or intent.lacks(self) is not None
+        return (
+            self.overlaps_interrupt_range or (intent.sets_dirty and not self.dirty) or intent.lacks(self) is not None
+        )
 
-    def but(self, *, dirty: bool = False, guarded: bool = False) -> PageKind:
-        """The same kind with these flags set as well."""
-        if self.dirty >= dirty and self.guarded >= guarded:
+    def with_flags(self, *, dirty: bool = False, overlaps_interrupt_range: bool = False) -> PageKind:
+        """The same kind with these flags set in addition."""
+        if self.dirty >= dirty and self.overlaps_interrupt_range >= overlaps_interrupt_range:
             return self
         return kind_of(
             self.size,
@@ -131,7 +134,7 @@ class PageKind:
             self.executable,
             self.dirty or dirty,
             self.attributes,
-            self.guarded or guarded,
+            self.overlaps_interrupt_range or overlaps_interrupt_range,
             self.fault,
         )
 
@@ -141,12 +144,12 @@ kind_of = cache(PageKind)
 
 @dataclass(slots=True)
 class Page:
-    """One translation: `host` is the first byte of the page."""
+    """One translation: `host` is the host address of the page."""
 
     host: int
     kind: PageKind
 
-    def touches_interrupts(self, address: int) -> bool:
-        """Whether the page around an address, as large as this one, has some of the interrupt address range in it."""
+    def overlaps_interrupt_range(self, address: int) -> bool:
+        """Whether the aligned range of this size around an address overlaps the interrupt address range."""
         first = address & -self.kind.size
         return first >> 20 <= INTERRUPT_RANGE <= first + self.kind.size - 1 >> 20

@@ -1,4 +1,4 @@
-"""The top tables of stages, as context and PASID entries name them, and the tables below as they are cached."""
+"""The roots of stages, as context and PASID entries give them, and lower tables as they are cached."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from iommu.engine.reasons import Blocked, FaultReason
 
 
 class FaultCodes(NamedTuple):
-    """The fault reasons of one mode, for what both modes check.
+    """The fault reasons of one mode for the checks that both modes make.
 
     Attributes:
-        top_unreadable, unreadable: the top table, a lower table could not be read.
+        top_unreadable, unreadable: the top table, or a lower table, could not be read.
         reserved: a reserved bit is set.
         beyond: the address is beyond what the stage maps.
         interrupt_range: the host address is in the interrupt range.
-        missing: by permission.
-        not_present: None where an entry that is not present is reported as a missing permission.
+        missing: the reasons for missing permissions.
+        not_present: the entry is not present; None if that is reported as a missing permission.
     """
 
     top_unreadable: FaultReason
@@ -35,8 +35,9 @@ class FaultCodes(NamedTuple):
         return self.not_present or self.missing[Permission.WRITE if intent.write else Permission.READ]
 
     def check(self, kind: PageKind, intent: Intent) -> None:
-        """Whether a page permits the request. Raises Blocked."""
+        """Check that a page permits the request. Raises Blocked."""
         permission = intent.lacks(kind)
+        # LGN.2, LGN.3; SGN.2, SGN.3, SGN.6, SGN.7: the page does not give a permission that the request needs.
         if permission is not None:
             raise Blocked(self.missing[permission])
 
@@ -77,17 +78,17 @@ FIRST_STAGE = FaultCodes(
 
 
 class SecondStageRoot(NamedTuple):
-    """One second stage: its top table, and how it is walked.
+    """One second stage: its top table, and how to walk it.
 
     Attributes:
         address: the top table's host address.
         levels: 3, 4 or 5.
-        domain_id, pasid: the tag its entries are cached under; no PASID, since no first stage takes part (6.2.4).
-        formats: of its entries, by level.
+        domain_id, pasid: the tag of its cached entries; without a PASID, as no first stage takes part (6.2.4).
+        formats: the formats of its entries, by level.
         codes: the fault reasons of the mode.
-        attributes: of its pages, by `second_stage_index`.
-        marks: accessed and dirty are kept (SSADE).
-        snooped: the walk is coherent: it sees what processors hold in their caches, and can update entries.
+        attributes: the attributes of its pages, by `second_stage_index`.
+        accessed_dirty: the unit sets accessed and dirty bits (SSADE).
+        snooped: the walk snoops processor caches; only then can it update entries.
     """
 
     address: int
@@ -96,24 +97,24 @@ class SecondStageRoot(NamedTuple):
     formats: PagingFormats
     codes: FaultCodes
     attributes: tuple[Attributes, ...]
-    marks: int = 0
+    accessed_dirty: int = 0
     snooped: int = 1
     pasid: None = None
 
 
 class FirstStageRoot(NamedTuple):
-    """One first stage and how it is walked: what the PASID-table entry says of it.
+    """One first stage: its top table, and how to walk it.
 
     Attributes:
-        address: the top table; a host address, or a guest address where `second` is there.
+        address: the top table; a guest address if nested, otherwise a host address.
         levels: 4 or 5.
-        domain_id, pasid: the tag its entries are cached under.
-        formats: of its entries, by level.
-        write_protect: supervisor writes need R/W too (WPE).
-        extended: the extended-accessed flag is kept (EAFE).
-        snooped: the walk is coherent: it sees what processors hold in their caches, and can update entries.
-        second: the second stage that table addresses and pages go through; None where the first stage is alone.
-        attributes: of its pages, by the three bits that choose a memory type: PAT, PCD, PWT.
+        domain_id, pasid: the tag of its cached entries.
+        formats: the formats of its entries, by level.
+        write_protect: supervisor writes need R/W as well (WPE).
+        extended: the unit sets the extended-accessed bit (EAFE).
+        snooped: the walk snoops processor caches; only then can it update entries.
+        second: the second stage that translates the addresses of tables and pages; None if not nested.
+        attributes: the attributes of its pages, by the three bits PAT, PCD and PWT.
         codes: the fault reasons of the mode.
     """
 
@@ -134,9 +135,9 @@ Root = SecondStageRoot | FirstStageRoot
 
 
 class Table(NamedTuple):
-    """What a paging-structure cache holds: the next table, and the rights that all levels down to it leave.
+    """An item of a paging-structure cache: a table, and the rights that the levels above it leave.
 
-    `rights` are numbered by the stage that filled the cache.
+    `rights` are encoded by the stage that filled the cache.
     """
 
     address: int

@@ -1,4 +1,4 @@
-"""The three events a unit can raise, fault, invalidation and page request, each with mask and pending (spec 7.3)."""
+"""The three events of a unit, each with a mask bit and a pending bit: fault, invalidation, page request (7.3)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Event:
 
     Args:
         registers: the unit's registers; this class gives the control register its behaviour.
-        event: which four: FAULT_EVENT, INVALIDATION_EVENT or PAGE_REQUEST_EVENT.
-        send: called with each message that goes out.
+        event: the four registers: FAULT_EVENT, INVALIDATION_EVENT or PAGE_REQUEST_EVENT.
+        send: called with each message.
     """
 
     def __init__(self, registers: RegisterFile, event: EventRegisters, send: Callable[[Message], None]) -> None:
@@ -34,7 +34,7 @@ class Event:
         self._control.effect = self._on_control
 
     def signal(self) -> None:
-        """A condition has arisen: send the message now, or hold it while masked."""
+        """Raise the event: send the message, or hold it back while the event is masked."""
         if EventControl.IM.get(self._control.value):
             self._control.value |= EventControl.IP.mask
         else:

@@ -14,13 +14,13 @@ from iommu.registers import FAULT_EVENT, FRCD, FSTS
 
 
 class FaultLog:
-    """The fault recording registers, FSTS, and the event they raise.
+    """The fault recording registers, FSTS, and the fault event.
 
-    `after_clear` is called when software has cleared bits of either: the invalidation queue may go on then.
+    `after_clear` is called after software has cleared bits of these: the invalidation queue may continue then.
 
     Args:
         registers: the unit's registers; this class gives FSTS and FRCD their behaviour.
-        policy: `compress_faults` and `records_restart` matter here.
+        policy: only `compress_faults` and `records_restart` are used.
         send: called with each fault event message.
     """
 
@@ -38,7 +38,7 @@ class FaultLog:
         self._status.effect = self._on_clear
 
     def report(self, reason: FaultReason, request: DmaRequest, fpd: int) -> bool:
-        """Record a fault, if it is to be recorded. Returns whether a record now holds it.
+        """Report a fault of a DMA request. Returns whether it was recorded.
 
         Args:
             fpd: the FPD bit that applies to the request.
@@ -46,24 +46,24 @@ class FaultLog:
         return self._report(reason, self.compose(reason, request), fpd)
 
     def report_interrupt(self, reason: FaultReason, source_id: int, index: int, fpd: int) -> bool:
-        """The same for a fault of interrupt remapping.
+        """Report a fault of interrupt remapping. Returns whether it was recorded.
 
         Args:
-            index: the interrupt_index; 0 for faults met before there is one.
+            index: the interrupt_index; 0 for faults that come before it is known.
             fpd: the FPD bit of the interrupt-remapping entry.
         """
         return self._report(reason, self.compose_interrupt(reason, source_id, index), fpd)
 
     def report_page_request(self, reason: FaultReason, request: PageRequest, fpd: int) -> bool:
-        """The same for a page request; `fpd` as for a DMA request."""
+        """Report a fault of a page request. Returns whether it was recorded; `fpd` as for a DMA request."""
         return self._report(reason, self.compose_page_request(reason, request), fpd)
 
     def _report(self, reason: FaultReason, record: int, fpd: int) -> bool:
-        """FPD keeps a qualified fault out of the records (spec 7.1.3)."""
+        """A qualified fault is not recorded if FPD is set (spec 7.1.3)."""
         return not (fpd and self.is_qualified(reason)) and self._record(record)
 
     def is_qualified(self, reason: FaultReason) -> bool:
-        """Whether FPD silences this fault (spec 7.1.3)."""
+        """Whether FPD suppresses the record of this fault (spec 7.1.3)."""
         return reason.qualified
 
     def compose(self, reason: FaultReason, request: DmaRequest) -> int:
@@ -84,14 +84,14 @@ class FaultLog:
         )
 
     def compose_interrupt(self, reason: FaultReason, source_id: int, index: int) -> int:
-        """The 128 bits of the record for an interrupt-remapping fault: all that is not named here is 0.
+        """The 128 bits of the record for an interrupt-remapping fault; all other fields are 0.
 
-        An index beyond 16 bits is cut off.
+        The index is truncated to 16 bits.
         """
         return FRCD.make(F=1, FR=reason, SID=source_id, FI=(index & 0xFFFF) << 48)
 
     def compose_page_request(self, reason: FaultReason, request: PageRequest) -> int:
-        """The 128 bits of the record for a blocked page request: T1 T2 = 01."""
+        """The 128 bits of the record for a blocked page request: T1 = 0, T2 = 1."""
         return FRCD.make(
             F=1,
             T2=1,
@@ -105,7 +105,7 @@ class FaultLog:
         )
 
     def _record(self, record: int) -> bool:
-        """Spec 7.2.1: nothing is recorded while an overflow is pending; a full log overflows."""
+        """Write a record (spec 7.2.1): not while PFO is set; if the next register is in use, set PFO."""
         if FSTS.PFO.get(self._status.value):
             return False
         if self.policy.compress_faults and self._is_pending(FRCD.SID.get(record)):
@@ -125,23 +125,23 @@ class FaultLog:
         return any(FRCD.F.get(slot.value) and FRCD.SID.get(slot.value) == source_id for slot in self._records)
 
     def translation_off(self) -> None:
-        """Software has turned translation off: the records go on where they were (doubt D-23)."""
+        """Translation was turned off: the next record goes to the next register, or to the first (doubt D-23)."""
         if self.policy.records_restart:
             self._next = 0
 
     def set_status(self, condition: int) -> None:
-        """Set a bit of FSTS; a message goes out only if no status was pending already (spec 7.3, 11.4.7.2)."""
+        """Set a bit of FSTS; the event is raised only if no status was pending (spec 7.3, 11.4.7.2)."""
         already = self._conditions()
         self._status.value |= condition
         if not already:
             self._event.signal()
 
     def _conditions(self) -> int:
-        """The status bits that are pending (spec 11.4.7.2). PFO is one of them, though setting it raises no event."""
+        """The pending status bits (spec 11.4.7.2). PFO is one of them, although setting it raises no event."""
         return self._status.value & FSTS.bits_of("PFO", "PPF", "IQE", "ICE", "ITE")
 
     def _on_clear(self, _written: int) -> None:
-        """Software cleared some F or status bits: PPF follows F, and a held event goes when nothing is pending."""
+        """Software cleared F or status bits: PPF follows F, and a held event is withdrawn if nothing is pending."""
         if not any(FRCD.F.get(slot.value) for slot in self._records):
             self._status.value &= ~FSTS.PPF.mask
         if not self._conditions():

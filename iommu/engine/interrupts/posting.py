@@ -1,4 +1,4 @@
-"""Interrupt posting (spec 5.2): an interrupt is left in a descriptor in memory, and somebody may be notified."""
+"""Interrupt posting (spec 5.2): interrupts are recorded in a descriptor in memory, and a notification is sent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIZE = PostedInterruptDescriptor.bits // 8
 
 
 class InterruptPosting:
-    """Posts interrupts to their descriptors, which are read and updated coherently.
+    """Posts interrupts to their descriptors, which it reads and updates coherently.
 
     Args:
         send: called with each notification.
@@ -26,7 +26,7 @@ class InterruptPosting:
         self.memory, self.formats, self.send = memory, formats, send
 
     def post(self, raw: int, *, extended: bool) -> InterruptOutcome:
-        """Set the vector's bit in the descriptor; notify if nobody has been notified yet. Raises Blocked.
+        """Set the vector's bit in the descriptor, and send a notification if none is outstanding. Raises Blocked.
 
         `extended`: destinations have 32 bits.
         """
@@ -41,7 +41,7 @@ class InterruptPosting:
         return InterruptOutcome(posted=Posting(where, entry.VV, notification))
 
     def update_descriptor(self, where: int, entry: PostedInterruptEntry, *, extended: bool) -> int:
-        """One atomic read-modify-write of PIR and ON (spec 5.2.3). Returns what the descriptor was before."""
+        """One atomic read-modify-write of PIR and ON (5.2.3). Returns the descriptor as it was. Raises Blocked."""
         try:
             before = int.from_bytes(self.memory.read(where, _SIZE), "little")
             # IR.28: a reserved bit is set in the descriptor.
@@ -57,7 +57,7 @@ class InterruptPosting:
         return before
 
     def notifies(self, descriptor: int, entry: PostedInterruptEntry) -> bool:
-        """A notification still outstanding is enough; SN holds back those that are not urgent."""
+        """Whether a notification is sent: not if one is outstanding (ON), nor if SN is set and it is not urgent."""
         if PostedInterruptDescriptor.ON.get(descriptor):
             return False
         return bool(entry.URG) or not PostedInterruptDescriptor.SN.get(descriptor)

@@ -1,4 +1,4 @@
-"""Interrupt remapping (spec 5.1): request to index, index to entry, entry to interrupt."""
+"""Interrupt remapping (spec 5.1): from a request to an index, an entry, and an interrupt."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from iommu.structures import (
     SourceValidation,
 )
 
-# InterruptEntry.SQ: the source-id bits that need not match.
-_UNCOMPARED = (0b000, 0b100, 0b110, 0b111)
+# By SQ of an entry: the source-id bits that are ignored in the comparison.
+_IGNORED_SOURCE_BITS = (0b000, 0b100, 0b110, 0b111)
 
 
 class Interrupts:
-    """Takes one interrupt request through the table, using and filling the interrupt-entry cache.
+    """Remaps interrupt requests by the table, through the interrupt-entry cache.
 
     `enabled` and `compatibility_passes` are GSTS.IRES and GSTS.CFIS; `table`, `size` and `extended` are what the last
     SIRTP latched: address, number of entries, and whether destinations have 32 bits.
@@ -60,10 +60,10 @@ class Interrupts:
         self.size = 2
         self.extended = False
 
-    # What software commands (spec 5.1.5, 11.4.4)
+    # Commands of software (spec 5.1.5, 11.4.4)
 
     def set_table(self, irta: int) -> None:
-        """SIRTP: latch the IRTA register. Cached entries stay, unless the unit drops them itself (CAP.ESIRTPS)."""
+        """SIRTP: latch the IRTA register. Cached entries are kept, unless the unit has CAP.ESIRTPS."""
         latched = IRTA(irta)
         self.table = latched.IRTA
         self.size = 2 << latched.S
@@ -72,19 +72,19 @@ class Interrupts:
             self.caches.invalidate(Selector.interrupts())
 
     def switch(self, enabled: int, compatibility_passes: int) -> None:
-        """IRE and CFI. Turning off drops the cached entries where setting the table does."""
+        """Apply IRE and CFI. With CAP.ESIRTPS, turning remapping off drops the cached entries."""
         if self.enabled and not enabled and self.capabilities.invalidate_on_interrupt_pointer:
             self.caches.invalidate(Selector.interrupts())
         self.enabled = bool(enabled)
         self.compatibility_passes = bool(compatibility_passes)
 
-    # What arrives in the interrupt address range (spec 3.14)
+    # Memory requests in the interrupt address range (spec 3.14)
 
     def message(self, request: DmaRequest) -> Outcome:
-        """A memory request without PASID in the range: an interrupt message, or an error that is never translated.
+        """A memory request without PASID in the range: an interrupt message, or else blocked. It is never translated.
 
-        0x29 is a fault of interrupt remapping, and of untranslated requests: while remapping is off, and for the
-        requests of a device with a device-TLB, the error has no name.
+        The fault 0x29 applies to untranslated requests while interrupt remapping is on. Other requests are blocked
+        without a fault.
         """
         if request.address_type is not AddressType.UNTRANSLATED:
             return blocked()
@@ -97,20 +97,20 @@ class Interrupts:
         return blocked(reason, recorded=self.faults.report_interrupt(reason, request.source_id, 0, 0))
 
     def is_message(self, request: DmaRequest) -> bool:
-        """Whether it writes one DWORD."""
+        """Whether it writes one aligned DWORD."""
         return request.access is Access.WRITE and request.length == 4 and request.address % 4 == 0
 
     # Requests (spec 5.1.2)
 
     def remap(self, request: InterruptRequest) -> InterruptOutcome:
-        """Where the interrupt goes, or why it does not; faults are recorded on the way."""
+        """Remap an interrupt request; faults are recorded."""
         if not self.enabled:
             return unmodified(request)
-        # The fault record has index 0 until there is one.
+        # The fault record has index 0 until the index is known.
         index = fpd = 0
         try:
             if not RemappableAddress.IF.get(request.address):
-                self.admit_compatibility_format()
+                self.check_compatibility_format()
                 return unmodified(request)
             self.check_request(request)
             index = self.index(request)
@@ -125,21 +125,21 @@ class Interrupts:
             recorded = self.faults.report_interrupt(condition.reason, request.source_id, index, fpd)
             return InterruptOutcome(fault=condition.reason, recorded=recorded)
 
-    def admit_compatibility_format(self) -> None:
+    def check_compatibility_format(self) -> None:
         """Compatibility-format requests pass if CFI allows it, never in extended mode (5.1.2.1). Raises Blocked."""
         # IR.25: interrupts of compatibility format are blocked.
         if self.extended or not self.compatibility_passes:
             raise Blocked(FaultReason.IR_25)
 
     def check_request(self, request: InterruptRequest) -> None:
-        """Reserved fields of a remappable request: the upper data, where the data are used (spec 5.1.2.2)."""
+        """Check the reserved bits of a remappable request: the upper data if SHV is set (5.1.2.2). Raises Blocked."""
         used = RemappableAddress.SHV.get(request.address) or self.policy.unused_data_checked
         # IR.20: a reserved field is set in the request.
         if used and request.data & ~RemappableData.SUBHANDLE.mask:
             raise Blocked(FaultReason.IR_20)
 
     def index(self, request: InterruptRequest) -> int:
-        """The interrupt_index (spec 5.1.3). The sum has 17 bits: it does not wrap, it is too large."""
+        """The interrupt_index (spec 5.1.3). The sum may have 17 bits: it does not wrap, and is beyond every table."""
         address = request.address
         handle = RemappableAddress.HANDLE_HIGH.get(address) << 15 | RemappableAddress.HANDLE_LOW.get(address)
         return handle + (RemappableData.SUBHANDLE.get(request.data) if RemappableAddress.SHV.get(address) else 0)
@@ -168,7 +168,7 @@ class Interrupts:
             raise Blocked(FaultReason.IR_23) from None
 
     def may_cache(self, entry: int) -> bool:
-        """Without caching mode, only what is present and free of errors is cached (spec 6.1)."""
+        """Whether an entry may be cached: without caching mode, only if it is present and valid (spec 6.1)."""
         if self.capabilities.caching_mode and self.policy.cache_faulting:
             return True
         if not InterruptEntry.P.get(entry):
@@ -176,11 +176,11 @@ class Interrupts:
         return not self.reserved(entry) and self.formats.source_validation(entry) is not None
 
     def reserved(self, entry: int) -> int:
-        """The bits of an entry that must be 0 and are not."""
+        """The reserved bits that are set in an entry."""
         return entry & self.formats.reserved_in_interrupt(entry, extended=self.extended)
 
     def check_entry(self, entry: int, source_id: SourceId) -> None:
-        """Present, nothing reserved, and for this requester, in this order. Raises Blocked."""
+        """Check an entry: present, no reserved bit set, source valid, in this order. Raises Blocked."""
         # IR.22: the entry is not present.
         if not InterruptEntry.P.get(entry):
             raise Blocked(FaultReason.IR_22)
@@ -192,31 +192,31 @@ class Interrupts:
         self.validate_source(entry, source_id)
 
     def validate_source(self, entry: int, source_id: SourceId) -> None:
-        """SVT and SQ against the requester (spec 9.9). Raises Blocked."""
+        """Check the source-id against SVT, SQ and SID (spec 9.9). Raises Blocked."""
         validation = self.formats.source_validation(entry)
         if validation is SourceValidation.SOURCE_ID:
-            valid = self.is_source(entry, source_id)
+            valid = self.matches_source_id(entry, source_id)
         elif validation is SourceValidation.BUS:
-            valid = self.is_bus_within(entry, source_id.bus)
+            valid = self.is_bus_in_range(entry, source_id.bus)
         else:
             valid = validation is SourceValidation.NONE or not self.policy.reserved_validation_fails
         # IR.26: the entry is for another requester.
         if not valid:
             raise Blocked(FaultReason.IR_26)
 
-    def is_source(self, entry: int, source_id: SourceId) -> bool:
-        """The requester is the one in SID, except for the function bits that SQ leaves out."""
-        return (InterruptEntry.SID.get(entry) ^ source_id) & ~_UNCOMPARED[InterruptEntry.SQ.get(entry)] == 0
+    def matches_source_id(self, entry: int, source_id: SourceId) -> bool:
+        """Whether the source-id is SID, ignoring the function bits that SQ names."""
+        return (InterruptEntry.SID.get(entry) ^ source_id) & ~_IGNORED_SOURCE_BITS[InterruptEntry.SQ.get(entry)] == 0
 
-    def is_bus_within(self, entry: int, bus: int) -> bool:
-        """The requester's bus is one of SID 15:8 to SID 7:0."""
+    def is_bus_in_range(self, entry: int, bus: int) -> bool:
+        """Whether a bus is in the range from SID 15:8 to SID 7:0."""
         first, last = InterruptEntry.SID.get(entry) >> 8, InterruptEntry.SID.get(entry) & 0xFF
         return first <= bus <= last
 
     # Remapping (spec 5.1.4)
 
     def deliver(self, raw: int) -> InterruptOutcome:
-        """The interrupt that an entry in remapped form stands for; of the request, nothing remains."""
+        """The interrupt that an entry in remapped form describes. Nothing of the request is used."""
         entry = RemappedInterruptEntry(raw)
         interrupt = Interrupt(
             vector=entry.V,

@@ -15,8 +15,8 @@ class InterruptRequest(NamedTuple):
     """A DWORD write without PASID to the interrupt address range.
 
     Attributes:
-        source_id: who interrupts: a device, or the I/O APIC or HPET under the source-id the DMAR gives it.
-        address: 0xFEE0_0000 to 0xFEEF_FFFF; its bit 4 says which format the request has.
+        source_id: the requester: a device, or an I/O APIC or HPET by the source-id that the DMAR gives.
+        address: 0xFEE0_0000 to 0xFEEF_FFFF; bit 4 is the format of the request.
         data: the 32 bits written.
     """
 
@@ -25,7 +25,7 @@ class InterruptRequest(NamedTuple):
     data: int
 
     def check(self) -> InterruptRequest:
-        """Itself. Raises MisuseError when it is not an interrupt request at all."""
+        """Returns itself. Raises MisuseError for what is not an interrupt request."""
         if not isinstance(self.source_id, SourceId):
             raise MisuseError(f"source_id is a SourceId, not {self.source_id!r}")
         if not in_interrupt_range(self.address):
@@ -36,13 +36,15 @@ class InterruptRequest(NamedTuple):
 
 
 class Interrupt(NamedTuple):
-    """An interrupt as processors take it.
+    """An interrupt as it is delivered to processors.
 
     Attributes:
         vector: 8 bits.
-        destination: APIC id, 8 bits or 32 as the interrupt mode has it; logical or physical.
-        delivery_mode: as DeliveryMode names them.
-        logical, redirection_hint, level: destination mode, the hint, trigger mode.
+        destination: logical or physical APIC id; 8 bits, or 32 in extended interrupt mode.
+        delivery_mode: a DeliveryMode.
+        logical: the destination is logical, not physical.
+        redirection_hint: RH.
+        level: level-triggered, not edge-triggered.
     """
 
     vector: int
@@ -54,7 +56,7 @@ class Interrupt(NamedTuple):
 
     @property
     def message(self) -> Message:
-        """The write that carries it: destination bits 31:8 go to address bits 63:40; the level is always assert."""
+        """The write that delivers it. Destination bits 31:8 go to address bits 63:40; LEVEL is always 1 (assert)."""
         address = CompatibilityAddress.make(
             RANGE=INTERRUPT_RANGE, DEST=self.destination & 0xFF, RH=self.redirection_hint, DM=self.logical
         )
@@ -63,10 +65,10 @@ class Interrupt(NamedTuple):
 
 
 class Posting(NamedTuple):
-    """An interrupt that waits in a posted-interrupt descriptor.
+    """An interrupt that was posted to a posted-interrupt descriptor.
 
     Attributes:
-        descriptor: its address.
+        descriptor: the address of the descriptor.
         vector: the virtual vector, now set in PIR.
         notification: the notification that the unit sent; None when it sent none.
     """
@@ -80,13 +82,13 @@ class InterruptOutcome(NamedTuple):
     """The outcome of an interrupt request.
 
     Attributes:
-        message: the write that goes on to the processors; None when there is none. A notification is not among them:
-            the unit sends it by itself.
-        remapped: what the message says, when a remapping entry made it.
-        posted: where the interrupt waits, when it was posted.
-        fault: why it was blocked; None when it was not.
-        recorded: the fault reached a fault recording register.
-        passed: the message is the request, unmodified.
+        message: the write that goes to the processors; None if it was posted or blocked. A notification is not
+            reported here: the unit sends it itself.
+        remapped: the interrupt in the message, if it was remapped.
+        posted: the posting, if it was posted.
+        fault: why it was blocked; None if it was not.
+        recorded: the fault was recorded in a fault recording register.
+        passed: the message is the unmodified request.
     """
 
     message: Message | None = None
@@ -98,10 +100,10 @@ class InterruptOutcome(NamedTuple):
 
 
 def unmodified(request: InterruptRequest) -> InterruptOutcome:
-    """The outcome of a request nobody remaps."""
+    """The outcome of a request that passes unmodified."""
     return InterruptOutcome(Message(request.address, request.data), passed=True)
 
 
 def destination(field: int, *, extended: bool) -> int:
-    """The APIC id in a destination field of 32 bits: all of it, or bits 15:8 where destinations have 8 bits."""
+    """The APIC id in a 32-bit destination field: all bits in extended mode, otherwise bits 15:8."""
     return field if extended else field >> 8 & 0xFF

@@ -1,4 +1,4 @@
-"""The descriptors for the unit's own caches, and when they are refused (spec 6.5.2.1 to 6.5.2.4, 6.5.2.7)."""
+"""The descriptors that invalidate the unit's own caches (spec 6.5.2.1 to 6.5.2.4, 6.5.2.7)."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from iommu.structures import (
 
 
 class CacheCommands:
-    """One method for each type of descriptor. They raise QueueError for what is reserved."""
+    """One method for each type of descriptor. Each raises QueueError for reserved values."""
 
     def __init__(self, invalidation: Invalidation, policy: Policy) -> None:
         self.capabilities = invalidation.capabilities
         self.invalidation, self.policy = invalidation, policy
 
     def carry_out_selector(self, named: Selector | None) -> None:
-        """Drop what a descriptor names. Raises QueueError where it names nothing."""
+        """Drop what a descriptor names. Raises QueueError if there is no selector: a reserved encoding."""
         if named is None:
             raise QueueError(QueueFault.RESERVED)
         self.invalidation.invalidate(named)
 
     def check_unused(self, *fields: int) -> None:
-        """What a granularity does not use may have to be 0 (doubt D-35). Raises QueueError."""
+        """Fields that a granularity does not use may have to be 0 (doubt D-35). Raises QueueError."""
         if self.policy.unused_descriptor_fields_checked and any(fields):
             raise QueueError(QueueFault.RESERVED)
 
     def invalidate_contexts(self, command: ContextDescriptor) -> None:
-        """Type 1."""
+        """Type 1, context cache. Raises QueueError."""
         self.carry_out_selector(self.invalidation.select_contexts(command.G, command.DID, command.SID, command.FM))
 
     def invalidate_translations(self, command: IotlbDescriptor) -> None:
-        """Type 2. Nothing is in flight in this model: draining, DR and DW, changes nothing."""
+        """Type 2, IOTLB. No request is in flight in this model: DR and DW have no effect. Raises QueueError."""
         where = command.ADDR, command.AM, command.IH
         if command.G == Granularity.GLOBAL:
             self.check_unused(command.DID, *where)
@@ -49,11 +49,11 @@ class CacheCommands:
         self.carry_out_selector(self.invalidation.select_translations(command.G, command.DID, *where))
 
     def invalidate_interrupts(self, command: InterruptDescriptor) -> None:
-        """Type 4."""
+        """Type 4, interrupt-entry cache. Raises QueueError."""
         self.carry_out_selector(self.select_interrupts(command))
 
     def select_interrupts(self, command: InterruptDescriptor) -> Selector | None:
-        """All entries, or the 2**IM entries around IIDX; None for more than the unit offers."""
+        """All entries, or the 2**IM entries around IIDX; None if IM exceeds ECAP.MHMV."""
         if not command.G:
             return Selector.interrupts()
         if command.IM > self.capabilities.max_index_mask:
@@ -61,13 +61,13 @@ class CacheCommands:
         return Selector.interrupts(command.IIDX, command.IM)
 
     def invalidate_pasid_translations(self, command: PasidIotlbDescriptor) -> None:
-        """Type 6."""
+        """Type 6, PASID-based IOTLB. Raises QueueError."""
         self.carry_out_selector(self.select_pasid_translations(command))
         if self.policy.pasid_invalidation_drops_second_stage and command.G == Granularity.DOMAIN:
             self.invalidation.invalidate(Selector.translations(self.invalidation.domain(command.DID)))
 
     def select_pasid_translations(self, command: PasidIotlbDescriptor) -> Selector | None:
-        """A PASID, or pages of it; the limits of the page-selective type 2 do not hold here."""
+        """A PASID, or pages of it; None for a reserved encoding. CAP.PSI and CAP.MAMV do not apply here."""
         domain_id = self.invalidation.domain(command.DID)
         match command.G:
             case Granularity.DOMAIN if command.ADDR or command.AM or command.IH:
@@ -82,7 +82,7 @@ class CacheCommands:
         return None
 
     def invalidate_pasids(self, command: PasidCacheDescriptor) -> None:
-        """Type 7."""
+        """Type 7, PASID cache. Raises QueueError."""
         if command.G == PasidGranularity.GLOBAL:
             self.check_unused(command.DID, command.PASID)
         elif command.G == PasidGranularity.DOMAIN:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from iommu.engine.ats import AtsDevice, Completion, DeviceInvalidation, PageResponse, invalidated
+from iommu.engine.ats import AtsDevice, Completion, DeviceInvalidation, PageResponse, invalidated_range
 from iommu.engine.faults.events import Event, Message
 from iommu.engine.faults.log import FaultLog
 from iommu.engine.invalidation.errors import QueueError
@@ -30,7 +30,7 @@ class DeviceCommands:
     Args:
         registers: the unit's registers; this class gives ICS its behaviour.
         devices: by source-id, those that get device-TLB invalidations and page responses.
-        drain_page_requests: called for a wait descriptor that asks for it.
+        drain_page_requests: called for a wait descriptor with PD.
         send: called with each invalidation event message.
     """
 
@@ -54,12 +54,12 @@ class DeviceCommands:
     # Devices (6.5.2.5, 6.5.2.6, 7.6.1).
 
     def invalidate_device(self, command: DeviceTlbDescriptor) -> None:
-        """Type 3."""
-        self.deliver(command.SID, DeviceInvalidation(invalidated(command.ADDR, command.S)))
+        """Type 3, device-TLB."""
+        self.deliver(command.SID, DeviceInvalidation(invalidated_range(command.ADDR, command.S)))
 
     def invalidate_device_pasid(self, command: PasidDeviceTlbDescriptor) -> None:
-        """Type 8."""
-        addresses = invalidated(command.ADDR, command.S)
+        """Type 8, PASID-based device-TLB."""
+        addresses = invalidated_range(command.ADDR, command.S)
         self.deliver(command.SID, DeviceInvalidation(addresses, command.PASID, every_pasid=bool(command.G)))
 
     def deliver(self, source_id: int, invalidation: DeviceInvalidation) -> None:
@@ -116,7 +116,7 @@ class DeviceCommands:
         try:
             self.memory.write(address, data.to_bytes(4, "little"))
         except MemoryAccessError:
-            raise QueueError(self.policy.status_write_fault, taken=self.policy.status_write_fault_taken) from None
+            raise QueueError(self.policy.status_write_fault, consumed=self.policy.status_write_fault_taken) from None
 
     def complete(self) -> None:
         """Set IWC; only the first of several raises the event."""

@@ -1,4 +1,4 @@
-"""How a part of the invalidation queue says that it cannot go on."""
+"""The error that stops the invalidation queue."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from iommu.registers import QueueFault
 
 
 class QueueError(Exception):
-    """Inside the engine: the queue cannot go on. Never leaves the unit.
+    """Raised inside the engine when the queue has to stop. It never leaves the unit.
 
-    `taken`: the descriptor counts as taken all the same; the head moves past it.
+    `consumed`: the head still moves past the descriptor.
     """
 
-    def __init__(self, code: QueueFault, *, taken: bool = False) -> None:
+    def __init__(self, code: QueueFault, *, consumed: bool = False) -> None:
         super().__init__(code)
         self.code = code
-        self.taken = taken
+        self.consumed = consumed

@@ -47,13 +47,13 @@ _SCALABLE_ONLY = range(DescriptorType.PASID_IOTLB, DescriptorType.PAGE_RESPONSE 
 
 
 class Queue(CacheCommands, DeviceCommands):
-    """Takes descriptors from head to tail, one after the other, as soon as there are any.
+    """Carries out descriptors from head to tail, in order, as soon as they are submitted.
 
     `enabled` is GSTS.QIES; `mode` is the table mode the last SRTP latched.
 
     Args:
         registers: the unit's registers; this class gives IQA and IQT their behaviour.
-        invalidation: carries out what the registers can also ask for.
+        invalidation: carries out the invalidations that the registers can also request.
         devices, drain_page_requests, send: see DeviceCommands.
     """
 
@@ -87,9 +87,9 @@ class Queue(CacheCommands, DeviceCommands):
             number: layout.reserved_mask(offered=self.capabilities.offered)
             for number, (layout, _) in self._commands.items()
         }
-        self._at_work = False
+        self._running = False
         self._head, self._tail, self._address = registers[IQH], registers[IQT], registers[IQA]
-        self._used_address = 0
+        self._effective_address = 0
         self._address.effect = self._on_address
         self._tail.effect = lambda _written: self.run()
         faults.after_clear = self.run
@@ -97,18 +97,18 @@ class Queue(CacheCommands, DeviceCommands):
     # Registers (11.4.9).
 
     def switch(self, on: int) -> None:
-        """GCMD.QIE. The head is 0 whenever the queue is off."""
+        """Turn the queue on or off (GCMD.QIE). The head is 0 while it is off."""
         if bool(on) != self.enabled:
             self.enabled = bool(on)
             self._head.value = 0
             self.run()
 
     def _on_address(self, _written: int) -> None:
-        """IQA belongs to hardware while the queue is on."""
+        """IQA was written; ignored while the queue is on, unless the policy says otherwise (doubt D-13)."""
         if self.enabled and not self.policy.queue_moves_while_on:
-            self._address.value = self._used_address
+            self._address.value = self._effective_address
             return
-        self._used_address = self._address.value
+        self._effective_address = self._address.value
         self._head.value = 0
         if self.policy.queue_address_resets_tail:
             self._tail.value = 0
@@ -116,22 +116,22 @@ class Queue(CacheCommands, DeviceCommands):
     # From head to tail (6.5.2).
 
     def run(self) -> None:
-        """Take descriptors while there are any and nothing is wrong. A device may write registers meanwhile."""
-        if self._at_work:
+        """Process descriptors until the queue is empty or stops. A device may write registers meanwhile."""
+        if self._running:
             return
-        self._at_work = True
+        self._running = True
         try:
             while self.is_fetching() and self.head() != self.tail():
-                self.take()
+                self.process_next()
         except QueueError as error:
             self.stop(error.code)
         finally:
-            self._at_work = False
+            self._running = False
         if self.overdue:
             self.time_out()
 
     def is_fetching(self) -> bool:
-        """Whether descriptors are taken: not while an error has not been cleared."""
+        """Whether descriptors are fetched: not while IQE or ITE is set."""
         return self.enabled and not self._status.value & (FSTS.IQE.mask | FSTS.ITE.mask)
 
     def head(self) -> int:
@@ -139,7 +139,7 @@ class Queue(CacheCommands, DeviceCommands):
         return IQH.QH.get(self._head.value)
 
     def tail(self) -> int:
-        """Offset behind the last descriptor. Raises QueueError."""
+        """Offset after the last descriptor. Raises QueueError."""
         tail = IQT.QT.get(self._tail.value)
         if tail % self.width():
             raise QueueError(QueueFault.ALIGNMENT)
@@ -148,21 +148,21 @@ class Queue(CacheCommands, DeviceCommands):
         return tail
 
     def width(self) -> int:
-        """Bytes of a descriptor."""
+        """Size of a descriptor in bytes."""
         return 32 if IQA.DW.get(self._address.value) else 16
 
     def size(self) -> int:
-        """Bytes of the queue."""
+        """Size of the queue in bytes."""
         return 0x1000 << IQA.QS.get(self._address.value)
 
-    def take(self) -> None:
+    def process_next(self) -> None:
         """Fetch one descriptor and carry it out. The head does not pass one that is refused. Raises QueueError."""
         self.check_mode()
         raw = self.fetch(IQA.IQA.get(self._address.value) + self.head())
         try:
             self.carry_out(raw, 8 * self.width())
         except QueueError as error:
-            if error.taken:
+            if error.consumed:
                 self.advance()
             raise
         self.advance()
@@ -189,7 +189,7 @@ class Queue(CacheCommands, DeviceCommands):
             raise QueueError(QueueFault.FETCH) from None
 
     def stop(self, code: QueueFault) -> None:
-        """FSTS.IQE. Once software has cleared it, the queue goes on at its head."""
+        """Set FSTS.IQE. When software clears it, the queue continues at its head."""
         self._error.value = IQERCD.IQEI.put(self._error.value, code)
         self.faults.set_status(FSTS.IQE.mask)
 

@@ -1,6 +1,6 @@
 """Invalidation by register (spec 6.5.1): CCMD for the context cache, IOTLB and IVA for the IOTLB.
 
-The queue's descriptors of the same names (6.5.2) name the same things, and are decoded here too.
+The descriptors of types 1 and 2 (6.5.2) have the same operands and are decoded here too.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from iommu.engine.invalidation.selector import Selector, pages_around
 from iommu.engine.register_file import RegisterFile
 from iommu.registers import CCMD, GSTS, IOTLB, IVA, Granularity, TableMode
 
-# CCMD.FM, and FM of a descriptor: which function bits of the source-id need not match.
+# By FM of CCMD or of a descriptor: the function bits of the source-id that are ignored.
 IGNORED_FUNCTION_BITS = (0b000, 0b100, 0b110, 0b111)
 
-# From this major version on there is no invalidation by register.
+# From this major version on, invalidation by register is not supported.
 _QUEUE_ONLY = 6
 
 
 class Invalidation:
-    """Carries out the commands at once and answers with the granularity performed; NONE means a bad request.
+    """Carries out commands at once and reports the granularity performed; NONE for an invalid command.
 
-    The start bit is seen in what was written, so writing the lower half first and the upper half last works.
+    A command starts when a write sets the start bit, so software can write the lower half first.
     `mode` is the table mode the last SRTP latched.
     """
 
@@ -39,38 +39,38 @@ class Invalidation:
         if CCMD.ICC.get(written):
             command, named = CCMD(self._ccmd.value), None
             # The register serves legacy mode only.
-            if self.by_register() and self.mode == TableMode.LEGACY:
+            if self.registers_active() and self.mode == TableMode.LEGACY:
                 named = self.select_contexts(command.CIRG, command.DID, command.SID, command.FM)
-            self._ccmd.value = CCMD.CAIG.put(self._ccmd.value, self._done(named, command.CIRG))
+            self._ccmd.value = CCMD.CAIG.put(self._ccmd.value, self._carry_out(named, command.CIRG))
 
     def _on_iotlb(self, written: int) -> None:
         if IOTLB.IVT.get(written):
             command, where, named = IOTLB(self._iotlb.value), IVA(self._iva.value), None
-            if self.by_register():
+            if self.registers_active():
                 named = self.select_translations(command.IIRG, command.DID, where.ADDR, where.AM, where.IH)
-            self._iotlb.value = IOTLB.IAIG.put(self._iotlb.value, self._done(named, command.IIRG))
+            self._iotlb.value = IOTLB.IAIG.put(self._iotlb.value, self._carry_out(named, command.IIRG))
 
-    def _done(self, named: Selector | None, asked: int) -> Granularity:
-        """Carry out a command, if it is one. Returns the granularity performed."""
+    def _carry_out(self, named: Selector | None, asked: int) -> Granularity:
+        """Carry out a command, if it is valid. Returns the granularity performed."""
         if named is None:
             return Granularity.NONE
         self.invalidate(named)
         return Granularity(asked)
 
-    def by_register(self) -> bool:
-        """Whether the registers do anything: not beside the queue (spec 6.5.2), nor from version 6 on."""
+    def registers_active(self) -> bool:
+        """Whether commands by register are carried out: not while the queue is on (6.5.2), nor from version 6 on."""
         return self.capabilities.version >> 4 < _QUEUE_ONLY and not GSTS.QIES.get(self._status.value)
 
     def invalidate(self, named: Selector) -> None:
-        """Drop what is named from the unit's caches."""
+        """Drop what the selector names from the unit's caches."""
         self.caches.invalidate(named)
 
     def domain(self, domain_id: int) -> int:
-        """A domain-id in a command: the bits that the unit does not have (CAP.ND) are ignored."""
+        """The domain-id of a command: bits beyond CAP.ND are ignored."""
         return domain_id & self._domain_mask
 
     def select_contexts(self, asked: int, domain_id: int, source_id: int, function_mask: int) -> Selector | None:
-        """What a context-cache command names (spec 6.5.1.1, 6.5.2.1); None for a reserved granularity."""
+        """The selector of a context-cache command (spec 6.5.1.1, 6.5.2.1); None for a reserved granularity."""
         match asked:
             case Granularity.GLOBAL:
                 return Selector.contexts()
@@ -84,10 +84,10 @@ class Invalidation:
     def select_translations(
         self, asked: int, domain_id: int, address: int, mask: int, leaf_only: int
     ) -> Selector | None:
-        """What an IOTLB command names (spec 6.5.1.2, 6.5.2.3); None for one that the unit does not carry out.
+        """The selector of an IOTLB command (spec 6.5.1.2, 6.5.2.3); None if the command is invalid.
 
-        That is a reserved granularity, or a page-selective command beyond what the unit offers. Address bits at and
-        above the guest address width are ignored.
+        It is invalid if its granularity is reserved, or if it is page-selective and the unit lacks CAP.PSI or the
+        mask exceeds CAP.MAMV. Address bits at and above the guest address width are ignored.
         """
         match asked:
             case Granularity.GLOBAL:

@@ -1,4 +1,4 @@
-"""An invalidation as a value: what a command names, whichever register or descriptor it came in (spec 6.5)."""
+"""An invalidation as a value: what to invalidate, independent of the register or descriptor used (spec 6.5)."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ class CacheName(Enum):
     CONTEXTS = "context cache"
     PASIDS = "PASID cache"
     TRANSLATIONS = "IOTLB"
-    """With the paging-structure caches."""
+    """Including the paging-structure caches."""
     INTERRUPTS = "interrupt-entry cache"
     DEVICE_TLB = "device-TLB"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selector:
-    """The cached items that an invalidation names. A unit may drop more than it names, never less.
+    """The cached items that an invalidation names. A unit may drop more than these, never fewer.
 
-    `str()` says it in words, `RemappingUnit.invalidate` carries it out.
+    `str()` describes it in words; `RemappingUnit.invalidate` carries it out.
 
     Attributes:
-        cache: which cache it is for.
+        cache: the cache to invalidate.
         domain_id: items of this domain only; None for all.
-        pasid: items of this PASID only. For translations this is a PASID-based invalidation, which does not reach
-            those of a second stage alone.
-        every_pasid: for a device-TLB: items of any PASID.
+        pasid: items of this PASID only. For translations this is a PASID-based invalidation, which does not drop
+            translations by a second stage alone.
+        every_pasid: for a device-TLB: items of every PASID.
         source_id: items of this requester only; None for all.
-        ignored: source-id bits that need not match.
-        addresses: bytes; translations that overlap them. Within a domain without a PASID, everything that a first
-            stage had part in goes too, since its addresses are others. Without a domain it goes by address alone.
+        ignored: source-id bits that are ignored in the comparison.
+        addresses: translations that overlap this range of bytes. With a domain but no PASID, all translations of the
+            domain that a first stage took part in are dropped too: their addresses are not those of the second
+            stage. Without a domain, only the addresses count.
         leaf_only: the hint IH: cached upper entries may stay.
-        indices: interrupt-remapping entries.
-        then: what has to follow.
+        indices: the interrupt-remapping entries of this range.
+        then: an invalidation that must follow.
     """
 
     cache: CacheName
@@ -70,7 +71,7 @@ class Selector:
         addresses: range | None = None,
         leaf_only: bool = False,
     ) -> Selector:
-        """The IOTLB and the paging-structure caches: all, a domain, a PASID in it, or pages of either."""
+        """The IOTLB and the paging-structure caches: all, a domain, a PASID in it, or some pages of either."""
         return cls(
             cache=CacheName.TRANSLATIONS, domain_id=domain_id, pasid=pasid, addresses=addresses, leaf_only=leaf_only
         )
@@ -84,7 +85,7 @@ class Selector:
         return cls(cache=CacheName.INTERRUPTS, indices=range(first, first + (1 << mask)))
 
     def matches(self, source_id: int) -> bool:
-        """Whether a source-id is one of those named."""
+        """Whether the selector names a source-id."""
         return self.source_id is None or (source_id ^ self.source_id) & ~self.ignored == 0
 
     def __str__(self) -> str:
@@ -98,7 +99,7 @@ class Selector:
         return words if self.then is None else f"{words}, then {self.then.in_short()}"
 
     def in_short(self) -> str:
-        """The same as a part of a longer list of invalidations."""
+        """A shorter form of `str()`, for the later items of a list of invalidations."""
         if self.cache is CacheName.TRANSLATIONS and self.addresses is None:
             whole = "all of the IOTLB" if self.domain_id is None else f"the IOTLB of domain {self.domain_id}"
             words = whole if self.pasid is None else f"the IOTLB of PASID {self.pasid:#x} in domain {self.domain_id}"
@@ -148,7 +149,7 @@ def _everything_or_domain(domain_id: int | None) -> str:
 
 
 def pages(addresses: range) -> str:
-    """Some pages in words."""
+    """A range of pages in words."""
     if len(addresses) <= PAGE_4K:
         return f"the page {addresses.start:#x}"
     return f"{len(addresses) // PAGE_4K} pages from {addresses.start:#x} on"

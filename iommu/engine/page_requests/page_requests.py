@@ -25,10 +25,10 @@ class PageRequestOutcome(NamedTuple):
     """The outcome of a page request.
 
     Attributes:
-        queued: software finds it in the queue.
-        fault: why it was blocked, if it was.
-        recorded: the fault reached a fault recording register.
-        answer: what the unit itself answered the device, if it did.
+        queued: it is in the queue.
+        fault: why it was blocked; None if it was not.
+        recorded: the fault was recorded in a fault recording register.
+        answer: the response that the unit itself sent; None if it sent none.
     """
 
     queued: bool
@@ -38,13 +38,13 @@ class PageRequestOutcome(NamedTuple):
 
 
 class PageRequests:
-    """Checks page requests, queues them, or answers in place of software.
+    """Checks page requests, queues them, or responds itself.
 
     `enabled` is GSTS.TES; `mode` is the table mode the last SRTP latched.
 
     Args:
         tables: the tables of scalable mode.
-        devices: by source-id, those that get the unit's own answers.
+        devices: by source-id, those that receive the responses of the unit itself.
         send: called with each page request event message.
     """
 
@@ -64,7 +64,7 @@ class PageRequests:
         self.tables, self.devices = tables, devices
         self.enabled = False
         self.mode: int = TableMode.LEGACY
-        self._on_the_way: list[PageRequest] = []
+        self._posted: list[PageRequest] = []
         # A unit without page requests still reports why it blocks them; no context can enable them there.
         self.queue = PageRequestQueue(memory, registers, policy, send) if self.capabilities.page_requests else None
 
@@ -75,12 +75,12 @@ class PageRequests:
 
     def post(self, request: PageRequest) -> None:
         """Post a page request: it reaches the unit with the next one, or with a drain."""
-        self._on_the_way.append(request)
+        self._posted.append(request)
 
     def drain(self) -> None:
         """Posted page requests are queued or answered, in the order they were posted."""
-        while self._on_the_way:
-            self.accept(self._on_the_way.pop(0))
+        while self._posted:
+            self.accept(self._posted.pop(0))
 
     def accept(self, request: PageRequest) -> PageRequestOutcome:
         """Check a page request and queue it. With translation off, and in abort-DMA mode, it is dropped."""
@@ -91,16 +91,16 @@ class PageRequests:
             self.check_mode()
             context = self.tables.context_of(request.source_id)
             fpd = context.fpd
-            self.admit(context, request)
+            self.check_context(context, request)
         except Blocked as condition:
             fpd |= condition.fpd
             recorded = self.faults.report_page_request(condition.reason, request, fpd)
             answer = self.answer(request, self.policy.blocked_page_response)
             return PageRequestOutcome(queued=False, fault=condition.reason, recorded=recorded, answer=answer)
-        return self.enter(request)
+        return self.enqueue(request)
 
     def check_mode(self) -> None:
-        """Only scalable mode has page requests (spec 7.1.3). Raises Blocked."""
+        """Check that the unit is in scalable mode (spec 7.1.3). Raises Blocked."""
         # RTA.3: a page request in legacy mode.
         if self.mode == TableMode.LEGACY:
             raise Blocked(FaultReason.RTA_3)
@@ -108,23 +108,23 @@ class PageRequests:
         if self.mode != TableMode.SCALABLE or not self.capabilities.scalable_mode:
             raise Blocked(FaultReason.RTA_1)
 
-    def admit(self, context: ScalableContext, request: PageRequest) -> None:
-        """Whether the context takes page requests, and this PASID (spec 7.1.3). Raises Blocked."""
+    def check_context(self, context: ScalableContext, request: PageRequest) -> None:
+        """Check that the context permits page requests, and this PASID (spec 7.1.3). Raises Blocked."""
         # SCT.8: a page request while they are not enabled.
         if not context.page_requests_enabled:
             raise Blocked(FaultReason.SCT_8)
         if request.pasid is not None:
-            self.tables.admit_pasid(context, request.pasid)
+            self.tables.check_pasid(context, request.pasid)
 
-    def enter(self, request: PageRequest) -> PageRequestOutcome:
-        """Queue it, after dropping the page it asks for, so that the retry is not answered from old entries (7.4)."""
+    def enqueue(self, request: PageRequest) -> PageRequestOutcome:
+        """Drop the requested page from the caches, so that a retry does not use old entries (7.4), and queue it."""
         self.caches.invalidate(Selector.translations(addresses=pages_around(request.address, 0)))
         if self.queue is not None and self.queue.put(request):
             return PageRequestOutcome(queued=True)
         return PageRequestOutcome(queued=False, answer=self.answer(request, self.policy.overflow_response))
 
     def answer(self, request: PageRequest, code: ResponseCode | None) -> ResponseCode | None:
-        """The unit's own answer: one for a group, none for a stop marker. Returns what was answered."""
+        """Send the unit's own response: one for a group, none for a stop marker. Returns the code sent."""
         if code is None or not request.last or request.is_stop_marker:
             return None
         if device := self.devices.get(request.source_id):

@@ -18,11 +18,11 @@ _REQUEST = 1
 
 
 class PageRequestQueue:
-    """Hardware writes at the tail, software reads at the head; both are byte offsets.
+    """The queue that hardware writes at the tail and software reads at the head; both are byte offsets.
 
     Args:
         registers: the unit's registers; this class gives PRS its behaviour.
-        policy: `page_event_per_group` matters here.
+        policy: only `page_event_per_group` is used.
         send: called with each page request event message.
     """
 
@@ -37,20 +37,20 @@ class PageRequestQueue:
         self._status.effect = self._on_clear
 
     def put(self, request: PageRequest) -> bool:
-        """Queue a request. Returns whether there was room; PRO says when there was none, and stays until cleared."""
+        """Queue a request. Returns whether it was queued; without room PRO is set, until software clears it."""
         if PRS.PRO.get(self._status.value):
             return False
-        tail, after = self.places()
+        tail, after = self.slots()
         if after == PQH.PQH.get(self._head.value) or not self.write(tail, self.compose(request)):
             if not (request.is_stop_marker and self.silent_stop_markers):
                 self.raise_status(PRS.PRO.mask)
             return False
         self._tail.value = PQT.PQT.put(self._tail.value, after)
-        if self.announces(request):
+        if self.sets_ppr(request):
             self.raise_status(PRS.PPR.mask)
         return True
 
-    def places(self) -> tuple[int, int]:
+    def slots(self) -> tuple[int, int]:
         """The offset to write at, and the next one; a tail beyond the queue wraps."""
         size = 0x1000 << PQA.PQS.get(self._address.value)
         tail = PQT.PQT.get(self._tail.value) % size
@@ -80,12 +80,12 @@ class PageRequestQueue:
             return False
         return True
 
-    def announces(self, request: PageRequest) -> bool:
-        """Whether the request sets PPR; on old parts only the last of a group does."""
+    def sets_ppr(self, request: PageRequest) -> bool:
+        """Whether the request sets PPR; by policy only the last of a group does (doubt D-15)."""
         return request.last or not self.policy.page_event_per_group
 
     def raise_status(self, condition: int) -> None:
-        """Set PPR or PRO; the event is raised only if neither was set (spec 7.5)."""
+        """Set PPR or PRO; raise the event only if neither was set (spec 7.5)."""
         already = self._status.value & (PRS.PPR.mask | PRS.PRO.mask)
         self._status.value |= condition
         if not already:

@@ -1,10 +1,10 @@
-"""The fast path of plain requests: what full translations have found, found again without their checks.
+"""The fast path for plain requests: results of full translations, looked up without repeating the checks.
 
 Nothing here is architecture, and no rule of the architecture is stated here. A plain request is untranslated, has a
-length and asks neither to execute nor for privileged mode. Nearly all are plain, and find their page, or the last
-table on the way to it, in a cache of the unit. This file knows for each requester and PASID where in the caches that
-is. All of it is dropped whenever anything is invalidated or evicted, or the unit's mode or tables change. Whatever it
-does not know takes the full translation, which alone decides.
+length, and requests neither execute permission nor privileged mode. Nearly all requests are plain, and find their
+page or its last-level table in a cache of the unit. The fast path holds, for each requester and PASID, where in the
+caches that is. It drops everything when anything is invalidated or evicted, or when the mode or the tables of the
+unit change. Every other request takes the full translation.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _new = object.__new__
 _UNTRANSLATED = AddressType.UNTRANSLATED
 
 
-class Way:
-    """Where the pages and last tables of one requester and PASID are in the caches, and what their entries mean.
+class Lookup:
+    """Looks up the pages and last-level tables of one requester and PASID in the caches.
 
     Attributes:
-        small: the pages of 4 KiB, by page number.
-        end: the first address that is not within what the stage maps, or may not be.
+        small: the cached 4 KiB pages, by page number.
+        end: addresses from here on may be beyond what the stage maps.
     """
 
     __slots__ = (
@@ -48,17 +48,17 @@ class Way:
 
     def __init__(self, stage: Stage, root: Root, caches: Caches, access: TableAccess) -> None:
         self._stage, self._root = stage, root
-        self.end = 1 << stage.reach(root)
+        self.end = 1 << stage.address_bits(root)
         self.small, self._large, self._huge = caches.iotlb.pages_of(root.domain_id, root.pasid)
         structures = caches.second_stage if root.pasid is None else caches.first_stage
         self._tables = structures.tables_of(root.domain_id, root.pasid)[1]
-        self._put, self._read = caches.iotlb.put, access.seen(root.snooped).read_u64
+        self._put, self._read = caches.iotlb.put, access.memory_for(root.snooped).read_u64
         self._address = root.formats[1].page_address
         self._rest = ~self._address
         self._kinds: dict[int, PageKind] = {}
 
     def find(self, address: int, access: Access) -> Page | None:
-        """The page that maps an address, where it is not among the small ones that have been used."""
+        """The page that maps an address, if it is not in `small`; None if the full translation is needed."""
         if self._large and (page := self._large.get(address >> 21)) is not None:
             return page
         if self._huge and (page := self._huge.get(address >> 30)) is not None:
@@ -71,7 +71,7 @@ class Way:
             entry = self._read(where + (address >> 9 & 0xFF8))
         except MemoryAccessError:
             return None
-        # All of an entry but the address says what it means; access and rights take the place of the address.
+        # The kind depends on all bits of an entry except the address; access and rights are put in place of those.
         meaning = entry & self._rest | access << 12 | rights << 14
         kind = self._kinds.get(meaning) or self._learn(meaning, table, entry, access)
         host = entry & self._address
@@ -83,54 +83,54 @@ class Way:
         return page
 
     def _learn(self, meaning: int, table: Table, entry: int, access: Access) -> PageKind | None:
-        """What the stage makes of such an entry; None where the full translation has more to do than to look."""
+        """The kind of page that such an entry maps; None if the full translation has to block or to set bits."""
         intent = PLAIN_INTENTS[access]
         try:
-            kind = self._stage.judge(self._root, table, entry, intent)
+            kind = self._stage.check_leaf(self._root, table, entry, intent)
         except Blocked:
             return None
-        if access & kind.refused or self._stage.unmarked(self._root, entry, dirty=intent.dirties):
+        if access & kind.refused or self._stage.bits_to_set(self._root, entry, dirty=intent.sets_dirty):
             return None
         self._kinds[meaning] = kind
         return kind
 
 
 class FastPath:
-    """Translates requests: plain ones from what the caches hold, where it can, all others in full."""
+    """Translates plain requests from the caches if possible, and all others by the full translation."""
 
     def __init__(self, translation: Translation, caches: Caches, access: TableAccess) -> None:
         self._translation, self._caches, self._access = translation, caches, access
-        self._ways: dict[SourceId | tuple[SourceId, int], Way] = {}
+        self._lookups: dict[SourceId | tuple[SourceId, int], Lookup] = {}
         translation.changed = self.drop
         caches.changed.append(self.drop)
 
     def drop(self) -> None:
-        """Drop everything: none of it may be true any more."""
-        self._ways.clear()
+        """Drop everything: it may be outdated."""
+        self._lookups.clear()
 
     def translate(self, request: DmaRequest) -> Outcome:
         """The outcome of a request; the same as that of the full translation."""
-        pasid, address, way = request.pasid, request.address, None
+        pasid, address, lookup = request.pasid, request.address, None
         if pasid is None:
-            way = self._ways.get(request.source_id)
+            lookup = self._lookups.get(request.source_id)
         elif not (request.privileged or request.execute):
-            way = self._ways.get((request.source_id, pasid))
-        if way is not None and request.address_type is _UNTRANSLATED and request.length:
+            lookup = self._lookups.get((request.source_id, pasid))
+        if lookup is not None and request.address_type is _UNTRANSLATED and request.length:
             access = request.access
-            page = way.small.get(address >> 12) or way.find(address, access)
-            if page is not None and not (access & (kind := page.kind).refused or address >= way.end):
-                # Without the call of a constructor, which would cost a tenth of all this takes.
+            page = lookup.small.get(address >> 12) or lookup.find(address, access)
+            if page is not None and not (access & (kind := page.kind).refused or address >= lookup.end):
+                # Calling the constructor would cost a tenth of the time that all of this takes.
                 outcome = _new(Outcome)
                 outcome.host_address, outcome.grant = page.host | address & kind.size - 1, kind.grant
                 return outcome
         outcome = self._translation.translate(request)
-        if way is None:
+        if lookup is None:
             self._learn(request)
         return outcome
 
     def _learn(self, request: DmaRequest) -> None:
-        """A request has been translated in full: the next one like it may not have to."""
+        """After a full translation, prepare the lookup for further requests like this one."""
         plain = request.address_type is _UNTRANSLATED and not (request.privileged or request.execute)
         if plain and (found := self._translation.single_stage(request)) is not None:
             key = request.source_id if request.pasid is None else (request.source_id, request.pasid)
-            self._ways[key] = Way(*found, self._caches, self._access)
+            self._lookups[key] = Lookup(*found, self._caches, self._access)

@@ -18,7 +18,7 @@ from iommu.structures import FirstStage2MPage, FirstStage4KPage, FirstStageEntry
 _ACCESSED, _DIRTY, _EXTENDED = FirstStageEntry.A.mask, FirstStageEntry.D.mask, FirstStageEntry.EA.mask
 _USER, _WRITE, _NO_EXECUTE = FirstStageEntry.US.mask, FirstStageEntry.RW.mask, FirstStageEntry.XD.mask
 _EXECUTE = 1
-"""In the rights: no level forbids to execute."""
+"""In the rights: no level has XD."""
 _RIGHTS = _USER | _WRITE | _EXECUTE
 _TABLE = FirstStageTable.ADDR.mask
 _PAT_SMALL, _PAT_LARGE = FirstStage4KPage.PAT.lsb, FirstStage2MPage.PAT.lsb
@@ -27,91 +27,95 @@ _READS = Intent(read=True, write=False)
 
 
 class FirstStage:
-    """Walks first-stage tables as a unit with this policy does."""
+    """Walks first-stage tables."""
 
     def __init__(self, access: TableAccess, policy: Policy, cache: StructureCache, second_stage: SecondStage) -> None:
         self.access, self.policy, self.cache, self.second_stage = access, policy, cache, second_stage
 
-    def reach(self, tables: FirstStageRoot) -> int:
-        """How many bits of address the lower half of the addresses has (3.6.1)."""
+    def address_bits(self, tables: FirstStageRoot) -> int:
+        """The number of address bits in the lower canonical half (3.6.1)."""
         return 11 + 9 * tables.levels
 
     def check_address(self, tables: FirstStageRoot, address: int) -> None:
         """Raises Blocked for an address that is not canonical."""
-        # SGN.1: the bits above what the levels index do not all equal the top one they do.
-        reach = self.reach(tables)
-        if address >> reach not in (0, (1 << 64 - reach) - 1):
+        # SGN.1: the address is not canonical: the bits above the top indexed bit do not all equal it.
+        bits = self.address_bits(tables)
+        if address >> bits not in (0, (1 << 64 - bits) - 1):
             raise Blocked(FaultReason.SGN_1)
 
     def find(self, tables: FirstStageRoot, address: int, intent: Intent) -> Leaf:
-        """The page that maps a canonical address, permitted and not yet marked.
+        """The page that maps a canonical address and permits the request; its own entry is not updated yet.
 
-        Raises Blocked: SFS.*, SGN.2, SGN.3, SGN.6; where nested, SSS.*, SGN.5 to SGN.7 too.
+        Raises Blocked: SFS.*, SGN.2, SGN.3, SGN.6; if nested, also SSS.*, SGN.5 to SGN.7.
         """
         leaf = self.walk(tables, address, intent)
-        return leaf if tables.second is None else self.find_behind(tables.second, leaf, address, intent)
+        return leaf if tables.second is None else self.find_nested(tables.second, leaf, address, intent)
 
-    def find_behind(self, second: SecondStageRoot, leaf: Leaf, address: int, intent: Intent) -> Leaf:
-        """The page of a nested first stage is a guest address: the second stage maps it (spec 3.8)."""
+    def find_nested(self, second: SecondStageRoot, leaf: Leaf, address: int, intent: Intent) -> Leaf:
+        """In a nested walk the page has a guest address, which the second stage translates (spec 3.8)."""
         guest = leaf.page.host | address & leaf.page.kind.size - 1
         self.second_stage.check_address(second, guest)
-        behind = self.second_stage.find(second, guest, intent)
-        SECOND_STAGE.check(behind.page.kind, intent)
-        return leaf._replace(page=combine(leaf.page, behind.page, guest), behind=behind)
+        page_leaf = self.second_stage.find(second, guest, intent)
+        SECOND_STAGE.check(page_leaf.page.kind, intent)
+        return leaf._replace(page=combine(leaf.page, page_leaf.page, guest), page_leaf=page_leaf)
 
     def walk(self, tables: FirstStageRoot, address: int, intent: Intent) -> Leaf:
-        """The first stage's own page; where nested, its `host` is a guest address."""
+        """The page that the first stage alone gives; if nested, its `host` is a guest address."""
         level, table, rights, is_new = tables.levels, tables.address, _RIGHTS, False
         cached = self.cached_table(tables, address)
         if cached is not None:
             level, (table, rights) = cached
         while True:
             entry_format = tables.formats[level]
-            where, within = self.place_of(tables, table + (address >> 3 + 9 * level & 0x1FF) * 8, level)
+            where, table_leaf = self.locate_entry(tables, table + (address >> 3 + 9 * level & 0x1FF) * 8, level)
             try:
                 entry = self.read_entry(entry_format, where, tables.snooped)
             except MemoryAccessError:
+                # SFS.4 in the top table, SFS.1 below: the entry could not be read.
                 raise Blocked(self.unreadable(tables, level)) from None
             rules = entry_format.rules(entry)
-            if is_new:  # only now is it known that there is such a table
+            if is_new:  # the table is cached only now that an entry of it could be read
                 self.cache.fill(tables.domain_id, tables.pasid, address, level, Table(table, rights))
             rights = self.check_entry(tables, entry_format, rules, rights, entry, intent)
             if rules is entry_format.page:
                 kind = self.kind(tables, entry_format, rights, entry)
                 tables.codes.check(kind, intent)
-                return Leaf(Page(entry & entry_format.page_address, kind), where, entry, entry_format, within)
-            self.set_bits(tables, entry_format, where, entry, self.unmarked(tables, entry, dirty=False), within)
+                return Leaf(Page(entry & entry_format.page_address, kind), where, entry, entry_format, table_leaf)
+            self.set_bits(
+                tables, entry_format, where, entry, self.bits_to_set(tables, entry, dirty=False), table_leaf
+            )
             level, table, is_new = level - 1, entry & _TABLE, self.policy.cache_upper_levels
 
     def cached_table(self, tables: FirstStageRoot, address: int) -> tuple[int, Table] | None:
-        """Where the walk may begin: the deepest table that is cached, and its level."""
+        """Where the walk starts: the lowest table that is cached, and its level."""
         if not self.policy.cache_upper_levels:
             return None
         return self.cache.find(tables.domain_id, tables.pasid, address, tables.levels)
 
-    def place_of(self, tables: FirstStageRoot, address: int, level: int) -> tuple[int, Leaf | None]:
-        """Where the entry at `address` is in host memory; where nested, by way of the second stage (spec 3.8).
+    def locate_entry(self, tables: FirstStageRoot, address: int, level: int) -> tuple[int, Leaf | None]:
+        """The host address of an entry, and if nested the leaf of the second stage, which translates `address` (3.8).
 
         Raises Blocked: SFS.5 to SFS.7, SSS.*.
         """
         second = tables.second
         if second is None:
             return address, None
-        # SFS.5: a first-stage table is beyond the guest address width.
-        if address >> self.second_stage.reach(second):
+        # SFS.5: the first-stage table is beyond the guest address width.
+        if address >> self.second_stage.address_bits(second):
             raise Blocked(FaultReason.SFS_5)
-        # SFS.6 for the top table, SFS.7 below: the second stage does not permit to read it.
         unreadable = FaultReason.SFS_6 if level == tables.levels else FaultReason.SFS_7
         try:
             leaf = self.second_stage.find(second, address, _READS)
         except Blocked as condition:
             absent = condition.reason is FaultReason.SSS_2 and self.policy.nested_absent_is_no_permission
+            # SFS.6, SFS.7: the second stage does not map the table (doubt D-18), or gives no read permission for it.
             if absent or condition.reason is FaultReason.SGN_7:
                 raise Blocked(unreadable) from None
             raise
+        # SFS.6 for the top table, SFS.7 below: the second stage gives no read permission for the table.
         if not leaf.page.kind.readable:
             raise Blocked(unreadable)
-        self.second_stage.mark(second, leaf, dirty=False)
+        self.second_stage.set_accessed_dirty(second, leaf, dirty=False)
         return leaf.page.host | address & leaf.page.kind.size - 1, leaf
 
     def unreadable(self, tables: FirstStageRoot, level: int) -> FaultReason:
@@ -131,13 +135,13 @@ class FirstStage:
         entry: int,
         intent: Intent,
     ) -> int:
-        """What is left of the rights behind an entry. Raises Blocked."""
+        """The rights that remain below an entry. Raises Blocked."""
         # SFS.2: the entry is not present, and all its other bits are ignored.
         if not entry & entry_format.present:
             raise Blocked(FaultReason.SFS_2)
         rights &= entry & (_USER | _WRITE) | (0 if entry & _NO_EXECUTE else _EXECUTE)
         if self.policy.permission_per_level:
-            # SGN.2, SGN.6 before the entry's reserved bits, SGN.3 after them (doubt D-4).
+            # SGN.2, SGN.6 before the reserved bits of the entry, SGN.3 after them (doubt D-4).
             kind = self.kind(tables, entry_format, rights, entry)
             tables.codes.check(kind, intent._replace(execute=False))
         # SFS.3: a reserved bit is set in a present entry.
@@ -148,7 +152,7 @@ class FirstStage:
         return rights
 
     def kind(self, tables: FirstStageRoot, entry_format: PagingFormat, rights: int, entry: int) -> PageKind:
-        """What a page is that this entry maps, with the rights of all levels; a page that is present is readable."""
+        """The kind of page that an entry maps, given the rights of all levels. A page that is present is readable."""
         writable = rights & _WRITE == _WRITE
         return kind_of(
             entry_format.page_size,
@@ -161,27 +165,27 @@ class FirstStage:
             tables.attributes[_memory_type(entry, entry_format.level)],
         )
 
-    def judge(self, tables: FirstStageRoot, table: Table, entry: int, intent: Intent) -> PageKind:
-        """What a last table's entry makes of the page it maps. Raises Blocked."""
+    def check_leaf(self, tables: FirstStageRoot, table: Table, entry: int, intent: Intent) -> PageKind:
+        """The kind of page that an entry of a last-level table maps. Raises Blocked."""
         entry_format = tables.formats[1]
         rights = self.check_entry(tables, entry_format, entry_format.page, table.rights, entry, intent)
         return self.kind(tables, entry_format, rights, entry)
 
-    def unmarked(self, tables: FirstStageRoot, entry: int, *, dirty: bool) -> int:
-        """The bits that an access has still to set in an entry: A, EA where it is kept, D for the page of a write."""
+    def bits_to_set(self, tables: FirstStageRoot, entry: int, *, dirty: bool) -> int:
+        """The bits that an access still has to set in an entry: A, EA if it is enabled, D in the leaf for a write."""
         return (_ACCESSED | (_EXTENDED if tables.extended else 0) | (_DIRTY if dirty else 0)) & ~entry
 
     def faulty_kind(self, tables: FirstStageRoot, reason: FaultReason) -> PageKind | None:
-        """Not even caching mode caches what a first stage does not map (spec 6.1)."""
+        """None: faults of a first stage are not cached, even in caching mode (spec 6.1)."""
         return None
 
-    def mark(self, tables: FirstStageRoot, leaf: Leaf, *, dirty: bool) -> Page:
-        """Record the access in the entries that map the page; the page as it is from then on."""
-        missing = self.unmarked(tables, leaf.entry, dirty=dirty)
-        self.set_bits(tables, leaf.format, leaf.where, leaf.entry, missing, leaf.within)
-        if leaf.behind is not None and tables.second is not None:
-            self.second_stage.mark(tables.second, leaf.behind, dirty=dirty)
-        return Page(leaf.page.host, leaf.page.kind.but(dirty=dirty))
+    def set_accessed_dirty(self, tables: FirstStageRoot, leaf: Leaf, *, dirty: bool) -> Page:
+        """Set accessed and dirty in the leaf entries of both stages. Returns the page with them. Raises Blocked."""
+        missing = self.bits_to_set(tables, leaf.entry, dirty=dirty)
+        self.set_bits(tables, leaf.format, leaf.where, leaf.entry, missing, leaf.table_leaf)
+        if leaf.page_leaf is not None and tables.second is not None:
+            self.second_stage.set_accessed_dirty(tables.second, leaf.page_leaf, dirty=dirty)
+        return Page(leaf.page.host, leaf.page.kind.with_flags(dirty=dirty))
 
     def set_bits(
         self,
@@ -190,21 +194,21 @@ class FirstStage:
         where: int,
         entry: int,
         bits: int,
-        within: Leaf | None,
+        table_leaf: Leaf | None,
     ) -> None:
-        """Set bits of an entry, all in one update; nothing is written where they are set already. Raises Blocked."""
+        """Set bits of an entry in one update; nothing is written if all are set already. Raises Blocked."""
         if entry & bits == bits:
             return
         # SFS.9: the entry needs an update, but the walk is not snooped.
         if not tables.snooped:
             raise Blocked(FaultReason.SFS_9)
-        if within is not None and tables.second is not None:
-            # SFS.8: the second stage does not permit to write to the table.
-            if not within.page.kind.writable:
+        if table_leaf is not None and tables.second is not None:
+            # SFS.8: the second stage gives no write permission for the table.
+            if not table_leaf.page.kind.writable:
                 raise Blocked(FaultReason.SFS_8)
-            # The second stage sees the update as a write to the page that the table is in.
-            entry_now = self.second_stage.read_entry(within.format, within.where, tables.snooped)
-            self.second_stage.mark(tables.second, within._replace(entry=entry_now), dirty=True)
+            # For the second stage, the update is a write to the page that holds the table.
+            entry_now = self.second_stage.read_entry(table_leaf.format, table_leaf.where, tables.snooped)
+            self.second_stage.set_accessed_dirty(tables.second, table_leaf._replace(entry=entry_now), dirty=True)
         try:
             self.access.update(entry_format, where, entry | bits)
         except MemoryAccessError:
@@ -213,12 +217,12 @@ class FirstStage:
 
 
 def _memory_type(entry: int, level: int) -> int:
-    """PAT, PCD and PWT of an entry that maps a page, as a number of three bits (spec 3.6.5)."""
+    """PAT, PCD and PWT of an entry that maps a page, as a three-bit number (spec 3.6.5)."""
     return entry >> 3 & 3 | entry >> (_PAT_LARGE if level > 1 else _PAT_SMALL) - 2 & 4
 
 
 def combine(first: Page, second: Page, guest: int) -> Page:
-    """A nested translation: the smaller of the two pages, and the permissions of both (spec 3.8)."""
+    """A nested translation: the smaller of the two pages, and the permissions that both give (spec 3.8)."""
     one, other = first.kind, second.kind
     size = min(one.size, other.size)
     host = second.host | guest & other.size - 1

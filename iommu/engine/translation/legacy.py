@@ -20,7 +20,7 @@ from iommu.structures import ContextEntry, RootEntry, TranslationType
 
 
 class LegacyMode(Paging):
-    """Takes a request through root table, context table and second stage. `root_table` is what SRTP latched."""
+    """Translates through root table, context table and second stage. `root_table` was latched by SRTP."""
 
     def __init__(
         self,
@@ -31,15 +31,15 @@ class LegacyMode(Paging):
         second_stage: SecondStage,
         caches: Caches,
     ) -> None:
-        super().__init__(capabilities, caches, keep_faulty=capabilities.caching_mode and policy.cache_faulting)
+        super().__init__(capabilities, caches, cache_faulty=capabilities.caching_mode and policy.cache_faulting)
         self.access, self.policy, self.formats, self.second_stage = access, policy, formats, second_stage
         self.root_table = 0
         self._snooped = int(capabilities.coherent)
         self._attributes = of_second_stage()
-        self._paging = formats.second_stage(marks=False, typed=False)
+        self._paging = formats.second_stage(accessed_dirty=False, memory_types=False)
 
     def translate(self, request: DmaRequest) -> Outcome:
-        """The outcome of a request. Raises Blocked with the FPD that applies."""
+        """Translate a request. Raises Blocked with the FPD that applies."""
         # RTA.2: a request with a PASID in legacy mode.
         if request.pasid is not None:
             raise Blocked(FaultReason.RTA_2)
@@ -47,13 +47,13 @@ class LegacyMode(Paging):
         try:
             return self.translate_by(context, request)
         except Blocked as condition:
-            if condition.reason is FaultReason.LCT_4 and not self.keep_faulty:
-                # An unreadable top table is the context entry's error, and erroneous entries are not cached.
+            if condition.reason is FaultReason.LCT_4 and not self.cache_faulty:
+                # A top table that cannot be read makes the context entry invalid, and invalid entries are not cached.
                 self.caches.contexts.remove(request.source_id)
             raise Blocked(condition.reason, condition.fpd | context.fpd) from None
 
     def single_stage(self, request: DmaRequest) -> tuple[Stage, Root] | None:
-        """The one stage that plain requests like this go through, if it is cached; None where it is not just one."""
+        """The stage that plain requests like this one use, if the context is cached and there is just one stage."""
         context = self.caches.contexts.find(request.source_id)
         if request.pasid is not None or not isinstance(context, CachedContext):
             return None
@@ -69,9 +69,9 @@ class LegacyMode(Paging):
             self.caches.contexts,
             request.source_id,
             lambda: self.read_context_of(request),
-            keep_faulty=self.keep_faulty,
+            cache_faulty=self.cache_faulty,
         )
-        self.admit(context.translation_type, request, context.fpd)
+        self.check_request_type(context.translation_type, request, context.fpd)
         return context
 
     def read_context_of(self, request: DmaRequest) -> CachedContext:
@@ -80,7 +80,7 @@ class LegacyMode(Paging):
         translation_type = self.translation_type(entry)
         if self.policy.levels_before_type:
             self.levels(entry)
-        self.admit(translation_type, request, entry.FPD)
+        self.check_request_type(translation_type, request, entry.FPD)
         tables = SecondStageRoot(
             entry.SSPTPTR,
             self.levels(entry),
@@ -136,14 +136,14 @@ class LegacyMode(Paging):
             raise Blocked(FaultReason.LCT_4, entry.FPD)
         return translation_type
 
-    def admit(self, translation_type: TranslationType, request: DmaRequest, fpd: int) -> None:
-        """Only a context that says so takes translation and translated requests. Raises Blocked."""
+    def check_request_type(self, translation_type: TranslationType, request: DmaRequest, fpd: int) -> None:
+        """Check that the translation type permits translation and translated requests. Raises Blocked."""
         # LCT.5: the translation type blocks translation and translated requests.
         if request.address_type and translation_type is not TranslationType.WITH_DEVICE_TLB:
             raise Blocked(FaultReason.LCT_5, fpd)
 
     def levels(self, entry: ContextEntry) -> int:
-        """The page-table levels that ContextEntry.AW stands for. Raises Blocked."""
+        """The page-table levels that ContextEntry.AW selects. Raises Blocked."""
         levels = self.formats.second_stage_levels(entry.AW)
         # LCT.4: the unit does not support the address width.
         if levels is None:
@@ -155,7 +155,7 @@ class LegacyMode(Paging):
     def translate_by(self, context: CachedContext, request: DmaRequest) -> Outcome:
         """From a valid context to the host address. Raises Blocked."""
         if context.translation_type is TranslationType.PASS_THROUGH:
-            # LGN.1: pass-through by a context entry that does not name the deepest tables (doubt D-2).
+            # LGN.1: AW of a pass-through context entry is not the largest that the unit supports (doubt D-2).
             if self.policy.pass_through_needs_most_levels and context.tables.levels != max(self.capabilities.levels):
                 raise Blocked(FaultReason.LGN_1)
             return self.pass_through(request)
@@ -164,20 +164,20 @@ class LegacyMode(Paging):
         try:
             return self.translate_stage(self.second_stage, context.tables, self.intent(request), request)
         except Blocked as condition:
-            # A translation request for what is merely not mapped is answered, without permissions.
+            # A translation request for a page that is not mapped gets a success completion without permissions.
             if request.address_type and condition.reason.not_mapped:
                 return blocked()
             raise
 
     def pass_through(self, request: DmaRequest) -> Outcome:
-        """The host address is the address; only the host's width limits it (spec 3.9). Raises Blocked."""
+        """Pass-through: the address is the host address, limited only by its width (spec 3.9). Raises Blocked."""
         # LGN.1: the address is beyond the host address width.
         if request.address >> self.capabilities.host_address_width:
             raise Blocked(FaultReason.LGN_1)
         return identity(request.address)
 
     def intent(self, request: DmaRequest) -> Intent:
-        """What the request needs. There are no privileges in legacy mode."""
+        """The permissions that the request needs. Legacy mode has no privileged requests."""
         if request.length and not request.address_type:
             return PLAIN_INTENTS[request.access]
         zero_length_read = self.capabilities.zero_length_read

@@ -1,4 +1,4 @@
-"""What both stages of paging share: the leaf of a walk, and how one stage translates a request."""
+"""What both stages have in common: the leaf of a walk, and how one stage translates a request."""
 
 from __future__ import annotations
 
@@ -14,96 +14,97 @@ from iommu.engine.request import DmaRequest, Outcome, in_interrupt_range
 
 
 class Leaf(NamedTuple):
-    """The end of a walk: a page whose own entry is not marked yet.
+    """The result of a walk: a page, before the accessed and dirty bits of its own entry are set.
 
     Attributes:
         page: the translation.
-        where: the address of the entry that maps it, in host memory.
-        entry: its bits.
-        format: its format.
-        within: in a nested walk, the second stage's leaf for the table that the entry is in.
-        behind: in a nested walk, the second stage's leaf for the page.
+        where: the host address of the entry that maps the page.
+        entry: the bits of that entry.
+        format: the format of that entry.
+        table_leaf: in a nested walk, the second-stage leaf for the table that holds the entry.
+        page_leaf: in a nested walk, the second-stage leaf for the page.
     """
 
     page: Page
     where: int
     entry: int
     format: PagingFormat
-    within: Leaf | None = None
-    behind: Leaf | None = None
+    table_leaf: Leaf | None = None
+    page_leaf: Leaf | None = None
 
 
 class Stage(Protocol):
-    """FirstStage, which may be nested in a second one, or SecondStage. `tables` is a root of the stage's own kind."""
+    """FirstStage, nested or not, or SecondStage. `tables` is a FirstStageRoot or SecondStageRoot accordingly."""
 
     def check_address(self, tables: Any, address: int) -> None:
-        """Whether the stage maps such addresses at all. Raises Blocked."""
+        """Check that the address is one the stage can map. Raises Blocked."""
         ...
 
     def find(self, tables: Any, address: int, intent: Intent) -> Leaf:
         """The page that maps an address. Raises Blocked."""
         ...
 
-    def mark(self, tables: Any, leaf: Leaf, *, dirty: bool) -> Page:
-        """Record the access in the entries that map the page; the page as it is from then on. Raises Blocked."""
+    def set_accessed_dirty(self, tables: Any, leaf: Leaf, *, dirty: bool) -> Page:
+        """Set the accessed and dirty bits of the leaf entries. Returns the page with them. Raises Blocked."""
         ...
 
-    def judge(self, tables: Any, table: Table, entry: int, intent: Intent) -> PageKind:
-        """What a last table's entry makes of the page it maps. Raises Blocked."""
+    def check_leaf(self, tables: Any, table: Table, entry: int, intent: Intent) -> PageKind:
+        """The kind of page that an entry of a last-level table maps. Raises Blocked."""
         ...
 
-    def unmarked(self, tables: Any, entry: int, *, dirty: bool) -> int:
-        """The bits that an access has still to set in the entry of its page."""
+    def bits_to_set(self, tables: Any, entry: int, *, dirty: bool) -> int:
+        """The accessed and dirty bits of a leaf entry that an access still has to set."""
         ...
 
-    def reach(self, tables: Any) -> int:
-        """Addresses of so many bits are within what the stage maps; a larger one takes `check_address`."""
+    def address_bits(self, tables: Any) -> int:
+        """An address that fits in this number of bits passes `check_address`; a larger one may not."""
         ...
 
     def faulty_kind(self, tables: Any, reason: FaultReason) -> PageKind | None:
-        """What caching mode caches where a walk has ended so; None for nothing."""
+        """What caching mode caches after a walk that ended with this fault; None for nothing."""
         ...
 
 
 class Paging:
-    """Translation by one stage: the same for legacy mode, second stage and first stage. The modes derive from it."""
+    """Translation by one stage, the same for legacy mode, first stage and second stage. Base class of both modes."""
 
-    def __init__(self, capabilities: Capabilities, caches: Caches, *, keep_faulty: bool) -> None:
-        self.capabilities, self.caches, self.keep_faulty = capabilities, caches, keep_faulty
+    def __init__(self, capabilities: Capabilities, caches: Caches, *, cache_faulty: bool) -> None:
+        self.capabilities, self.caches, self.cache_faulty = capabilities, caches, cache_faulty
 
     def translate_stage(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Outcome:
-        """The outcome of a request that `tables` map. Raises Blocked."""
+        """Translate a request through `tables`. Raises Blocked."""
         stage.check_address(tables, request.address)
         page = self.cached_page(tables, intent, request.address)
         if page is not None:
             self.check(tables, page.kind, intent)
-            return self.answer(self.outcome(tables, page, intent, request), page, request)
+            return self.apply_no_write(self.outcome(tables, page, intent, request), page, request)
         early = self.caches_early(tables)
         leaf = self.walk(stage, tables, intent, request, early=early)
         self.check(tables, leaf.page.kind, intent)
         outcome = self.outcome(tables, leaf.page, intent, request)
-        page = stage.mark(tables, leaf, dirty=dirties(leaf.page.kind, intent))
+        page = stage.set_accessed_dirty(tables, leaf, dirty=sets_dirty(leaf.page.kind, intent))
         if not early:
             self.caches.iotlb.fill(tables.domain_id, tables.pasid, request.address, page)
-        return self.answer(outcome, page, request)
+        return self.apply_no_write(outcome, page, request)
 
     def cached_page(self, tables: Root, intent: Intent, address: int) -> Page | None:
-        """The IOTLB's page; none where a write has still to be recorded in the tables."""
+        """The page from the IOTLB; None if a write still has to set the dirty bit in the tables."""
         page = self.caches.iotlb.find(tables.domain_id, tables.pasid, address)
-        return None if page is None or (intent.dirties and not page.kind.dirty) else page
+        return None if page is None or (intent.sets_dirty and not page.kind.dirty) else page
 
     def check(self, tables: Root, kind: PageKind, intent: Intent) -> None:
-        """Whether the page permits the request, or is one at all (caching mode). Raises Blocked."""
+        """Check that the page permits the request, and is not a cached fault (caching mode). Raises Blocked."""
+        # Any fault that caching mode caches: it was cached in place of a page (6.1).
         if kind.fault is not None:
             raise Blocked(kind.fault)
         tables.codes.check(kind, intent)
 
     def walk(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest, *, early: bool) -> Leaf:
-        """The page, from the tables. In caching mode, what is not present or erroneous is cached (spec 6.1)."""
+        """The page, from the tables. In caching mode, faulty entries are cached too (spec 6.1). Raises Blocked."""
         try:
             leaf = stage.find(tables, request.address, intent)
         except Blocked as condition:
-            kind = stage.faulty_kind(tables, condition.reason) if self.keep_faulty else None
+            kind = stage.faulty_kind(tables, condition.reason) if self.cache_faulty else None
             if kind is not None:
                 self.caches.iotlb.fill(tables.domain_id, tables.pasid, request.address, Page(0, kind))
             raise
@@ -112,16 +113,17 @@ class Paging:
         return leaf
 
     def caches_early(self, tables: Root) -> bool:
-        """Caching mode caches a page before it is known whether the request may use it.
+        """Whether a page is cached before it is known if the request may use it: in caching mode.
 
-        Not where the page's own entry has still to be marked: the cached page could be used then without that.
+        But not if the accessed bit of its own entry still has to be set: a later request could use the cached page
+        without setting it.
         """
-        return self.keep_faulty and isinstance(tables, SecondStageRoot) and not tables.marks
+        return self.cache_faulty and isinstance(tables, SecondStageRoot) and not tables.accessed_dirty
 
     def outcome(self, tables: Root, page: Page, intent: Intent, request: DmaRequest) -> Outcome:
-        """The host address within the page. Raises Blocked."""
+        """The outcome, with the host address in the page. Raises Blocked."""
         host = page.host | request.address & page.kind.size - 1
-        # LGN.4, SGN.8: no DMA may reach the interrupt range through a translation (3.14).
+        # LGN.4, SGN.8: the host address is in the interrupt range (3.14).
         if self.reaches_interrupt_range(page, host):
             raise Blocked(tables.codes.interrupt_range)
         outcome = Outcome(host, page.kind.grant)
@@ -131,16 +133,16 @@ class Paging:
         return outcome.replace(writable=writable, executable=intent.execute and page.kind.executable)
 
     def reaches_interrupt_range(self, page: Page, host: int) -> bool:
-        """Whether the address itself, not just its page, is in the range (spec 3.14)."""
+        """Whether the host address itself, not only its page, is in the range (spec 3.14)."""
         return in_interrupt_range(host)
 
-    def answer(self, outcome: Outcome, page: Page, request: DmaRequest) -> Outcome:
-        """A translation request that will not write is granted write permission only where D is set already."""
+    def apply_no_write(self, outcome: Outcome, page: Page, request: DmaRequest) -> Outcome:
+        """A translation request with NW gets write permission only if the dirty bit is set already."""
         if request.no_write and self.capabilities.no_write_requests and not page.kind.dirty:
             return outcome.replace(writable=False)
         return outcome
 
 
-def dirties(kind: PageKind, intent: Intent) -> bool:
-    """Whether the request is recorded as a write: it is one, or may become one by what it is granted."""
-    return intent.dirties and (kind.writable if intent.user else kind.supervisor_writable)
+def sets_dirty(kind: PageKind, intent: Intent) -> bool:
+    """Whether the request sets the dirty bit: it writes, or it is granted write permission."""
+    return intent.sets_dirty and (kind.writable if intent.user else kind.supervisor_writable)

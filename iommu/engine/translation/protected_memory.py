@@ -1,4 +1,4 @@
-"""Protected memory regions (spec 11.4.8): two ranges of host memory that DMA cannot reach while they are on."""
+"""Protected memory regions (spec 11.4.8): two ranges of host memory that are blocked for DMA while enabled."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _GRANULE = (1 << 20) - 1
 
 
 class ProtectedMemory:
-    """Turned on and off by PMEN.
+    """The regions, enabled by PMEN.
 
-    `ranges` are first and last byte of what is protected now; empty while off. `changed` is called when they change.
+    `ranges` holds the first and last byte of each enabled region. `changed` is called when it changes.
     """
 
     def __init__(self, registers: RegisterFile) -> None:
@@ -28,7 +28,7 @@ class ProtectedMemory:
         return any(first <= host <= last for first, last in self.ranges)
 
     def _on_enable(self, _written: int) -> None:
-        """EPM takes effect at once; PRS says so. A limit below its base protects nothing."""
+        """PMEN was written: EPM takes effect at once, and PRS follows. A limit below its base protects nothing."""
         slot = self._registers[PMEN]
         enabled = PMEN.EPM.get(slot.value)
         slot.value = PMEN.PRS.put(slot.value, enabled)

@@ -27,7 +27,7 @@ from iommu.engine.translation.second_stage import SecondStage
 
 
 class ScalableMode(ScalableTables, Paging):
-    """Takes a request through scalable root, context and PASID tables, and then through the stages these name."""
+    """Translates through the root, context and PASID tables of scalable mode, and the stages that these select."""
 
     def __init__(
         self,
@@ -43,10 +43,10 @@ class ScalableMode(ScalableTables, Paging):
         self.first_stage, self.second_stage = first_stage, second_stage
 
     def translate(self, request: DmaRequest) -> Outcome:
-        """The outcome of a request. Raises Blocked with the FPD that applies."""
+        """Translate a request. Raises Blocked with the FPD that applies."""
         context = self.context_of(request.source_id)
         try:
-            pasid = self.admit(context, request)
+            pasid = self.effective_pasid(context, request)
             if request.address_type is AddressType.TRANSLATED:
                 return as_translated(request, self.capabilities.host_address_width)
             pasid_context = self.pasid_context_of(context, request.source_id, pasid)
@@ -58,12 +58,12 @@ class ScalableMode(ScalableTables, Paging):
             raise Blocked(condition.reason, condition.fpd | pasid_context.fpd) from None
 
     def single_stage(self, request: DmaRequest) -> tuple[Stage, Root] | None:
-        """The one stage that plain requests like this go through, if it is cached; None where it is not just one."""
+        """The stage that plain requests like this one use, if all is cached and there is just one stage."""
         context = self.caches.scalable_contexts.find(request.source_id)
         if not isinstance(context, ScalableContext) or not self.intent(context, request).user:
             return None
         try:
-            pasid = self.admit(context, request)
+            pasid = self.effective_pasid(context, request)
         except Blocked:
             return None
         found = self.caches.pasids.find((request.source_id, pasid))
@@ -80,7 +80,7 @@ class ScalableMode(ScalableTables, Paging):
         intent = self.intent(context, request)
         first, second = pasid_context.first, pasid_context.second
         if first is not None:
-            self.admit_mode(pasid_context, intent)
+            self.check_request_flags(pasid_context, intent)
         try:
             if first is not None:
                 return self.translate_stage(self.first_stage, first, intent, request)
@@ -88,13 +88,13 @@ class ScalableMode(ScalableTables, Paging):
                 return self.translate_stage(self.second_stage, second, intent, request)
             return self.pass_through(request, pasid_context)
         except Blocked as condition:
-            # A translation request for what is merely not mapped is answered, without permissions.
+            # A translation request for a page that is not mapped gets a success completion without permissions.
             if request.address_type and condition.reason.not_mapped:
                 return blocked()
             raise
 
     def intent(self, context: ScalableContext, request: DmaRequest) -> Intent:
-        """What the request needs. Without a PASID it is as privileged as the context says, and never executes."""
+        """The permissions that the request needs. Without a PASID, RID_PRIV says if it is privileged."""
         capabilities = self.capabilities
         privileged = bool(context.rid_priv)
         if request.pasid is not None:
@@ -108,8 +108,8 @@ class ScalableMode(ScalableTables, Paging):
             no_write=capabilities.no_write_requests,
         )
 
-    def admit_mode(self, pasid_context: PasidContext, intent: Intent) -> None:
-        """Execute and supervisor requests have to be enabled. Raises Blocked."""
+    def check_request_flags(self, pasid_context: PasidContext, intent: Intent) -> None:
+        """Check that execute and supervisor requests are enabled. Raises Blocked."""
         # SPT.5: execute requested while it is not enabled.
         if intent.execute and not pasid_context.execute_enabled:
             raise Blocked(FaultReason.SPT_5)
@@ -118,7 +118,7 @@ class ScalableMode(ScalableTables, Paging):
             raise Blocked(FaultReason.SPT_6)
 
     def pass_through(self, request: DmaRequest, pasid_context: PasidContext) -> Outcome:
-        """The host address is the address (spec 3.9). Raises Blocked."""
+        """Pass-through: the address is the host address (spec 3.9). Raises Blocked."""
         # SGN.4: the address is beyond the host address width.
         if request.address >> self.capabilities.host_address_width:
             raise Blocked(FaultReason.SGN_4)

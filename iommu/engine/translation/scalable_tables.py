@@ -20,7 +20,7 @@ _PAT = PasidEntry.PA0.lsb
 
 
 class ScalableTables:
-    """Finds the context of a device, and that of a PASID. `root_table` is what SRTP latched."""
+    """Finds the context of a device, and that of a PASID. `root_table` was latched by SRTP."""
 
     def __init__(
         self, access: TableAccess, capabilities: Capabilities, policy: Policy, formats: Formats, caches: Caches
@@ -28,7 +28,7 @@ class ScalableTables:
         self.access, self.capabilities, self.policy = access, capabilities, policy
         self.formats, self.caches = formats, caches
         self.root_table = 0
-        self.keep_faulty = capabilities.caching_mode and policy.cache_faulting
+        self.cache_faulty = capabilities.caching_mode and policy.cache_faulting
         self._snooped = int(capabilities.scalable_coherent or capabilities.coherent)
 
     # Root and context entry (spec 9.2, 9.4).
@@ -39,7 +39,7 @@ class ScalableTables:
             self.caches.scalable_contexts,
             source_id,
             lambda: self.decode_context(self.context_entry(source_id)),
-            keep_faulty=self.keep_faulty,
+            cache_faulty=self.cache_faulty,
         )
 
     def context_entry(self, source_id: SourceId) -> int:
@@ -62,7 +62,7 @@ class ScalableTables:
         return entry
 
     def decode_context(self, raw: int) -> ScalableContext:
-        """What the entry says, as far as this unit looks at it."""
+        """Decode the fields of the entry that this unit uses."""
         entry = ScalableContextEntry(raw)
         return ScalableContext(
             directory=entry.PASIDDIRPTR,
@@ -75,8 +75,8 @@ class ScalableTables:
             fpd=entry.FPD,
         )
 
-    def admit(self, context: ScalableContext, request: DmaRequest) -> int:
-        """The PASID that counts, if the context takes such a request (spec 7.1.3). Raises Blocked: SCT.4 to SCT.9."""
+    def effective_pasid(self, context: ScalableContext, request: DmaRequest) -> int:
+        """The PASID of the request, or RID_PASID, if the context permits it (7.1.3). Raises Blocked: SCT.*."""
         # SCT.5: a translation or translated request while device-TLBs are not enabled.
         if request.address_type and not context.device_tlb_enabled:
             raise Blocked(FaultReason.SCT_5)
@@ -86,15 +86,15 @@ class ScalableTables:
                 beyond_is_invalid = self.policy.rid_pasid_beyond_is_invalid
                 raise Blocked(FaultReason.SCT_4 if beyond_is_invalid else FaultReason.SCT_9)
             return context.rid_pasid
-        self.admit_pasid(context, request.pasid)
+        self.check_pasid(context, request.pasid)
         return request.pasid
 
-    def admit_pasid(self, context: ScalableContext, pasid: int) -> None:
-        """Whether the context takes requests with this PASID. Raises Blocked: SCT.6, SCT.7."""
+    def check_pasid(self, context: ScalableContext, pasid: int) -> None:
+        """Check that the context permits requests with this PASID. Raises Blocked: SCT.6, SCT.7."""
         # SCT.6: a request with a PASID while PASIDs are not enabled.
         if not context.pasid_enabled:
             raise Blocked(FaultReason.SCT_6)
-        # SCT.7: the PASID is beyond the PASID directory, or has more bits than the unit.
+        # SCT.7: the PASID is beyond the PASID directory, or has more bits than the unit supports.
         if pasid >= context.pasids or pasid >> self.capabilities.pasid_bits:
             raise Blocked(FaultReason.SCT_7)
 
@@ -106,11 +106,11 @@ class ScalableTables:
             self.caches.pasids,
             (source_id, pasid),
             lambda: self.pasid_entry(context, pasid),
-            keep_faulty=self.keep_faulty,
+            cache_faulty=self.cache_faulty,
         )
 
     def pasid_entry(self, context: ScalableContext, pasid: int) -> PasidContext:
-        """The PASID-table entry in memory, present, without reserved bits, and of a kind this unit supports."""
+        """The PASID-table entry in memory, present, without reserved bits, of a supported type. Raises Blocked."""
         directory = self.read_directory(context.directory + 8 * (pasid >> 6))
         fpd = context.fpd | PasidDirectoryEntry.FPD.get(directory)
         # SPD.2: the PASID directory entry is not present.
@@ -133,10 +133,10 @@ class ScalableTables:
         return self.decode_pasid(PasidEntry(entry), pasid, fpd)
 
     def decode_pasid(self, entry: PasidEntry, pasid: int, fpd: int) -> PasidContext:
-        """The stages the entry names, ready to be walked."""
+        """Decode the entry into the stages that it selects."""
         first_levels, second_levels = self.formats.stages(entry.raw) or (0, 0)
-        typed = self.capabilities.memory_types
-        snooped, uncacheable = bool(entry.PGSNP), typed and bool(entry.CD)
+        memory_types = self.capabilities.memory_types
+        snooped, uncacheable = bool(entry.PGSNP), memory_types and bool(entry.CD)
         second = self.second_root(entry, second_levels) if second_levels else None
         first = None
         if first_levels:
@@ -151,28 +151,30 @@ class ScalableTables:
                 snooped=self.is_snooped(entry),
                 second=second,
                 attributes=of_first_stage(
-                    snooped=snooped, pat=entry.raw >> _PAT & 0xFFFF_FFFF if typed else None, uncacheable=uncacheable
+                    snooped=snooped,
+                    pat=entry.raw >> _PAT & 0xFFFF_FFFF if memory_types else None,
+                    uncacheable=uncacheable,
                 ),
             )
         attributes = Attributes(snooped, uncacheable=uncacheable)
         return PasidContext(entry.DID, first, second, entry.ERE, entry.SRE, attributes, entry.raw, fpd)
 
     def second_root(self, entry: PasidEntry, levels: int) -> SecondStageRoot:
-        """The second stage the entry names."""
-        typed = self.capabilities.memory_types and bool(entry.EMTE)
+        """The second stage that the entry selects."""
+        memory_types = self.capabilities.memory_types and bool(entry.EMTE)
         attributes = of_second_stage(
             snooped=bool(entry.PGSNP),
-            typed=typed,
+            memory_types=memory_types,
             uncacheable=self.capabilities.memory_types and bool(entry.CD),
         )
-        formats = self.formats.second_stage(marks=bool(entry.SSADE), typed=typed)
+        formats = self.formats.second_stage(accessed_dirty=bool(entry.SSADE), memory_types=memory_types)
         snooped = self.is_snooped(entry)
         return SecondStageRoot(
             entry.SSPTPTR, levels, entry.DID, formats, SECOND_STAGE, attributes, entry.SSADE, snooped
         )
 
     def is_snooped(self, entry: PasidEntry) -> int:
-        """Whether the walk is coherent, so that entries can be updated by it."""
+        """Whether the walk is snooped; only then can it update entries."""
         if self.policy.snooped_by_coherency and not self.capabilities.scalable_coherent:
             return int(self.capabilities.coherent)
         return entry.PWSNP

@@ -1,4 +1,4 @@
-"""The second-stage walk (spec 3.7, 9.8), for legacy and scalable mode: from an address to a page."""
+"""The second-stage walk (spec 3.7, 9.8), for legacy and scalable mode."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TABLE = SecondStageTable.ADDR.mask
 
 
 class SecondStage:
-    """Walks second-stage tables as a unit with these capabilities does."""
+    """Walks second-stage tables."""
 
     def __init__(
         self, access: TableAccess, capabilities: Capabilities, policy: Policy, cache: StructureCache
@@ -30,22 +30,22 @@ class SecondStage:
         self.access, self.policy, self.cache = access, policy, cache
         self.address_width = capabilities.address_width
 
-    def reach(self, tables: SecondStageRoot) -> int:
-        """How many bits of address the tables map: the guest address width, or what the levels can index (3.7)."""
+    def address_bits(self, tables: SecondStageRoot) -> int:
+        """The number of address bits that the tables map: limited by the guest address width and the levels (3.7)."""
         return min(self.address_width, 12 + 9 * tables.levels)
 
     def check_address(self, tables: SecondStageRoot, address: int) -> None:
-        """Raises Blocked for an address that the tables cannot map."""
+        """Raises Blocked for an address beyond what the tables can map."""
         # LGN.1, SGN.5: the address is beyond the guest address width, or beyond what the levels can index.
         if address >> self.address_width or address >> 12 + 9 * tables.levels:
             raise Blocked(tables.codes.beyond)
 
     def find(self, tables: SecondStageRoot, address: int, intent: Intent) -> Leaf:
-        """The page that maps `address`, with the permissions of all levels combined; the page itself is not marked.
+        """The page that maps `address`, with the permissions of all levels; its own entry is not updated yet.
 
-        Permissions are left to the caller, except for those that no level further down can give back.
+        The caller checks the permissions. The walk ends early only if neither read nor write permission is left.
 
-        Raises Blocked by the codes of the mode.
+        Raises Blocked with the reasons of the mode.
         """
         level, table, rights, is_new = tables.levels, tables.address, _RIGHTS, False
         cached = self.cached_table(tables, address)
@@ -56,20 +56,21 @@ class SecondStage:
             try:
                 entry = self.read_entry(entry_format, where, tables.snooped)
             except MemoryAccessError:
+                # LCT.4, SSS.4 in the top table; LSL.1, SSS.1 below: the entry could not be read.
                 raise Blocked(self.unreadable(tables, level)) from None
             rules = entry_format.rules(entry)
-            if is_new:  # only now is it known that there is such a table
+            if is_new:  # the table is cached only now that an entry of it could be read
                 self.cache.fill(tables.domain_id, None, address, level, Table(table, rights))
             rights = self.check_entry(tables, entry_format, rules, rights, entry, intent)
             if rules is entry_format.page:
                 kind = self.kind(tables, entry_format, rights, entry)
                 return Leaf(Page(entry & entry_format.page_address, kind), where, entry, entry_format)
-            if tables.marks:
+            if tables.accessed_dirty:
                 self.set_bits(tables, entry_format, where, entry, _ACCESSED)
             level, table, is_new = level - 1, entry & _TABLE, self.policy.cache_upper_levels
 
     def cached_table(self, tables: SecondStageRoot, address: int) -> tuple[int, Table] | None:
-        """Where the walk may begin: the deepest table that is cached, and its level."""
+        """Where the walk starts: the lowest table that is cached, and its level."""
         if not self.policy.cache_upper_levels:
             return None
         return self.cache.find(tables.domain_id, None, address, tables.levels)
@@ -91,7 +92,7 @@ class SecondStage:
         entry: int,
         intent: Intent,
     ) -> int:
-        """What is left of the rights behind an entry. Raises Blocked."""
+        """The rights that remain below an entry. Raises Blocked."""
         # LGN.2, LGN.3, SSS.2: an entry with neither R nor W is not present, and all its other bits are ignored.
         if not entry & entry_format.present:
             raise Blocked(tables.codes.absent(intent))
@@ -102,33 +103,33 @@ class SecondStage:
         # LSL.2, SSS.3: a reserved bit is set in a present entry.
         if entry & rules.reserved:
             raise Blocked(tables.codes.reserved)
-        # LGN.2, LGN.3, SSS.2: nothing further down can give back what the levels so far have taken.
+        # LGN.2, LGN.3, SSS.2: neither permission is left, and lower levels cannot restore one.
         if not rights:
             raise Blocked(tables.codes.absent(intent))
         return rights
 
     def kind(self, tables: SecondStageRoot, entry_format: PagingFormat, rights: int, entry: int) -> PageKind:
-        """What a page is that this entry maps, with the rights of all levels."""
+        """The kind of page that an entry maps, given the rights of all levels."""
         readable, writable = rights & _READ == _READ, rights & _WRITE == _WRITE
-        dirty = not tables.marks or entry & _DIRTY == _DIRTY
+        dirty = not tables.accessed_dirty or entry & _DIRTY == _DIRTY
         attributes = tables.attributes[second_stage_index(entry)]
         return kind_of(entry_format.page_size, readable, writable, writable, True, True, dirty, attributes)
 
-    def judge(self, tables: SecondStageRoot, table: Table, entry: int, intent: Intent) -> PageKind:
-        """What a last table's entry makes of the page it maps. Raises Blocked."""
+    def check_leaf(self, tables: SecondStageRoot, table: Table, entry: int, intent: Intent) -> PageKind:
+        """The kind of page that an entry of a last-level table maps. Raises Blocked."""
         entry_format = tables.formats[1]
         rights = self.check_entry(tables, entry_format, entry_format.page, table.rights, entry, intent)
         return self.kind(tables, entry_format, rights, entry)
 
-    def unmarked(self, tables: SecondStageRoot, entry: int, *, dirty: bool) -> int:
-        """The accessed and dirty bits that an access has still to set in the entry of its page (3.7.2)."""
-        return (_ACCESSED | (_DIRTY if dirty else 0)) & ~entry if tables.marks else 0
+    def bits_to_set(self, tables: SecondStageRoot, entry: int, *, dirty: bool) -> int:
+        """The accessed and dirty bits that an access still has to set in the leaf entry (3.7.2)."""
+        return (_ACCESSED | (_DIRTY if dirty else 0)) & ~entry if tables.accessed_dirty else 0
 
     def faulty_kind(self, tables: SecondStageRoot, reason: FaultReason) -> PageKind | None:
-        """What caching mode caches where a walk has ended so; None for nothing.
+        """What caching mode caches after a walk that ended with this fault; None for nothing.
 
-        Where an entry that is not present is reported as a missing permission, it is a page without permissions. One
-        that was missing further up may be there for another access.
+        In legacy mode an entry that is not present is reported as a missing permission: a page without permissions is
+        cached. With `permission_per_level`, nothing is: an upper level may permit another kind of access.
         """
         codes = tables.codes
         if reason in (codes.reserved, codes.not_present):
@@ -137,18 +138,18 @@ class SecondStage:
             return kind_of(4096, False, False, False, True, True, True, PLAIN)
         return None
 
-    def mark(self, tables: SecondStageRoot, leaf: Leaf, *, dirty: bool) -> Page:
-        """Record the access in the page's own entry, A and D in one update; the page as it is from then on."""
-        if not tables.marks:
+    def set_accessed_dirty(self, tables: SecondStageRoot, leaf: Leaf, *, dirty: bool) -> Page:
+        """Set A and D of the leaf entry in one update. Returns the page with them. Raises Blocked."""
+        if not tables.accessed_dirty:
             return leaf.page
-        missing = self.unmarked(tables, leaf.entry, dirty=dirty)
+        missing = self.bits_to_set(tables, leaf.entry, dirty=dirty)
         self.set_bits(tables, leaf.format, leaf.where, leaf.entry, missing)
-        return Page(leaf.page.host, leaf.page.kind.but(dirty=dirty))
+        return Page(leaf.page.host, leaf.page.kind.with_flags(dirty=dirty))
 
     def set_bits(
         self, tables: SecondStageRoot, entry_format: PagingFormat, where: int, entry: int, bits: int
     ) -> None:
-        """Set bits of an entry in memory; nothing is written where they are set already (3.7.2). Raises Blocked."""
+        """Set bits of an entry in memory; nothing is written if all are set already (3.7.2). Raises Blocked."""
         if entry & bits == bits:
             return
         # SSS.5: the entry needs an update, but the walk is not snooped.

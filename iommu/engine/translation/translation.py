@@ -1,4 +1,4 @@
-"""DMA remapping (spec 3): what happens to a request before any table is read, and which mode takes it from there."""
+"""DMA remapping (spec 3): the checks before any table is read, and the choice of the mode."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from iommu.registers import TableMode
 
 
 class Translation:
-    """Takes one request through the unit.
+    """Translates requests.
 
-    `enabled` is GSTS.TES, `mode` the table mode that the last SRTP latched. `changed` is called when either has
-    changed, or what memory is protected.
+    `enabled` is GSTS.TES, `mode` the table mode that the last SRTP latched. `changed` is called when one of them, the
+    root table or the protected memory has changed.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Translation:
         self._protects_remapped = policy.protect_remapped or capabilities.version >= 0x20
 
     def switch(self, enabled: int) -> None:
-        """GCMD.TE."""
+        """Turn translation on or off (GCMD.TE)."""
         self.enabled = bool(enabled)
         self._on_change()
 
@@ -53,13 +53,13 @@ class Translation:
         self.changed()
 
     def set_root_table(self, address: int, mode: int) -> None:
-        """What SRTP latches."""
+        """SRTP: latch the root table and the table mode."""
         self.legacy.root_table = self.scalable.root_table = address
         self.mode = mode
         self.changed()
 
     def single_stage(self, request: DmaRequest) -> tuple[Stage, Root] | None:
-        """The one stage that plain requests like this go through, and nothing else, as far as it is cached."""
+        """The stage that plain requests like this one use, if it is cached and nothing else affects them."""
         if not self.enabled or self.protected.ranges:
             return None
         if self.mode == TableMode.LEGACY:
@@ -69,26 +69,27 @@ class Translation:
         return None
 
     def translate(self, request: DmaRequest) -> Outcome:
-        """Where the request goes, or why it does not; faults are recorded on the way."""
+        """Translate a request; faults are recorded."""
         if in_interrupt_range(request.address) and request.pasid is None:
             return self.interrupts.message(request)
         if not self.enabled:
-            # Nothing but plain requests is served while translation is off (doubt D-26).
+            # While translation is off, only untranslated requests without PASID pass (doubt D-26).
             plain = request.address_type is AddressType.UNTRANSLATED and request.pasid is None
             outcome = identity(request.address) if plain else blocked()
-            return self.guard(outcome) if self.protected.ranges else outcome
+            return self.check_protected(outcome) if self.protected.ranges else outcome
         try:
-            outcome = self.by_mode(request)
+            outcome = self.translate_by_mode(request)
         except Blocked as condition:
             recorded = self.faults.report(condition.reason, request, condition.fpd)
             return blocked(condition.reason, recorded=recorded)
-        # Below version 2 the regions guard what is not remapped; an identity mapping may be counted as that.
+        # Below version 2, regions may protect only against requests that are not remapped; identity mappings count as
+        # such.
         if self.protected.ranges and (self._protects_remapped or outcome.host_address == request.address):
-            return self.guard(outcome)
+            return self.check_protected(outcome)
         return outcome
 
-    def by_mode(self, request: DmaRequest) -> Outcome:
-        """The mode that RTADDR.TTM named when it was latched. Raises Blocked."""
+    def translate_by_mode(self, request: DmaRequest) -> Outcome:
+        """Translate in the mode that RTADDR.TTM selected when it was latched. Raises Blocked."""
         if self.mode == TableMode.LEGACY:
             return self.legacy.translate(request)
         if self.mode == TableMode.SCALABLE and self.capabilities.scalable_mode:
@@ -98,8 +99,8 @@ class Translation:
         # RTA.1: the unit does not support the table mode.
         raise Blocked(FaultReason.RTA_1)
 
-    def guard(self, outcome: Outcome) -> Outcome:
-        """Protected memory regions block without a record (spec 11.4.8)."""
+    def check_protected(self, outcome: Outcome) -> Outcome:
+        """Block a host address in a protected region; no fault is recorded (spec 11.4.8)."""
         if outcome.host_address is not None and self.protected.blocks(outcome.host_address):
             return blocked()
         return outcome
