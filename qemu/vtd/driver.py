@@ -54,6 +54,11 @@ class RecordedFault:
             raw=raw,
         )
 
+    @property
+    def index(self) -> int:
+        """The interrupt_index, in the record of an interrupt's fault: FI bits 63:48."""
+        return self.page >> 48
+
 
 @dataclass
 class InvalidationQueue:

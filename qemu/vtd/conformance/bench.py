@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iommu import Access, AddressType
 from iommu.explain.report import is_interrupt
-from iommu.registers import FSTS, Granularity, TableMode
+from iommu.registers import FSTS, Granularity, Register, TableMode
 from iommu.structures import (
     ContextEntry,
     RootEntry,
@@ -159,9 +159,10 @@ class Bench:
         for message in self.platform.messages():
             self._lines.append(f"message {message.address:#x} {message.data:#x}")
 
-    def note_register(self, name: str, offset: int, size: int) -> None:
-        """Log what a register reads as."""
-        self._lines.append(f"{name} {self.platform.read_register(offset, size):#x}")
+    def note_register(self, layout: type[Register]) -> None:
+        """Log what a register at a fixed offset reads as."""
+        value = self.platform.read_register(layout.offset, layout.bits // 8)
+        self._lines.append(f"{layout.__name__} {value:#x}")
 
     def note(self, line: str) -> None:
         """Log a line that is specific to the scenario."""
@@ -199,15 +200,14 @@ def show_transfer(transfer: Transfer) -> str:
 
 
 def show_fault(fault: RecordedFault) -> str:
-    """A fault record as a line: "fault 0x05 A 0x5000 write"."""
+    """A fault record as a line: "fault 0x05 A 0x5000 write", or "fault 0x22 A index 1" for an interrupt."""
+    name = _NAMES.get(fault.source_id, str(fault.source_id))
     if is_interrupt(fault.reason):
-        name = _NAMES.get(fault.source_id, str(fault.source_id))
-        return f"fault {fault.reason:#04x} {name} index {fault.page >> 48}"
+        return f"fault {fault.reason:#04x} {name} index {fault.index}"
     kind = "read" if fault.is_read else "write"
     if fault.address_type:
         kind = fault.address_type.name.lower().replace("_", " ")
     pasid = "" if fault.pasid is None else f" PASID {fault.pasid:#x}"
-    name = _NAMES.get(fault.source_id, str(fault.source_id))
     return f"fault {fault.reason:#04x} {name} {fault.page:#x} {kind}{pasid}"
 
 

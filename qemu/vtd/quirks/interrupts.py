@@ -50,8 +50,8 @@ class CompatibilityAlwaysPasses(Quirk, Interrupts):
     section = "5.1.2.1"
     scenarios = ("ir.compatibility.blocked",)
 
-    def admit_compatibility_format(self) -> None:
-        """Every request is admitted."""
+    def check_compatibility_format(self) -> None:
+        """Every request passes."""
 
 
 class BusRangeReversed(Quirk, Interrupts):
@@ -64,7 +64,7 @@ class BusRangeReversed(Quirk, Interrupts):
     section = "9.9 SVT"
     scenarios = ("ir.source.bus-range",)
 
-    def is_bus_within(self, entry: int, bus: int) -> bool:
+    def is_bus_in_range(self, entry: int, bus: int) -> bool:
         """The two bytes of SID change places."""
         sid = InterruptEntry.SID.get(entry)
         return sid & 0xFF <= bus <= sid >> 8
