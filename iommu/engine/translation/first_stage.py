@@ -10,7 +10,7 @@ from iommu.engine.entry_format import PagingFormat, Rules
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.table_access import TableAccess
-from iommu.engine.translation.paging import Leaf
+from iommu.engine.translation.paging import Leaf, StageWalk
 from iommu.engine.translation.second_stage import SecondStage
 from iommu.errors import MemoryAccessError
 from iommu.structures import FirstStage2MPage, FirstStage4KPage, FirstStageEntry, FirstStageTable
@@ -26,11 +26,12 @@ _PAT_SMALL, _PAT_LARGE = FirstStage4KPage.PAT.lsb, FirstStage2MPage.PAT.lsb
 _READS = Intent(read=True, write=False)
 
 
-class FirstStage:
+class FirstStage(StageWalk):
     """Walks first-stage tables."""
 
     def __init__(self, access: TableAccess, policy: Policy, cache: StructureCache, second_stage: SecondStage) -> None:
-        self.access, self.policy, self.cache, self.second_stage = access, policy, cache, second_stage
+        super().__init__(access, policy, cache)
+        self.second_stage = second_stage
 
     def address_bits(self, tables: FirstStageRoot) -> int:
         """The number of address bits in the lower canonical half (3.6.1)."""
@@ -117,14 +118,6 @@ class FirstStage:
             raise Blocked(unreadable)
         self.second_stage.set_accessed_dirty(second, leaf, dirty=False)
         return leaf.page.host | address & leaf.page.kind.size - 1, leaf
-
-    def unreadable(self, tables: FirstStageRoot, level: int) -> FaultReason:
-        """SFS.4 for the top table, SFS.1 below: the entry could not be read."""
-        return tables.codes.top_unreadable if level == tables.levels else tables.codes.unreadable
-
-    def read_entry(self, entry_format: PagingFormat, where: int, snooped: int) -> int:
-        """The bits of an entry. Raises MemoryAccessError."""
-        return self.access.read(entry_format, where, snooped)
 
     def check_entry(
         self,

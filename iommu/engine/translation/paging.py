@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
-from iommu.engine.caches.caches import Caches
+from iommu.engine.caches.caches import Caches, StructureCache
 from iommu.engine.caches.page import Intent, Page, PageKind
 from iommu.engine.caches.tables import Root, SecondStageRoot, Table
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.entry_format import PagingFormat
+from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import DmaRequest, Outcome, in_interrupt_range
+from iommu.engine.table_access import TableAccess
 
 
 class Leaf(NamedTuple):
@@ -63,6 +65,21 @@ class Stage(Protocol):
     def faulty_kind(self, tables: Any, reason: FaultReason) -> PageKind | None:
         """What caching mode caches after a walk that ended with this fault; None for nothing."""
         ...
+
+
+class StageWalk:
+    """How both stages read the entries of their tables. Base class of both."""
+
+    def __init__(self, access: TableAccess, policy: Policy, cache: StructureCache) -> None:
+        self.access, self.policy, self.cache = access, policy, cache
+
+    def read_entry(self, entry_format: PagingFormat, where: int, snooped: int) -> int:
+        """The bits of an entry. Raises MemoryAccessError."""
+        return self.access.read(entry_format, where, snooped)
+
+    def unreadable(self, tables: Root, level: int) -> FaultReason:
+        """The fault of an entry that could not be read: the top table has one of its own."""
+        return tables.codes.top_unreadable if level == tables.levels else tables.codes.unreadable
 
 
 class Paging:

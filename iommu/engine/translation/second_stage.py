@@ -11,7 +11,7 @@ from iommu.engine.entry_format import PagingFormat, Rules
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.table_access import TableAccess
-from iommu.engine.translation.paging import Leaf
+from iommu.engine.translation.paging import Leaf, StageWalk
 from iommu.errors import MemoryAccessError
 from iommu.structures import SecondStageEntry, SecondStageTable
 
@@ -21,13 +21,13 @@ _ACCESSED, _DIRTY = SecondStageEntry.A.mask, SecondStageEntry.D.mask
 _TABLE = SecondStageTable.ADDR.mask
 
 
-class SecondStage:
+class SecondStage(StageWalk):
     """Walks second-stage tables."""
 
     def __init__(
         self, access: TableAccess, capabilities: Capabilities, policy: Policy, cache: StructureCache
     ) -> None:
-        self.access, self.policy, self.cache = access, policy, cache
+        super().__init__(access, policy, cache)
         self.address_width = capabilities.address_width
 
     def address_bits(self, tables: SecondStageRoot) -> int:
@@ -74,14 +74,6 @@ class SecondStage:
         if not self.policy.cache_upper_levels:
             return None
         return self.cache.find(tables.domain_id, None, address, tables.levels)
-
-    def unreadable(self, tables: SecondStageRoot, level: int) -> FaultReason:
-        """LCT.4, SSS.4 for the top table; LSL.1, SSS.1 below: the entry could not be read."""
-        return tables.codes.top_unreadable if level == tables.levels else tables.codes.unreadable
-
-    def read_entry(self, entry_format: PagingFormat, where: int, snooped: int) -> int:
-        """The bits of an entry. Raises MemoryAccessError."""
-        return self.access.read(entry_format, where, snooped)
 
     def check_entry(
         self,

@@ -1,8 +1,8 @@
 """Chapter 5: interrupt remapping: from a device's request to the message that reaches the processors.
 
-Expected messages are written as plain numbers: they have the destination in address bits 19:12, the redirection hint
-in bit 3 and the destination mode in bit 2; in the data the vector, the delivery mode in bits 10:8, the level in bit 14,
-which is always assert, and the trigger mode in bit 15.
+Expected messages are written as plain numbers. In the address, bits 19:12 are the destination, bit 3 the redirection
+hint, bit 2 the destination mode. In the data, bits 7:0 are the vector, bits 10:8 the delivery mode, bit 14 the level
+(always assert), bit 15 the trigger mode.
 """
 
 from iommu.registers import GCMD, IRTA
