@@ -310,9 +310,12 @@ class QemuPlatform:
         if self._devices[device] is not self._reader:
             raise Unreachable(f"device {device} ({self._devices[device].model}) cannot be told what to send as MSI")
         self._trace()
+        self._remapped.clear()
         self._reader.send_msi(address, data)
         remapped, self._remapped = self._trace(), []
-        return remapped[-1] if remapped else None
+        if len(remapped) > 1:
+            raise VtdError(f"{self.name}: one interrupt request of {device} became {len(remapped)} messages")
+        return remapped[0] if remapped else None
 
     def messages(self) -> list[Message]:
         """See Platform."""

@@ -354,3 +354,8 @@ BUILDERS: dict[int, Callable[..., ScalableWorld]] = {
     NESTED: nested,
     PASS: pass_through,
 }
+
+
+def build(pgtt: int, **given: Any) -> ScalableWorld:
+    """A world with one page by the given type."""
+    return BUILDERS[pgtt](**given)

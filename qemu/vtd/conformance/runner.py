@@ -153,6 +153,9 @@ _RELEVANT = (
     "page_selective",
     "max_address_mask",
     "fault_records",
+    "queued_invalidation",
+    "interrupt_remapping",
+    "posted_interrupts",
 )
 
 
