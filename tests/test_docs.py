@@ -70,7 +70,7 @@ def test_command(command: str, shown: list[str], tmp_path: Path) -> None:
 def test_python(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The blocks of a page are one program."""
     catalogue()
-    known, names = dict(_CATALOGUE), dict[str, object]()
+    known, names = dict(_CATALOGUE), dict[str, object](__name__="example")
     for text in [text for where, text in blocks("python") if where == page]:
         exec(compile(text, page, "exec"), names)
         printed = capsys.readouterr().out
@@ -78,7 +78,7 @@ def test_python(page: str, capsys: pytest.CaptureFixture[str]) -> None:
             assert line in printed
     added = [_CATALOGUE.pop(id_) for id_ in set(_CATALOGUE) - set(known)]
     for scenario in added:
-        from qemu.vtd.conformance.runner import on_model
+        from qemu.vtd.conformance.judge import on_model
 
         assert on_model(scenario) == scenario.expect
 

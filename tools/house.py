@@ -71,7 +71,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "qemu: devices": ("qemu.vtd.devices",),
     "qemu: machine": ("qemu.vtd.machine",),
-    "qemu: platform, driver": ("qemu.vtd.presets", "qemu.vtd.platform", "qemu.vtd.driver"),
+    "qemu: platform, driver": ("qemu.vtd.presets", "qemu.vtd.platform", "qemu.vtd.qemu_platform", "qemu.vtd.driver"),
     "qemu: quirks": ("qemu.vtd.quirks",),
     "qemu: conformance": ("qemu.vtd.conformance",),
     "qemu: cli": ("qemu.vtd.__init__", "qemu.vtd.cli"),

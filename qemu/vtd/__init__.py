@@ -9,9 +9,10 @@ from iommu.lazy import attributes
 
 if TYPE_CHECKING:
     from qemu.vtd.machine import Machine
-    from qemu.vtd.platform import ModelPlatform, Platform, QemuPlatform
+    from qemu.vtd.platform import ModelPlatform, Platform
     from qemu.vtd.presets import preset
     from qemu.vtd.probe import find_qemu
+    from qemu.vtd.qemu_platform import QemuPlatform
 
 __all__ = ["Machine", "ModelPlatform", "Platform", "QemuPlatform", "find_qemu", "preset"]
 
@@ -22,7 +23,7 @@ if not TYPE_CHECKING:  # hidden from type checkers, which would otherwise accept
             "Machine": "machine",
             "ModelPlatform": "platform",
             "Platform": "platform",
-            "QemuPlatform": "platform",
+            "QemuPlatform": "qemu_platform",
             "find_qemu": "probe",
             "preset": "presets",
         },

@@ -9,11 +9,8 @@ A platform is a small machine: memory, one remapping unit, and devices that do D
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Protocol, Self
+from typing import Protocol
 
 from iommu import (
     Access,
@@ -28,22 +25,9 @@ from iommu import (
     SourceId,
     VtdError,
 )
-from iommu.dmar import Dmar
-from iommu.engine.request import PAGE_4K
-from iommu.registers import CAP, ECAP, GCMD
-from qemu.vtd.devices import DmaSource, Edu, Rocker
-from qemu.vtd.machine import Machine
 
 MEMORY_SIZE = 10 << 20
 """A platform's memory size in bytes."""
-
-# Where the reading device dumps its buffer, away from the memory scenarios use.
-_SCRATCH = 0x9F0000
-_CHUNK = 0x4000
-
-_EVENTS = ("vtd_ir_remap_msi", "vtd_irq_generate")
-_REMAPPED = re.compile(r"vtd_ir_remap_msi \(.*\) -> \(addr (0x[0-9a-f]+), data (0x[0-9a-f]+)\)")
-_OWN = re.compile(r"vtd_irq_generate addr (0x[0-9a-f]+) data (0x[0-9a-f]+)")
 
 DEVICES = {"A": SourceId(0, 4, 0), "B": SourceId(0, 5, 0), "C": SourceId(0, 5, 1)}
 """The devices by name. A and B are separate devices; B and C are two functions of one device."""
@@ -210,152 +194,3 @@ class ModelPlatform:
 
     def settle(self) -> None:
         """See Platform. No transfer is ever pending here."""
-
-
-class QemuPlatform:
-    """A platform in QEMU: A is an edu, B and C are rockers.
-
-    Use it in a with-block; QEMU ends with the block.
-
-    Args:
-        qemu: the program; see `qemu.vtd.probe.find_qemu`.
-        properties: of intel-iommu, by their QEMU name.
-
-    Attributes:
-        machine: the QEMU machine.
-    """
-
-    def __init__(
-        self, qemu: str | None = None, properties: Mapping[str, str | int | bool] = MappingProxyType({})
-    ) -> None:
-        self._reader = Edu(4)
-        self._devices: dict[str, DmaSource] = {
-            "A": self._reader,
-            "B": Rocker(5, options="multifunction=on"),
-            "C": Rocker(5, 1),
-        }
-        self.machine = Machine(
-            qemu, memory=MEMORY_SIZE, iommu=properties, devices=list(self._devices.values()), trace=_EVENTS
-        )
-        self.name = f"QEMU {'.'.join(map(str, self.machine.version))}"
-        self._pending: list[Transfer] = []
-        self._remapped: list[Message] = []
-        self._own: list[Message] = []
-        self._slots_used = 0
-        # All of memory before and after a write. The buffers are reused, for allocating them is most of the cost.
-        self._before, self._after = bytearray(MEMORY_SIZE), bytearray(MEMORY_SIZE)
-
-    def __enter__(self) -> Self:
-        self.machine.__enter__()
-        try:
-            self._base = self.machine.register_base
-            self.memory = self.machine.memory
-            host_width = Dmar.parse(self.machine.dmar(), strict=False).header.host_address_width + 1
-            cap, ecap = self.read_register(CAP.offset, 8), self.read_register(ECAP.offset, 8)
-            self.capabilities = Capabilities.from_registers(cap, ecap, host_width)
-        except BaseException:
-            self.machine.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.machine.close()
-
-    def reset(self) -> None:
-        """See Platform. The reader's slots are cleared, so that old data cannot be taken for a new read."""
-        self.machine.reset()
-        self._trace()
-        self._remapped, self._own = [], []
-        self._pending.clear()
-        if self._slots_used:
-            self.memory.write(_SCRATCH, bytes(PAGE_4K))
-            for slot in range(self._slots_used):
-                self._reader.dma_read(_SCRATCH, 4, slot)
-            self._slots_used = 0
-
-    def read_register(self, offset: int, size: int) -> int:
-        """See Platform."""
-        return self.machine.qtest.read(self._base + offset, size)
-
-    def write_register(self, offset: int, value: int, size: int) -> None:
-        """See Platform."""
-        self.machine.qtest.write(self._base + offset, value, size)
-
-    def dma(self, device: str, access: Access, address: int, length: int = 4) -> Transfer:
-        """See Platform. `host` of a write is known immediately, that of a read only after `settle`."""
-        transfer = Transfer(device, access, address, length)
-        source = self._devices[device]
-        if access is Access.WRITE:
-            self.memory.copy_to(self._before)
-            source.dma_write(address, length)
-            self.memory.copy_to(self._after)
-            written = _find_write(self._before, self._after, source.pattern(length))
-            if written is not None:
-                transfer.host, overwritten = written
-                self.memory.write(transfer.host, overwritten)
-            return transfer
-        if source is not self._reader:
-            raise Unreachable(f"device {device} ({source.model}) cannot read")
-        self._reader.dma_read(address, length, self._slots_used)
-        self._slots_used += 1
-        self._pending.append(transfer)
-        return transfer
-
-    def translation_request(self, device: str, address: int, kind: AddressType) -> Transfer:
-        """See Platform."""
-        raise Unreachable("no device that QEMU emulates sends translation requests or translated requests")
-
-    def interrupt(self, device: str, address: int, data: int) -> Message | None:
-        """See Platform. QEMU's trace shows what the remapping made of the request, and nothing when it blocked it."""
-        if self._devices[device] is not self._reader:
-            raise Unreachable(f"device {device} ({self._devices[device].model}) cannot be told what to send as MSI")
-        self._trace()
-        self._remapped.clear()
-        self._reader.send_msi(address, data)
-        remapped, self._remapped = self._trace(), []
-        if len(remapped) > 1:
-            raise VtdError(f"{self.name}: one interrupt request of {device} became {len(remapped)} messages")
-        return remapped[0] if remapped else None
-
-    def messages(self) -> list[Message]:
-        """See Platform."""
-        self._trace()
-        own, self._own = self._own, []
-        return own
-
-    def _trace(self) -> list[Message]:
-        """Read the trace: the messages of devices that the unit has passed on, and those that it has sent itself."""
-        for line in self.machine.trace_lines():
-            if (found := _REMAPPED.search(line)) is not None:
-                self._remapped.append(Message(int(found[1], 16), int(found[2], 16)))
-            elif (found := _OWN.search(line)) is not None:
-                self._own.append(Message(int(found[1], 16), int(found[2], 16)))
-        return self._remapped
-
-    def settle(self) -> None:
-        """See Platform. Translation is disabled, so that the reader can dump its buffer."""
-        if not self._pending:
-            return
-        self.write_register(GCMD.offset, 0, 4)
-        self._reader.dump_buffer(_SCRATCH)
-        for slot, transfer in enumerate(self._pending):
-            seen = self.memory.read(_SCRATCH + self._reader.slot_offset(slot), 4)
-            page = page_of_stamp(seen)
-            transfer.host = None if page is None else page | transfer.address & 0xFFF
-        self._pending.clear()
-
-
-def _find_write(before: bytearray, after: bytearray, pattern: bytes) -> tuple[int, bytes] | None:
-    """Address where `pattern` was written, and the bytes it replaced; None when nothing changed. Modifies `before`.
-
-    Raises VtdError when anything else changed, so that a stray write is never missed.
-    """
-    if before == after:
-        return None
-    chunk = next(at for at in range(0, len(before), _CHUNK) if before[at : at + _CHUNK] != after[at : at + _CHUNK])
-    first = next(at for at in range(chunk, chunk + _CHUNK) if before[at] != after[at])
-    overwritten = bytes(before[first : first + len(pattern)])
-    before[first : first + len(pattern)] = pattern
-    if before != after:
-        raise VtdError(f"a DMA of {len(pattern)} bytes changed memory at {first:#x} unexpectedly")
-    return first, overwritten

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from iommu import FaultReason
-from qemu.vtd.conformance.runner import Report, Result, Verdict
+from qemu.vtd.conformance.judge import Result, Verdict
+from qemu.vtd.conformance.runner import Report
 from qemu.vtd.quirks import QUIRKS, Version
 
 _STYLE = {

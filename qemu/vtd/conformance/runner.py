@@ -5,42 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from itertools import groupby
 
-from iommu import Capabilities
-from qemu.vtd.conformance.scenario import Scenario, Setup
+from qemu.vtd.conformance.judge import Result, Verdict, judge, missing_capabilities, model_only, on_model
+from qemu.vtd.conformance.scenario import Scenario
 from qemu.vtd.errors import QemuError, QemuUnsuitable
-from qemu.vtd.platform import ModelPlatform, QemuPlatform, Unreachable
-from qemu.vtd.quirks import POLICY, Version, profile, quirks_of
-
-
-class Verdict(Enum):
-    """Result of the comparison. Only DIFFERS is a failure: of QEMU, the model or the list of quirks."""
-
-    AGREES = "agrees"
-    ALLOWED = "agrees (allowed)"
-    QUIRK = "known quirk"
-    MODEL_ONLY = "model only"
-    DIFFERS = "DIFFERS"
-
-
-@dataclass(frozen=True)
-class Result:
-    """The result of one scenario.
-
-    Attributes:
-        model: the outcome on the model.
-        qemu: the outcome on QEMU; None when QEMU cannot run the scenario.
-        verdict: the result of the comparison.
-        why: quirk ids, the freedom used, what QEMU lacks, or what is wrong; may be empty.
-    """
-
-    scenario: Scenario
-    model: tuple[str, ...]
-    qemu: tuple[str, ...] | None
-    verdict: Verdict
-    why: str = ""
+from qemu.vtd.platform import Unreachable
+from qemu.vtd.qemu_platform import QemuPlatform
+from qemu.vtd.quirks import Version
 
 
 @dataclass
@@ -99,80 +71,10 @@ def run_one(scenario: Scenario, platform: QemuPlatform) -> Result:
     model = on_model(scenario)
     missing = missing_capabilities(scenario.setup, platform.capabilities)
     if missing:
-        return Result(scenario, model, None, _model_only(scenario, model), f"this QEMU does not offer {missing}")
+        return Result(scenario, model, None, model_only(scenario, model), f"this QEMU does not offer {missing}")
     try:
         seen = scenario.run(platform)
     except Unreachable as reason:
-        return Result(scenario, model, None, _model_only(scenario, model), str(reason))
+        return Result(scenario, model, None, model_only(scenario, model), str(reason))
     verdict, why = judge(scenario, model, seen, platform.machine.version)
     return Result(scenario, model, seen, verdict, why)
-
-
-def on_model(scenario: Scenario) -> tuple[str, ...]:
-    """The outcome on the model, which follows the specification."""
-    return scenario.run(ModelPlatform(scenario.setup.capabilities))
-
-
-def on_profile(scenario: Scenario, version: Version) -> tuple[str, ...]:
-    """The outcome on the model with the quirks of that QEMU version."""
-    return scenario.run(ModelPlatform(scenario.setup.capabilities, POLICY, profile(version)))
-
-
-def _model_only(scenario: Scenario, model: tuple[str, ...]) -> Verdict:
-    return Verdict.MODEL_ONLY if model == scenario.expect else Verdict.DIFFERS
-
-
-def judge(scenario: Scenario, model: tuple[str, ...], seen: tuple[str, ...], version: Version) -> tuple[Verdict, str]:
-    """The verdict on the outcome `seen` on that QEMU version, and the reason for it."""
-    if model != scenario.expect:
-        return Verdict.DIFFERS, "the model does not do what the specification says"
-    claimed = [quirk for quirk in quirks_of(version) if scenario.id in quirk.scenarios]
-    names = ", ".join(quirk.id for quirk in claimed)
-    right = {scenario.expect: ""} | {allowed.lines: allowed.because for allowed in scenario.allowed}
-    if seen in right:
-        if claimed:
-            return Verdict.DIFFERS, f"{names} no longer shows"
-        return (Verdict.ALLOWED, right[seen]) if right[seen] else (Verdict.AGREES, "")
-    if claimed and seen == on_profile(scenario, version):
-        return Verdict.QUIRK, names
-    return Verdict.DIFFERS, f"and not as {names} predicts" if claimed else ""
-
-
-# The capabilities that the catalogue's expected outcomes depend on.
-_RELEVANT = (
-    "address_width",
-    "host_address_width",
-    "levels",
-    "domain_id_bits",
-    "page_2m",
-    "page_1g",
-    "pass_through",
-    "device_tlb",
-    "snoop_control",
-    "caching_mode",
-    "page_selective",
-    "max_address_mask",
-    "fault_records",
-    "queued_invalidation",
-    "interrupt_remapping",
-    "posted_interrupts",
-)
-
-
-def missing_capabilities(setup: Setup, offered: Capabilities) -> str:
-    """Names of the capabilities that a setup needs and the unit does not offer; empty when there are none.
-
-    Raises QemuUnsuitable when the unit differs in another capability that the expected outcomes depend on.
-    """
-    missing = []
-    for name in setup.needs:
-        have, want = getattr(offered, name), getattr(setup.capabilities, name)
-        if have != want:
-            missing.append(name if want is True else f"{name}={want}")
-    if missing:
-        return ", ".join(missing)
-    for name in _RELEVANT:
-        have, want = getattr(offered, name), getattr(setup.capabilities, name)
-        if have != want:
-            raise QemuUnsuitable(f"the {setup.name} catalogue is for {name}={want}, this QEMU has {have}")
-    return ""

@@ -7,45 +7,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import import_module
 
-from iommu import Capabilities, MisuseError, Policy
+from iommu import MisuseError, Policy
 from qemu.vtd.conformance.bench import Bench
+from qemu.vtd.conformance.setups import WIDE, Setup
 from qemu.vtd.platform import Platform
-
-
-@dataclass(frozen=True)
-class Setup:
-    """The unit a scenario is written for.
-
-    Attributes:
-        name: shown to users.
-        capabilities: of the unit, as far as the outcomes depend on them.
-        properties: of QEMU's intel-iommu, to get such a unit.
-        needs: fields of Capabilities that no property sets; a unit that differs in them cannot run the scenario.
-    """
-
-    name: str
-    capabilities: Capabilities
-    properties: tuple[tuple[str, str], ...]
-    needs: tuple[str, ...] = ()
-
-
-WIDE = Setup("48-bit", Capabilities(), (("aw-bits", "48"),))
-NARROW = Setup("39-bit", Capabilities(address_width=39, host_address_width=39), (("aw-bits", "39"),))
-SNOOPING = Setup(
-    "48-bit, snoop control", Capabilities(snoop_control=True), (*WIDE.properties, ("snoop-control", "on"))
-)
-# Not every QEMU can turn pass-through off.
-NO_PASS_THROUGH = Setup(
-    "48-bit, no pass-through", Capabilities(pass_through=False), WIDE.properties, ("pass_through",)
-)
-FEW_DOMAINS = Setup("48-bit, 256 domains", Capabilities(domain_id_bits=8), WIDE.properties, ("domain_id_bits",))
-NO_1G_PAGES = Setup("48-bit, no 1 GiB pages", Capabilities(page_1g=False), WIDE.properties, ("page_1g",))
-SELF_INVALIDATING = Setup(
-    "48-bit, ESRTPS",
-    Capabilities(invalidate_on_root_pointer=True),
-    WIDE.properties,
-    ("invalidate_on_root_pointer",),
-)
 
 
 @dataclass(frozen=True)
@@ -72,6 +37,7 @@ class Scenario:
         expect: the lines `Bench.log` must return afterwards.
         allowed: other right outcomes.
         setup: the unit the scenario is written for.
+        chapter: the file of `chapters` it stands in.
     """
 
     id: str
@@ -81,6 +47,7 @@ class Scenario:
     expect: tuple[str, ...]
     allowed: tuple[Allowed, ...] = ()
     setup: Setup = WIDE
+    chapter: str = ""
 
     def run(self, platform: Platform) -> tuple[str, ...]:
         """The outcome on this platform: the log, ending with the pending faults and FSTS. Raises Unreachable."""
@@ -104,16 +71,20 @@ def scenario(
         if id in _CATALOGUE:
             raise MisuseError(f"duplicate scenario id {id}")
         title = (stimulus.__doc__ or "").strip().splitlines()[0]
-        _CATALOGUE[id] = Scenario(id, section, title, stimulus, expect, allowed, setup)
+        _CATALOGUE[id] = Scenario(id, section, title, stimulus, expect, allowed, setup, _chapter(stimulus))
         return stimulus
 
     return add
 
 
+def _chapter(stimulus: Callable[[Bench], None]) -> str:
+    return stimulus.__module__.rpartition(".")[2]
+
+
 def catalogue(pattern: str = "*") -> list[Scenario]:
     """The scenarios whose id matches a shell pattern or contains it as text, chapter by chapter."""
     for chapter in _CHAPTERS:
-        import_module(f"qemu.vtd.conformance.{chapter}")
+        import_module(f"qemu.vtd.conformance.chapters.{chapter}")
     return list(_matching(pattern))
 
 

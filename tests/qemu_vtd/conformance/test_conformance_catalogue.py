@@ -5,10 +5,12 @@ from collections.abc import Iterator
 import pytest
 
 from iommu import FaultReason
-from qemu.vtd.conformance.runner import Verdict, on_model, run_one
+from qemu.vtd.conformance.judge import Verdict, on_model
+from qemu.vtd.conformance.runner import run_one
 from qemu.vtd.conformance.scenario import Allowed, Scenario, catalogue
-from qemu.vtd.platform import ModelPlatform, QemuPlatform
+from qemu.vtd.platform import ModelPlatform
 from qemu.vtd.probe import Build
+from qemu.vtd.qemu_platform import QemuPlatform
 
 CATALOGUE = catalogue()
 WITH_POLICY = [(each, allowed) for each in CATALOGUE for allowed in each.allowed if allowed.policy is not None]

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from iommu import Capabilities
-from qemu.vtd.conformance.runner import Verdict, judge, missing_capabilities, on_model, on_profile
-from qemu.vtd.conformance.scenario import NARROW, SELF_INVALIDATING, WIDE, Scenario, catalogue
+from qemu.vtd.conformance.judge import Verdict, judge, missing_capabilities, on_model, on_profile
+from qemu.vtd.conformance.scenario import Scenario, catalogue
+from qemu.vtd.conformance.setups import NARROW, SELF_INVALIDATING, WIDE
 from qemu.vtd.errors import QemuUnsuitable
 from qemu.vtd.quirks import QUIRKS, Quirk
 

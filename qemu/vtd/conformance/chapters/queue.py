@@ -9,8 +9,8 @@ from iommu.structures import (
     SecondStageEntry,
     WaitDescriptor,
 )
-from qemu.vtd.conformance import messages
 from qemu.vtd.conformance.bench import P0, P1, P2, Bench
+from qemu.vtd.conformance.chapters import messages
 from qemu.vtd.conformance.scenario import Allowed, scenario
 from qemu.vtd.platform import DEVICES
 

@@ -16,8 +16,8 @@ from iommu.structures import (
     SourceValidation,
 )
 from qemu.vtd.conformance.bench import NOWHERE, Bench
-from qemu.vtd.conformance.queue import start as start_queue
-from qemu.vtd.conformance.queue import wait
+from qemu.vtd.conformance.chapters.queue import start as start_queue
+from qemu.vtd.conformance.chapters.queue import wait
 from qemu.vtd.conformance.scenario import Allowed, scenario
 from qemu.vtd.platform import DEVICES
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from iommu.registers import Granularity
 from iommu.structures import SecondStageEntry
 from qemu.vtd.conformance.bench import DATA, P0, P1, P2, P3, Bench
-from qemu.vtd.conformance.scenario import SELF_INVALIDATING, Allowed, scenario
+from qemu.vtd.conformance.scenario import Allowed, scenario
+from qemu.vtd.conformance.setups import SELF_INVALIDATING
 
 R, W = SecondStageEntry.R.mask, SecondStageEntry.W.mask
 DOMAIN, SELECTIVE = Granularity.DOMAIN, Granularity.SELECTIVE

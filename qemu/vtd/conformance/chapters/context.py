@@ -3,7 +3,8 @@
 from iommu import AddressType
 from iommu.structures import ContextEntry, RootEntry, TranslationType
 from qemu.vtd.conformance.bench import NOWHERE, P0, P1, P2, Bench
-from qemu.vtd.conformance.scenario import FEW_DOMAINS, NARROW, NO_PASS_THROUGH, scenario
+from qemu.vtd.conformance.scenario import scenario
+from qemu.vtd.conformance.setups import FEW_DOMAINS, NARROW, NO_PASS_THROUGH
 
 
 def mapped(bench: Bench, page: int = P0, *, levels: int = 4) -> int:

@@ -1,0 +1,43 @@
+"""The units that scenarios are written for, and the QEMU properties that give them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from iommu import Capabilities
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The unit a scenario is written for.
+
+    Attributes:
+        name: shown to users.
+        capabilities: of the unit, as far as the outcomes depend on them.
+        properties: of QEMU's intel-iommu, to get such a unit.
+        needs: fields of Capabilities that no property sets; a unit that differs in them cannot run the scenario.
+    """
+
+    name: str
+    capabilities: Capabilities
+    properties: tuple[tuple[str, str], ...]
+    needs: tuple[str, ...] = ()
+
+
+WIDE = Setup("48-bit", Capabilities(), (("aw-bits", "48"),))
+NARROW = Setup("39-bit", Capabilities(address_width=39, host_address_width=39), (("aw-bits", "39"),))
+SNOOPING = Setup(
+    "48-bit, snoop control", Capabilities(snoop_control=True), (*WIDE.properties, ("snoop-control", "on"))
+)
+# Not every QEMU can turn pass-through off.
+NO_PASS_THROUGH = Setup(
+    "48-bit, no pass-through", Capabilities(pass_through=False), WIDE.properties, ("pass_through",)
+)
+FEW_DOMAINS = Setup("48-bit, 256 domains", Capabilities(domain_id_bits=8), WIDE.properties, ("domain_id_bits",))
+NO_1G_PAGES = Setup("48-bit, no 1 GiB pages", Capabilities(page_1g=False), WIDE.properties, ("page_1g",))
+SELF_INVALIDATING = Setup(
+    "48-bit, ESRTPS",
+    Capabilities(invalidate_on_root_pointer=True),
+    WIDE.properties,
+    ("invalidate_on_root_pointer",),
+)
