@@ -30,11 +30,6 @@ def printed(shown: Report, width: int | None = None, *, verbose: bool = False) -
     return re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
 
 
-@pytest.fixture(autouse=True)
-def no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-
 def test_what_matters_comes_first() -> None:
     lines = printed(report()).splitlines()
     assert lines[0] == "QEMU 7.2.22 departs from VT-d in 2 ways"
