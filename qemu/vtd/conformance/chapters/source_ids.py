@@ -63,7 +63,7 @@ def _device(id_: str, what: str, setup: Setup, device: str, *, named: str = "") 
         entry = "root" if root else "context"
         stimulus.__doc__ = f"{what}: no other {entry} entry is used."
         lines = blocked, f"fault {code} {named or device} 0x5000 write", "FSTS PPF"
-        scenario(f"{id_}.no-{entry}", "3.4.1", *lines, setup=setup)(stimulus)
+        scenario(f"{id_}.other-{'buses' if root else 'devices'}", "3.4.1", *lines, setup=setup)(stimulus)
 
     own.__doc__ = f"{what}: its own entries are used, and its faults carry its source-id."
     lines = (
