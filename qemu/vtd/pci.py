@@ -28,6 +28,8 @@ _BUS_NUMBERS = 0x18
 _MEMORY_WINDOW = 0x20
 _PREFETCHABLE_WINDOW = 0x24
 
+_CAPABILITIES = 0x34
+
 _MEMORY_AND_MASTER = 0x6
 _MULTIFUNCTION = 0x80
 _BRIDGE = 1
@@ -106,6 +108,15 @@ class Pci:
         """Write 1, 2 or 4 bytes of a function's configuration space. Not repeated after a reset."""
         self._qtest.write(_address(source, offset, size), value, size)
 
+    def capability(self, source: int, id_: int) -> int:
+        """Offset of a function's PCI capability. Raises DeviceError when it has none with this id."""
+        offset = self.read(source, _CAPABILITIES, 1)
+        while offset and self.read(source, offset, 1) != id_:
+            offset = self.read(source, offset + 1, 1)
+        if not offset:
+            raise DeviceError(f"PCI function {_name(source)} has no capability {id_:#x}")
+        return offset
+
     def renumber(self, bridge: int, number: int) -> None:
         """Give the bus behind a bridge another number, and its functions other source-ids, until a reset.
 
@@ -121,8 +132,7 @@ class Pci:
         try:
             return self.bars[source][index].address
         except KeyError:
-            where = f"{source >> 8:02x}:{source >> 3 & 31:02x}.{source & 7}"
-            raise DeviceError(f"PCI function {where} has no memory BAR {index}") from None
+            raise DeviceError(f"PCI function {_name(source)} has no memory BAR {index}") from None
 
     def _write_recorded(self, pipeline: Pipeline, source: int, offset: int, value: int, size: int) -> None:
         """A write that every later `set_up` repeats."""
@@ -195,6 +205,10 @@ class Pci:
             self._script.insert(bridge_position, (_address(source, _BUS_NUMBERS, 4), numbers, 4))
             self._write_recorded(pipeline, source, _MEMORY_WINDOW, first >> 16 & 0xFFF0 | limit - 1 & 0xFFF00000, 4)
             self._write_recorded(pipeline, source, _PREFETCHABLE_WINDOW, 0x0000FFF0, 4)
+
+
+def _name(source: int) -> str:
+    return f"{source >> 8:02x}:{source >> 3 & 31:02x}.{source & 7}"
 
 
 def _address(source: int, offset: int, size: int) -> int:

@@ -87,6 +87,10 @@ class Pipeline:
             raise MisuseError("cannot write 0 bytes")
         return self._add(f"write {_fitting(address, 8):#x} {len(data):#x} 0x{data.hex()}", _nothing)
 
+    def set_irq(self, device: str, number: int, level: int) -> Answer[None]:
+        """Set an unnamed interrupt input of a device, given by its QOM path."""
+        return self._add(f"set_irq_in {device} unnamed-gpio-in {number} {level}", _nothing)
+
     def clock_step(self, nanoseconds: int) -> Answer[int]:
         """Advance the virtual clock; returns its new value in nanoseconds. Only under the qtest accelerator."""
         return self._add(f"clock_step {nanoseconds}", _number)

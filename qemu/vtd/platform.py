@@ -22,7 +22,7 @@ from iommu import (
     SourceId,
     VtdError,
 )
-from qemu.vtd.topology import PLAIN, Topology
+from qemu.vtd.topology import IO_APIC, PLAIN, Topology
 
 MEMORY_SIZE = 10 << 20
 """A platform's memory size in bytes."""
@@ -97,11 +97,25 @@ class Platform(Protocol):
         ...
 
     def interrupt(self, device: str, address: int, data: int) -> Message | None:
-        """Make a device send an interrupt request, a write of 16 bits of data in the interrupt range.
+        """Make a device send an interrupt request as MSI: a write of data in the interrupt range.
 
         Returns the message that reaches the processors; None when the request is blocked.
 
-        Raises Unreachable when the platform's device cannot do this.
+        Raises Unreachable when the platform's device cannot do this, or not with these data.
+        """
+        ...
+
+    def write_interrupt(self, device: str, address: int, length: int = 4) -> list[Message]:
+        """Make a device write its pattern in the interrupt range by ordinary DMA.
+
+        Returns the messages that reach the processors.
+        """
+        ...
+
+    def pin(self, pin: int, entry: int) -> Message | None:
+        """Raise and drop an input of the I/O APIC, with this 64-bit redirection entry.
+
+        Returns the message that reaches the processors; None when the request is blocked.
         """
         ...
 
@@ -130,6 +144,16 @@ def page_of_stamp(data: bytes) -> int | None:
     for byte in data:
         page = page << 4 | byte & 15
     return page << 12 if stamp(page << 12) == data else None
+
+
+def request_of_pin(entry: int) -> InterruptRequest:
+    """The request that an I/O APIC makes of a redirection entry.
+
+    Entry bits 63:48 go to address bits 19:4, bit 11 to address bit 2; vector, delivery and trigger mode are data.
+    In the remappable format that is index 14:0 with the format bit, and index 15 (spec 5.1.5.1).
+    """
+    address = 0xFEE0_0000 | (entry >> 48 & 0xFFFF) << 4 | (entry >> 11 & 1) << 2
+    return InterruptRequest(IO_APIC, address, entry & 0x7FF | (entry >> 15 & 1) << 15)
 
 
 def renumbered(topology: Topology, bus: str, number: int) -> dict[str, SourceId]:
@@ -210,6 +234,19 @@ class ModelPlatform:
     def interrupt(self, device: str, address: int, data: int) -> Message | None:
         """See Platform."""
         return self.unit.remap_interrupt(InterruptRequest(self.source_ids[device], address, data)).message
+
+    def write_interrupt(self, device: str, address: int, length: int = 4) -> list[Message]:
+        """See Platform. Whether the write is an interrupt request is for the unit to say."""
+        source_id = self.source_ids[device]
+        if not self.unit.translate(DmaRequest(source_id, address, Access.WRITE, length)).interrupt:
+            return []
+        data = int.from_bytes(self.topology.pattern(device, length), "little")
+        message = self.unit.remap_interrupt(InterruptRequest(source_id, address, data)).message
+        return [] if message is None else [message]
+
+    def pin(self, pin: int, entry: int) -> Message | None:
+        """See Platform."""
+        return self.unit.remap_interrupt(request_of_pin(entry)).message
 
     def messages(self) -> list[Message]:
         """See Platform."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Self
 
-from iommu import Access, AddressType, Capabilities, Message, VtdError
+from iommu import Access, AddressType, Capabilities, Message, MisuseError, VtdError
 from iommu.dmar import Dmar
 from iommu.engine.request import PAGE_4K
 from iommu.registers import CAP, ECAP, GCMD
@@ -19,6 +19,12 @@ from qemu.vtd.topology import PLAIN, Topology
 # Where the reading device dumps its buffer, away from the memory scenarios use.
 _SCRATCH = 0x9F0000
 _CHUNK = 0x4000
+
+# The I/O APIC: index register, 0x10 above it the data; the first register of its redirection table.
+_IO_APIC = 0xFEC0_0000
+_IO_APIC_ENTRY = 0x10
+_IO_APIC_PATH = "/machine/q35/ioapic"
+_MASKED = 1 << 16
 
 _EVENTS = ("vtd_ir_remap_msi", "vtd_irq_generate")
 _REMAPPED = re.compile(r"vtd_ir_remap_msi \(.*\) -> \(addr (0x[0-9a-f]+), data (0x[0-9a-f]+)\)")
@@ -128,14 +134,42 @@ class QemuPlatform:
     def interrupt(self, device: str, address: int, data: int) -> Message | None:
         """See Platform. QEMU's trace shows what the remapping made of the request, and nothing when it blocked it."""
         source = self._devices[device]
-        if not isinstance(source, Edu):
-            raise Unreachable(f"device {device} ({source.model}) cannot be told what to send as MSI")
+        try:
+            return self._only(self._remapped_by(lambda: source.send_msi(address, data)), device)
+        except MisuseError as error:
+            raise Unreachable(str(error)) from None
+
+    def write_interrupt(self, device: str, address: int, length: int = 4) -> list[Message]:
+        """See Platform."""
+        return self._remapped_by(lambda: self._devices[device].dma_write(address, length))
+
+    def pin(self, pin: int, entry: int) -> Message | None:
+        """See Platform. Afterwards the pin is masked, as after a reset."""
+        low, high = _IO_APIC_ENTRY + 2 * pin, _IO_APIC_ENTRY + 2 * pin + 1
+
+        def raise_pin() -> None:
+            with self.machine.qtest.pipeline() as pipeline:
+                for register, value in ((high, entry >> 32), (low, entry & 0xFFFFFFFF)):
+                    pipeline.write(_IO_APIC, register, 4)
+                    pipeline.write(_IO_APIC + 0x10, value, 4)
+                for level in (1, 0):
+                    pipeline.set_irq(_IO_APIC_PATH, pin, level)
+                pipeline.write(_IO_APIC, low, 4)
+                pipeline.write(_IO_APIC + 0x10, _MASKED, 4)
+
+        return self._only(self._remapped_by(raise_pin), f"pin {pin}")
+
+    def _remapped_by(self, action: Callable[[], None]) -> list[Message]:
+        """The messages that the unit passes on during an action."""
         self._trace()
         self._remapped.clear()
-        source.send_msi(address, data)
+        action()
         remapped, self._remapped = self._trace(), []
+        return remapped
+
+    def _only(self, remapped: list[Message], source: str) -> Message | None:
         if len(remapped) > 1:
-            raise VtdError(f"{self.name}: one interrupt request of {device} became {len(remapped)} messages")
+            raise VtdError(f"{self.name}: one interrupt request of {source} became {len(remapped)} messages")
         return remapped[0] if remapped else None
 
     def messages(self) -> list[Message]:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from iommu import SourceId
 from qemu.vtd.devices import DmaSource, Edu, Rocker
 
+IO_APIC = SourceId(0xFF, 0, 0)
+"""The source-id of the I/O APIC, as QEMU's DMAR gives it."""
+
 _MODELS: dict[str, type[DmaSource]] = {"edu": Edu, "rocker": Rocker}
 
 
@@ -68,6 +71,10 @@ class Topology:
     def source_ids(self) -> dict[str, SourceId]:
         """The source-ids by the names of the devices."""
         return {place.name: place.source_id for place in self.places}
+
+    def pattern(self, device: str, length: int) -> bytes:
+        """What a device writes when it is told to write `length` bytes."""
+        return next(place for place in self.places if place.name == device).device().pattern(length)
 
     def on_bus(self, bus: str) -> list[Place]:
         """The devices on the bus with this QEMU id."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from iommu import Access, AddressType, SourceId
+from iommu import Access, AddressType, Message, SourceId
 from iommu.explain.report import is_interrupt
 from iommu.registers import FSTS, Granularity, Register, TableMode
 from iommu.structures import (
@@ -147,10 +147,19 @@ class Bench:
         self._lines.append(self.platform.translation_request(device, address, kind))
 
     def interrupt(self, device: str, address: int, data: int = 0) -> None:
-        """A device sends an interrupt request: 16 bits of data to an address in the interrupt range."""
-        message = self.platform.interrupt(device, address, data)
-        seen = "blocked" if message is None else f"{message.address:#x} {message.data:#x}"
+        """A device sends an interrupt request as MSI: data to an address in the interrupt range."""
+        seen = show_message(self.platform.interrupt(device, address, data))
         self._lines.append(f"{device} interrupt {address:#x} {data:#x} -> {seen}")
+
+    def write_interrupt(self, device: str, address: int, length: int = 4) -> None:
+        """A device writes its pattern to an address in the interrupt range, by ordinary DMA."""
+        messages = self.platform.write_interrupt(device, address, length)
+        seen = ", ".join(map(show_message, messages)) or show_message(None)
+        self._lines.append(f"{device} writes {length} bytes to {address:#x} -> {seen}")
+
+    def pin(self, pin: int, entry: int) -> None:
+        """An input of the I/O APIC is raised, with this redirection entry."""
+        self._lines.append(f"pin {pin} {entry:#x} -> {show_message(self.platform.pin(pin, entry))}")
 
     def renumber(self, bus: str, number: int) -> None:
         """Software gives a bus another number."""
@@ -195,6 +204,11 @@ class Bench:
 def entry_address(table: int, address: int, level: int) -> int:
     """The address of a table's entry for `address`."""
     return table + (address >> 3 + 9 * level & 0x1FF) * 8
+
+
+def show_message(message: Message | None) -> str:
+    """The message that an interrupt request became: "0xfee03000 0x4055", or "blocked"."""
+    return "blocked" if message is None else f"{message.address:#x} {message.data:#x}"
 
 
 def show_transfer(transfer: Transfer) -> str:

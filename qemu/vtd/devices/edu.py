@@ -84,7 +84,7 @@ class Edu(DmaSource):
         self._transfer(_BUFFER, address, self.BUFFER_SIZE, _RUN | _TO_MEMORY)
 
     def send_msi(self, address: int, data: int) -> None:
-        """Make the device write 16 bits of data to an address as an MSI."""
+        """Have the device send an MSI. Its data have 16 bits."""
         pci, source = self.host.pci, self.source_id
         pci.write(source, _MSI + 4, address & 0xFFFFFFFF, 4)
         pci.write(source, _MSI + 8, address >> 32, 4)

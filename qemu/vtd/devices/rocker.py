@@ -7,6 +7,11 @@ _TEST_DMA_ADDRESS = 0x28
 _TEST_DMA_SIZE = 0x30
 _TEST_DMA_CONTROL = 0x34
 _FILL = 2
+_TEST_IRQ = 0x20
+# The MSI-X capability, and its table: vector 0 comes first, with address, upper address, data, mask.
+_MSIX = 0x11
+_MSIX_ENABLE = 0x8000
+_MSIX_BAR = 1
 
 
 class Rocker(SynchronousSource):
@@ -23,6 +28,17 @@ class Rocker(SynchronousSource):
     def pattern(self, length: int) -> bytes:
         """0x96, repeated."""
         return b"\x96" * length
+
+    def send_msi(self, address: int, data: int) -> None:
+        """Have the device send vector 0 of its MSI-X table."""
+        pci, source = self.host.pci, self.source_id
+        control = pci.capability(source, _MSIX) + 2
+        table = pci.bar(source, _MSIX_BAR)
+        pci.write(source, control, pci.read(source, control, 2) | _MSIX_ENABLE, 2)
+        with self.host.qtest.pipeline() as pipeline:
+            for offset, value in ((0, address & 0xFFFFFFFF), (4, address >> 32), (8, data), (12, 0)):
+                pipeline.write(table + offset, value, 4)
+            pipeline.write(self.registers + _TEST_IRQ, 0, 4)
 
     def queue_write(self, pipeline: Pipeline, address: int, length: int) -> None:
         """Three register writes; the last one starts the DMA."""

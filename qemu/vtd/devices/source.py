@@ -121,6 +121,13 @@ class DmaSource(ABC):
         """
         raise MisuseError(f"{self.model} cannot read")
 
+    def send_msi(self, address: int, data: int) -> None:
+        """Have the device send an interrupt, by its own means: a write of 4 bytes that carries its source-id.
+
+        Raises MisuseError when the device cannot, or not with these data.
+        """
+        raise MisuseError(f"{self.model} cannot send interrupts")
+
     def check_length(self, length: int) -> None:
         """Raises MisuseError when the device cannot do a DMA of this length."""
         if not 0 < length <= self.longest:
