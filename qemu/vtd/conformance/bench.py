@@ -187,6 +187,12 @@ class Bench:
             self._lines.append(show_fault(fault, self.platform.source_ids))
         self._lines.append(show_status(self.driver.status()))
 
+    def take_faults(self) -> None:
+        """Log the pending fault records, and clear them."""
+        for fault in self.driver.faults():
+            self._lines.append(show_fault(fault, self.platform.source_ids))
+        self.driver.clear_faults()
+
     def note_record(self, raw: int) -> None:
         """Log a fault record, whether or not F is set in it."""
         self._lines.append(show_fault(RecordedFault.decode(raw), self.platform.source_ids))

@@ -69,6 +69,9 @@ _CHAPTERS = (
     "messages",
     "queue",
     "interrupts",
+    "interrupts_entries",
+    "interrupts_sources",
+    "interrupts_table",
 )
 
 

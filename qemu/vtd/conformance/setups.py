@@ -43,6 +43,11 @@ NO_PASS_THROUGH = Setup(
 )
 FEW_DOMAINS = Setup("48-bit, 256 domains", Capabilities(domain_id_bits=8), WIDE.properties, ("domain_id_bits",))
 NO_1G_PAGES = Setup("48-bit, no 1 GiB pages", Capabilities(page_1g=False), WIDE.properties, ("page_1g",))
+NO_INTERRUPT_REMAPPING = Setup(
+    "48-bit, no interrupt remapping",
+    Capabilities(interrupt_remapping=False),
+    (*WIDE.properties, ("intremap", "off")),
+)
 SELF_INVALIDATING = Setup(
     "48-bit, ESRTPS",
     Capabilities(invalidate_on_root_pointer=True),
