@@ -13,7 +13,7 @@ from rich.text import Text
 from iommu import FaultReason
 from qemu.vtd.conformance.judge import Result, Verdict
 from qemu.vtd.conformance.runner import Report
-from qemu.vtd.quirks import QUIRKS, Version
+from qemu.vtd.quirks import QUIRKS, version_text
 
 _STYLE = {
     Verdict.AGREES: "green",
@@ -27,11 +27,6 @@ _COLUMNS = {"scenario": 30, "section": 11, "expected": 20, "model": 5, "QEMU": 1
 _NARROWEST = sum(_COLUMNS.values()) + len(_COLUMNS)
 _UNBOUNDED = 200
 _REASONS = {reason.value: reason for reason in FaultReason}
-
-
-def version_text(version: Version) -> str:
-    """A version as text: "7.2.22"."""
-    return ".".join(map(str, version))
 
 
 def print_report(report: Report, console: Console) -> None:
