@@ -77,6 +77,12 @@ def test_lists_fit_the_terminal(width: int) -> None:
     assert [line for line in lines if line != line.rstrip()] == []
 
 
+@pytest.fixture(autouse=True)
+def no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where neither a terminal nor COLUMNS gives a width, lines are not wrapped."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 def output_of(*arguments: str) -> str:
     done = vtd("quirks", *arguments)
     assert (done.returncode, done.stderr) == (0, b"")
