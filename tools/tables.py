@@ -18,8 +18,8 @@ from iommu.engine.declaration import Capability
 from iommu.engine.policy import CHOICES
 from iommu.engine.presets import PRESETS
 from iommu.registers import CAP
+from qemu.vtd.conformance.report.quirks import as_markdown
 from qemu.vtd.quirks import QUIRKS
-from qemu.vtd.quirks.listing import as_markdown
 from tests.engine.breaks import BREAKS
 from tools.house import picture
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from iommu.errors import MisuseError
-from qemu.vtd.quirks.quirk import Quirk, Severity, Version, version_text
+from qemu.vtd.conformance.report.words import print_hanging
+from qemu.vtd.quirks import Quirk, Severity, Version, version_text
 
 
 def parse_version(text: str) -> Version:
@@ -26,40 +25,27 @@ def parse_version(text: str) -> Version:
 def print_list(quirks: Sequence[type[Quirk]], version: str, console: Console) -> None:
     """Print the quirks of a version, or of all if it is empty, the most dangerous for a driver first."""
     which = f"QEMU {version}".strip()
-    print_wrapped(console, Text(f"{which} departs from VT-d in {len(quirks)} ways.", "bold"))
+    ways = "1 way" if len(quirks) == 1 else f"{len(quirks)} ways"
+    print_hanging(console, "", f"{which} departs from VT-d in {ways}.", "bold")
     for severity in Severity:
         alike = [quirk for quirk in quirks if quirk.severity is severity]
         if alike:
             console.print()
-            print_wrapped(console, Text(f"{severity.value}:", "bold"))
+            print_hanging(console, "", f"{severity.value}:", "bold")
         for quirk in alike:
-            print_wrapped(console, Text(quirk.driver), indent=5, label=Text(quirk.id, "yellow"))
+            print_hanging(console, f"{quirk.id}  ", quirk.driver)
             gone = f" Gone in {version_text(quirk.gone)}." if quirk.gone and not version else ""
-            print_wrapped(console, Text(f"{quirk.title()}{gone}", "dim"), indent=5)
+            print_hanging(console, " " * 5, f"{quirk.title()}{gone}", "dim")
 
 
 def print_one(quirk: type[Quirk], console: Console) -> None:
     """Print all that is known of a quirk."""
-    print_wrapped(console, Text(quirk.title(), "bold"), indent=5, label=Text(quirk.id, "yellow"))
+    print_hanging(console, f"{quirk.id}  ", quirk.title(), "bold")
     for name, text in _facts(quirk):
         console.print()
-        print_wrapped(console, Text(name, "bold"))
+        print_hanging(console, "", name, "bold")
         for paragraph in text:
-            print_wrapped(console, Text(paragraph), indent=2)
-
-
-def print_wrapped(console: Console, text: Text, *, indent: int = 0, label: Text | None = None) -> None:
-    """Print an indented text, wrapped to the console's width; `label` is put into the first line's indent.
-
-    Where there is no width, neither a terminal's nor in COLUMNS, a text is one line.
-    """
-    has_width = console.is_terminal or os.environ.get("COLUMNS", "0") != "0"
-    lines = text.wrap(console, console.width - indent) if has_width else [text]
-    for number, line in enumerate(lines):
-        line.rstrip()
-        before = label.copy() if label is not None and number == 0 else Text()
-        before.pad_right(indent - len(before))
-        console.print(before + line)
+            print_hanging(console, "  ", paragraph)
 
 
 def _facts(quirk: type[Quirk]) -> list[tuple[str, list[str]]]:
