@@ -29,6 +29,7 @@ from qemu.vtd.quirks.queue import FenceOnlyWaitRefused, QueueErrorWithoutCode, Q
 from qemu.vtd.quirks.quirk import Quirk, Severity, Version, version_text
 from qemu.vtd.quirks.translation import (
     AllOnesUnreadable,
+    ContextsByDevice,
     InterruptRangeByPage,
     PassThroughPointerChecked,
     PassThroughUnlimited,
@@ -54,6 +55,7 @@ QUIRKS: tuple[type[Quirk], ...] = (
     CompatibilityAlwaysPasses,
     BusRangeReversed,
     InterruptFieldsUnchecked,
+    ContextsByDevice,
 )
 
 POLICY = Policy(compress_faults=True, permission_per_level=True)
