@@ -129,11 +129,15 @@ class ContextsByDevice(Quirk, LegacyMode):
     """A cached context entry stays with the device when the number of its bus changes.
 
     `VTDAddressSpace` belongs to a bus and a devfn, and holds the context entry last used. The number of the bus is
-    looked up only when the entry is read again. On hardware a request with another source-id cannot match the entry.
+    looked up only when the entry is read again.
     """
 
     id = "Q70"
+    severity = Severity.FAILS_IN_QEMU
     section = "6.2.2"
+    hardware = "Cached context entries are found by source-id: a request with another source-id cannot match them."
+    driver = "A device whose bus gets another number uses its old context entry in QEMU until that is invalidated."
+    function = "vtd_find_add_as, vtd_do_iommu_translate"
     scenarios = (
         "source.renumbered.translated",
         "source.renumbered.function",
