@@ -18,6 +18,8 @@ from iommu.engine.declaration import Capability
 from iommu.engine.policy import CHOICES
 from iommu.engine.presets import PRESETS
 from iommu.registers import CAP
+from qemu.vtd.conformance.report.quirks import as_markdown
+from qemu.vtd.quirks import QUIRKS
 from tests.engine.breaks import BREAKS
 from tools.house import picture
 
@@ -72,6 +74,11 @@ def breaks() -> str:
     return _table(("rule", "broken so", "unit tests", "oracle", "scenario"), rows)
 
 
+def quirks() -> str:
+    """Every quirk, a section each."""
+    return "\n" + "\n".join(as_markdown(quirk) for quirk in sorted(QUIRKS, key=lambda quirk: quirk.id)) + "\n"
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "capabilities": ("capabilities.md", capabilities),
     "not modelled": ("capabilities.md", not_modelled),
@@ -79,6 +86,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "policy": ("engine.md", policy),
     "house": ("architecture.md", picture),
     "breaks": ("conformance.md", breaks),
+    "quirks": ("quirks.md", quirks),
 }
 """For the name in each mark: the page of the table, and the function that makes it."""
 

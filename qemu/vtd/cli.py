@@ -63,31 +63,29 @@ def conform(
         raise typer.Exit(1)
 
 
-def quirks(as_json: Json = False) -> None:
-    """List where QEMU is known to depart from the specification, and the scenarios that show it."""
+def quirks(
+    id_: Annotated[str, typer.Argument(metavar="[ID]", help="One quirk, such as Q05, in full.")] = "",
+    version: Annotated[str, typer.Option("--version", metavar="N", help="Only those of a QEMU, such as 10.0.")] = "",
+    as_json: Json = False,
+) -> None:
+    """List where QEMU is known to depart from the specification, and what each departure means for a driver."""
     from iommu.cli.output import console, print_json
-    from qemu.vtd.conformance.report.words import version_text
-    from qemu.vtd.quirks import QUIRKS
+    from iommu.errors import MisuseError
+    from qemu.vtd.conformance.report.quirks import as_dict, parse_version, print_list, print_one
+    from qemu.vtd.quirks import QUIRKS, quirks_of
 
+    chosen = quirks_of(parse_version(version)) if version else list(QUIRKS)
+    if id_:
+        chosen = [quirk for quirk in chosen if quirk.id == id_.upper()]
+        if not chosen:
+            where = f" in QEMU {version}" if version else ""
+            raise MisuseError(f"no quirk {id_!r}{where}; vtd quirks lists them")
     if as_json:
-        rows = [
-            {
-                "id": quirk.id,
-                "title": quirk.title(),
-                "section": quirk.section,
-                "first": version_text(quirk.first),
-                "gone": quirk.gone and version_text(quirk.gone),
-                "scenarios": list(quirk.scenarios),
-            }
-            for quirk in QUIRKS
-        ]
-        print_json(rows)
-        return
-    for quirk in QUIRKS:
-        until = f", gone in {version_text(quirk.gone)}" if quirk.gone else ""
-        console().print(f"{quirk.id}  {quirk.title()}")
-        console().print(f"     spec {quirk.section}; QEMU {version_text(quirk.first)} and later{until}")
-        console().print(f"     shown by {', '.join(quirk.scenarios)}")
+        print_json([as_dict(quirk) for quirk in chosen])
+    elif id_:
+        print_one(chosen[0], console())
+    else:
+        print_list(chosen, version, console())
 
 
 def _write_whole(file: Path, data: bytes) -> None:

@@ -1,7 +1,8 @@
 """QEMU's departures from the specification: each a small override of the engine, with the scenarios that show it.
 
-A quirk is a class that overrides one part of `iommu.RemappingUnit`. It states the QEMU versions that have it and the
-conformance scenarios that show it. A QEMU version is modelled as the engine with its quirks:
+A quirk is a class that overrides one part of `iommu.RemappingUnit`. It states the QEMU versions that have it, the
+conformance scenarios that show it, and what it means for a driver; see `Quirk`. A QEMU version is modelled as the
+engine with its quirks:
 
     profile(version)            a RemappingUnit class that behaves like that QEMU
     POLICY                      the choices every QEMU makes where the specification leaves one
@@ -25,7 +26,7 @@ from qemu.vtd.quirks.interrupts import (
     InterruptFieldsUnchecked,
 )
 from qemu.vtd.quirks.queue import FenceOnlyWaitRefused, QueueErrorWithoutCode, QueueWaitsForTail
-from qemu.vtd.quirks.quirk import Quirk, Version
+from qemu.vtd.quirks.quirk import Quirk, Severity, Version, version_text
 from qemu.vtd.quirks.translation import (
     AllOnesUnreadable,
     ContextsByDevice,
@@ -76,7 +77,7 @@ _PARTS = (
 
 def quirks_of(version: Version) -> list[type[Quirk]]:
     """The quirks of that QEMU version."""
-    return [quirk for quirk in QUIRKS if quirk.first <= version and (quirk.gone is None or version < quirk.gone)]
+    return [quirk for quirk in QUIRKS if quirk.is_in(version)]
 
 
 def profile(version: Version) -> type[RemappingUnit]:
@@ -89,4 +90,4 @@ def profile(version: Version) -> type[RemappingUnit]:
     return type("QemuUnit", (RemappingUnit,), parts)
 
 
-__all__ = ["POLICY", "QUIRKS", "Quirk", "Version", "profile", "quirks_of"]
+__all__ = ["POLICY", "QUIRKS", "Quirk", "Severity", "Version", "profile", "quirks_of", "version_text"]

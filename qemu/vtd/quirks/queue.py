@@ -8,17 +8,21 @@ from iommu.engine.invalidation.errors import QueueError
 from iommu.engine.invalidation.queue import Queue
 from iommu.registers import FSTS, QueueFault
 from iommu.structures import WaitDescriptor
-from qemu.vtd.quirks.quirk import Quirk
+from qemu.vtd.quirks.quirk import Quirk, Severity
 
 
 class FenceOnlyWaitRefused(Quirk, Queue):
     """A wait descriptor that is only a fence is refused.
 
-    `vtd_process_wait_desc` accepts SW or IF and takes everything else for an invalid descriptor. Seen up to 10.0.
+    A descriptor has to have SW or IF; any other is taken for an invalid one.
     """
 
     id = "Q10"
+    severity = Severity.FAILS_IN_QEMU
     section = "6.5.2.8"
+    hardware = "A wait descriptor with FN alone orders the descriptors around it and completes."
+    driver = "A wait descriptor that is only a fence stops the queue in QEMU; with SW set it works on both."
+    function = "vtd_process_wait_desc"
     scenarios = ("queue.wait.fence-only",)
     gone = (11, 0, 0)
 
@@ -36,7 +40,11 @@ class QueueErrorWithoutCode(Quirk, Queue):
     """
 
     id = "Q11"
+    severity = Severity.REPORT_DIFFERS
     section = "11.4.9.9"
+    hardware = "IQERCD.IQEI says what was wrong with the descriptor that the queue stopped at."
+    driver = "IQERCD does not give the cause of an error in QEMU; look at the descriptor that IQH points to."
+    function = "vtd_handle_inv_queue_error"
     scenarios = ("queue.error.code",)
 
     def stop(self, code: QueueFault) -> None:
@@ -45,13 +53,16 @@ class QueueErrorWithoutCode(Quirk, Queue):
 
 
 class QueueWaitsForTail(Quirk, Queue):
-    """Clearing IQE does not resume the queue: it goes on when the tail is written.
-
-    `vtd_handle_fsts_write` does not fetch descriptors.
-    """
+    """Clearing IQE does not resume the queue: it goes on when the tail is written."""
 
     id = "Q12"
+    severity = Severity.FAILS_IN_QEMU
     section = "6.5.2"
+    hardware = "Once software clears IQE, hardware fetches descriptors again, starting at the head."
+    driver = (
+        "A driver that clears IQE and waits hangs in QEMU; writing IQT again, with the same value, works on both."
+    )
+    function = "vtd_handle_fsts_write"
     scenarios = ("queue.error.resumes",)
 
     def __init__(self, *parts: Any) -> None:

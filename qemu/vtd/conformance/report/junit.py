@@ -5,8 +5,8 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 from qemu.vtd.conformance.judge import Result, Verdict
-from qemu.vtd.conformance.report.words import version_text
 from qemu.vtd.conformance.runner import Report
+from qemu.vtd.quirks import version_text
 
 
 def as_junit(reports: list[Report]) -> bytes:
