@@ -219,7 +219,9 @@ class RemappingUnit:
         if command.SRTP:
             self._set_root_table()
         translating = GSTS.make(RTPS=GSTS.RTPS.get(status.value) | command.SRTP, TES=command.TE)
-        status.value = translating | self._interrupt_status(command, status.value)
+        table = self.registers.get(IRTA)
+        interrupting = self.interrupts.command(command, status.value, 0 if table is None else table.value)
+        status.value = translating | interrupting
         if self.translation.enabled and not command.TE:
             self._on_translation_off()
         self.translation.switch(command.TE)
@@ -233,15 +235,6 @@ class RemappingUnit:
         self.faults.translation_off()
         if self.capabilities.scalable_mode and self.policy.translation_off_drops:
             self.caches.invalidate_dma()
-
-    def _interrupt_status(self, command: GCMD, status: int) -> int:
-        """Carry out SIRTP, IRE and CFI, if the unit has them. Returns their bits of GSTS."""
-        if not self.capabilities.interrupt_remapping:
-            return 0
-        if command.SIRTP:
-            self.interrupts.set_table(self.registers[IRTA].value)
-        self.interrupts.switch(command.IRE, command.CFI)
-        return GSTS.make(IRTPS=GSTS.IRTPS.get(status) | command.SIRTP, IRES=command.IRE, CFIS=command.CFI)
 
     def _set_root_table(self) -> None:
         """SRTP: latch RTADDR. The caches are kept, unless the unit invalidates them itself (CAP.ESRTPS)."""

@@ -210,7 +210,9 @@ class ModelPlatform:
         """See Platform. The access is performed in memory at the translated address."""
         transfer = Transfer(device, access, address, length)
         outcome = self.unit.translate(DmaRequest(self.source_ids[device], address, access, length))
-        if outcome.host_address is not None:
+        if outcome.interrupt:
+            self._interrupts(device, address, length)
+        elif outcome.host_address is not None:
             transfer.host = self._move(access, outcome.host_address, length)
         return transfer
 
@@ -237,12 +239,17 @@ class ModelPlatform:
 
     def write_interrupt(self, device: str, address: int, length: int = 4) -> list[Message]:
         """See Platform. Whether the write is an interrupt request is for the unit to say."""
-        source_id = self.source_ids[device]
-        if not self.unit.translate(DmaRequest(source_id, address, Access.WRITE, length)).interrupt:
-            return []
-        data = int.from_bytes(self.topology.pattern(device, length), "little")
-        message = self.unit.remap_interrupt(InterruptRequest(source_id, address, data)).message
-        return [] if message is None else [message]
+        interrupt = self.unit.translate(DmaRequest(self.source_ids[device], address, Access.WRITE, length)).interrupt
+        return self._interrupts(device, address, length) if interrupt else []
+
+    def _interrupts(self, device: str, address: int, length: int) -> list[Message]:
+        """Perform a write that the unit takes for an interrupt request: of one DWORD, if it keeps to the rules."""
+        data, messages = self.topology.pattern(device, length), []
+        for at in range(0, length, 4):
+            value = int.from_bytes(data[at : at + 4], "little")
+            request = InterruptRequest(self.source_ids[device], address + at, value)
+            messages.append(self.unit.remap_interrupt(request).message)
+        return [message for message in messages if message is not None]
 
     def pin(self, pin: int, entry: int) -> Message | None:
         """See Platform."""

@@ -17,7 +17,7 @@ from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import INTERRUPT, Access, AddressType, DmaRequest, Outcome, SourceId, blocked
 from iommu.engine.table_access import TableAccess
 from iommu.errors import MemoryAccessError
-from iommu.registers import IRTA
+from iommu.registers import GCMD, GSTS, IRTA
 from iommu.structures import (
     InterruptEntry,
     RemappableAddress,
@@ -61,6 +61,20 @@ class Interrupts:
         self.extended = False
 
     # Commands of software (spec 5.1.5, 11.4.4)
+
+    def command(self, command: GCMD, status: int, irta: int) -> int:
+        """Carry out SIRTP, IRE and CFI of GCMD, if the unit has them. Returns their bits of GSTS.
+
+        Args:
+            status: GSTS as it was.
+            irta: the IRTA register.
+        """
+        if not self.capabilities.interrupt_remapping:
+            return 0
+        if command.SIRTP:
+            self.set_table(irta)
+        self.switch(command.IRE, command.CFI)
+        return GSTS.make(IRTPS=GSTS.IRTPS.get(status) | command.SIRTP, IRES=command.IRE, CFIS=command.CFI)
 
     def set_table(self, irta: int) -> None:
         """SIRTP: latch the IRTA register. Cached entries are kept, unless the unit has CAP.ESIRTPS."""
@@ -169,6 +183,8 @@ class Interrupts:
 
     def may_cache(self, entry: int) -> bool:
         """Whether an entry may be cached: without caching mode, only if it is present and valid (spec 6.1)."""
+        if not self.policy.cache_interrupts:
+            return False
         if self.capabilities.caching_mode and self.policy.cache_faulting:
             return True
         if not InterruptEntry.P.get(entry):

@@ -27,6 +27,13 @@ from qemu.vtd.quirks.interrupts import (
 )
 from qemu.vtd.quirks.queue import FenceOnlyWaitRefused, QueueErrorWithoutCode, QueueWaitsForTail
 from qemu.vtd.quirks.quirk import Quirk, Severity, Version, version_text
+from qemu.vtd.quirks.requests import (
+    DataCheckedLast,
+    ExtendedModeNotOffered,
+    LongWritesAreRequests,
+    RequestsWithoutSource,
+    TablePointerAlwaysSet,
+)
 from qemu.vtd.quirks.translation import (
     AllOnesUnreadable,
     ContextsByDevice,
@@ -56,9 +63,20 @@ QUIRKS: tuple[type[Quirk], ...] = (
     BusRangeReversed,
     InterruptFieldsUnchecked,
     ContextsByDevice,
+    RequestsWithoutSource,
+    LongWritesAreRequests,
+    ExtendedModeNotOffered,
+    DataCheckedLast,
+    TablePointerAlwaysSet,
 )
 
-POLICY = Policy(compress_faults=True, permission_per_level=True)
+POLICY = Policy(
+    compress_faults=True,
+    permission_per_level=True,
+    cache_interrupts=False,
+    malformed_interrupt_faults=False,
+    reserved_validation_fails=True,
+)
 
 _PARTS = (
     "Formats",

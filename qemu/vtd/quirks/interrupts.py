@@ -33,6 +33,29 @@ class InterruptFaultsUnrecorded(Quirk, FaultLog):
         "ir.source.sq-2-bit-0",
         "ir.source.sq-3-device",
         "ir.source.bus-beyond",
+        *(f"ir.reserved.bits-{bits}" for bits in ("12-14", "24-31", "84-127")),
+        *(f"ir.order.{what}" for what in ("absent-reserved", "absent-source", "reserved-source")),
+        *(f"ir.data.{what}" for what in ("before-entry", "before-index")),
+        *(f"ir.data.bit-{bit}" for bit in range(16, 32)),
+        *(f"ir.record.{what}" for what in ("other-device", "after-dma", "before-dma", "all-bits")),
+        *(f"ir.source.svt-3-sq-{sq}" for sq in range(4)),
+        *(f"ir.source.bits-sq-{sq}" for sq in range(4)),
+        *(f"ir.device.{where}" for where in ("msi", "msix", "second-function", "port", "second-port")),
+        *(f"ir.device.{where}" for where in ("last-function", "high-devfn", "host-bridge", "devfn-80", "renumbered")),
+        *(f"ir.device.{where}-bridge" for where in ("express", "conventional")),
+        "ir.device.express-bridge-second",
+        *(f"ir.bus.{what}" for what in ("one", "high")),
+        *(f"ir.functions.sq-{sq}" for sq in range(3)),
+        *(f"ir.dma.{what}" for what in ("not-present", "eight-bytes")),
+        *(f"ir.pin.{what}" for what in ("not-present", "beyond")),
+        *(f"ir.table.size-{size}" for size in range(15)),
+        *(
+            f"ir.change.{what}"
+            for what in ("made-present", "made-valid", "made-absent", "made-absent-stale", "source")
+        ),
+        "ir.subhandle.beyond",
+        "ir.table.size-latched",
+        "ir.own-message.fault",
     )
     gone = (10, 0, 0)
 
@@ -56,7 +79,7 @@ class CompatibilityAlwaysPasses(Quirk, Interrupts):
         "was left out still works in QEMU."
     )
     function = "vtd_interrupt_remap_msi"
-    scenarios = ("ir.compatibility.blocked",)
+    scenarios = ("ir.compatibility.blocked", "ir.pin.compatibility", "ir.switch.compatibility-status")
 
     def check_compatibility_format(self) -> None:
         """Every request passes."""
@@ -74,7 +97,7 @@ class BusRangeReversed(Quirk, Interrupts):
         "through."
     )
     function = "vtd_irte_get"
-    scenarios = ("ir.source.bus-range",)
+    scenarios = ("ir.source.bus-range", "ir.bus.first", "ir.bus.empty", "ir.bus.all")
 
     def is_bus_in_range(self, entry: int, bus: int) -> bool:
         """The two bytes of SID change places."""
@@ -96,7 +119,14 @@ class InterruptFieldsUnchecked(Quirk, Formats):
     )
     driver = "An entry with reserved bits or a reserved delivery mode works in QEMU and is blocked by hardware."
     function = "vtd_irte_get, vtd_remap_irq_get"
-    scenarios = ("ir.reserved.delivery-mode", "ir.reserved.destination", "ir.reserved.posted")
+    scenarios = (
+        "ir.reserved.delivery-mode",
+        "ir.reserved.delivery-modes",
+        "ir.reserved.destination",
+        "ir.reserved.bits-32-39",
+        "ir.reserved.bits-48-63",
+        "ir.reserved.posted",
+    )
 
     def reserved_in_interrupt(self, entry: int, *, extended: bool = True) -> int:
         """Only the reserved bits beside the fields."""

@@ -5,6 +5,7 @@ hint, bit 2 the destination mode. In the data, bits 7:0 are the vector, bits 10:
 (always assert), bit 15 the trigger mode.
 """
 
+from iommu import Policy
 from iommu.registers import GCMD, IRTA
 from iommu.structures import (
     DeliveryMode,
@@ -23,7 +24,12 @@ from qemu.vtd.platform import DEVICES
 
 TABLE, OTHER_TABLE = 0x21_0000, 0x21_8000
 A = DEVICES["A"]
-NO_CACHE = "a unit need not cache interrupt-remapping entries (6.2.6)"
+
+
+def uncached(*lines: str) -> tuple[Allowed, ...]:
+    """What is seen of a unit that does not cache interrupt-remapping entries."""
+    because = "a unit need not cache interrupt-remapping entries (6.2.6)"
+    return (Allowed(because, lines, Policy(cache_interrupts=False)),)
 
 
 def entry(vector: int = 0x55, destination: int = 3, **fields: int) -> int:
@@ -292,7 +298,7 @@ def _edited(id_: str, title: str, descriptor: int | None, *, fresh: bool) -> Non
         bench.interrupt("A", address(5))
 
     stimulus.__doc__ = title
-    allowed = () if fresh else (Allowed(NO_CACHE, (old, new, "FSTS 0")),)
+    allowed = () if fresh else uncached(old, new, "FSTS 0")
     scenario(id_, "6.5.2.7", old, new if fresh else old, "FSTS 0", allowed=allowed)(stimulus)
 
 
