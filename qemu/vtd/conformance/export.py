@@ -1,0 +1,131 @@
+"""Writes a scenario as a file that runs it on a QEMU with nothing installed but Python, fit for a bug report.
+
+The scenario is run on a QEMU while every qtest command and every change of memory is recorded, and on the model. The
+file performs what was recorded, and compares what it reads with what the model read.
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Sequence
+
+from iommu import MisuseError, VtdError
+from iommu.registers import FRCD, FSTS
+from qemu.vtd.conformance import reproducer
+from qemu.vtd.conformance.judge import missing_capabilities
+from qemu.vtd.conformance.recording import RecordedModel, RecordedQemu
+from qemu.vtd.conformance.report.words import with_reason
+from qemu.vtd.conformance.scenario import Scenario, catalogue
+from qemu.vtd.conformance.script import Script
+from qemu.vtd.platform import Platform
+from qemu.vtd.probe import PROGRAM
+from qemu.vtd.quirks import POLICY, QUIRKS, Quirk, quirks_of, unit_with
+
+_WIDTH = 110
+_TRACED = (
+    "What becomes of an interrupt cannot be read by a qtest command. QEMU is started with -trace, and the lines "
+    "that it writes are compared: see the lines with \"trace\"."
+)
+_FILE = '''#!/usr/bin/env python3
+"""{about}
+"""
+
+ARGUMENTS = [{arguments}
+]
+
+SCRIPT = """
+{script}"""
+
+{code}
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1] if len(sys.argv) > 1 else "{program}", ARGUMENTS, SCRIPT))
+'''
+
+
+def find(id_: str) -> Scenario:
+    """The scenario of that id, or the first one of the quirk of that id. Raises MisuseError."""
+    for quirk in QUIRKS:
+        if quirk.id == id_.upper():
+            id_ = quirk.scenarios[0]
+    for scenario in catalogue(id_):
+        if scenario.id == id_:
+            return scenario
+    raise MisuseError(f"no scenario and no quirk {id_!r}; vtd conform -v and vtd quirks list them")
+
+
+def export(scenario: Scenario, qemu: str | None) -> str:
+    """The text of the file.
+
+    Raises VtdError when this QEMU cannot run the scenario, or qtest commands alone cannot.
+    """
+    with RecordedQemu(qemu, dict(scenario.setup.properties)) as platform:
+        if missing := missing_capabilities(scenario.setup, platform.capabilities):
+            raise VtdError(f"{scenario.id}: {platform.name} does not offer {missing}")
+        version = platform.machine.version
+        claimed = [quirk for quirk in quirks_of(version) if scenario.id in quirk.scenarios]
+        others = [quirk for quirk in quirks_of(version) if quirk not in claimed]
+        seen = scenario.run(platform)
+        right = RecordedModel(platform.capabilities, POLICY)
+        expected = scenario.run(right)
+        if expected not in (scenario.expect, *(allowed.lines for allowed in scenario.allowed)):
+            raise VtdError(f"{scenario.id}: the model does not do what the specification says")
+        explained = RecordedModel(platform.capabilities, POLICY, unit_with(others))
+        scenario.run(explained)
+        if [step.key for step in platform.recording.steps] != [step.key for step in right.recording.steps]:
+            for each in (platform, right, explained):
+                _look_at_faults(each)
+        script = Script(platform, right, explained)
+        arguments = platform.machine.arguments()
+    arguments += [word for event in sorted(script.events) for word in ("-trace", event)]
+    about = _about(scenario, claimed, platform.name, expected, seen, bool(script.events))
+    code = inspect.getsource(reproducer).partition('"""\n\n')[2]
+    return _FILE.format(
+        about=about, arguments=_listed(arguments), script=script.text, code=code, program=PROGRAM
+    )
+
+
+def _look_at_faults(platform: Platform) -> None:
+    """Read the first fault record and FSTS: a driver that has seen no fault has not."""
+    platform.read_register(FSTS.offset, 4)
+    offset = platform.capabilities.fault_record_offset
+    if FRCD.F.get(platform.read_register(offset + 8, 8) << 64):
+        platform.read_register(offset, 8)
+
+
+def _about(
+    scenario: Scenario,
+    quirks: list[type[Quirk]],
+    name: str,
+    expected: tuple[str, ...],
+    seen: tuple[str, ...],
+    traced: bool,
+) -> str:
+    """The head of the file: what departs, what is expected and seen, how to run it."""
+    parts = [f"{quirk.title()}" for quirk in quirks] or [scenario.title]
+    parts += [f"Scenario {scenario.id}, VT-d {scenario.section}: {scenario.title}"]
+    parts += [f"VT-d {quirk.section}: {quirk.hardware}" for quirk in quirks]
+    parts += [f"In QEMU's source: hw/i386/intel_iommu.c, {quirk.function}." for quirk in quirks]
+    lines = [textwrap.fill(part, _WIDTH) for part in parts]
+    lines += [_outcome("Expected:", expected), _outcome(f"{name}:", seen)]
+    how = """Run it as: python3 FILE [QEMU]. It needs Python 3.9 and a QEMU, nothing else. It starts QEMU with the
+    arguments in ARGUMENTS, a firmware that halts and a qtest connection, and sends the qtest commands in SCRIPT. A line
+    with "==" is repeated until it reads so; one with " ? " is an observation: it is compared with what VT-d demands, in
+    the bits of a mask if there is one. The exit status is 1 if an observation is not as expected."""
+    lines.append(textwrap.fill(" ".join(how.split()), _WIDTH))
+    if traced:
+        lines.append(textwrap.fill(_TRACED, _WIDTH))
+    return "\n\n".join(lines)
+
+
+def _outcome(heading: str, lines: Sequence[str]) -> str:
+    return "\n".join([heading, *(f"    {with_reason(line)}" for line in lines)])
+
+
+def _listed(arguments: Sequence[str]) -> str:
+    """QEMU's arguments, one option with its value a line."""
+    lines = ""
+    for word in arguments:
+        lines += f"\n    {word!r}," if word.startswith("-") else f" {word!r},"
+    return lines
