@@ -31,6 +31,7 @@ from qemu.vtd.quirks.queue import FenceOnlyWaitRefused, QueueErrorWithoutCode, Q
 from qemu.vtd.quirks.quirk import Quirk, Severity, Version, version_text
 from qemu.vtd.quirks.translation import (
     AllOnesUnreadable,
+    ContextsByDevice,
     InterruptRangeByPage,
     PassThroughPointerChecked,
     PassThroughUnlimited,
@@ -56,6 +57,7 @@ QUIRKS: tuple[type[Quirk], ...] = (
     CompatibilityAlwaysPasses,
     BusRangeReversed,
     InterruptFieldsUnchecked,
+    ContextsByDevice,
 )
 
 POLICY = Policy(compress_faults=True, permission_per_level=True)
