@@ -1,4 +1,4 @@
-"""Platforms that record, step by step, what a scenario does to them: the model its values, QEMU its qtest lines too."""
+"""Platforms that record what a scenario does to them, step by step: the model with values, QEMU with qtest lines."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from iommu import Access, Capabilities, DmaRequest, FlatMemory, Message, Outcome, Policy, RemappingUnit, VtdError
+from iommu.engine.trace import Step as WalkStep
 from iommu.fields import Layout
 from qemu.vtd.pci import Pci
 from qemu.vtd.platform import ModelPlatform, Transfer
 from qemu.vtd.qemu_platform import QemuPlatform
 from qemu.vtd.qtest import Qtest
+from qemu.vtd.topology import Topology
 
 Exchanged = tuple[str, str]
 """A qtest command and its answer."""
@@ -23,12 +25,14 @@ class Step:
     """One thing that a scenario did to a platform.
 
     Attributes:
-        kind: "set-up", "memory", "write", "read", "dma", "interrupt", "messages" or "settle".
+        kind: "set-up", "memory", "write", "read", "dma", "interrupt", "messages", "renumber", "settle"; "other" for
+            what else qtest was told.
         about: the arguments. A step of the same kind with the same arguments on two platforms is the same step.
         value: what a register read as.
         transfer: of a DMA; the destination may be known only when the scenario has ended.
         messages: the interrupt messages that were seen.
         lines: on QEMU, the qtest commands that did it.
+        device: on QEMU, the device that does a DMA or sends an interrupt: its model and source-id.
         pattern: on QEMU, the bytes that a DMA writes; empty for a read.
         replaced: on QEMU, the bytes that the DMA has overwritten. They are restored after the step.
     """
@@ -39,6 +43,7 @@ class Step:
     transfer: Transfer | None = None
     messages: list[Message] = field(default_factory=list)
     lines: list[Exchanged] = field(default_factory=list)
+    device: str = ""
     pattern: bytes = b""
     replaced: bytes = b""
 
@@ -106,7 +111,11 @@ class RecordedModel(ModelPlatform):
     """
 
     def __init__(
-        self, capabilities: Capabilities, policy: Policy | None = None, unit: type[RemappingUnit] = RemappingUnit
+        self,
+        capabilities: Capabilities,
+        topology: Topology,
+        policy: Policy | None = None,
+        unit: type[RemappingUnit] = RemappingUnit,
     ) -> None:
         entries: dict[int, tuple[str, type[Layout]]] = {}
 
@@ -114,11 +123,12 @@ class RecordedModel(ModelPlatform):
             def translate(self, request: DmaRequest, *, trace: bool = False) -> Outcome:
                 outcome: Outcome = super().translate(request, trace=True)
                 for step in outcome.trace:
+                    assert isinstance(step, WalkStep)
                     if step.address is not None and step.view is not None:
                         entries[step.address] = step.structure, type(step.view)
                 return outcome
 
-        super().__init__(capabilities, policy, Traced)
+        super().__init__(capabilities, policy, Traced, topology)
         self.entries, self.recording = entries, Recording()
         # The unit reads its tables in the memory itself; only what software does is recorded.
         self.memory = RecordedMemory(self.memory, self._on_write, lambda _address, _data: None)
@@ -167,8 +177,8 @@ class RecordedQemu(QemuPlatform):
         recording: the steps.
     """
 
-    def __init__(self, qemu: str | None, properties: Mapping[str, str | int | bool]) -> None:
-        super().__init__(qemu, properties)
+    def __init__(self, qemu: str | None, properties: Mapping[str, str | int | bool], topology: Topology) -> None:
+        super().__init__(qemu, properties, topology)
         self.recording = Recording()
 
     def __enter__(self) -> Self:
@@ -179,9 +189,8 @@ class RecordedQemu(QemuPlatform):
         return self
 
     def _on_exchange(self, lines: Sequence[str], answers: Sequence[str]) -> None:
-        if self.recording.current is None:
-            raise VtdError(f"{self.name}: {lines[0]} belongs to no step of the scenario")
-        self.recording.current.lines += zip(lines, answers, strict=True)
+        with self.recording.step("other", *lines) as step:
+            step.lines += zip(lines, answers, strict=True)
 
     def _on_write(self, address: int, data: bytes) -> None:
         with self.recording.step("memory", address, data) as step:
@@ -200,7 +209,8 @@ class RecordedQemu(QemuPlatform):
         with self.recording.step("set-up", ""):
             self.machine.pci.set_up()
         for name, device in self._devices.items():
-            with self.recording.step("set-up", name):
+            with self.recording.step("set-up", name) as step:
+                step.device = self._named(name)
                 device.attach(_RecordedHost(self))
                 device.setup()
 
@@ -221,6 +231,7 @@ class RecordedQemu(QemuPlatform):
         before = bytearray(self.memory.size)
         self.memory.copy_to(before)
         with self.recording.step("dma", device, access, address, length) as step:
+            step.device = self._named(device)
             step.transfer = super().dma(device, access, address, length)
             if access is Access.WRITE:
                 step.pattern = self._devices[device].pattern(length)
@@ -231,6 +242,7 @@ class RecordedQemu(QemuPlatform):
     def interrupt(self, device: str, address: int, data: int) -> Message | None:
         """See Platform."""
         with self.recording.step("interrupt", device, address, data) as step:
+            step.device = self._named(device)
             message = super().interrupt(device, address, data)
             step.messages = [] if message is None else [message]
         return message
@@ -241,10 +253,19 @@ class RecordedQemu(QemuPlatform):
             step.messages = super().messages()
         return step.messages
 
+    def renumber(self, bus: str, number: int) -> None:
+        """See Platform."""
+        with self.recording.step("renumber", bus, number):
+            super().renumber(bus, number)
+
     def settle(self) -> None:
         """See Platform."""
         with self.recording.step("settle"):
             super().settle()
+
+    def _named(self, device: str) -> str:
+        """A device as the script calls it: "edu (00:04.0)"."""
+        return f"{self._devices[device].model} ({self.source_ids[device]})"
 
 
 class _RecordedHost:

@@ -60,7 +60,7 @@ class Qemu:
                 stderr=errors,
                 pass_fds=[theirs.fileno()],
                 # However this program ends, QEMU ends with it: prctl(PR_SET_PDEATHSIG, SIGKILL).
-                preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL),
+                preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL),  # noqa: PLW1509
             )
         self.commands, self.answers = ours, ours.makefile("r")
 

@@ -1,17 +1,18 @@
 """A recorded scenario as a script: qtest commands, comments that say what each does, and what is to be observed.
 
-    # RTADDR: RTA=0x0000000000100000
-    writeq 0xfed90020 0x100000
-    readl 0xfed9001c == 0x40000000                  repeated until it reads so
-    readl 0xfed90034 ? 0x2 FSTS                     compared; FSTS is what it is called
-    readq 0xfed90228 ? 0x80000005/0xff000000 FRCD   compared in the bits of a mask
-    trace vtd_irq_generate ? none messages          compared with QEMU's trace: messages as ADDRESS,DATA
+# RTADDR: RTA=0x0000000000100000
+writeq 0xfed90020 0x100000
+readl 0xfed9001c == 0x40000000                  repeated until it reads so
+readl 0xfed90034 ? 0x2 FSTS                     compared; FSTS is what it is called
+readq 0xfed90228 ? 0x80000005/0xff000000 FRCD   compared in the bits of a mask
+trace vtd_irq_generate ? none messages          compared with QEMU's trace: messages as ADDRESS,DATA
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from difflib import SequenceMatcher
+from itertools import zip_longest
 
 from iommu import Access
 from iommu.engine.request import PAGE_4K
@@ -30,7 +31,8 @@ class Script:
 
     Args:
         platform: the QEMU.
-        right: the model, as the specification has it.
+        model: the model; it says what the table entries are.
+        right: what the values are taken from that the specification has.
         explained: the model with the version's other quirks: bits that these explain are not compared.
 
     Attributes:
@@ -38,20 +40,29 @@ class Script:
         events: the trace events that it looks at.
     """
 
-    def __init__(self, platform: RecordedQemu, right: RecordedModel, explained: RecordedModel) -> None:
-        self._platform, self._right = platform, right
+    def __init__(
+        self,
+        platform: RecordedQemu,
+        model: RecordedModel,
+        right: RecordedModel | RecordedQemu,
+        explained: RecordedModel,
+    ) -> None:
+        self._platform, self._model = platform, model
         self._base, self.events = platform.machine.register_base, set[str]()
-        cap, ecap = right.unit.mmio_read(CAP.offset, 8), right.unit.mmio_read(ECAP.offset, 8)
-        self._registers = registers_of(cap, ecap, right.capabilities.offered)
+        cap, ecap = model.unit.mmio_read(CAP.offset, 8), model.unit.mmio_read(ECAP.offset, 8)
+        self._registers = registers_of(cap, ecap, model.capabilities.offered)
         steps = platform.recording.steps
-        self._expected, self._others = _matched(steps, right), _matched(steps, explained)
+        self._expected, self._others = (
+            _matched(steps, right.recording.steps),
+            _matched(steps, explained.recording.steps),
+        )
         self._pending: list[tuple[Step, Step]] = []
-        self._moved = [
-            step.transfer
+        self._reached = {
+            step.transfer.host & ~3
             for recording in (platform.recording, right.recording)
             for step in recording.steps
             if step.transfer is not None and step.transfer.host is not None
-        ]
+        }
         self._used = {step.about[0] for step in steps if step.kind in ("dma", "interrupt")}
         self._observed: set[str] = set()
         self._queue = self._interrupts = range(0)
@@ -74,6 +85,10 @@ class Script:
                 yield from _plain(step)
             case "set-up":
                 yield from self._set_up(step)
+            case "renumber" | "other":
+                if step.kind == "renumber":
+                    yield "# Bus {} gets number {:#x}.".format(*step.about)
+                yield from _plain(step)
             case "dma":
                 yield from self._dma(step, expected)
             case "settle":
@@ -88,7 +103,7 @@ class Script:
             yield "# What firmware does: PCI configuration space at 0xb0000000, BARs, bus mastering."
             yield from _plain(step)
         elif device in self._used and step.lines:
-            yield f"# {self._model(device)}: the bytes that it is to write, moved into its buffer."
+            yield f"# {step.device}: the bytes that it is to write, moved into its buffer."
             yield from _plain(step)
 
     # Memory.
@@ -98,7 +113,7 @@ class Script:
         if not step.lines:
             return
         if len(data) == PAGE_4K and data == data[:4] * (PAGE_4K // 4):
-            for place in sorted({move.host & ~3 for move in self._moved if move.host & ~0xFFF == address}):
+            for place in sorted(host for host in self._reached if host & ~0xFFF == address):
                 yield f"# Memory that DMA reaches: {place:#x}"
                 yield f"write {place:#x} 0x4 0x{data[:4].hex()}"
             return
@@ -108,7 +123,7 @@ class Script:
     def _entry(self, address: int, data: bytes) -> str:
         """What software writes to memory, in words."""
         value = int.from_bytes(data, "little")
-        name, layout = self._right.entries.get(address, ("", Layout))
+        name, layout = self._model.entries.get(address, ("", Layout))
         if address in self._interrupts:
             name, layout = f"interrupt entry {(address - self._interrupts.start) // 16}", InterruptEntry
         elif address in self._queue:
@@ -176,12 +191,12 @@ class Script:
     # Devices.
 
     def _dma(self, step: Step, expected: Step | None) -> Iterator[str]:
-        device, access, address, length = step.about
+        _, access, address, length = step.about
         if step.transfer is None or expected is None or expected.transfer is None:
             yield from _plain(step)
             return
-        model, seen, right = self._model(device), step.transfer.host, expected.transfer.host
-        yield f"# {model} {access.name.lower()}s {length} bytes at {address:#x}. VT-d: {_where(right)}." + (
+        seen, right = step.transfer.host, expected.transfer.host
+        yield f"# {step.device} {access.name.lower()}s {length} bytes at {address:#x}. VT-d: {_where(right)}." + (
             "" if seen == right else f" {self._platform.name}: {_where(seen)}."
         )
         yield from _plain(step)
@@ -206,15 +221,15 @@ class Script:
                 yield _line(command, answer)
                 continue
             read, expected = next(pending)
-            host = expected.transfer and expected.transfer.host
+            host = None if expected.transfer is None else expected.transfer.host
             wanted = bytes(4) if host is None else stamp(host & ~0xFFF)
             yield f"{command} ? 0x{wanted.hex()} data read at {read.about[2]:#x}"
 
     def _messages(self, step: Step, expected: Step | None) -> Iterator[str]:
         event = "vtd_ir_remap_msi" if step.kind == "interrupt" else "vtd_irq_generate"
         if step.kind == "interrupt":
-            device, address, data = step.about
-            yield f"# {self._model(device)} sends an MSI: {data:#x} to {address:#x}."
+            _, address, data = step.about
+            yield f"# {step.device} sends an MSI: {data:#x} to {address:#x}."
         else:
             yield "# Messages of the unit itself since the last look."
         yield from _plain(step)
@@ -225,25 +240,17 @@ class Script:
             yield "# No qtest command shows this: the value is taken from QEMU's trace."
             yield f"trace {event} ? {wanted} {what}"
 
-    def _model(self, device: str) -> str:
-        """A device by QEMU's name and its place: "edu (00:04.0)"."""
-        source = self._platform._devices[device]
-        return f"{source.model} ({source.source_id >> 8:02x}:{source.slot:02x}.{source.function})"
 
-
-def _matched(steps: list[Step], model: RecordedModel) -> dict[int, Step]:
-    """For the number of each step that the model has done too, the model's."""
-    theirs = model.recording.steps
+def _matched(steps: list[Step], theirs: list[Step]) -> dict[int, Step]:
+    """By the number of a step: the same step among others, if it is there."""
     matcher = SequenceMatcher(None, [step.key for step in steps], [step.key for step in theirs], autojunk=False)
-    return {
-        block.a + n: theirs[block.b + n] for block in matcher.get_matching_blocks() for n in range(block.size)
-    }
+    return {block.a + n: theirs[block.b + n] for block in matcher.get_matching_blocks() for n in range(block.size)}
 
 
 def _collapsed(step: Step) -> list[tuple[str, str]]:
     """The commands of a step; of one that was repeated until it read what was awaited, the last."""
-    following = [*(command for command, _ in step.lines[1:]), ""]
-    pairs = zip(step.lines, following, strict=True)
+    following = [command for command, _ in step.lines[1:]]
+    pairs = zip_longest(step.lines, following)
     return [(command, answer) for (command, answer), after in pairs if command != after or not answer]
 
 
