@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLC0415 - a command imports what it needs when it runs, so that `vtd --help` is quick
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,11 @@ Qemu = Annotated[
 Only = Annotated[str, typer.Option("--only", metavar="PATTERN", help="Scenarios whose id contains or matches it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print every scenario with its outcome.")]
+Export = Annotated[
+    str,
+    typer.Option("--export", metavar="ID", help="Write a scenario, or a quirk's first, as a file that runs alone."),
+]
+To = Annotated[Path | None, typer.Option("--to", metavar="PATH", help="Where --export writes. Default: stdout.")]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.", dir_okay=False)]
 
 
@@ -64,6 +70,27 @@ def conform(
         _write_whole(junit, as_junit(reports))
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
+
+
+def _export(id_: str, qemu: list[str] | None, to: Path | None, as_json: bool) -> None:
+    """Write a reproducer of a scenario to a file, into a directory, or to stdout."""
+    from iommu.cli.output import console, print_json
+    from iommu.errors import MisuseError
+    from qemu.vtd.conformance.export import export, find
+
+    scenario = find(id_)
+    if to is not None and not to.absolute().parent.is_dir():
+        raise MisuseError(f"--to {to}: no such directory: {to.absolute().parent}")
+    file = to / f"{scenario.id}.py" if to is not None and to.is_dir() else to
+    text = export(scenario, qemu[0] if qemu else None)
+    if file is not None:
+        _write_whole(file, text.encode())
+    if as_json:
+        print_json({"scenario": scenario.id, "file": file and str(file), "text": text})
+    elif file is not None:
+        console().print(f"{file}: run it as python3 {file} [QEMU]", markup=False)
+    else:
+        sys.stdout.write(text)
 
 
 def quirks(

@@ -19,7 +19,7 @@ from qemu.vtd.conformance.report.words import with_reason
 from qemu.vtd.conformance.scenario import Allowed, Scenario, catalogue
 from qemu.vtd.conformance.script import Script
 from qemu.vtd.platform import Platform
-from qemu.vtd.probe import PROGRAM
+from qemu.vtd.private_cache import PROGRAM
 from qemu.vtd.quirks import POLICY, QUIRKS, Quirk, quirks_of, unit_with
 
 _WIDTH = 110

@@ -16,6 +16,11 @@ from qemu.vtd.qemu_platform import QemuPlatform
 from qemu.vtd.qtest import Qtest
 from qemu.vtd.topology import Topology
 
+
+class NotExportable(VtdError):
+    """A scenario that does more than qtest commands can."""
+
+
 Exchanged = tuple[str, str]
 """A qtest command and its answer."""
 
@@ -171,7 +176,7 @@ class RecordedModel(ModelPlatform):
 class RecordedQemu(QemuPlatform):
     """A QEMU, recorded from its start: the lines of all steps have the same effect on another one just started.
 
-    A scenario that does more than qtest commands can, such as a reset, raises VtdError.
+    A scenario that does more than qtest commands can, such as a reset, raises NotExportable.
 
     Attributes:
         recording: the steps.
@@ -187,6 +192,11 @@ class RecordedQemu(QemuPlatform):
         self.memory = RecordedMemory(self.machine.memory, self._on_write, self._on_read)
         self.recording = Recording()
         return self
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        # The memory and this object refer to each other: without this, it would be released late.
+        vars(self).pop("memory", None)
 
     def _on_exchange(self, lines: Sequence[str], answers: Sequence[str]) -> None:
         with self.recording.step("other", *lines) as step:
@@ -205,7 +215,7 @@ class RecordedQemu(QemuPlatform):
     def reset(self) -> None:
         """Set up PCI and the devices, as on a machine that was just started, which this one is."""
         if self.recording.steps:
-            raise VtdError("a scenario that resets the machine cannot be exported: qtest has no command for it")
+            raise NotExportable("a scenario that resets the machine cannot be exported: qtest has no command for it")
         with self.recording.step("set-up", ""):
             self.machine.pci.set_up()
         for name, device in self._devices.items():

@@ -100,9 +100,9 @@ class Qemu:
             self.commands.sendall(f"{command}\n".encode())
             words = self.answers.readline().split()
         except OSError as error:
-            raise Broken(f"{command}: no answer ({error})") from None
+            words = [str(error)]
         if words[:1] != ["OK"]:
-            raise Broken(f"{command}: {' '.join(words) or 'QEMU has ended'}\n{self.errors.read_text()}")
+            raise Broken(f"{command}: {' '.join(words) or 'no answer'}\n{self.errors.read_text()}")
         value = words[1] if len(words) > 1 else ""
         return value if command.startswith("read ") or not value else f"{int(value, 16):#x}"
 
