@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from qemu.vtd import qemu_cli
+
 Qemu = Annotated[
     list[str] | None,
     typer.Option("--qemu", metavar="PATH", help="QEMU to run; may be repeated. Default: $VTD_QEMU, then PATH."),
@@ -16,6 +18,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Checklist = Annotated[
     bool, typer.Option("--checklist", help="Print what stands behind each rule; --only then selects rules.")
 ]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print every scenario with its outcome.")]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.", dir_okay=False)]
 
 
@@ -23,10 +26,16 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this package to `vtd`."""
     app.command()(conform)
     app.command()(quirks)
+    app.add_typer(qemu_cli.app, name="qemu")
 
 
 def conform(
-    qemu: Qemu = None, only: Only = "*", as_json: Json = False, junit: Junit = None, checklist: Checklist = False
+    qemu: Qemu = None,
+    only: Only = "*",
+    verbose: Verbose = False,
+    as_json: Json = False,
+    junit: Junit = None,
+    checklist: Checklist = False,
 ) -> None:
     """Check the model and a QEMU against the specification, scenario by scenario.
 
@@ -34,8 +43,11 @@ def conform(
     """
     from iommu.cli.output import console, print_json
     from iommu.errors import MisuseError
-    from qemu.vtd.conformance import report as reporting
     from qemu.vtd.conformance.progress import run_with_bar
+    from qemu.vtd.conformance.report.document import as_dict
+    from qemu.vtd.conformance.report.junit import as_junit
+    from qemu.vtd.conformance.report.summary import print_next, print_summary
+    from qemu.vtd.conformance.report.table import print_table
     from qemu.vtd.conformance.scenario import catalogue
 
     if checklist:
@@ -52,13 +64,15 @@ def conform(
         report = run_with_bar(scenarios, each)
         reports.append(report)
         if not as_json:
-            reporting.print_report(report, console())
+            if verbose:
+                print_table(report, console())
+            print_summary(report, console())
     if as_json:
-        print_json(
-            {"passed": all(report.passed for report in reports), "runs": list(map(reporting.as_dict, reports))}
-        )
+        print_json({"passed": all(report.passed for report in reports), "runs": list(map(as_dict, reports))})
+    else:
+        print_next(reports, console())
     if junit is not None:
-        _write_whole(junit, reporting.as_junit(reports))
+        _write_whole(junit, as_junit(reports))
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
 
@@ -89,7 +103,7 @@ def _checklist(qemu: list[str] | None, only: str, as_json: bool) -> None:
 def quirks(as_json: Json = False) -> None:
     """List where QEMU is known to depart from the specification, and the scenarios that show it."""
     from iommu.cli.output import console, print_json
-    from qemu.vtd.conformance.report import version_text
+    from qemu.vtd.conformance.report.words import version_text
     from qemu.vtd.quirks import QUIRKS
 
     if as_json:
