@@ -19,7 +19,14 @@ from qemu.vtd.probe import find_qemu
 ROOT = Path(__file__).parent.parent
 PAGES = [
     ROOT / "README.md",
+<<<<<<< HEAD
     *(ROOT / "docs" / f"{name}.md" for name in ("capabilities", "conformance", "engine", "explain", "qemus", "quirks")),
+=======
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("capabilities", "checklist", "conformance", "engine", "explain", "qemus")
+    ),
+>>>>>>> main
 ]
 NEEDS_QEMU = ("vtd conform",)
 NEEDS_MIRROR = ("vtd qemu install",)
