@@ -19,14 +19,10 @@ from qemu.vtd.probe import find_qemu
 ROOT = Path(__file__).parent.parent
 PAGES = [
     ROOT / "README.md",
-<<<<<<< HEAD
-    *(ROOT / "docs" / f"{name}.md" for name in ("capabilities", "conformance", "engine", "explain", "qemus", "quirks")),
-=======
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ("capabilities", "checklist", "conformance", "engine", "explain", "qemus")
+        for name in ("capabilities", "checklist", "conformance", "engine", "explain", "qemus", "quirks")
     ),
->>>>>>> main
 ]
 NEEDS_QEMU = ("vtd conform",)
 NEEDS_MIRROR = ("vtd qemu install",)
