@@ -34,7 +34,12 @@ class Qtest:
         connection: our end of the socket pair; owned from here on.
         process: the QEMU process; killed when it does not answer.
         timeout: seconds without any answer after which QEMU counts as hung.
+
+    Attributes:
+        watch: called with the commands and answers of each exchange, if not None.
     """
+
+    watch: Callable[[Sequence[str], Sequence[str]], None] | None = None
 
     def __init__(self, connection: socket.socket, process: Process, timeout: float) -> None:
         self._connection = connection
@@ -101,7 +106,10 @@ class Qtest:
         for line, answer in zip(lines, answers, strict=True):
             if not answer.startswith("OK"):
                 raise QtestError(line[:80], answer)
-        return [answer[3:] for answer in answers]
+        values = [answer[3:] for answer in answers]
+        if self.watch is not None:
+            self.watch(lines, values)
+        return values
 
     def _send_and_receive(self, data: bytes, count: int) -> list[str]:
         """Send `data` while reading, since QEMU stops reading when its answers are not received."""

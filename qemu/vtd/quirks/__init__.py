@@ -12,6 +12,8 @@ The conformance run fails on a departure that no quirk explains, and on a quirk 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from iommu import Policy, RemappingUnit
 from qemu.vtd.quirks.faults import (
     EventKeptUntilStatusWritten,
@@ -100,12 +102,17 @@ def quirks_of(version: Version) -> list[type[Quirk]]:
 
 def profile(version: Version) -> type[RemappingUnit]:
     """The engine with the quirks of that QEMU version."""
+    return unit_with(quirks_of(version))
+
+
+def unit_with(quirks: Sequence[type[Quirk]]) -> type[RemappingUnit]:
+    """The engine with these quirks."""
     parts = {}
     for name in _PARTS:
         part = getattr(RemappingUnit, name)
-        overrides = [quirk for quirk in quirks_of(version) if issubclass(quirk, part)]
+        overrides = [quirk for quirk in quirks if issubclass(quirk, part)]
         parts[name] = type(name, (*overrides, part), {})
     return type("QemuUnit", (RemappingUnit,), parts)
 
 
-__all__ = ["POLICY", "QUIRKS", "Quirk", "Severity", "Version", "profile", "quirks_of", "version_text"]
+__all__ = ["POLICY", "QUIRKS", "Quirk", "Severity", "Version", "profile", "quirks_of", "unit_with", "version_text"]
