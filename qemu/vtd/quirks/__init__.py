@@ -31,7 +31,6 @@ from qemu.vtd.quirks.queue import FenceOnlyWaitRefused, QueueErrorWithoutCode, Q
 from qemu.vtd.quirks.quirk import Quirk, Severity, Version, version_text
 from qemu.vtd.quirks.requests import (
     DataCheckedLast,
-    ExtendedModeNotOffered,
     LongWritesAreRequests,
     RequestsWithoutSource,
     TablePointerAlwaysSet,
@@ -67,7 +66,6 @@ QUIRKS: tuple[type[Quirk], ...] = (
     ContextsByDevice,
     RequestsWithoutSource,
     LongWritesAreRequests,
-    ExtendedModeNotOffered,
     DataCheckedLast,
     TablePointerAlwaysSet,
 )

@@ -79,7 +79,7 @@ class CompatibilityAlwaysPasses(Quirk, Interrupts):
         "was left out still works in QEMU."
     )
     function = "vtd_interrupt_remap_msi"
-    scenarios = ("ir.compatibility.blocked", "ir.pin.compatibility", "ir.switch.compatibility-status")
+    scenarios = ("ir.compatibility.blocked", "ir.pin.compatibility", "ir.switch.compatibility-off-again")
 
     def check_compatibility_format(self) -> None:
         """Every request passes."""

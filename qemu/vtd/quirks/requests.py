@@ -8,7 +8,7 @@ from typing import Any
 from iommu import DmaRequest, FaultReason, InterruptOutcome, InterruptRequest, Outcome, SourceId
 from iommu.engine.interrupts.remapping import Interrupts
 from iommu.engine.reasons import Blocked
-from iommu.registers import GCMD, GSTS, IRTA
+from iommu.registers import GCMD, GSTS
 from qemu.vtd.quirks.quirk import Quirk, Severity
 from qemu.vtd.topology import IO_APIC
 
@@ -80,23 +80,6 @@ class LongWritesAreRequests(Quirk, Interrupts):
     def is_message(self, request: DmaRequest) -> bool:
         """Whether it writes whole DWORDs."""
         return request.length % 4 == 0 and super().is_message(replace(request, length=4))
-
-
-class ExtendedModeNotOffered(Quirk, Interrupts):
-    """EIME selects 32-bit destinations even in a unit without ECAP.EIM."""
-
-    id = "Q73"
-    severity = Severity.EITHER
-    section = "11.4.10.1"
-    hardware = "Without ECAP.EIM, EIME is reserved, and a destination is the 8 bits 15:8 of DST."
-    driver = "A driver that sets EIME without looking at ECAP.EIM reaches other processors in QEMU than on hardware."
-    function = "vtd_interrupt_remap_table_setup"
-    scenarios = ("ir.table.without-eim",)
-
-    def set_table(self, irta: int) -> None:
-        """Whatever the unit offers."""
-        super().set_table(irta)
-        self.extended = bool(IRTA.EIME.get(irta))
 
 
 class DataCheckedLast(Quirk, Interrupts):

@@ -193,23 +193,19 @@ def without_table(bench: Bench) -> None:
 
 
 @scenario(
-    "ir.switch.compatibility-status",
-    "11.4.4.2 CFIS",
-    "GSTS 0x3800000",
+    "ir.switch.compatibility-off-again",
+    "5.1.2.1",
     "A interrupt 0xfee05000 0x41 -> 0xfee05000 0x41",
-    "GSTS 0x3000000",
     "A interrupt 0xfee05000 0x41 -> blocked",
     "fault 0x25 A index 0",
     "FSTS PPF",
 )
-def compatibility_status(bench: Bench) -> None:
-    """GSTS shows CFI, which lets requests of compatibility format pass and blocks them again."""
+def compatibility_off_again(bench: Bench) -> None:
+    """Clearing CFI blocks requests of compatibility format again."""
     start(bench)
     bench.platform.write_register(GCMD.offset, GCMD.make(IRE=1, CFI=1), 4)
-    bench.note_register(GSTS)
     bench.interrupt("A", 0xFEE0_5000, 0x41)
     bench.platform.write_register(GCMD.offset, GCMD.make(IRE=1), 4)
-    bench.note_register(GSTS)
     bench.interrupt("A", 0xFEE0_5000, 0x41)
 
 
@@ -231,17 +227,6 @@ def size_latched(bench: Bench) -> None:
     bench.interrupt("A", address(3))
     bench.driver.set_interrupt_table(TABLE, size=0)
     bench.interrupt("A", address(3))
-
-
-@scenario("ir.table.without-eim", "11.4.10.1 EIME", sent(1, "0xfee03000 0x4055"), "FSTS 0")
-def without_eim(bench: Bench) -> None:
-    """A unit without ECAP.EIM ignores EIME: the destination has 8 bits, in bits 15:8 of DST."""
-    bench.memory.write(TABLE, bytes(0x1000))
-    put(bench, 1, entry(destination=3))
-    bench.platform.write_register(IRTA.offset, TABLE | 1 << 11 | 7, 8)
-    bench.platform.write_register(GCMD.offset, GCMD.make(SIRTP=1), 4)
-    bench.driver.enable_interrupts()
-    bench.interrupt("A", address(1))
 
 
 # The unit's own messages are not remapped (5.1.4).
