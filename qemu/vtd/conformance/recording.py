@@ -30,8 +30,8 @@ class Step:
     """One thing that a scenario did to a platform.
 
     Attributes:
-        kind: "set-up", "memory", "write", "read", "dma", "interrupt", "messages", "renumber", "settle"; "other" for
-            what else qtest was told.
+        kind: "set-up", "memory", "write", "read", "dma", "interrupt", "written", "pin", "messages", "renumber",
+            "settle"; "other" for what else qtest was told.
         about: the arguments. A step of the same kind with the same arguments on two platforms is the same step.
         value: what a register read as.
         transfer: of a DMA; the destination may be known only when the scenario has ended.
@@ -166,6 +166,19 @@ class RecordedModel(ModelPlatform):
             step.messages = [] if message is None else [message]
         return message
 
+    def write_interrupt(self, device: str, address: int, length: int = 4) -> list[Message]:
+        """See Platform."""
+        with self.recording.step("written", device, address, length) as step:
+            step.messages = super().write_interrupt(device, address, length)
+        return step.messages
+
+    def pin(self, pin: int, entry: int) -> Message | None:
+        """See Platform."""
+        with self.recording.step("pin", pin, entry) as step:
+            message = super().pin(pin, entry)
+            step.messages = [] if message is None else [message]
+        return message
+
     def messages(self) -> list[Message]:
         """See Platform."""
         with self.recording.step("messages") as step:
@@ -254,6 +267,20 @@ class RecordedQemu(QemuPlatform):
         with self.recording.step("interrupt", device, address, data) as step:
             step.device = self._named(device)
             message = super().interrupt(device, address, data)
+            step.messages = [] if message is None else [message]
+        return message
+
+    def write_interrupt(self, device: str, address: int, length: int = 4) -> list[Message]:
+        """See Platform."""
+        with self.recording.step("written", device, address, length) as step:
+            step.device = self._named(device)
+            step.messages = super().write_interrupt(device, address, length)
+        return step.messages
+
+    def pin(self, pin: int, entry: int) -> Message | None:
+        """See Platform."""
+        with self.recording.step("pin", pin, entry) as step:
+            message = super().pin(pin, entry)
             step.messages = [] if message is None else [message]
         return message
 

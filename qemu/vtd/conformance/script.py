@@ -63,7 +63,7 @@ class Script:
             for step in recording.steps
             if step.transfer is not None and step.transfer.host is not None
         }
-        self._used = {step.about[0] for step in steps if step.kind in ("dma", "interrupt")}
+        self._used = {step.about[0] for step in steps if step.kind in ("dma", "interrupt", "written")}
         self._observed: set[str] = set()
         self._queue = self._interrupts = range(0)
         self.text = "".join(f"{line}\n" for number in range(len(steps)) for line in self._lines(number))
@@ -93,7 +93,7 @@ class Script:
                 yield from self._dma(step, expected)
             case "settle":
                 yield from self._settle(step)
-            case "interrupt" | "messages":
+            case "interrupt" | "written" | "pin" | "messages":
                 yield from self._messages(step, expected)
 
     def _set_up(self, step: Step) -> Iterator[str]:
@@ -226,17 +226,23 @@ class Script:
             yield f"{command} ? 0x{wanted.hex()} data read at {read.about[2]:#x}"
 
     def _messages(self, step: Step, expected: Step | None) -> Iterator[str]:
-        event = "vtd_ir_remap_msi" if step.kind == "interrupt" else "vtd_irq_generate"
-        if step.kind == "interrupt":
-            _, address, data = step.about
-            yield f"# {step.device} sends an MSI: {data:#x} to {address:#x}."
-        else:
-            yield "# Messages of the unit itself since the last look."
+        event = "vtd_irq_generate" if step.kind == "messages" else "vtd_ir_remap_msi"
+        match step.kind:
+            case "interrupt":
+                _, address, data = step.about
+                yield f"# {step.device} sends an MSI: {data:#x} to {address:#x}."
+            case "written":
+                _, address, length = step.about
+                yield f"# {step.device} writes {length} bytes to {address:#x} by ordinary DMA."
+            case "pin":
+                yield "# Pin {} of the I/O APIC is raised, with the redirection entry {:#x}.".format(*step.about)
+            case _:
+                yield "# Messages of the unit itself since the last look."
         yield from _plain(step)
         if expected is not None:
             self.events.add(event)
             wanted = ";".join(f"{message.address:#x},{message.data:#x}" for message in expected.messages) or "none"
-            what = "the interrupt" if step.kind == "interrupt" else "messages"
+            what = "messages" if step.kind == "messages" else "the interrupt"
             yield "# No qtest command shows this: the value is taken from QEMU's trace."
             yield f"trace {event} ? {wanted} {what}"
 

@@ -29,7 +29,7 @@ class RequestsWithoutSource(Quirk, Interrupts):
         "An entry with a wrong source-id for the I/O APIC works in QEMU and blocks on hardware. QEMU does not "
         "stop what a device forges by DMA."
     )
-    function = "vtd_mem_ir_write, ioapic_service"
+    function = "vtd_mem_ir_write"
     scenarios = (
         "ir.dma.other-device",
         "ir.dma.other-bus",
