@@ -36,6 +36,7 @@ class Inherited:
         qtest: QEMU's end of the qtest connection.
         qmp: QEMU's end of the monitor connection.
         trace: where QEMU writes its trace events.
+        incoming: where it receives another QEMU's state, before it starts; None for a machine that starts afresh.
     """
 
     ram: int
@@ -43,10 +44,12 @@ class Inherited:
     qtest: int
     qmp: int
     trace: int
+    incoming: int | None = None
 
     def all(self) -> list[int]:
-        """All five descriptors."""
-        return [self.ram, self.bios, self.qtest, self.qmp, self.trace]
+        """All of the descriptors."""
+        always = [self.ram, self.bios, self.qtest, self.qmp, self.trace]
+        return always if self.incoming is None else [*always, self.incoming]
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class Shape:
         words += ["-chardev", f"socket,id=qtest,fd={inherited.qtest}"]
         words += ["-object", "qtest,id=qtest0,chardev=qtest,log=none"]
         words += ["-chardev", f"socket,id=qmp,fd={inherited.qmp}", "-qmp", "chardev:qmp"]
+        if inherited.incoming is not None:
+            words += ["-incoming", f"fd:{inherited.incoming}"]
         if self.trace:
             words += ["-D", f"/proc/self/fd/{inherited.trace}"]
             words += [word for event in self.trace for word in ("-trace", event)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import mmap
 import os
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -32,6 +33,9 @@ from qemu.vtd.qtest import Qtest
 
 # Above this size q35 places part of the RAM above 4 GiB, and RAM offsets no longer equal physical addresses.
 LARGEST_MEMORY = 2048 * MIB
+
+# How often the progress of a migration, which takes some 20 ms, is looked at.
+_POLL_SECONDS = 0.002
 
 
 class Machine:
@@ -117,7 +121,11 @@ class Machine:
             raise MisuseError("the machine is running already")
         self._running = _Running()
         try:
-            self._start(self._running)
+            self._launch(self._running)
+            self._plug(self._running)
+            for device in self._sources:
+                device.attach(self)
+                device.setup()
         except BaseException:
             self.close()
             raise
@@ -131,13 +139,17 @@ class Machine:
     def close(self) -> None:
         """End the process and release everything. Does nothing when the machine is not running."""
         running, self._running = self._running, None
-        for device in self.devices:
-            if isinstance(device, DmaSource):
-                device.detach()
+        for device in self._sources:
+            device.detach()
         if running is not None:
             running.close()
 
-    def _start(self, running: _Running) -> None:
+    @property
+    def _sources(self) -> list[DmaSource]:
+        return [device for device in self.devices if isinstance(device, DmaSource)]
+
+    def _launch(self, running: _Running, incoming: socket.socket | None = None) -> None:
+        """Start the process, and connect to it. With `incoming`, it waits for another QEMU's state from there."""
         with ExitStack() as child_side:
             ram = sealed_memory("vtd-ram", self._shape.memory, child_side)
             bios = sealed_memory("vtd-bios", len(self._bios), child_side)
@@ -150,18 +162,56 @@ class Machine:
                 child_side.enter_context(theirs)
             (qtest, their_qtest), (qmp, their_qmp) = ends
             running.memory = FlatMemory(mmap.mmap(ram, self._shape.memory))
-            inherited = Inherited(ram, bios, their_qtest.fileno(), their_qmp.fileno(), running.trace)
+            state = None if incoming is None else incoming.fileno()
+            inherited = Inherited(ram, bios, their_qtest.fileno(), their_qmp.fileno(), running.trace, state)
             process = running.process = Process(self._shape.command_line(self.build, inherited), inherited.all())
         running.qmp = Qmp(qmp, process, self._timeout)
         running.resources.callback(running.qmp.close)
         running.qmp.connect()
         running.qtest = Qtest(qtest, process, self._timeout)
+
+    def _plug(self, running: _Running) -> None:
+        """Set up PCI."""
         running.pci = Pci(running.qtest, self._root_buses)
         running.pci.set_up()
-        for device in self.devices:
-            if isinstance(device, DmaSource):
-                device.attach(self)
-                device.setup()
+
+    def migrate(self) -> None:
+        """Move to a second QEMU, started alike, that goes on where this one stops; this one then ends.
+
+        `memory`, `qtest` and `pci` are other objects afterwards. Not all devices can be migrated, nor all of their
+        state; see `DmaSource.resume`.
+
+        Raises QmpError when QEMU refuses, QemuDied or QemuTimeout when either QEMU fails. This one goes on then.
+        """
+        old, new = self._started(), _Running()
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            try:
+                self._launch(new, theirs)
+                old.qmp.send_descriptor("migration", ours.fileno())
+                ours.close()
+                old.qmp.execute("migrate", {"uri": "fd:migration"})
+                self._await(old, "query-migrate", "completed")
+                self._await(new, "query-status", "running")
+            except BaseException:
+                new.close()
+                raise
+        self._running = new
+        old.close()
+        self._plug(new)
+        for device in self._sources:
+            device.resume(self)
+
+    def _await(self, running: _Running, query: str, status: str) -> None:
+        """Repeat a query until it returns this status. Raises QemuTimeout; QemuError when migration has failed."""
+        deadline = time.monotonic() + self._timeout
+        while (answer := running.qmp.execute(query)).get("status") != status:
+            if answer.get("status") == "failed":
+                raise QemuError(f"migration failed: {answer.get('error-desc', 'no reason given')}")
+            if time.monotonic() > deadline:
+                assert running.process is not None, "a machine that is running has a process"
+                raise running.process.hung(f"QMP {query}: {status}", self._timeout)
+            time.sleep(_POLL_SECONDS)
 
     def _started(self) -> _Running:
         if self._running is None:
@@ -227,9 +277,8 @@ class Machine:
         running.qmp.reset()
         running.pci.set_up()
         running.buses.clear()
-        for device in self.devices:
-            if isinstance(device, DmaSource):
-                device.setup()
+        for device in self._sources:
+            device.setup()
 
     def bus_number(self, bus: str) -> int:
         """The number of the bus behind the port or bridge with this QEMU id.

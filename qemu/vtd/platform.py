@@ -22,6 +22,7 @@ from iommu import (
     SourceId,
     VtdError,
 )
+from iommu.engine.invalidation.selector import Selector
 from qemu.vtd.topology import IO_APIC, PLAIN, Topology
 
 MEMORY_SIZE = 10 << 20
@@ -121,6 +122,17 @@ class Platform(Protocol):
 
     def messages(self) -> list[Message]:
         """The messages that the unit has sent itself since the last call: fault and invalidation events."""
+        ...
+
+    def restart(self) -> None:
+        """Reset the machine in the middle of a scenario: the unit and the devices, as `reset` does. Memory stays."""
+        ...
+
+    def migrate(self) -> None:
+        """Move to a second machine, as a virtual machine is migrated: registers and memory go along, caches do not.
+
+        `memory` is another object afterwards.
+        """
         ...
 
     def renumber(self, bus: str, number: int) -> None:
@@ -258,6 +270,16 @@ class ModelPlatform:
     def messages(self) -> list[Message]:
         """See Platform."""
         return self.unit.drain_events()
+
+    def restart(self) -> None:
+        """See Platform."""
+        self.unit.reset()
+        self.source_ids = self.topology.source_ids
+
+    def migrate(self) -> None:
+        """See Platform. The unit stays; it loses what it has cached."""
+        self.unit.caches.invalidate_dma()
+        self.unit.caches.invalidate(Selector.interrupts())
 
     def renumber(self, bus: str, number: int) -> None:
         """See Platform. To the unit, a device with another source-id is another device, unless a part follows it."""

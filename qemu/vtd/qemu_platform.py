@@ -99,6 +99,20 @@ class QemuPlatform:
                 self._reader.dma_read(_SCRATCH, 4, slot)
             self._slots_used = 0
 
+    def restart(self) -> None:
+        """See Platform."""
+        self.machine.reset()
+        self.source_ids = self.topology.source_ids
+
+    def migrate(self) -> None:
+        """See Platform. The reader's buffer is lost: no read may be pending."""
+        if self._pending:
+            raise MisuseError("a migration loses the data that a device has read")
+        self._trace()
+        self.machine.migrate()
+        self.memory = self.machine.memory
+        self._slots_used = 0
+
     def read_register(self, offset: int, size: int) -> int:
         """See Platform."""
         return self.machine.qtest.read(self._base + offset, size)

@@ -77,6 +77,15 @@ class Qmp:
         """
         return self._run(lambda: self._client.execute(command, arguments), f"QMP {command}")
 
+    def send_descriptor(self, name: str, descriptor: int) -> None:
+        """Give QEMU a copy of a file descriptor, under this name. Raises as `execute`."""
+        self._run(lambda: self._send_descriptor(name, descriptor), "QMP getfd")
+
+    async def _send_descriptor(self, name: str, descriptor: int) -> None:
+        # The descriptor travels ahead of the command that takes it.
+        self._client.send_fd_scm(descriptor)
+        await self._client.execute("getfd", {"fdname": name})
+
     def reset(self) -> None:
         """Reset the machine and wait until every device has been reset."""
         self._run(self._reset, "reset")

@@ -9,7 +9,7 @@ import pytest
 
 from iommu.errors import MisuseError, VtdError
 from qemu.vtd import Machine, firmware
-from qemu.vtd.devices import Rocker
+from qemu.vtd.devices import Edu, Rocker
 from qemu.vtd.errors import QemuDied, QemuError, QemuTimeout, QemuUnsuitable, QmpError
 from qemu.vtd.probe import Build
 from tests.qemu_vtd.remains import is_gone, nothing_remains
@@ -211,3 +211,33 @@ def test_two_machines_at_once(build: Build) -> None:
         one.memory.write(0x1000, b"one")
         assert other.qtest.read_bytes(0x1000, 3) == bytes(3)
         assert one.pid != other.pid
+
+
+def test_a_machine_moves_to_another_qemu(build: Build) -> None:
+    device = Edu(4)
+    with Machine(build.path, iommu={}, devices=[device]) as machine:
+        first = machine.pid
+        machine.memory.write(0x1000, b"memory")
+        machine.qtest.write(RTADDR, 0x5000, 8)
+        machine.migrate()
+        second = machine.pid
+        assert second != first
+        assert is_gone(first)
+        assert machine.memory.read(0x1000, 6) == b"memory"
+        assert machine.qtest.read(RTADDR, 8) == 0x5000
+        # The device's buffer has not moved; a reset fills it again.
+        for pattern in (bytes(16), bytes(range(1, 17))):
+            machine.memory.write(0x2000, b"-" * 16)
+            device.dma_write(0x2000, 16)
+            assert machine.memory.read(0x2000, 16) == pattern == device.pattern(16)
+            machine.reset()
+    assert is_gone(second)
+
+
+def test_a_machine_that_cannot_move_goes_on(build: Build) -> None:
+    device = Rocker(4)
+    with nothing_remains(), Machine(build.path, iommu={}, devices=[device]) as machine:
+        with pytest.raises(QmpError, match="non-migratable"):
+            machine.migrate()
+        device.dma_write(0x2000, 16)
+        assert machine.memory.read(0x2000, 16) == device.pattern(16)

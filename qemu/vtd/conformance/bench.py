@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from iommu import Access, AddressType, Message, SourceId
+from iommu import Access, AddressType, FlatMemory, Message, SourceId
 from iommu.explain.report import is_interrupt
 from iommu.registers import FSTS, Granularity, Register, TableMode
 from iommu.structures import (
@@ -36,7 +36,6 @@ class Bench:
 
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
-        self.memory = platform.memory
         self.driver = Driver(platform)
         self._lines: list[str | Transfer] = []
         platform.reset()
@@ -46,6 +45,11 @@ class Bench:
         self._free = iter(TABLES)
         self.root = self.new_table()
         self._context_tables: dict[int, int] = {}
+
+    @property
+    def memory(self) -> FlatMemory:
+        """The memory of the platform."""
+        return self.platform.memory
 
     # Tables.
 

@@ -72,6 +72,7 @@ _CHAPTERS = (
     "interrupts_entries",
     "interrupts_sources",
     "interrupts_table",
+    "restart",
 )
 
 

@@ -50,6 +50,9 @@ A PCI Express bridge gives the requests of A and B the source-id of its secondar
 bridge's own.
 """
 
+READER = Topology((Place("A", "edu", SourceId(0, 4, 0)),))
+"""Only the device that reads: QEMU does not migrate a rocker."""
+
 FUNCTIONS = Topology(
     (
         Place("A", "edu", SourceId(0, 5, 0), options="multifunction=on"),

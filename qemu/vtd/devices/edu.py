@@ -47,9 +47,27 @@ class Edu(DmaSource):
     def _properties(self) -> list[str]:
         return [f"dma_mask={_ALL_ADDRESSES:#x}"]
 
+    _loaded = False
+
     def attach(self, host: Host) -> None:
-        """Load the pattern into the buffer, through a piece of RAM that is then restored."""
+        """Load the pattern into the buffer."""
         super().attach(host)
+        self._load()
+
+    def resume(self, host: Host) -> None:
+        """The buffer is empty now. Loading it takes a DMA, which may be translated: that waits for the next reset."""
+        super().resume(host)
+        self._loaded = False
+
+    def setup(self) -> None:
+        """Load the pattern, if that is still to be done."""
+        if not self._loaded:
+            self._load()
+
+    def _load(self) -> None:
+        """Load the pattern, through a piece of RAM that is then restored."""
+        self._loaded = True
+        host = self.host
         staging = host.memory.size - self.longest
         before = host.memory.read(staging, self.longest)
         host.memory.write(staging, self.pattern(self.longest))
@@ -57,8 +75,8 @@ class Edu(DmaSource):
         host.memory.write(staging, before)
 
     def pattern(self, length: int) -> bytes:
-        """Bytes 1 to 251, repeated: none is 0, and each shows its position."""
-        return bytes(index % 251 + 1 for index in range(length))
+        """Bytes 1 to 251, repeated: none is 0, and each shows its position. After a migration, zeros."""
+        return bytes(index % 251 + 1 for index in range(length)) if self._loaded else bytes(length)
 
     def slot_offset(self, slot: int) -> int:
         """Offset of a slot in the buffer. Raises MisuseError when there is no such slot."""

@@ -96,6 +96,10 @@ class DmaSource(ABC):
         """Called once, when the machine has started and PCI has been set up."""
         self._host = host
 
+    def resume(self, host: Host) -> None:
+        """Called when the machine has been migrated to another QEMU, and PCI has been set up there again."""
+        self._host = host
+
     def detach(self) -> None:
         """Called when the machine has ended."""
         self._host = None

@@ -56,6 +56,7 @@ class InterruptFaultsUnrecorded(Quirk, FaultLog):
         "ir.subhandle.beyond",
         "ir.table.size-latched",
         "ir.own-message.fault",
+        "migration.interrupts",
     )
     gone = (10, 0, 0)
 
