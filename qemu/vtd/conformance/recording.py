@@ -31,7 +31,7 @@ class Step:
 
     Attributes:
         kind: "set-up"; "memory" and "look", which write and read memory; "write" and "read", of registers; "dma",
-            "interrupt", "messages", "renumber", "settle", as the functions of Platform; "other", for what else there is.
+            "interrupt", "messages", "renumber", "settle", as Platform has them; "other", for what else there is.
         about: the arguments. A step of the same kind with the same arguments on two platforms is the same step.
         value: what a register read as.
         data: what a look at memory has found.
