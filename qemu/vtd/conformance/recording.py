@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -30,10 +30,13 @@ class Step:
     """One thing that a scenario did to a platform.
 
     Attributes:
-        kind: "set-up", "memory", "write", "read", "dma", "interrupt", "written", "pin", "messages", "renumber",
-            "settle"; "other" for what else qtest was told.
+        kind: "set-up"; "memory" and "look", which write and read memory; "write" and "read", of registers; "dma",
+            "interrupt", "written" (an interrupt by DMA), "pin", "messages", "renumber", "settle", as Platform has them;
+            "other", for what else there is.
         about: the arguments. A step of the same kind with the same arguments on two platforms is the same step.
         value: what a register read as.
+        data: what a look at memory has found.
+        changed: whether that is not what software wrote there last.
         transfer: of a DMA; the destination may be known only when the scenario has ended.
         messages: the interrupt messages that were seen.
         lines: on QEMU, the qtest commands that did it.
@@ -45,6 +48,8 @@ class Step:
     kind: str
     about: tuple[Any, ...]
     value: int = 0
+    data: bytes = b""
+    changed: bool = False
     transfer: Transfer | None = None
     messages: list[Message] = field(default_factory=list)
     lines: list[Exchanged] = field(default_factory=list)
@@ -87,24 +92,35 @@ class Recording:
 
 
 class RecordedMemory(FlatMemory):
-    """The memory of a platform, seen through functions that are called before a write and after a read."""
+    """The memory of a platform, recorded as software accesses it: the unit and the devices use the memory itself."""
 
-    def __init__(
-        self, memory: FlatMemory, written: Callable[[int, bytes], None], read: Callable[[int, bytes], None]
-    ) -> None:
+    def __init__(self, memory: FlatMemory, recording: Recording) -> None:
         super().__init__(memory._bytes)
-        self._written, self._read = written, read
+        self._recording = recording
+        self._written = bytearray(memory.size)
 
     def read(self, address: int, length: int) -> bytes:
         """See FlatMemory."""
         data = super().read(address, length)
-        self._read(address, data)
+        with self._recording.step("look", address, length) as step:
+            if step.kind == "look":
+                step.data, step.changed = data, data != self._written[address : address + length]
+            elif step.kind == "settle":
+                step.lines.append((f"read {address:#x} {length:#x}", f"0x{data.hex()}"))
         return data
+
+    def read_u64(self, address: int) -> int:
+        """See FlatMemory."""
+        return int.from_bytes(self.read(address, 8), "little")
 
     def write(self, address: int, data: bytes) -> None:
         """See FlatMemory."""
-        self._written(address, data)
+        with self._recording.step("memory", address, data) as step:
+            # What a DMA has overwritten is restored after its step.
+            if step.kind != "dma" and super().read(address, len(data)) != data:
+                step.lines.append((write_command(address, data), ""))
         super().write(address, data)
+        self._written[address : address + len(data)] = data
 
 
 class RecordedModel(ModelPlatform):
@@ -135,12 +151,7 @@ class RecordedModel(ModelPlatform):
 
         super().__init__(capabilities, policy, Traced, topology)
         self.entries, self.recording = entries, Recording()
-        # The unit reads its tables in the memory itself; only what software does is recorded.
-        self.memory = RecordedMemory(self.memory, self._on_write, lambda _address, _data: None)
-
-    def _on_write(self, address: int, data: bytes) -> None:
-        with self.recording.step("memory", address, data):
-            pass
+        self.memory = RecordedMemory(self.memory, self.recording)
 
     def read_register(self, offset: int, size: int) -> int:
         """See Platform."""
@@ -202,8 +213,8 @@ class RecordedQemu(QemuPlatform):
     def __enter__(self) -> Self:
         super().__enter__()
         self.machine.qtest.watch = self._on_exchange
-        self.memory = RecordedMemory(self.machine.memory, self._on_write, self._on_read)
         self.recording = Recording()
+        self.memory = RecordedMemory(self.machine.memory, self.recording)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -214,16 +225,6 @@ class RecordedQemu(QemuPlatform):
     def _on_exchange(self, lines: Sequence[str], answers: Sequence[str]) -> None:
         with self.recording.step("other", *lines) as step:
             step.lines += zip(lines, answers, strict=True)
-
-    def _on_write(self, address: int, data: bytes) -> None:
-        with self.recording.step("memory", address, data) as step:
-            # What a DMA has overwritten is restored after its step.
-            if step.kind != "dma" and self.machine.memory.read(address, len(data)) != data:
-                step.lines.append((write_command(address, data), ""))
-
-    def _on_read(self, address: int, data: bytes) -> None:
-        if self.recording.current is not None and self.recording.current.kind == "settle":
-            self.recording.current.lines.append((f"read {address:#x} {len(data):#x}", f"0x{data.hex()}"))
 
     def reset(self) -> None:
         """Set up PCI and the devices, as on a machine that was just started, which this one is."""
@@ -294,6 +295,14 @@ class RecordedQemu(QemuPlatform):
         """See Platform."""
         with self.recording.step("renumber", bus, number):
             super().renumber(bus, number)
+
+    def restart(self) -> None:
+        """Not possible."""
+        raise NotExportable("a scenario that resets the machine cannot be exported: qtest has no command for it")
+
+    def migrate(self) -> None:
+        """Not possible."""
+        raise NotExportable("a scenario that migrates the machine cannot be exported: qtest has no command for it")
 
     def settle(self) -> None:
         """See Platform."""

@@ -76,6 +76,8 @@ class Script:
         match step.kind:
             case "memory":
                 yield from self._memory(step)
+            case "look":
+                yield from self._look(step, expected)
             case "read":
                 yield from self._read(step, expected, self._others.get(number))
             case "write":
@@ -119,6 +121,12 @@ class Script:
             return
         yield f"# {self._entry(address, data)}"
         yield from _plain(step)
+
+    def _look(self, step: Step, expected: Step | None) -> Iterator[str]:
+        """Memory that software reads, if the unit has written there, on QEMU or as the specification has it."""
+        if expected is not None and (step.changed or expected.changed):
+            address, length = step.about
+            yield f"read {address:#x} {length:#x} ? 0x{expected.data.hex()} memory at {address:#x}"
 
     def _entry(self, address: int, data: bytes) -> str:
         """What software writes to memory, in words."""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,12 @@ ALONE = [sys.executable, "-I", "-S"]
 """Python without this project, or anything else that is not Python's own."""
 
 PASS_THROUGH, BUS_RANGE = "legacy.pass-through.table-ignored", "ir.source.bus-range"
+
+
+@cache
+def exported(id_: str, qemu: str) -> str:
+    """The text of a scenario's file."""
+    return export(find(id_), qemu)
 
 
 def run(text: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -43,7 +50,7 @@ def test_shows_the_departure(quirk: type[Quirk], build: Build, tmp_path: Path) -
     if not quirk.is_in(build.version):
         pytest.skip(f"QEMU {version_text(build.version)} does not have it")
     try:
-        text = export(find(quirk.id), build.path)
+        text = exported(quirk.scenarios[0], build.path)
     except NotExportable as error:
         pytest.skip(str(error))
     done = run(text, tmp_path, build.path)
@@ -61,20 +68,20 @@ def test_shows_the_departure(quirk: type[Quirk], build: Build, tmp_path: Path) -
     ("queue.error.code", "DIFFERS  IQERCD: expected 0x3, seen 0x0"),
 ])  # fmt: skip
 def test_prints_expected_and_seen(id_: str, shown: str, build: Build, tmp_path: Path) -> None:
-    assert shown in run(export(find(id_), build.path), tmp_path, build.path).stdout.splitlines()
+    assert shown in run(exported(id_, build.path), tmp_path, build.path).stdout.splitlines()
 
 
 @pytest.mark.parametrize(
     "id_", ["legacy.pages.4k-3-levels", "cache.context.domain", "ir.cache.stale", "queue.wait.status"]
 )
 def test_agreement_and_freedom_are_no_departure(id_: str, build: Build, tmp_path: Path) -> None:
-    done = run(export(find(id_), build.path), tmp_path, build.path)
+    done = run(exported(id_, build.path), tmp_path, build.path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "DIFFERS" not in done.stdout
 
 
 def test_is_readable(build: Build) -> None:
-    text = export(find(PASS_THROUGH), build.path)
+    text = exported(PASS_THROUGH, build.path)
     for line in (
         "# root entry: CTP=0x0000000000101000 P=1",
         "# context entry: DID=1 AW=2 SSPTPTR=0xfffffffffffff000 TT=PASS_THROUGH P=1",
@@ -89,14 +96,14 @@ def test_is_readable(build: Build) -> None:
 
 
 def test_says_when_a_trace_is_needed(build: Build) -> None:
-    head, _, rest = export(find(BUS_RANGE), build.path).partition("SCRIPT = ")
+    head, _, rest = exported(BUS_RANGE, build.path).partition("SCRIPT = ")
     assert "QEMU is started with -trace" in head.replace("\n", " ")
     assert "'-trace', 'vtd_ir_remap_msi'," in head
     assert "\ntrace vtd_ir_remap_msi ? 0xfee03000,0x4055 the interrupt\n" in rest
 
 
 def test_a_qemu_that_cannot_be_run_is_reported(build: Build, tmp_path: Path) -> None:
-    text = export(find(PASS_THROUGH), build.path)
+    text = exported(PASS_THROUGH, build.path)
     done = run(text, tmp_path, "/no/such/qemu")
     assert done.returncode == 2
     assert done.stderr == "[Errno 2] No such file or directory: '/no/such/qemu'\n"
@@ -106,13 +113,13 @@ def test_a_qemu_that_cannot_be_run_is_reported(build: Build, tmp_path: Path) -> 
 
 
 def test_a_value_that_never_comes_ends_the_script(build: Build, tmp_path: Path) -> None:
-    text = export(find(PASS_THROUGH), build.path).replace("SECONDS = 10", "SECONDS = 0.5")
+    text = exported(PASS_THROUGH, build.path).replace("SECONDS = 10", "SECONDS = 0.5")
     done = run(text.replace("== 0xc0000000", "== 0xc0000001"), tmp_path, build.path)
     assert (done.returncode, done.stderr) == (2, "readl 0xfed9001c did not become 0xc0000001\n")
 
 
 def test_qemu_ends_with_a_file_that_is_killed(build: Build, tmp_path: Path) -> None:
-    text = export(find(PASS_THROUGH), build.path).replace("== 0xc0000000", "== 0xc0000001")
+    text = exported(PASS_THROUGH, build.path).replace("== 0xc0000000", "== 0xc0000001")
     (tmp_path / "exported.py").write_text(text)
     command = [*ALONE, "exported.py", build.path]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, env={"TMPDIR": str(tmp_path)}) as process:
