@@ -31,8 +31,8 @@ class Step:
 
     Attributes:
         kind: "set-up"; "memory" and "look", which write and read memory; "write" and "read", of registers; "dma",
-            "interrupt", "written" (an interrupt by DMA), "pin", "messages", "renumber", "settle", as Platform has them;
-            "other", for what else there is.
+            "interrupt", "written" (an interrupt by DMA), "pin", "messages", "renumber", "settle", as Platform has
+            them; "other", for what else there is.
         about: the arguments. A step of the same kind with the same arguments on two platforms is the same step.
         value: what a register read as.
         data: what a look at memory has found.
