@@ -72,7 +72,9 @@ _CHAPTERS = (
     "interrupts_entries",
     "interrupts_sources",
     "interrupts_table",
-    "restart",
+    "interrupts_caches",
+    "reset",
+    "migration",
 )
 
 

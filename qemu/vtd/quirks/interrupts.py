@@ -53,6 +53,7 @@ class InterruptFaultsUnrecorded(Quirk, FaultLog):
             f"ir.change.{what}"
             for what in ("made-present", "made-valid", "made-absent", "made-absent-stale", "source")
         ),
+        *(f"ir.change.{what}" for what in ("for-another-device", "was-unreadable")),
         "ir.subhandle.beyond",
         "ir.table.size-latched",
         "ir.own-message.fault",

@@ -1,24 +1,16 @@
 """Chapters 5.1.5, 11.4.4 and 11.4.10.1: the interrupt table, its size, switching remapping, caching."""
 
 from iommu.registers import FEADDR, FECTL, FEDATA, GCMD, GSTS, IRTA
-from iommu.structures import RemappedInterruptEntry
 from qemu.vtd.conformance.bench import Bench
 from qemu.vtd.conformance.chapters.interrupts import (
     GOOD,
-    OTHER_TABLE,
     TABLE,
-    A,
     address,
     entry,
-    invalidation,
     put,
     sent,
-    source,
     start,
-    uncached,
 )
-from qemu.vtd.conformance.chapters.queue import start as start_queue
-from qemu.vtd.conformance.chapters.queue import wait
 from qemu.vtd.conformance.scenario import Allowed, scenario
 from qemu.vtd.conformance.setups import NO_INTERRUPT_REMAPPING
 
@@ -28,7 +20,7 @@ BIG_TABLE = 0x30_0000
 OLD, NEW = GOOD, "0xfee03000 0x4066"
 
 
-def _big(bench: Bench, size: int, *present: int) -> None:
+def start_big(bench: Bench, size: int, *present: int) -> None:
     """Remapping with the big table, of 2**(size + 1) entries; the pages of these entries hold no other."""
     for index in present:
         bench.memory.write(BIG_TABLE + 16 * index & ~0xFFF, bytes(0x1000))
@@ -51,7 +43,7 @@ def _size(size: int) -> None:
         lines.append("FSTS 0")
 
     def stimulus(bench: Bench) -> None:
-        _big(bench, size, last, *((last + 1,) if size < 15 else ()))
+        start_big(bench, size, last, *((last + 1,) if size < 15 else ()))
         bench.interrupt("A", address(last))
         if size < 15:
             bench.interrupt("A", address(last + 1))
@@ -71,7 +63,7 @@ def _handle(bit: int) -> None:
     """One bit of the handle selects one entry."""
 
     def stimulus(bench: Bench) -> None:
-        _big(bench, 15, 1 << bit)
+        start_big(bench, 15, 1 << bit)
         bench.interrupt("A", address(1 << bit))
 
     stimulus.__doc__ = f"Bit {bit} of the handle."
@@ -87,7 +79,7 @@ def _sum(id_: str, title: str, handle: int, subhandle: int, *, size: int = 15) -
     index = handle + subhandle
 
     def stimulus(bench: Bench) -> None:
-        _big(bench, size, index)
+        start_big(bench, size, index)
         bench.interrupt("A", address(handle, subhandle=True), subhandle)
 
     stimulus.__doc__ = title
@@ -130,7 +122,7 @@ def subhandle_beyond(bench: Bench) -> None:
 )
 def subhandle_wraps(bench: Bench) -> None:
     """A sum of 17 bits is beyond the largest table; the record has room for 16 of them."""
-    _big(bench, 15, 1)
+    start_big(bench, 15, 1)
     bench.interrupt("A", address(0xFFFF, subhandle=True), 2)
 
 
@@ -229,12 +221,12 @@ def size_latched(bench: Bench) -> None:
     bench.interrupt("A", address(3))
 
 
-# The unit's own messages are not remapped (5.1.4).
+# The unit's own messages are not remapped (7.3).
 
 
 @scenario(
     "ir.own-message.fault",
-    "5.1.4",
+    "7.3",
     sent(1, "blocked"),
     f"message {address(2):#x} 0x9",
     "FECTL 0x0",
@@ -286,185 +278,3 @@ def none_passes(bench: Bench) -> None:
 def none_pin(bench: Bench) -> None:
     """The I/O APIC's request passes unchanged too."""
     bench.pin(9, 0x12 << 56 | 0x8043)
-
-
-# Entries that change (6.2.6, 6.5.2.7).
-
-
-def _changed(
-    id_: str,
-    title: str,
-    before: int,
-    after: int,
-    *lines: str,
-    invalidate: int | None = None,
-    stale: tuple[str, ...] = (),
-) -> None:
-    """Entry 5 is used, changed, perhaps invalidated, and used again; `stale` is seen where the entry was cached."""
-
-    def stimulus(bench: Bench) -> None:
-        start(bench)
-        start_queue(bench)
-        put(bench, 5, before)
-        bench.interrupt("A", address(5))
-        bench.take_faults()
-        put(bench, 5, after)
-        if invalidate is not None:
-            bench.driver.submit(invalidate, wait(SW=1))
-        bench.interrupt("A", address(5))
-
-    stimulus.__doc__ = title
-    expect, allowed = (stale, uncached(*lines)) if stale else (lines, ())
-    scenario(id_, "6.5.2.7", *expect, allowed=allowed)(stimulus)
-
-
-ABSENT = (sent(5, "blocked"), "fault 0x22 A index 5")
-_changed(
-    "ir.change.made-present",
-    "An entry that was not present is used at once, without an invalidation.",
-    entry(P=0),
-    entry(),
-    *ABSENT,
-    sent(5, GOOD),
-    "FSTS 0",
-)
-_changed(
-    "ir.change.made-valid",
-    "So is an entry that had a reserved bit set.",
-    entry() | 1 << 100,
-    entry(),
-    sent(5, "blocked"),
-    "fault 0x24 A index 5",
-    sent(5, GOOD),
-    "FSTS 0",
-)
-_changed(
-    "ir.change.made-absent",
-    "An entry that is no longer present blocks after an invalidation of its index.",
-    entry(),
-    entry(P=0),
-    sent(5, GOOD),
-    *ABSENT,
-    "FSTS PPF",
-    invalidate=invalidation(G=1, IIDX=5),
-)
-_changed(
-    "ir.change.made-absent-stale",
-    "Without an invalidation the cached entry is used.",
-    entry(),
-    entry(P=0),
-    sent(5, GOOD),
-    *ABSENT,
-    "FSTS PPF",
-    stale=(sent(5, GOOD), sent(5, GOOD), "FSTS 0"),
-)
-_changed(
-    "ir.change.source",
-    "Source validation uses the entry as it was cached, until it is invalidated.",
-    entry() | source(A),
-    entry() | source(A ^ 8),
-    sent(5, GOOD),
-    sent(5, "blocked"),
-    "fault 0x26 A index 5",
-    "FSTS PPF",
-    stale=(sent(5, GOOD), sent(5, GOOD), "FSTS 0"),
-)
-_changed(
-    "ir.change.destination",
-    "A processor's interrupts move to another after an invalidation.",
-    entry(),
-    RemappedInterruptEntry.DST.put(entry(), 7 << 8),
-    sent(5, GOOD),
-    sent(5, "0xfee07000 0x4055"),
-    "FSTS 0",
-    invalidate=invalidation(G=0),
-)
-
-
-def _block(mask: int) -> None:
-    """An invalidation of 2**mask indexes: both ends of the block are fresh."""
-    first = 1 << mask + 1
-    last = first + (1 << mask) - 1
-    used = sorted({first, last})
-
-    def stimulus(bench: Bench) -> None:
-        _big(bench, 15, *used)
-        start_queue(bench)
-        for index in used:
-            bench.interrupt("A", address(index))
-            put(bench, index, entry(0x66), table=BIG_TABLE)
-        # The low bits of the index do not count.
-        bench.driver.submit(invalidation(G=1, IIDX=last, IM=mask), wait(SW=1))
-        for index in used:
-            bench.interrupt("A", address(index))
-
-    stimulus.__doc__ = f"IM = {mask}: the first and the last of {1 << mask} entries."
-    lines = [*(sent(index, OLD) for index in used), *(sent(index, NEW) for index in used)]
-    scenario(f"ir.cache.mask-{mask}", "6.5.2.7 IM", *lines, "FSTS 0")(stimulus)
-
-
-for _im in range(15):
-    _block(_im)
-
-
-def _beside(index: int) -> None:
-    """A cached entry beside a block of four is kept."""
-    lines = sent(index, OLD), sent(index, OLD), "FSTS 0"
-
-    def stimulus(bench: Bench) -> None:
-        start(bench)
-        start_queue(bench)
-        put(bench, index, entry())
-        bench.interrupt("A", address(index))
-        put(bench, index, entry(0x66))
-        bench.driver.submit(invalidation(G=1, IIDX=4, IM=2), wait(SW=1))
-        bench.interrupt("A", address(index))
-
-    stimulus.__doc__ = f"An invalidation of the indexes 4 to 7 keeps the cached entry {index}."
-    scenario(
-        f"ir.cache.beside-{index}",
-        "6.5.2.7 IM",
-        *lines,
-        allowed=uncached(sent(index, OLD), sent(index, NEW), "FSTS 0"),
-    )(stimulus)
-
-
-_beside(3)
-_beside(8)
-
-
-@scenario(
-    "ir.cache.new-table",
-    "5.1.5",
-    sent(1, OLD),
-    sent(1, OLD),
-    "FSTS 0",
-    allowed=uncached(sent(1, OLD), sent(1, NEW), "FSTS 0"),
-)
-def new_table(bench: Bench) -> None:
-    """SIRTP alone keeps the cached entries of the old table, in a unit without CAP.ESIRTPS."""
-    start(bench)
-    put(bench, 1, entry())
-    put(bench, 1, entry(0x66), table=OTHER_TABLE)
-    bench.interrupt("A", address(1))
-    bench.driver.set_interrupt_table(OTHER_TABLE)
-    bench.interrupt("A", address(1))
-
-
-@scenario(
-    "ir.cache.off-and-on",
-    "6.2.6",
-    sent(1, OLD),
-    sent(1, OLD),
-    "FSTS 0",
-    allowed=uncached(sent(1, OLD), sent(1, NEW), "FSTS 0"),
-)
-def off_and_on(bench: Bench) -> None:
-    """Turning remapping off and on keeps the cached entries, in a unit without CAP.ESIRTPS."""
-    start(bench)
-    put(bench, 1, entry())
-    bench.interrupt("A", address(1))
-    bench.platform.write_register(GCMD.offset, 0, 4)
-    put(bench, 1, entry(0x66))
-    bench.driver.enable_interrupts()
-    bench.interrupt("A", address(1))
