@@ -51,6 +51,8 @@ def conform(
     from qemu.vtd.conformance.scenario import catalogue
 
     if checklist:
+        if junit is not None:
+            raise MisuseError("--junit is for scenarios; the checklist of rules is printed, or written by --json")
         _checklist(qemu, only, as_json)
         return
     scenarios = catalogue(only)

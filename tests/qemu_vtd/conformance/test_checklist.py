@@ -223,3 +223,9 @@ def test_a_pattern_that_matches_no_rule_is_an_error() -> None:
     ran = vtd("conform", "--checklist", "--only", "no such rule")
     assert (ran.returncode, ran.stdout) == (2, b"")
     assert "no rule's id contains or matches 'no such rule'" in ran.stderr.decode()
+
+
+def test_the_checklist_has_no_junit_file(tmp_path: Path) -> None:
+    ran = vtd("conform", "--checklist", "--junit", tmp_path / "rules.xml")
+    assert (ran.returncode, ran.stdout, list(tmp_path.iterdir())) == (2, b"", [])
+    assert "--junit is for scenarios" in ran.stderr.decode()
