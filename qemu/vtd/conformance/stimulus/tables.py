@@ -41,7 +41,7 @@ from iommu.structures import (
     TranslationType,
     WaitDescriptor,
 )
-from qemu.vtd.conformance.recording.events import Event, MemoryWritten, RegisterWritten
+from qemu.vtd.conformance.stimulus.events import Event, MemoryWritten, RegisterWritten
 
 PAGE = 0x1000
 

@@ -9,7 +9,7 @@ from itertools import groupby
 from iommu import AddressType, DmaRequest
 from iommu.engine.trace import Step as WalkStep
 from iommu.fields import Layout
-from qemu.vtd.conformance.recording.events import (
+from qemu.vtd.conformance.stimulus.events import (
     Event,
     Interrupted,
     MemoryWritten,
@@ -19,8 +19,8 @@ from qemu.vtd.conformance.recording.events import (
     Requested,
     Told,
 )
-from qemu.vtd.conformance.recording.fields import RegisterNames, fields_text
-from qemu.vtd.conformance.recording.tables import Table, tables_of
+from qemu.vtd.conformance.stimulus.fields import RegisterNames, fields_text
+from qemu.vtd.conformance.stimulus.tables import Table, tables_of
 from qemu.vtd.platform import stamp
 
 PAGE = 0x1000

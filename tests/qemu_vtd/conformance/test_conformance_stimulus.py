@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from qemu.vtd.conformance.recording.events import RecordingPlatform, Requested, record
-from qemu.vtd.conformance.recording.walk import Box, walk_of
-from qemu.vtd.conformance.recording.words import Step, steps_of
 from qemu.vtd.conformance.scenario import Scenario, catalogue
+from qemu.vtd.conformance.stimulus.events import RecordingPlatform, Requested, record
+from qemu.vtd.conformance.stimulus.walk import Box, walk_of
+from qemu.vtd.conformance.stimulus.words import Step, steps_of
 from qemu.vtd.platform import Platform
 
 
@@ -36,7 +36,7 @@ def test_recording_changes_no_outcome_and_every_dma_is_a_step(scenario: Scenario
 
 
 def test_every_method_of_a_platform_is_recorded() -> None:
-    """A platform that gets another method needs it in recording/events.py too."""
+    """A platform that gets another method needs it in stimulus/events.py too."""
     methods = {name for name, value in vars(Platform).items() if callable(value) and not name.startswith("_")}
     assert methods <= set(vars(RecordingPlatform))
 

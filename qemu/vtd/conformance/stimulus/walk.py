@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from iommu import FaultReason, Outcome
 from iommu.engine.trace import Step
 from iommu.structures import InterruptEntry, PostedInterruptEntry, RemappableAddress, RemappedInterruptEntry
-from qemu.vtd.conformance.recording.events import Interrupted, Requested
-from qemu.vtd.conformance.recording.fields import fields_text
+from qemu.vtd.conformance.stimulus.events import Interrupted, Requested
+from qemu.vtd.conformance.stimulus.fields import fields_text
 
 _TABLE = 0x1000
 
