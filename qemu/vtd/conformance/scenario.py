@@ -68,6 +68,7 @@ _CHAPTERS = (
     "caches",
     "messages",
     "queue",
+    "device_tlb",
     "interrupts",
 )
 

@@ -27,7 +27,13 @@ from qemu.vtd.quirks.interrupts import (
     InterruptFaultsUnrecorded,
     InterruptFieldsUnchecked,
 )
-from qemu.vtd.quirks.queue import FenceOnlyWaitRefused, QueueErrorWithoutCode, QueueWaitsForTail
+from qemu.vtd.quirks.queue import (
+    DevicesAlwaysAnswer,
+    DeviceTlbAlwaysAccepted,
+    FenceOnlyWaitRefused,
+    QueueErrorWithoutCode,
+    QueueWaitsForTail,
+)
 from qemu.vtd.quirks.quirk import Quirk, Severity, Version, version_text
 from qemu.vtd.quirks.translation import (
     AllOnesUnreadable,
@@ -52,6 +58,8 @@ QUIRKS: tuple[type[Quirk], ...] = (
     FenceOnlyWaitRefused,
     QueueErrorWithoutCode,
     QueueWaitsForTail,
+    DeviceTlbAlwaysAccepted,
+    DevicesAlwaysAnswer,
     TranslationsByRequester,
     InterruptFaultsUnrecorded,
     CompatibilityAlwaysPasses,
