@@ -100,7 +100,13 @@ class DevicesAlwaysAnswer(Quirk, Queue):
     )
     driver = "Invalidating the device-TLB of a device without ATS works in QEMU, and times out on hardware."
     function = "vtd_process_device_iotlb_desc"
-    scenarios = ("device-tlb.no-answer", "device-tlb.no-answer.everything", "device-tlb.no-answer.source")
+    scenarios = (
+        "device-tlb.no-answer",
+        "device-tlb.no-answer.everything",
+        "device-tlb.no-answer.source",
+        "device-tlb.no-answer.after-a-wait",
+        "device-tlb.no-answer.and-an-error",
+    )
 
     def no_completion(self, source_id: int) -> None:
         """It counts as an answer."""

@@ -6,7 +6,7 @@ No device of the platform has a device-TLB: an invalidation for one of them is n
 from iommu.registers import IQERCD, IQH
 from iommu.structures import DescriptorType, DeviceTlbDescriptor, TranslationType
 from qemu.vtd.conformance.bench import P0, Bench
-from qemu.vtd.conformance.chapters.queue import start, status, wait
+from qemu.vtd.conformance.chapters.queue import DATA, start, status, wait
 from qemu.vtd.conformance.scenario import scenario
 from qemu.vtd.conformance.setups import DEVICE_TLB
 from qemu.vtd.platform import DEVICES
@@ -49,6 +49,21 @@ def no_answer_source(bench: Bench) -> None:
     start(bench)
     bench.driver.submit(device_tlb(SID=DEVICES["A"]), wait(SW=1))
     bench.note_register(IQERCD)
+
+
+@scenario("device-tlb.no-answer.after-a-wait", "6.5.2.10", f"status {DATA:#x}", "FSTS ITE", setup=DEVICE_TLB)
+def no_answer_after_a_wait(bench: Bench) -> None:
+    """A wait before the invalidation that is not answered completes."""
+    start(bench)
+    bench.driver.submit(wait(SW=1), device_tlb(SID=DEVICES["A"]))
+    status(bench)
+
+
+@scenario("device-tlb.no-answer.and-an-error", "6.5.2.10", "FSTS ITE IQE", setup=DEVICE_TLB)
+def no_answer_and_an_error(bench: Bench) -> None:
+    """An error in a later descriptor sets IQE as well."""
+    start(bench)
+    bench.driver.submit(device_tlb(SID=DEVICES["A"]), 0)
 
 
 def _reserved(bit: int) -> None:
