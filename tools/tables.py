@@ -23,6 +23,7 @@ from qemu.vtd.conformance.checklist import AREAS, RULES, Rule
 from qemu.vtd.conformance.report.quirks import as_markdown
 from qemu.vtd.quirks import QUIRKS
 from tests.engine.breaks import BREAKS
+from tests.qemu_vtd.conformance.breaks.every import BREAKS as ENGINE_BREAKS
 from tools.house import picture
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -81,6 +82,12 @@ def quirks() -> str:
     return "\n" + "\n".join(as_markdown(quirk) for quirk in sorted(QUIRKS, key=lambda quirk: quirk.id)) + "\n"
 
 
+def engine_breaks() -> str:
+    """The rules of the engine that are broken on purpose, and the scenario that notices each."""
+    rows = ((wing, one.title(), f"`{one.scenario}`") for wing, breaks in ENGINE_BREAKS.items() for one in breaks)
+    return _table(("wing", "broken so", "scenario"), rows)
+
+
 def checklist(area: str) -> str:
     """The rules of one area, and what stands behind each."""
     rows = (
@@ -126,6 +133,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "house": ("architecture.md", picture),
     "breaks": ("conformance.md", breaks),
     "quirks": ("quirks.md", quirks),
+    "engine breaks": ("conformance.md", engine_breaks),
     "checklist summary": ("checklist.md", checklist_summary),
     **{f"checklist {area}": ("checklist.md", partial(checklist, area)) for area in AREAS},
 }
