@@ -11,6 +11,7 @@ from iommu import Access, AddressType, Capabilities, Message, VtdError
 from iommu.dmar import Dmar
 from iommu.engine.request import PAGE_4K
 from iommu.registers import CAP, ECAP, GCMD
+from qemu.vtd import probe
 from qemu.vtd.devices import DmaSource, Edu, Rocker
 from qemu.vtd.machine import Machine
 from qemu.vtd.platform import MEMORY_SIZE, Transfer, Unreachable, page_of_stamp
@@ -31,10 +32,12 @@ class QemuPlatform:
 
     Args:
         qemu: the program; see `qemu.vtd.probe.find_qemu`.
-        properties: of intel-iommu, by their QEMU name.
+        properties: of intel-iommu, by the names of `probe.Build.spelled`.
 
     Attributes:
         machine: the QEMU machine.
+
+    Raises PropertyMissing for a property that this QEMU does not have.
     """
 
     def __init__(
@@ -46,8 +49,13 @@ class QemuPlatform:
             "B": Rocker(5, options="multifunction=on"),
             "C": Rocker(5, 1),
         }
+        build = probe.probe(probe.find_qemu(qemu))
         self.machine = Machine(
-            qemu, memory=MEMORY_SIZE, iommu=properties, devices=list(self._devices.values()), trace=_EVENTS
+            build.path,
+            memory=MEMORY_SIZE,
+            iommu=build.spelled(properties),
+            devices=list(self._devices.values()),
+            trace=_EVENTS,
         )
         self.name = f"QEMU {'.'.join(map(str, self.machine.version))}"
         self._pending: list[Transfer] = []

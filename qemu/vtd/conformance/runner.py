@@ -9,8 +9,9 @@ from itertools import groupby
 
 from qemu.vtd.conformance.judge import Result, Verdict, judge, missing_capabilities, model_only, on_model
 from qemu.vtd.conformance.scenario import Scenario
-from qemu.vtd.errors import QemuError, QemuUnsuitable
+from qemu.vtd.errors import PropertyMissing, QemuError, QemuUnsuitable
 from qemu.vtd.platform import Unreachable
+from qemu.vtd.probe import find_qemu, probe
 from qemu.vtd.qemu_platform import QemuPlatform
 from qemu.vtd.quirks import Version
 
@@ -42,20 +43,33 @@ def conform(
     Raises QemuError when there is no suitable QEMU, or when it dies. No process is left running.
     """
     started = time.monotonic()
-    report: Report | None = None
+    if not scenarios:
+        raise QemuUnsuitable("no scenario to run")
+    build = probe(find_qemu(qemu))
+    report = Report(build.path, build.version)
     by_properties = sorted(scenarios, key=lambda scenario: scenario.setup.properties, reverse=True)
     for properties, group in groupby(by_properties, key=lambda scenario: scenario.setup.properties):
-        with QemuPlatform(qemu, dict(properties)) as platform:
-            report = report or Report(platform.machine.build.path, platform.machine.version)
-            for result in _run(list(group), platform):
-                report.results.append(result)
-                each(result)
-    if report is None:
-        raise QemuUnsuitable("no scenario to run")
+        for result in _run_group(list(group), qemu, dict(properties)):
+            report.results.append(result)
+            each(result)
     order = {scenario.id: n for n, scenario in enumerate(scenarios)}
     report.results.sort(key=lambda result: order[result.scenario.id])
     report.seconds = time.monotonic() - started
     return report
+
+
+def _run_group(scenarios: list[Scenario], qemu: str | None, properties: dict[str, str]) -> Iterator[Result]:
+    """Run the scenarios of one set of properties; on a QEMU that lacks one of these, on the model alone."""
+    try:
+        platform = QemuPlatform(qemu, properties)
+    except PropertyMissing as lack:
+        for scenario in scenarios:
+            model = on_model(scenario)
+            why = f"this QEMU has no property {lack.name}"
+            yield Result(scenario, model, None, model_only(scenario, model), why)
+        return
+    with platform:
+        yield from _run(scenarios, platform)
 
 
 def _run(scenarios: list[Scenario], platform: QemuPlatform) -> Iterator[Result]:

@@ -59,7 +59,11 @@ class Scenario:
 
 _CATALOGUE: dict[str, Scenario] = {}
 
-_CHAPTERS = ("registers", "context", "second_stage", "faults", "caches", "messages", "queue", "interrupts")
+_CHAPTERS = (
+    *("registers", "context", "second_stage", "faults", "caches", "messages", "queue", "interrupts"),
+    "scalable_tables",
+    "scalable_reserved",
+)
 
 
 def scenario(
