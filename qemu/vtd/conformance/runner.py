@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 
 from qemu.vtd.conformance.judge import Result, Verdict, judge, missing_capabilities, model_only, on_model
 from qemu.vtd.conformance.scenario import Scenario
@@ -14,6 +13,7 @@ from qemu.vtd.platform import Unreachable
 from qemu.vtd.probe import find_qemu, probe
 from qemu.vtd.qemu_platform import QemuPlatform
 from qemu.vtd.quirks import Version
+from qemu.vtd.topology import Topology
 
 
 @dataclass
@@ -47,9 +47,11 @@ def conform(
         raise QemuUnsuitable("no scenario to run")
     build = probe(find_qemu(qemu))
     report = Report(build.path, build.version)
-    by_properties = sorted(scenarios, key=lambda scenario: scenario.setup.properties, reverse=True)
-    for properties, group in groupby(by_properties, key=lambda scenario: scenario.setup.properties):
-        for result in _run_group(list(group), qemu, dict(properties)):
+    by_machine: dict[tuple[tuple[tuple[str, str], ...], Topology], list[Scenario]] = {}
+    for scenario in scenarios:
+        by_machine.setdefault(scenario.setup.machine, []).append(scenario)
+    for group in by_machine.values():
+        for result in _run_group(group, qemu):
             report.results.append(result)
             each(result)
     order = {scenario.id: n for n, scenario in enumerate(scenarios)}
@@ -58,10 +60,11 @@ def conform(
     return report
 
 
-def _run_group(scenarios: list[Scenario], qemu: str | None, properties: dict[str, str]) -> Iterator[Result]:
-    """Run the scenarios of one set of properties; on a QEMU that lacks one of these, on the model alone."""
+def _run_group(scenarios: list[Scenario], qemu: str | None) -> Iterator[Result]:
+    """Run the scenarios of one machine; on a QEMU that lacks a property of its unit, on the model alone."""
+    properties, topology = scenarios[0].setup.machine
     try:
-        platform = QemuPlatform(qemu, properties)
+        platform = QemuPlatform(qemu, dict(properties), topology)
     except PropertyMissing as lack:
         for scenario in scenarios:
             model = on_model(scenario)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from iommu import FlatMemory
 from iommu.registers import Granularity, TableMode
 from iommu.structures import (
     ContextDescriptor,
@@ -21,7 +20,7 @@ from iommu.structures import (
     ScalableRootHalf,
 )
 from qemu.vtd.driver import Driver
-from qemu.vtd.platform import DEVICES
+from qemu.vtd.platform import Platform
 
 FIRST, SECOND = PasidTranslationType.FIRST_STAGE, PasidTranslationType.SECOND_STAGE
 NESTED, PASS_THROUGH = PasidTranslationType.NESTED, PasidTranslationType.PASS_THROUGH
@@ -42,14 +41,15 @@ class ScalableTables:
     Requests of the bench's devices carry no PASID: they use the entry of RID_PASID, which is 0 unless said otherwise.
     """
 
-    def __init__(self, memory: FlatMemory, driver: Driver, root: int, new_table: Callable[[], int]) -> None:
-        self.memory, self.driver, self.root, self.new_table = memory, driver, root, new_table
+    def __init__(self, platform: Platform, driver: Driver, root: int, new_table: Callable[[], int]) -> None:
+        self.platform, self.memory = platform, platform.memory
+        self.driver, self.root, self.new_table = driver, root, new_table
 
     # Where the entries are.
 
     def root_at(self, device: str) -> int:
         """The address of the half of the root entry that serves the device."""
-        source_id = DEVICES[device]
+        source_id = self.platform.source_ids[device]
         return self.root + 16 * source_id.bus + 8 * (source_id.devfn >> 7)
 
     def context_at(self, device: str) -> int:
@@ -57,7 +57,8 @@ class ScalableTables:
         half = self.root_at(device)
         if not self.memory.read_u64(half):
             self.memory.write_u64(half, ScalableRootHalf.make(P=1, CTP=self.new_table()))
-        return ScalableRootHalf.CTP.get(self.memory.read_u64(half)) + 32 * (DEVICES[device].devfn & 0x7F)
+        table = ScalableRootHalf.CTP.get(self.memory.read_u64(half))
+        return table + 32 * (self.platform.source_ids[device].devfn & 0x7F)
 
     def directory_at(self, device: str, pasid: int = 0) -> int:
         """The address of the PASID directory entry for a PASID."""

@@ -60,7 +60,15 @@ class Scenario:
 _CATALOGUE: dict[str, Scenario] = {}
 
 _CHAPTERS = (
-    *("registers", "context", "second_stage", "faults", "caches", "messages", "queue", "interrupts"),
+    "registers",
+    "context",
+    "source_ids",
+    "second_stage",
+    "faults",
+    "caches",
+    "messages",
+    "queue",
+    "interrupts",
     "scalable_tables",
     "scalable_reserved",
 )

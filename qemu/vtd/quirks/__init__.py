@@ -40,6 +40,7 @@ from qemu.vtd.quirks.scalable import (
 )
 from qemu.vtd.quirks.translation import (
     AllOnesUnreadable,
+    ContextsByDevice,
     InterruptRangeByPage,
     PassThroughPointerChecked,
     PassThroughUnlimited,
@@ -65,6 +66,7 @@ QUIRKS: tuple[type[Quirk], ...] = (
     CompatibilityAlwaysPasses,
     BusRangeReversed,
     InterruptFieldsUnchecked,
+    ContextsByDevice,
     LegacyReasonsForTables,
     BothHalvesOfRootChecked,
     TypeBeforePresence,
