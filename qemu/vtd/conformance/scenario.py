@@ -70,6 +70,8 @@ _CHAPTERS = (
     "queue",
     "device_tlb",
     "interrupts",
+    "scalable_tables",
+    "scalable_reserved",
 )
 
 

@@ -35,6 +35,18 @@ from qemu.vtd.quirks.queue import (
     QueueWaitsForTail,
 )
 from qemu.vtd.quirks.quirk import Quirk, Severity, Version, version_text
+from qemu.vtd.quirks.scalable import (
+    BothHalvesOfRootChecked,
+    ContextFieldsUnchecked,
+    DirectoryUnchecked,
+    EveryStageIsTheSecond,
+    LegacyReasonsForSecondStage,
+    LegacyReasonsForTables,
+    OneReasonForPasidTables,
+    PasidEntryUnchecked,
+    TypeBeforePresence,
+    WalkFaultsWithPasid,
+)
 from qemu.vtd.quirks.translation import (
     AllOnesUnreadable,
     ContextsByDevice,
@@ -66,9 +78,19 @@ QUIRKS: tuple[type[Quirk], ...] = (
     BusRangeReversed,
     InterruptFieldsUnchecked,
     ContextsByDevice,
+    LegacyReasonsForTables,
+    BothHalvesOfRootChecked,
+    TypeBeforePresence,
+    OneReasonForPasidTables,
+    EveryStageIsTheSecond,
+    ContextFieldsUnchecked,
+    DirectoryUnchecked,
+    PasidEntryUnchecked,
+    LegacyReasonsForSecondStage,
+    WalkFaultsWithPasid,
 )
 
-POLICY = Policy(compress_faults=True, permission_per_level=True)
+POLICY = Policy(compress_faults=True, permission_per_level=True, cache_pasids=False)
 
 _PARTS = (
     "Formats",
