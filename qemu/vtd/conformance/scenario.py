@@ -70,6 +70,8 @@ _CHAPTERS = (
     "messages",
     "queue",
     "interrupts",
+    "scalable_tables",
+    "scalable_reserved",
 )
 
 
