@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
-from qemu.vtd.errors import QtestError
+from qemu.vtd.errors import QemuError, QtestError
 from qemu.vtd.pipeline import Answer, Pipeline
 from qemu.vtd.process import Process
 
@@ -36,7 +36,7 @@ class Qtest:
         timeout: seconds without any answer after which QEMU counts as hung.
 
     Attributes:
-        watch: called with the commands and answers of each exchange, if not None.
+        watch: called with the commands and answers of each exchange, if not None; without answers if QEMU has ended.
     """
 
     watch: Callable[[Sequence[str], Sequence[str]], None] | None = None
@@ -101,7 +101,12 @@ class Qtest:
         if self._interrupted:
             raise QtestError(lines[0], "not sent: an earlier exchange was cut short")
         self._interrupted = True
-        answers = self._send_and_receive("".join(f"{line}\n" for line in lines).encode(), len(lines))
+        try:
+            answers = self._send_and_receive("".join(f"{line}\n" for line in lines).encode(), len(lines))
+        except QemuError:
+            if self.watch is not None:
+                self.watch(lines, [""] * len(lines))
+            raise
         self._interrupted = False
         for line, answer in zip(lines, answers, strict=True):
             if not answer.startswith("OK"):

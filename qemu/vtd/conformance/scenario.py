@@ -66,8 +66,10 @@ _CHAPTERS = (
     "second_stage",
     "faults",
     "caches",
+    "orders",
     "messages",
     "queue",
+    "device_tlb",
     "interrupts",
     "interrupts_entries",
     "interrupts_sources",
@@ -75,6 +77,8 @@ _CHAPTERS = (
     "interrupts_caches",
     "reset",
     "migration",
+    "scalable_tables",
+    "scalable_reserved",
 )
 
 

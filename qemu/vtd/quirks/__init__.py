@@ -27,13 +27,31 @@ from qemu.vtd.quirks.interrupts import (
     InterruptFaultsUnrecorded,
     InterruptFieldsUnchecked,
 )
-from qemu.vtd.quirks.queue import FenceOnlyWaitRefused, QueueErrorWithoutCode, QueueWaitsForTail
+from qemu.vtd.quirks.queue import (
+    DevicesAlwaysAnswer,
+    DeviceTlbAlwaysAccepted,
+    FenceOnlyWaitRefused,
+    QueueErrorWithoutCode,
+    QueueWaitsForTail,
+)
 from qemu.vtd.quirks.quirk import Quirk, Severity, Version, version_text
 from qemu.vtd.quirks.requests import (
     DataCheckedLast,
     LongWritesAreRequests,
     RequestsWithoutSource,
     TablePointerAlwaysSet,
+)
+from qemu.vtd.quirks.scalable import (
+    BothHalvesOfRootChecked,
+    ContextFieldsUnchecked,
+    DirectoryUnchecked,
+    EveryStageIsTheSecond,
+    LegacyReasonsForSecondStage,
+    LegacyReasonsForTables,
+    OneReasonForPasidTables,
+    PasidEntryUnchecked,
+    TypeBeforePresence,
+    WalkFaultsWithPasid,
 )
 from qemu.vtd.quirks.translation import (
     AllOnesUnreadable,
@@ -58,6 +76,8 @@ QUIRKS: tuple[type[Quirk], ...] = (
     FenceOnlyWaitRefused,
     QueueErrorWithoutCode,
     QueueWaitsForTail,
+    DeviceTlbAlwaysAccepted,
+    DevicesAlwaysAnswer,
     TranslationsByRequester,
     InterruptFaultsUnrecorded,
     CompatibilityAlwaysPasses,
@@ -68,11 +88,22 @@ QUIRKS: tuple[type[Quirk], ...] = (
     LongWritesAreRequests,
     DataCheckedLast,
     TablePointerAlwaysSet,
+    LegacyReasonsForTables,
+    BothHalvesOfRootChecked,
+    TypeBeforePresence,
+    OneReasonForPasidTables,
+    EveryStageIsTheSecond,
+    ContextFieldsUnchecked,
+    DirectoryUnchecked,
+    PasidEntryUnchecked,
+    LegacyReasonsForSecondStage,
+    WalkFaultsWithPasid,
 )
 
 POLICY = Policy(
     compress_faults=True,
     permission_per_level=True,
+    cache_pasids=False,
     cache_interrupts=False,
     malformed_interrupt_faults=False,
     reserved_validation_fails=True,

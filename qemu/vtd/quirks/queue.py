@@ -7,7 +7,7 @@ from typing import Any
 from iommu.engine.invalidation.errors import QueueError
 from iommu.engine.invalidation.queue import Queue
 from iommu.registers import FSTS, QueueFault
-from iommu.structures import WaitDescriptor
+from iommu.structures import DescriptorType, WaitDescriptor
 from qemu.vtd.quirks.quirk import Quirk, Severity
 
 
@@ -68,3 +68,45 @@ class QueueWaitsForTail(Quirk, Queue):
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
         self.faults.after_clear = lambda: None
+
+
+class DeviceTlbAlwaysAccepted(Quirk, Queue):
+    """A device-TLB invalidation is accepted on a unit without device-TLB support."""
+
+    id = "Q80"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "6.5.2.5"
+    hardware = "Without ECAP.DT the type of the descriptor is invalid: IQE is set, and the queue stops at it."
+    driver = "A driver that does not look at ECAP.DT before it invalidates device-TLBs stops the queue on hardware."
+    function = "vtd_process_inv_desc"
+    scenarios = ("device-tlb.unsupported",)
+
+    def has_type(self, number: int, bits: int) -> bool:
+        """Type 3 needs nothing."""
+        return number == DescriptorType.DEVICE_TLB or super().has_type(number, bits)
+
+
+class DevicesAlwaysAnswer(Quirk, Queue):
+    """Every invalidation of a device-TLB is complete at once, that of a device without one too.
+
+    ITE and ICE are not implemented.
+    """
+
+    id = "Q81"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "6.5.2.10"
+    hardware = (
+        "A device that does not answer sets FSTS.ITE; the wait descriptors behind its invalidation are dropped."
+    )
+    driver = "Invalidating the device-TLB of a device without ATS works in QEMU, and times out on hardware."
+    function = "vtd_process_device_iotlb_desc"
+    scenarios = (
+        "device-tlb.no-answer",
+        "device-tlb.no-answer.everything",
+        "device-tlb.no-answer.source",
+        "device-tlb.no-answer.after-a-wait",
+        "device-tlb.no-answer.and-an-error",
+    )
+
+    def no_completion(self, source_id: int) -> None:
+        """It counts as an answer."""

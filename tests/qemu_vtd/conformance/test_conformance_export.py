@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from iommu import MisuseError, VtdError
-from qemu.vtd.conformance.export import export, find
-from qemu.vtd.conformance.recording import NotExportable
+from qemu.vtd.conformance.export import NotExportable, export, find
 from qemu.vtd.probe import Build
 from qemu.vtd.quirks import QUIRKS, Quirk, version_text
 from tests.command import vtd
@@ -83,8 +82,8 @@ def test_agreement_and_freedom_are_no_departure(id_: str, build: Build, tmp_path
 def test_is_readable(build: Build) -> None:
     text = exported(PASS_THROUGH, build.path)
     for line in (
-        "# root entry: CTP=0x0000000000101000 P=1",
-        "# context entry: DID=1 AW=2 SSPTPTR=0xfffffffffffff000 TT=PASS_THROUGH P=1",
+        "# root entry, bus 0x00: P=1 CTP=0x101000",
+        "# context entry, 00:04.0: P=1 TT=PASS_THROUGH SSPTPTR=0xfffffffffffff000 AW=2 DID=1",
         "# GCMD: SRTP=1",
         "writel 0xfed90018 0x40000000",
         "    '-device', 'intel-iommu,aw-bits=48',",

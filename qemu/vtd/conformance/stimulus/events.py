@@ -189,9 +189,35 @@ class RecordingPlatform(ModelPlatform):
         self.events.append(Interrupted(device, *self._unit.last_interrupt))
         return message
 
+    def write_interrupt(self, device: str, address: int, length: int = 4) -> list[Message]:
+        """See Platform. A write that is no interrupt request is a DMA request."""
+        messages = super().write_interrupt(device, address, length)
+        request, outcome = self._unit.last
+        if outcome.interrupt:
+            self.events.append(Interrupted(device, *self._unit.last_interrupt))
+        else:
+            self.events.append(Requested(device, request, outcome))
+        return messages
+
+    def pin(self, pin: int, entry: int) -> Message | None:
+        """See Platform."""
+        message = super().pin(pin, entry)
+        self.events.append(Interrupted(f"I/O APIC pin {pin}", *self._unit.last_interrupt))
+        return message
+
     def messages(self) -> list[Message]:
         """See Platform. Watching is not recorded."""
         return super().messages()
+
+    def restart(self) -> None:
+        """See Platform."""
+        super().restart()
+        self.events.append(Told("reset; memory stays"))
+
+    def migrate(self) -> None:
+        """See Platform."""
+        super().migrate()
+        self.events.append(Told("migration to another machine"))
 
     def renumber(self, bus: str, number: int) -> None:
         """See Platform."""

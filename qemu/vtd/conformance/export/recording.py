@@ -7,9 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from iommu import Access, Capabilities, DmaRequest, FlatMemory, Message, Outcome, Policy, RemappingUnit, VtdError
-from iommu.engine.trace import Step as WalkStep
-from iommu.fields import Layout
+from iommu import Access, Capabilities, FlatMemory, Message, Policy, RemappingUnit, VtdError
 from qemu.vtd.pci import Pci
 from qemu.vtd.platform import ModelPlatform, Transfer
 from qemu.vtd.qemu_platform import QemuPlatform
@@ -128,7 +126,6 @@ class RecordedModel(ModelPlatform):
 
     Attributes:
         recording: the steps.
-        entries: the layouts of the table entries that the unit has read for DMA, and what they are, by address.
     """
 
     def __init__(
@@ -138,19 +135,8 @@ class RecordedModel(ModelPlatform):
         policy: Policy | None = None,
         unit: type[RemappingUnit] = RemappingUnit,
     ) -> None:
-        entries: dict[int, tuple[str, type[Layout]]] = {}
-
-        class Traced(unit):  # type: ignore[misc, valid-type]
-            def translate(self, request: DmaRequest, *, trace: bool = False) -> Outcome:
-                outcome: Outcome = super().translate(request, trace=True)
-                for step in outcome.trace:
-                    assert isinstance(step, WalkStep)
-                    if step.address is not None and step.view is not None:
-                        entries[step.address] = step.structure, type(step.view)
-                return outcome
-
-        super().__init__(capabilities, policy, Traced, topology)
-        self.entries, self.recording = entries, Recording()
+        super().__init__(capabilities, policy, unit, topology)
+        self.recording = Recording()
         self.memory = RecordedMemory(self.memory, self.recording)
 
     def read_register(self, offset: int, size: int) -> int:

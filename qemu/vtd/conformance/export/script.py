@@ -16,14 +16,13 @@ from itertools import zip_longest
 
 from iommu import Access
 from iommu.engine.request import PAGE_4K
-from iommu.fields import Layout
-from iommu.registers import CAP, CCMD, ECAP, GSTS, IOTLB, IQA, IRTA, Register, registers_of
-from iommu.structures import Descriptor, InterruptEntry
-from qemu.vtd.conformance.recording import RecordedModel, RecordedQemu, Step
+from qemu.vtd.conformance.export.recording import RecordedModel, RecordedQemu, Step
+from qemu.vtd.conformance.stimulus.fields import RegisterNames, fields_text
+from qemu.vtd.conformance.stimulus.tables import Table
 from qemu.vtd.platform import stamp
 
 # Drivers wait for these; what else they read is an observation.
-_AWAITED = (GSTS, CCMD, IOTLB)
+_AWAITED = ("GSTS", "CCMD", "IOTLB")
 
 
 class Script:
@@ -31,7 +30,7 @@ class Script:
 
     Args:
         platform: the QEMU.
-        model: the model; it says what the table entries are.
+        tables: those that the scenario builds.
         right: what the values are taken from that the specification has.
         explained: the model with the version's other quirks: bits that these explain are not compared.
 
@@ -43,14 +42,12 @@ class Script:
     def __init__(
         self,
         platform: RecordedQemu,
-        model: RecordedModel,
+        tables: list[Table],
         right: RecordedModel | RecordedQemu,
         explained: RecordedModel,
     ) -> None:
-        self._platform, self._model = platform, model
-        self._base, self.events = platform.machine.register_base, set[str]()
-        cap, ecap = model.unit.mmio_read(CAP.offset, 8), model.unit.mmio_read(ECAP.offset, 8)
-        self._registers = registers_of(cap, ecap, model.capabilities.offered)
+        self._platform, self._tables, self.events = platform, tables, set[str]()
+        self._registers = RegisterNames(platform.capabilities)
         steps = platform.recording.steps
         self._expected, self._others = (
             _matched(steps, right.recording.steps),
@@ -63,9 +60,8 @@ class Script:
             for step in recording.steps
             if step.transfer is not None and step.transfer.host is not None
         }
-        self._used = {step.about[0] for step in steps if step.kind in ("dma", "interrupt", "written")}
+        self._used = {step.about[0] for step in steps if step.kind in ("dma", "written")}
         self._observed: set[str] = set()
-        self._queue = self._interrupts = range(0)
         self.text = "".join(f"{line}\n" for number in range(len(steps)) for line in self._lines(number))
 
     def _lines(self, number: int) -> Iterator[str]:
@@ -82,7 +78,6 @@ class Script:
                 yield from self._read(step, expected, self._others.get(number))
             case "write":
                 offset, value, size = step.about
-                self._note_tables(offset, value)
                 yield f"# {self._register(offset, value, size)}"
                 yield from _plain(step)
             case "set-up":
@@ -130,51 +125,20 @@ class Script:
 
     def _entry(self, address: int, data: bytes) -> str:
         """What software writes to memory, in words."""
-        value = int.from_bytes(data, "little")
-        name, layout = self._model.entries.get(address, ("", Layout))
-        if address in self._interrupts:
-            name, layout = f"interrupt entry {(address - self._interrupts.start) // 16}", InterruptEntry
-        elif address in self._queue:
-            name, layout = f"descriptor at {address - self._queue.start:#x} of the queue", Descriptor
-        if name and layout.bits == 8 * len(data):
-            return f"{name}: {_fields(layout, value)}"
-        return f"{name or 'memory'}, {len(data)} bytes at {address:#x}"
-
-    def _note_tables(self, offset: int, value: int) -> None:
-        """Where the queue and the interrupt remapping table are, from a write of their registers."""
-        if offset == IQA.offset:
-            start = IQA.IQA.get(value)
-            self._queue = range(start, start + (PAGE_4K << IQA.QS.get(value)))
-        elif offset == IRTA.offset:
-            start = IRTA.IRTA.get(value)
-            self._interrupts = range(start, start + 16 * (2 << IRTA.S.get(value)))
+        for table in self._tables:
+            index, rest = divmod(address - table.start, table.size)
+            if not rest and 0 <= index < table.length // table.size and len(data) == table.size:
+                raw, place = int.from_bytes(data, "little"), table.place(index)
+                name = f"{table.name}, {place}" if place else table.name
+                return f"{name}: {fields_text(table.layout(raw), raw) or '0'}"
+        return f"memory, {len(data)} bytes at {address:#x}"
 
     # Registers.
 
-    def _placed(self, offset: int) -> tuple[int, type[Register]] | None:
-        """The register at an offset, and where it begins."""
-        for placed in self._registers:
-            if placed.offset <= offset < placed.end:
-                return placed.offset, placed.layout
-        return None
-
-    def _name(self, offset: int, size: int) -> str:
-        """A register's name; for a part of one, with the bits."""
-        found = self._placed(offset)
-        if found is None:
-            return f"register {offset:#x}"
-        first, layout = found
-        low = 8 * (offset - first)
-        return layout.__name__ + ("" if layout.bits == 8 * size else f" {low + 8 * size - 1}:{low}")
-
     def _register(self, offset: int, value: int, size: int) -> str:
         """A register's value in words."""
-        found = self._placed(offset)
-        if found is None:
-            return f"{self._name(offset, size)}: {value:#x}"
-        first, layout = found
-        shifted = (value << 8 * (offset - first)) & ((1 << layout.bits) - 1)
-        return f"{self._name(offset, size)}: {_fields(layout, shifted)}"
+        name, fields = self._registers.describe(offset, size, value)
+        return f"{name}: {fields or f'{value:#x}'}"
 
     def _read(self, step: Step, expected: Step | None, other: Step | None) -> Iterator[str]:
         """A register that is read: awaited, or observed. One that is read only on QEMU says nothing."""
@@ -182,8 +146,8 @@ class Script:
             return
         offset, size = step.about
         ((command, _),) = step.lines[-1:]
-        found = self._placed(offset)
-        if step.value == expected.value and found is not None and found[1] in _AWAITED:
+        name, _ = self._registers.describe(offset, size, 0)
+        if step.value == expected.value and name in _AWAITED:
             yield f"{command} == {step.value:#x}"
             return
         explained = 0 if other is None else expected.value ^ other.value
@@ -194,7 +158,7 @@ class Script:
         yield f"# VT-d: {self._register(offset, expected.value, size)}"
         if step.value != expected.value:
             yield f"# {self._platform.name}: {self._register(offset, step.value, size)}"
-        yield f"{command} ? {expected.value:#x}{mask} {self._name(offset, size)}"
+        yield f"{command} ? {expected.value:#x}{mask} {name}"
 
     # Devices.
 
@@ -277,13 +241,6 @@ def _line(command: str, answer: str) -> str:
     if not answer:
         return command
     return f"{command} == {answer if command.startswith('read ') else f'{int(answer, 16):#x}'}"
-
-
-def _fields(layout: type[Layout], value: int) -> str:
-    """The fields that are not 0, by name."""
-    shown = [f"{part.name}={part.show(value)}" for part in layout.fields.values() if value & part.mask]
-    rest = value & ~sum(part.mask for part in layout.fields.values())
-    return " ".join([*shown, *([f"reserved={rest:#x}"] if rest else [])]) or "0"
 
 
 def _where(host: int | None) -> str:

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 
 from iommu import MisuseError, VtdError
 from iommu.registers import FRCD, FSTS
-from qemu.vtd.conformance import reproducer
+from qemu.vtd.conformance.export import reproducer
+from qemu.vtd.conformance.export.recording import RecordedModel, RecordedQemu
+from qemu.vtd.conformance.export.script import Script
 from qemu.vtd.conformance.judge import missing_capabilities
-from qemu.vtd.conformance.recording import RecordedModel, RecordedQemu
 from qemu.vtd.conformance.report.words import with_reason
 from qemu.vtd.conformance.scenario import Allowed, Scenario, catalogue
-from qemu.vtd.conformance.script import Script
+from qemu.vtd.conformance.stimulus.events import record
+from qemu.vtd.conformance.stimulus.tables import tables_of
 from qemu.vtd.platform import Platform
 from qemu.vtd.private_cache import PROGRAM
 from qemu.vtd.quirks import POLICY, QUIRKS, Quirk, quirks_of, unit_with
@@ -86,7 +88,8 @@ def export(scenario: Scenario, qemu: str | None) -> str:
             for each in (platform, right, explained):
                 _look_at_faults(each)
         # A choice that the specification leaves to hardware, and that the model does not make, is as right as any.
-        script = Script(platform, right, platform if lawful is not None and seen != expected else right, explained)
+        tables = tables_of(record(scenario).events)
+        script = Script(platform, tables, platform if lawful is not None and seen != expected else right, explained)
         arguments = platform.machine.arguments()
     arguments += [word for event in sorted(script.events) for word in ("-trace", event)]
     about = _about(scenario, claimed, lawful, [("Expected:", scenario.expect), (f"{platform.name}:", seen)])

@@ -22,6 +22,10 @@ class Broken(Exception):
     """The script could not be run to its end."""
 
 
+class Ended(Broken):
+    """QEMU ended in the middle of the script."""
+
+
 def run(program: str, arguments: list[str], script: str) -> int:
     """Run the script. Returns the exit status: 1 if an observation is not as expected, 2 if QEMU cannot be run."""
     try:
@@ -33,6 +37,9 @@ def run(program: str, arguments: list[str], script: str) -> int:
                 same = [each for line in script.splitlines() for each in qemu.perform(line.strip())]
             finally:
                 qemu.end()
+    except Ended as error:
+        print(f"DIFFERS  QEMU has ended: {error}")
+        return 1
     except (Broken, OSError, subprocess.SubprocessError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -62,7 +69,7 @@ class Qemu:
                 # However this program ends, QEMU ends with it: prctl(PR_SET_PDEATHSIG, SIGKILL).
                 preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL),  # noqa: PLW1509
             )
-        self.commands, self.answers = ours, ours.makefile("r")
+        self.commands, self.answers, self.answered = ours, ours.makefile("r"), 0
 
     def perform(self, line: str) -> list[bool]:
         """Perform a line of the script. For an observation, returns whether it is as expected."""
@@ -102,9 +109,18 @@ class Qemu:
         except OSError as error:
             words = [str(error)]
         if words[:1] != ["OK"]:
-            raise Broken(f"{command}: {' '.join(words) or 'no answer'}\n{self.errors.read_text()}")
+            what = f"{command}: {' '.join(words) or 'no answer'}\n{self.errors.read_text()}"
+            raise Ended(what) if self.answered and self.has_ended() else Broken(what)
+        self.answered += 1
         value = words[1] if len(words) > 1 else ""
         return value if command.startswith("read ") or not value else f"{int(value, 16):#x}"
+
+    def has_ended(self) -> bool:
+        """Whether QEMU is ending on its own."""
+        try:
+            return self.process.wait(1) is not None
+        except subprocess.TimeoutExpired:
+            return False
 
     def end(self) -> None:
         """End QEMU."""
