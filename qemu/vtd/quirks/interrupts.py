@@ -37,7 +37,7 @@ class InterruptFaultsUnrecorded(Quirk, FaultLog):
         *(f"ir.order.{what}" for what in ("absent-reserved", "absent-source", "reserved-source")),
         *(f"ir.data.{what}" for what in ("before-entry", "before-index")),
         *(f"ir.data.bit-{bit}" for bit in range(16, 32)),
-        *(f"ir.record.{what}" for what in ("other-device", "after-dma", "before-dma", "all-bits")),
+        *(f"ir.record.{what}" for what in ("other-device", "after-dma", "before-dma", "layout")),
         *(f"ir.source.svt-3-sq-{sq}" for sq in range(4)),
         *(f"ir.source.bits-sq-{sq}" for sq in range(4)),
         *(f"ir.device.{where}" for where in ("msi", "msix", "second-function", "port", "second-port")),

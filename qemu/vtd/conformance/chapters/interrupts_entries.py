@@ -253,7 +253,7 @@ def record_before_dma(bench: Bench) -> None:
 
 
 @scenario(
-    "ir.record.all-bits",
+    "ir.record.layout",
     "11.4.7.6",
     sent(0xA5, "blocked"),
     f"FRCD {1 << 127 | 0x22 << 96 | DEVICES['A'] << 64 | 0xA5 << 48:#x}",
