@@ -10,14 +10,15 @@ from typing import Self
 from iommu import Access, AddressType, Capabilities, Message, VtdError
 from iommu.dmar import Dmar
 from iommu.engine.request import PAGE_4K
+from iommu.memory import FlatMemory
 from iommu.registers import CAP, ECAP, GCMD
 from qemu.vtd.devices import DmaSource, Edu, Rocker
 from qemu.vtd.machine import Machine
 from qemu.vtd.platform import MEMORY_SIZE, Transfer, Unreachable, page_of_stamp
+from qemu.vtd.ram import Change
 
 # Where the reading device dumps its buffer, away from the memory scenarios use.
 _SCRATCH = 0x9F0000
-_CHUNK = 0x4000
 
 _EVENTS = ("vtd_ir_remap_msi", "vtd_irq_generate")
 _REMAPPED = re.compile(r"vtd_ir_remap_msi \(.*\) -> \(addr (0x[0-9a-f]+), data (0x[0-9a-f]+)\)")
@@ -54,8 +55,6 @@ class QemuPlatform:
         self._remapped: list[Message] = []
         self._own: list[Message] = []
         self._slots_used = 0
-        # All of memory before and after a write. The buffers are reused, for allocating them is most of the cost.
-        self._before, self._after = bytearray(MEMORY_SIZE), bytearray(MEMORY_SIZE)
 
     def __enter__(self) -> Self:
         self.machine.__enter__()
@@ -76,13 +75,12 @@ class QemuPlatform:
     def reset(self) -> None:
         """See Platform. The reader's slots are cleared, so that old data cannot be taken for a new read."""
         self.machine.reset()
+        self.machine.ram.clear()
         self._trace()
         self._remapped, self._own = [], []
         self._pending.clear()
         if self._slots_used:
-            self.memory.write(_SCRATCH, bytes(PAGE_4K))
-            for slot in range(self._slots_used):
-                self._reader.dma_read(_SCRATCH, 4, slot)
+            self._reader.clear_slots(_SCRATCH, self._slots_used)
             self._slots_used = 0
 
     def read_register(self, offset: int, size: int) -> int:
@@ -98,20 +96,29 @@ class QemuPlatform:
         transfer = Transfer(device, access, address, length)
         source = self._devices[device]
         if access is Access.WRITE:
-            self.memory.copy_to(self._before)
+            before = self.machine.ram.pages()
             source.dma_write(address, length)
-            self.memory.copy_to(self._after)
-            written = _find_write(self._before, self._after, source.pattern(length))
-            if written is not None:
-                transfer.host, overwritten = written
-                self.memory.write(transfer.host, overwritten)
+            transfer.changes = self.machine.ram.changes_since(before)
+            self._take_write_back(transfer, before, source.pattern(length))
             return transfer
         if source is not self._reader:
             raise Unreachable(f"device {device} ({source.model}) cannot read")
+        before = self.machine.ram.pages()
         self._reader.dma_read(address, length, self._slots_used)
+        transfer.changes = self.machine.ram.changes_since(before)
         self._slots_used += 1
         self._pending.append(transfer)
         return transfer
+
+    def _take_write_back(self, transfer: Transfer, before: dict[int, bytes], pattern: bytes) -> None:
+        """Find where the device's data went, and put back what was there. All other changes stay, and are reported."""
+        transfer.host = _find_pattern(transfer.changes, self.memory, pattern)
+        if transfer.host is None:
+            return
+        for at in range(transfer.host, transfer.host + len(pattern)):
+            page = before.get(at & -PAGE_4K)
+            self.memory.write(at, bytes(1) if page is None else page[at % PAGE_4K : at % PAGE_4K + 1])
+        transfer.changes = self.machine.ram.changes_since(before)
 
     def translation_request(self, device: str, address: int, kind: AddressType) -> Transfer:
         """See Platform."""
@@ -157,17 +164,12 @@ class QemuPlatform:
         self._pending.clear()
 
 
-def _find_write(before: bytearray, after: bytearray, pattern: bytes) -> tuple[int, bytes] | None:
-    """Address where `pattern` was written, and the bytes it replaced; None when nothing changed. Modifies `before`.
-
-    Raises VtdError when anything else changed, so that a stray write is never missed.
-    """
-    if before == after:
-        return None
-    chunk = next(at for at in range(0, len(before), _CHUNK) if before[at : at + _CHUNK] != after[at : at + _CHUNK])
-    first = next(at for at in range(chunk, chunk + _CHUNK) if before[at] != after[at])
-    overwritten = bytes(before[first : first + len(pattern)])
-    before[first : first + len(pattern)] = pattern
-    if before != after:
-        raise VtdError(f"a DMA of {len(pattern)} bytes changed memory at {first:#x} unexpectedly")
-    return first, overwritten
+def _find_pattern(changes: list[Change], memory: FlatMemory, pattern: bytes) -> int | None:
+    """The address where `pattern` now is, because of one of these changes; None when it is not there."""
+    for change in changes:
+        differing = change.before ^ change.after
+        first = change.address + ((differing & -differing).bit_length() - 1) // 8
+        for at in range(first, max(first - len(pattern), -1), -1):
+            if at + len(pattern) <= memory.size and memory.read(at, len(pattern)) == pattern:
+                return at
+    return None
