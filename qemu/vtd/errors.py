@@ -40,8 +40,8 @@ class PropertyMissing(QemuUnsuitable):
         self.name = name
 
 
-# What a program prints when it fails in a way that ends it by a signal. Any other line was printed before, for another
-# reason: it must not be named as the cause.
+# What a program prints when it fails in a way that ends it by a signal. Any other line was printed before, for
+# another reason: it must not be named as the cause.
 _CAUSE = re.compile(r"(?i)\bassert|\babort|\bfatal\b|sanitizer|runtime error|\*\*\*|free\(\)|malloc\(\)|corrupt")
 
 

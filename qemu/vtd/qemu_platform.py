@@ -111,7 +111,7 @@ class QemuPlatform:
         return transfer
 
     def _take_write_back(self, transfer: Transfer, before: dict[int, bytes], pattern: bytes) -> None:
-        """Find where the device's data went, and put back what was there. All other changes stay, and are reported."""
+        """Find where the device's data went, and put back what was there. All other changes stay."""
         transfer.host = _find_pattern(transfer.changes, self.memory, pattern)
         if transfer.host is None:
             return

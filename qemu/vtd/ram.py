@@ -1,7 +1,7 @@
 """A machine's RAM, of which most is never used: a memfd whose unused pages are holes.
 
-Only the pages in use can hold anything but zeros, and the kernel names them in a few microseconds. So a write anywhere
-in RAM is found without looking at all of it.
+Only the pages in use can hold anything but zeros, and the kernel names them in a few microseconds. So a write
+anywhere in RAM is found without looking at all of it.
 """
 
 from __future__ import annotations

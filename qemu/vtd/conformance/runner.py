@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 
-from qemu.vtd.conformance.judge import Result, Verdict, judge, missing_capabilities, model_only, on_model
-from qemu.vtd.conformance.scenario import Scenario
-from qemu.vtd.errors import QemuError, QemuUnsuitable
+from iommu import VtdError
+from qemu.vtd.conformance.judge import (
+    WRONG_MODEL,
+    Result,
+    Verdict,
+    judge,
+    missing_capabilities,
+    on_model,
+    unexpected_capabilities,
+    without_qemu,
+)
+from qemu.vtd.conformance.machines import Machines, NotOffered
+from qemu.vtd.conformance.scenario import Scenario, describe
+from qemu.vtd.errors import QemuUnsuitable
 from qemu.vtd.platform import Unreachable
-from qemu.vtd.qemu_platform import QemuPlatform
+from qemu.vtd.probe import Build, find_qemu, probe, version_text
 from qemu.vtd.quirks import Version
 
 
 @dataclass
 class Report:
-    """All scenarios on one QEMU. `seconds` is the time the scenarios took, including QEMU's start."""
+    """All scenarios on one QEMU.
+
+    Attributes:
+        path: the program.
+        version: what it says its version is.
+        results: one for each scenario.
+        seconds: how long the scenarios took, including QEMU's start.
+        doubts: reasons not to believe what it says of itself.
+    """
 
     path: str
     version: Version
     results: list[Result] = field(default_factory=list)
     seconds: float = 0.0
+    doubts: tuple[str, ...] = ()
 
     def count(self, verdict: Verdict) -> int:
         """Number of scenarios with this verdict."""
@@ -34,47 +53,84 @@ class Report:
         return self.count(Verdict.DIFFERS) == 0
 
 
+@dataclass(frozen=True)
+class Unusable:
+    """A QEMU on which no scenario could be run, and why."""
+
+    path: str
+    why: str
+
+
 def conform(
     scenarios: Sequence[Scenario], qemu: str | None, each: Callable[[Result], None] = lambda _: None
 ) -> Report:
     """Run scenarios against one QEMU; `each` is called with every result as it becomes available.
 
-    Raises QemuError when there is no suitable QEMU, or when it dies. No process is left running.
+    Whatever QEMU does in a scenario is the result of that scenario, and the others are run all the same. No process
+    is left running.
+
+    Raises QemuNotFound or QemuUnsuitable when no scenario can be run on it.
     """
     started = time.monotonic()
-    report: Report | None = None
-    by_properties = sorted(scenarios, key=lambda scenario: scenario.setup.properties, reverse=True)
-    for properties, group in groupby(by_properties, key=lambda scenario: scenario.setup.properties):
-        with QemuPlatform(qemu, dict(properties)) as platform:
-            report = report or Report(platform.machine.build.path, platform.machine.version)
-            for result in _run(list(group), platform):
-                report.results.append(result)
-                each(result)
-    if report is None:
-        raise QemuUnsuitable("no scenario to run")
+    build = probe(find_qemu(qemu))
+    report = Report(build.path, build.version, doubts=build.doubts)
+    with Machines(build.path) as machines:
+        for scenario in sorted(scenarios, key=lambda scenario: scenario.setup.properties, reverse=True):
+            result = run_one(scenario, machines)
+            report.results.append(result)
+            each(result)
     order = {scenario.id: n for n, scenario in enumerate(scenarios)}
     report.results.sort(key=lambda result: order[result.scenario.id])
     report.seconds = time.monotonic() - started
+    if all(result.qemu is None for result in report.results):
+        _check_that_it_can_run(report, build)
     return report
 
 
-def _run(scenarios: list[Scenario], platform: QemuPlatform) -> Iterator[Result]:
-    for scenario in scenarios:
-        try:
-            yield run_one(scenario, platform)
-        except QemuError as error:
-            raise QemuError(f"{error} (in scenario {scenario.id}, {platform.name})") from error
+def _check_that_it_can_run(report: Report, build: Build) -> None:
+    """Called when no scenario was run: raises QemuUnsuitable unless it was right not to run any."""
+    lacking = [model for model in ("edu", "rocker") if model not in build.devices]
+    if lacking:
+        raise QemuUnsuitable(f"QEMU {version_text(build.version)} has no device {' and no device '.join(lacking)}")
+    never_started = [each for each in report.results if each.verdict is Verdict.DIFFERS and each.why != WRONG_MODEL]
+    if never_started:
+        raise QemuUnsuitable(never_started[0].why)
 
 
-def run_one(scenario: Scenario, platform: QemuPlatform) -> Result:
-    """Run one scenario on the model and on a running QEMU, and compare."""
+def run_one(scenario: Scenario, machines: Machines) -> Result:
+    """Run one scenario on the model and on a QEMU, and compare. A QEMU that fails is replaced."""
     model = on_model(scenario)
+    try:
+        return _run_on_qemu(scenario, model, machines)
+    except Unreachable as reason:
+        return without_qemu(scenario, model, Verdict.MODEL_ONLY, str(reason))
+    except NotOffered as lack:
+        return without_qemu(scenario, model, Verdict.NOT_APPLICABLE, str(lack))
+    except VtdError as error:
+        return without_qemu(scenario, model, Verdict.DIFFERS, describe(error))
+
+
+def _run_on_qemu(scenario: Scenario, model: tuple[str, ...], machines: Machines) -> Result:
+    platform = machines.get(scenario.setup)
     missing = missing_capabilities(scenario.setup, platform.capabilities)
     if missing:
-        return Result(scenario, model, None, model_only(scenario, model), f"this QEMU does not offer {missing}")
-    try:
-        seen = scenario.run(platform)
-    except Unreachable as reason:
-        return Result(scenario, model, None, model_only(scenario, model), str(reason))
-    verdict, why = judge(scenario, model, seen, platform.machine.version)
-    return Result(scenario, model, seen, verdict, why)
+        raise NotOffered(f"this QEMU does not offer {missing}")
+    before = ""
+    seen = scenario.observe(platform)
+    if seen.cause is not None and not seen.begun:
+        # The scenario has not done anything yet. What it does is seen on a QEMU that has just started.
+        before = f"in the reset after {machines.last or 'the start'}: {describe(seen.cause)}"
+        machines.discard(seen.cause)
+        platform = machines.get(scenario.setup)
+        seen = scenario.observe(platform)
+    machines.last = scenario.id
+    if seen.cause is not None:
+        machines.discard(seen.cause)
+    verdict, why = judge(scenario, model, seen.lines, platform.machine.version)
+    other = unexpected_capabilities(scenario.setup, platform.capabilities)
+    if before or other:
+        verdict = Verdict.DIFFERS
+    reasons = [before, other and f"the unit has {other}", why]
+    if verdict is Verdict.DIFFERS and seen.cause is not None:
+        reasons.append(describe(seen.cause))
+    return Result(scenario, model, seen.lines, verdict, "; ".join(filter(None, reasons)))

@@ -16,12 +16,15 @@ class Setup:
         capabilities: of the unit, as far as the outcomes depend on them.
         properties: of QEMU's intel-iommu, to get such a unit.
         needs: fields of Capabilities that no property sets; a unit that differs in them cannot run the scenario.
+        refused: what a QEMU says that has the properties, but cannot give such a unit. Any other QEMU that does not
+            start is a finding.
     """
 
     name: str
     capabilities: Capabilities
     properties: tuple[tuple[str, str], ...]
     needs: tuple[str, ...] = ()
+    refused: str = ""
 
 
 WIDE = Setup("48-bit", Capabilities(), (("aw-bits", "48"),))
