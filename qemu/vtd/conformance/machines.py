@@ -55,21 +55,21 @@ class Machines:
             NotOffered: this QEMU cannot give such a unit.
             QemuError: it does not start, or has hung too often; nor will it for the next scenarios.
         """
-        if self._platform is not None and self._key == setup.properties:
+        if self._platform is not None and self._key == setup.machine:
             return self._platform
         self._end()
         if self._hangs >= _HANGS:
             raise QemuError(f"not run: QEMU did not answer in {self._hangs} scenarios before")
-        failed = self._failed.setdefault(setup.properties, [])
+        failed = self._failed.setdefault(setup.machine, [])
         if len(failed) >= _STARTS:
             raise failed[-1]
-        self._platform, self._key = self._start(setup, failed), setup.properties
+        self._platform, self._key = self._start(setup, failed), setup.machine
         return self._platform
 
     def _start(self, setup: Setup, failed: list[VtdError]) -> QemuPlatform:
         while True:
             try:
-                return QemuPlatform(self._qemu, dict(setup.properties)).__enter__()
+                return QemuPlatform(self._qemu, dict(setup.properties), setup.topology).__enter__()
             except PropertyMissing as lack:
                 raise NotOffered(f"its intel-iommu has no property {lack.name}") from None
             except QemuUnsuitable as lack:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from iommu import VtdError
 from qemu.vtd.conformance.judge import (
@@ -74,8 +75,11 @@ def conform(
     started = time.monotonic()
     build = probe(find_qemu(qemu))
     report = Report(build.path, build.version, doubts=build.doubts)
+    by_machine: dict[object, list[Scenario]] = {}
+    for scenario in scenarios:
+        by_machine.setdefault(scenario.setup.machine, []).append(scenario)
     with Machines(build.path) as machines:
-        for scenario in sorted(scenarios, key=lambda scenario: scenario.setup.properties, reverse=True):
+        for scenario in chain.from_iterable(by_machine.values()):
             result = run_one(scenario, machines)
             report.results.append(result)
             each(result)

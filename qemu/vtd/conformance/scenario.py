@@ -103,7 +103,17 @@ class Scenario:
 
 _CATALOGUE: dict[str, Scenario] = {}
 
-_CHAPTERS = ("registers", "context", "second_stage", "faults", "caches", "messages", "queue", "interrupts")
+_CHAPTERS = (
+    "registers",
+    "context",
+    "source_ids",
+    "second_stage",
+    "faults",
+    "caches",
+    "messages",
+    "queue",
+    "interrupts",
+)
 
 
 def scenario(

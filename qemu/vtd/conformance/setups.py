@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from iommu import Capabilities
+from qemu.vtd.topology import PLAIN, Topology
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Setup:
         needs: fields of Capabilities that no property sets; a unit that differs in them cannot run the scenario.
         refused: what a QEMU says that has the properties, but cannot give such a unit. Any other QEMU that does not
             start is a finding.
+        topology: the devices below the unit.
     """
 
     name: str
@@ -25,6 +27,12 @@ class Setup:
     properties: tuple[tuple[str, str], ...]
     needs: tuple[str, ...] = ()
     refused: str = ""
+    topology: Topology = PLAIN
+
+    @property
+    def machine(self) -> tuple[tuple[tuple[str, str], ...], Topology]:
+        """What a QEMU is started with: scenarios that have it in common share a QEMU."""
+        return self.properties, self.topology
 
 
 WIDE = Setup("48-bit", Capabilities(), (("aw-bits", "48"),))

@@ -28,6 +28,7 @@ from qemu.vtd.quirks.queue import FenceOnlyWaitRefused, QueueErrorWithoutCode, Q
 from qemu.vtd.quirks.quirk import Quirk, Version
 from qemu.vtd.quirks.translation import (
     AllOnesUnreadable,
+    ContextsByDevice,
     InterruptRangeByPage,
     PassThroughPointerChecked,
     PassThroughUnlimited,
@@ -53,6 +54,7 @@ QUIRKS: tuple[type[Quirk], ...] = (
     CompatibilityAlwaysPasses,
     BusRangeReversed,
     InterruptFieldsUnchecked,
+    ContextsByDevice,
 )
 
 POLICY = Policy(compress_faults=True, permission_per_level=True)
