@@ -303,7 +303,6 @@ class _Running:
             if self.process is not None:
                 self.process.end()
         finally:
-            # A traceback may keep this object alive, but the memory is released now.
             if "ram" in vars(self):
                 self.ram.close()
             self.resources.close()

@@ -35,6 +35,7 @@ class QemuPlatform:
         qemu: the program; see `qemu.vtd.probe.find_qemu`.
         properties: of intel-iommu, by their QEMU name.
         topology: the devices; the first edu is the one that reads.
+        timeout: time limit for any single answer, in seconds.
 
     Attributes:
         machine: the QEMU machine.
@@ -45,6 +46,7 @@ class QemuPlatform:
         qemu: str | None = None,
         properties: Mapping[str, str | int | bool] = MappingProxyType({}),
         topology: Topology = PLAIN,
+        timeout: float = 10.0,
     ) -> None:
         self.topology, self.source_ids = topology, topology.source_ids
         self._devices = {place.name: place.device() for place in topology.places}
@@ -56,6 +58,7 @@ class QemuPlatform:
             devices=[*topology.bridges, *self._devices.values()],
             root_buses=topology.root_buses,
             trace=_EVENTS,
+            timeout=timeout,
         )
         self.name = f"QEMU {'.'.join(map(str, self.machine.version))}"
         self._pending: list[Transfer] = []

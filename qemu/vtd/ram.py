@@ -73,10 +73,10 @@ class Ram:
         ]
 
     def close(self) -> None:
-        """Close the descriptor. The memory is released with the last object that refers to it."""
+        """Release the memory, whatever still refers to it."""
+        self.memory.release()
+        self._mapping.close()
         os.close(self._descriptor)
-        vars(self).pop("memory", None)
-        vars(self).pop("_mapping", None)
 
 
 def _changes(page: int, before: bytes, after: bytes) -> Iterator[Change]:

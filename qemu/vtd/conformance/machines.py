@@ -10,9 +10,10 @@ from qemu.vtd.conformance.setups import Setup
 from qemu.vtd.errors import PropertyMissing, QemuDied, QemuError, QemuTimeout, QemuUnsuitable
 from qemu.vtd.qemu_platform import QemuPlatform
 
+_ANSWER_SECONDS = 10.0
 # A start that fails for no reason of ours, on a busy machine, may succeed when it is tried again.
 _STARTS = 2
-# Each answer that does not come costs ten seconds: a QEMU that hangs in every scenario must not take hours.
+# Each answer that does not come costs that time: a QEMU that hangs in every scenario must not take hours.
 _HANGS = 4
 
 
@@ -69,7 +70,8 @@ class Machines:
     def _start(self, setup: Setup, failed: list[VtdError]) -> QemuPlatform:
         while True:
             try:
-                return QemuPlatform(self._qemu, dict(setup.properties), setup.topology).__enter__()
+                properties = dict(setup.properties)
+                return QemuPlatform(self._qemu, properties, setup.topology, _ANSWER_SECONDS).__enter__()
             except PropertyMissing as lack:
                 raise NotOffered(f"its intel-iommu has no property {lack.name}") from None
             except QemuUnsuitable as lack:
