@@ -60,7 +60,7 @@ class Machines:
             return self._platform
         self._end()
         if self._hangs >= _HANGS:
-            raise QemuError(f"not run: QEMU did not answer in {self._hangs} scenarios before")
+            raise QemuError(f"not run: before, QEMU did not answer {self._hangs} times")
         failed = self._failed.setdefault(setup.machine, [])
         if len(failed) >= _STARTS:
             raise failed[-1]
@@ -80,6 +80,7 @@ class Machines:
                 if setup.refused and isinstance(error, QemuDied) and setup.refused in str(error):
                     raise NotOffered(f"it refuses such a unit: {setup.refused}") from None
                 failed.append(error)
+                self._hangs += isinstance(error, QemuTimeout)
                 if len(failed) >= _STARTS:
                     raise
 

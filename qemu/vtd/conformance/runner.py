@@ -5,23 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 
-from iommu import VtdError
-from qemu.vtd.conformance.judge import (
-    WRONG_MODEL,
-    Result,
-    Verdict,
-    judge,
-    missing_capabilities,
-    on_model,
-    unexpected_capabilities,
-    without_qemu,
-)
-from qemu.vtd.conformance.machines import Machines, NotOffered
-from qemu.vtd.conformance.scenario import Scenario, describe
+from qemu.vtd.conformance.judge import WRONG_MODEL, Result, Verdict
+from qemu.vtd.conformance.scenario import Scenario
+from qemu.vtd.conformance.workers import run_all
 from qemu.vtd.errors import QemuUnsuitable
-from qemu.vtd.platform import Unreachable
 from qemu.vtd.probe import Build, find_qemu, probe, version_text
 from qemu.vtd.quirks import Version
 
@@ -75,14 +63,12 @@ def conform(
     started = time.monotonic()
     build = probe(find_qemu(qemu))
     report = Report(build.path, build.version, doubts=build.doubts)
-    by_machine: dict[object, list[Scenario]] = {}
-    for scenario in scenarios:
-        by_machine.setdefault(scenario.setup.machine, []).append(scenario)
-    with Machines(build.path) as machines:
-        for scenario in chain.from_iterable(by_machine.values()):
-            result = run_one(scenario, machines)
-            report.results.append(result)
-            each(result)
+
+    def add(result: Result) -> None:
+        report.results.append(result)
+        each(result)
+
+    run_all(scenarios, build.path, add)
     order = {scenario.id: n for n, scenario in enumerate(scenarios)}
     report.results.sort(key=lambda result: order[result.scenario.id])
     report.seconds = time.monotonic() - started
@@ -99,42 +85,3 @@ def _check_that_it_can_run(report: Report, build: Build) -> None:
     never_started = [each for each in report.results if each.verdict is Verdict.DIFFERS and each.why != WRONG_MODEL]
     if never_started:
         raise QemuUnsuitable(never_started[0].why)
-
-
-def run_one(scenario: Scenario, machines: Machines) -> Result:
-    """Run one scenario on the model and on a QEMU, and compare. A QEMU that fails is replaced."""
-    model = on_model(scenario)
-    try:
-        return _run_on_qemu(scenario, model, machines)
-    except Unreachable as reason:
-        return without_qemu(scenario, model, Verdict.MODEL_ONLY, str(reason))
-    except NotOffered as lack:
-        return without_qemu(scenario, model, Verdict.NOT_APPLICABLE, str(lack))
-    except VtdError as error:
-        return without_qemu(scenario, model, Verdict.DIFFERS, describe(error))
-
-
-def _run_on_qemu(scenario: Scenario, model: tuple[str, ...], machines: Machines) -> Result:
-    platform = machines.get(scenario.setup)
-    missing = missing_capabilities(scenario.setup, platform.capabilities)
-    if missing:
-        raise NotOffered(f"this QEMU does not offer {missing}")
-    before = ""
-    seen = scenario.observe(platform)
-    if seen.cause is not None and not seen.begun:
-        # The scenario has not done anything yet. What it does is seen on a QEMU that has just started.
-        before = f"in the reset after {machines.last or 'the start'}: {describe(seen.cause)}"
-        machines.discard(seen.cause)
-        platform = machines.get(scenario.setup)
-        seen = scenario.observe(platform)
-    machines.last = scenario.id
-    if seen.cause is not None:
-        machines.discard(seen.cause)
-    verdict, why = judge(scenario, model, seen.lines, platform.machine.version)
-    other = unexpected_capabilities(scenario.setup, platform.capabilities)
-    if before or other:
-        verdict = Verdict.DIFFERS
-    reasons = [before, other and f"the unit has {other}", why]
-    if verdict is Verdict.DIFFERS and seen.cause is not None:
-        reasons.append(describe(seen.cause))
-    return Result(scenario, model, seen.lines, verdict, "; ".join(filter(None, reasons)))

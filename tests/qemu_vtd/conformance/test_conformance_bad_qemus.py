@@ -111,7 +111,7 @@ def test_a_qemu_that_always_hangs_is_given_up(build: Build, monkeypatch: pytest.
     results = run(build, *[during(str(number), stop) for number in range(4)])
     assert [result.verdict for result in results] == [Verdict.DIFFERS] * 4
     assert [result.qemu is None for result in results] == [False, False, True, True]
-    assert results[3].why == "not run: QEMU did not answer in 2 scenarios before"
+    assert results[3].why == "not run: before, QEMU did not answer 2 times"
 
 
 def test_a_qemu_that_dies_between_two_scenarios_is_named_with_both(build: Build) -> None:

@@ -8,8 +8,8 @@ import pytest
 from iommu import FaultReason
 from qemu.vtd.conformance.judge import Verdict, on_model
 from qemu.vtd.conformance.machines import Machines
-from qemu.vtd.conformance.runner import run_one
 from qemu.vtd.conformance.scenario import Allowed, Scenario, catalogue
+from qemu.vtd.conformance.trial import run_one
 from qemu.vtd.platform import ModelPlatform
 from qemu.vtd.probe import Build
 
