@@ -2,10 +2,10 @@
 
     python -m bench.conformance [--json] [--qemu PATH]        in the root of the repository
 
-The measurements take turns, and each figure is the median of its rounds; the ratios are medians of the ratios within a
-round, so that other work on the machine affects them little. `one process` runs the catalogue in this process, `a worker
-for each core` as `vtd conform` does. `copies of memory` finds a DMA write by comparing two copies of all RAM, `pages in
-use` as `QemuPlatform` does.
+The measurements take turns, and each figure is the median of its rounds; the ratios are medians of the ratios
+within a round, so that other work on the machine affects them little. `one process` runs the catalogue in this
+process, `a worker for each core` as `vtd conform` does. `copies of memory` finds a DMA write by comparing two
+copies of all RAM, `pages in use` as `QemuPlatform` does.
 """
 
 import argparse

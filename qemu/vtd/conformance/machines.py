@@ -7,13 +7,14 @@ from typing import Self
 
 from iommu import VtdError
 from qemu.vtd.conformance.setups import Setup
-from qemu.vtd.errors import PropertyMissing, QemuDied, QemuError, QemuTimeout, QemuUnsuitable
+from qemu.vtd.errors import DeviceError, PropertyMissing, QemuDied, QemuError, QemuTimeout, QemuUnsuitable
 from qemu.vtd.qemu_platform import QemuPlatform
 
 _ANSWER_SECONDS = 10.0
 # A start that fails for no reason of ours, on a busy machine, may succeed when it is tried again.
 _STARTS = 2
-# Each answer that does not come costs that time: a QEMU that hangs in every scenario must not take hours.
+# Each answer that does not come costs that time, and a transfer that does not finish costs seconds too: a QEMU that
+# hangs in every scenario must not take hours.
 _HANGS = 4
 
 
@@ -86,7 +87,7 @@ class Machines:
 
     def discard(self, cause: Exception) -> None:
         """End the running QEMU: after `cause` nothing that it does can be trusted."""
-        self._hangs += isinstance(cause, QemuTimeout)
+        self._hangs += isinstance(cause, QemuTimeout | DeviceError)
         self._end()
 
     def _end(self) -> None:

@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from iommu import Access, Capabilities
-from iommu.registers import CCMD, FRCD, FSTS, GSTS
+from iommu import Access, Capabilities, RemappingUnit, VtdError
+from iommu.registers import CCMD, FRCD, FSTS, GSTS, RTADDR
 from qemu.vtd.conformance import machines as machines_module
 from qemu.vtd.conformance.bench import Bench
 from qemu.vtd.conformance.judge import Result, Verdict
@@ -22,6 +22,7 @@ from qemu.vtd.conformance.runner import conform
 from qemu.vtd.conformance.scenario import Scenario, catalogue
 from qemu.vtd.conformance.setups import SNOOPING, WIDE, Setup
 from qemu.vtd.devices import Rocker
+from qemu.vtd.errors import QemuDied
 from qemu.vtd.platform import ModelPlatform
 from qemu.vtd.probe import Build
 from qemu.vtd.qemu_platform import QemuPlatform
@@ -323,6 +324,19 @@ def test_a_qemu_that_never_starts_is_unusable(build: Build, script: Callable[[st
     assert ran.returncode == 2
     assert ran.stdout == ""
     assert ran.stderr == "vtd: QEMU ended by SIGSEGV\n"
+
+
+def test_the_model_can_predict_that_qemu_ends() -> None:
+    """So can a quirk: a QEMU that aborts at a register write departs from the specification like any other."""
+
+    class Aborting(RemappingUnit):
+        def mmio_write(self, offset: int, value: int, size: int) -> None:
+            if offset == RTADDR.offset:
+                raise VtdError(QemuDied(-signal.SIGABRT).how)
+            super().mmio_write(offset, value, size)
+
+    seen = plain("one").run(ModelPlatform(WIDE.capabilities, unit=Aborting))
+    assert seen == ("cut short: QEMU ended by SIGABRT",)
 
 
 def test_a_read_that_was_cut_short_is_not_called_blocked() -> None:
