@@ -6,15 +6,19 @@ import os
 import re
 import shutil
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from qemu.vtd import private_cache
-from qemu.vtd.errors import QemuDied, QemuNotFound, QemuTimeout, QemuUnsuitable, QmpError
+from qemu.vtd.errors import PropertyMissing, QemuDied, QemuNotFound, QemuTimeout, QemuUnsuitable, QmpError
 from qemu.vtd.private_cache import PROGRAM
 from qemu.vtd.process import Process
 from qemu.vtd.qmp import Qmp
+
+T = TypeVar("T")
 
 ENVIRONMENT = "VTD_QEMU"
 OLDEST = (7, 0, 0)
@@ -36,6 +40,9 @@ MODELS = (
     "rtl8139",
     "vfio-pci",
 )
+
+# The properties of intel-iommu that were renamed, by their first name without "x-".
+_RENAMED = {"flts": ("flts", "fsts")}
 
 _PROBE_SECONDS = 15.0
 _HELP = f"install the Debian package qemu-system-x86, or name one with --qemu or {ENVIRONMENT}"
@@ -73,6 +80,22 @@ class Build:
         if number is None or (int(number[1]), int(number[2])) in right:
             return ()
         return (f"it says that it is QEMU {version_text(self.version)}, but its newest machine is {self.machine}",)
+
+    def spelled(self, properties: Mapping[str, T]) -> dict[str, T]:
+        """The same properties of intel-iommu as this QEMU spells them: some were renamed, or lost their "x-".
+
+        Raises PropertyMissing for one that it has under no name.
+        """
+        return {self._spelling(name): value for name, value in properties.items()}
+
+    def _spelling(self, name: str) -> str:
+        for known in _RENAMED.get(name, (name,)):
+            for spelling in (known, f"x-{known}"):
+                if spelling in self.iommu_properties:
+                    return spelling
+        shown = version_text(self.version)
+        offered = ", ".join(sorted(self.iommu_properties))
+        raise PropertyMissing(name, f"QEMU {shown}: intel-iommu has no property {name!r}; it has {offered}")
 
 
 def version_text(version: tuple[int, int, int]) -> str:

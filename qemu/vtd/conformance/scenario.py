@@ -113,6 +113,8 @@ _CHAPTERS = (
     "messages",
     "queue",
     "interrupts",
+    "scalable_tables",
+    "scalable_reserved",
 )
 
 
