@@ -110,6 +110,7 @@ _CHAPTERS = (
     "second_stage",
     "faults",
     "caches",
+    "orders",
     "messages",
     "queue",
     "interrupts",
