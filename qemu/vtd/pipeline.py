@@ -27,7 +27,7 @@ class Answer(Generic[T]):
     def value(self) -> T:
         """The command's result.
 
-        Raises MisuseError before the pipeline has been run, QtestError when the answer is none to this command.
+        Raises MisuseError before the pipeline has been run, QtestError when the answer does not fit the command.
         """
         if self.text is None:
             raise MisuseError("the pipeline this answer belongs to has not been run")

@@ -168,7 +168,7 @@ class _Journal:
         self._memory.write(address, data)
 
     def start(self) -> None:
-        """Forget the changes so far."""
+        """Drop the changes so far."""
         self._before.clear()
 
     def changes(self) -> list[Change]:

@@ -132,7 +132,7 @@ class Qtest:
                 lacking -= chunk.count(b"\n")
         except ConnectionError:
             raise self._process.died() from None
-        # What is not ASCII is no answer, and is reported as such.
+        # What is not ASCII cannot be parsed, which is reported when the answer is used.
         return received.decode("ascii", errors="replace").removesuffix("\n").split("\n")
 
     def close(self) -> None:

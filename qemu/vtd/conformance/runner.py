@@ -55,8 +55,8 @@ def conform(
 ) -> Report:
     """Run scenarios against one QEMU; `each` is called with every result as it becomes available.
 
-    Whatever QEMU does in a scenario is the result of that scenario, and the others are run all the same. No process
-    is left running.
+    Whatever QEMU does in a scenario is the result of that scenario, and the others are still run. No process is left
+    running.
 
     Raises QemuNotFound or QemuUnsuitable when no scenario can be run on it.
     """
