@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
-from qemu.vtd.errors import QemuError, QtestError
+from qemu.vtd.errors import QtestError
 from qemu.vtd.pipeline import Answer, Pipeline
 from qemu.vtd.process import Process
 
@@ -36,7 +36,7 @@ class Qtest:
         timeout: seconds without any answer after which QEMU counts as hung.
 
     Attributes:
-        watch: called with the commands and answers of each exchange, if not None; without answers if QEMU has ended.
+        watch: called with the commands and answers of each exchange, if not None; without answers if it failed.
     """
 
     watch: Callable[[Sequence[str], Sequence[str]], None] | None = None
@@ -93,28 +93,32 @@ class Qtest:
         """Send command lines; returns what follows "OK" in each answer.
 
         Raises:
-            QtestError: a command was refused, or an earlier exchange was interrupted and answers no longer match.
+            QtestError: a command was refused or answered with nonsense, or an earlier exchange was interrupted and
+                answers no longer match.
             QemuDied, QemuTimeout: QEMU has ended.
         """
         if not lines:
             return []
+        values = [""] * len(lines)
+        try:
+            values = self._exchange(lines)
+        finally:
+            if self.watch is not None:
+                self.watch(lines, values)
+        return values
+
+    def _exchange(self, lines: Sequence[str]) -> list[str]:
         if self._interrupted:
             raise QtestError(lines[0], "not sent: an earlier exchange was cut short")
         self._interrupted = True
-        try:
-            answers = self._send_and_receive("".join(f"{line}\n" for line in lines).encode(), len(lines))
-        except QemuError:
-            if self.watch is not None:
-                self.watch(lines, [""] * len(lines))
-            raise
+        answers = self._send_and_receive("".join(f"{line}\n" for line in lines).encode(), len(lines))
+        if len(answers) != len(lines):
+            raise QtestError(lines[0][:80], f"{len(answers)} answers to {len(lines)} commands")
         self._interrupted = False
         for line, answer in zip(lines, answers, strict=True):
             if not answer.startswith("OK"):
-                raise QtestError(line[:80], answer)
-        values = [answer[3:] for answer in answers]
-        if self.watch is not None:
-            self.watch(lines, values)
-        return values
+                raise QtestError(line[:80], answer[:80])
+        return [answer[3:] for answer in answers]
 
     def _send_and_receive(self, data: bytes, count: int) -> list[str]:
         """Send `data` while reading, since QEMU stops reading when its answers are not received."""
@@ -142,7 +146,8 @@ class Qtest:
                 lacking -= chunk.count(b"\n")
         except ConnectionError:
             raise self._process.died() from None
-        return received.decode("ascii").splitlines()
+        # What is not ASCII cannot be parsed, which is reported when the answer is used.
+        return received.decode("ascii", errors="replace").removesuffix("\n").split("\n")
 
     def close(self) -> None:
         """Close the connection."""

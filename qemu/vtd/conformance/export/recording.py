@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from iommu import Access, Capabilities, FlatMemory, Message, Policy, RemappingUnit, VtdError
+from iommu.engine.request import PAGE_4K
 from qemu.vtd.pci import Pci
 from qemu.vtd.platform import ModelPlatform, Transfer
 from qemu.vtd.qemu_platform import QemuPlatform
@@ -204,9 +205,8 @@ class RecordedQemu(QemuPlatform):
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.memory.release()
         super().__exit__()
-        # The memory and this object refer to each other: without this, it would be released late.
-        vars(self).pop("memory", None)
 
     def _on_exchange(self, lines: Sequence[str], answers: Sequence[str]) -> None:
         with self.recording.step("other", *lines) as step:
@@ -238,15 +238,15 @@ class RecordedQemu(QemuPlatform):
 
     def dma(self, device: str, access: Access, address: int, length: int = 4) -> Transfer:
         """See Platform."""
-        before = bytearray(self.memory.size)
-        self.memory.copy_to(before)
+        before = self.machine.ram.pages()
         with self.recording.step("dma", device, access, address, length) as step:
             step.device = self._named(device)
             step.transfer = super().dma(device, access, address, length)
             if access is Access.WRITE:
                 step.pattern = self._devices[device].pattern(length)
                 if (host := step.transfer.host) is not None:
-                    step.replaced = bytes(before[host : host + length])
+                    pages = (before.get(at & -PAGE_4K, bytes(PAGE_4K)) for at in range(host, host + length))
+                    step.replaced = bytes(page[(host + n) % PAGE_4K] for n, page in enumerate(pages))
         return step.transfer
 
     def interrupt(self, device: str, address: int, data: int) -> Message | None:

@@ -172,6 +172,10 @@ class Script:
             "" if seen == right else f" {self._platform.name}: {_where(seen)}."
         )
         yield from _plain(step)
+        entries = {change.address: change.before for change in step.transfer.changes}
+        entries |= {change.address: change.after for change in expected.transfer.changes}
+        for address, value in sorted(entries.items()):
+            yield f"read {address:#x} 0x8 ? 0x{value.to_bytes(8, 'little').hex()} the entry at {address:#x}"
         if access is Access.READ:
             self._pending.append((step, expected))
             return
