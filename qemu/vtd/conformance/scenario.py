@@ -119,6 +119,7 @@ _CHAPTERS = (
     "interrupts_sources",
     "interrupts_table",
     "interrupts_caches",
+    "interrupts_extended",
     "reset",
     "migration",
     "scalable_tables",

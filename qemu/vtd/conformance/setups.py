@@ -48,6 +48,13 @@ NO_PASS_THROUGH = Setup(
 )
 FEW_DOMAINS = Setup("48-bit, 256 domains", Capabilities(domain_id_bits=8), WIDE.properties, ("domain_id_bits",))
 NO_1G_PAGES = Setup("48-bit, no 1 GiB pages", Capabilities(page_1g=False), WIDE.properties, ("page_1g",))
+# Old QEMUs give such a unit with KVM only.
+EXTENDED_INTERRUPTS = Setup(
+    "48-bit, 32-bit interrupt destinations",
+    Capabilities(extended_interrupts=True),
+    (*WIDE.properties, ("eim", "on")),
+    refused="eim=on requires accel=kvm,kernel-irqchip=split",
+)
 NO_INTERRUPT_REMAPPING = Setup(
     "48-bit, no interrupt remapping",
     Capabilities(interrupt_remapping=False),

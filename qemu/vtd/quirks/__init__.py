@@ -37,6 +37,7 @@ from qemu.vtd.quirks.queue import (
 from qemu.vtd.quirks.quirk import Quirk, Severity, Version, version_text
 from qemu.vtd.quirks.requests import (
     DataCheckedLast,
+    IndexMaskUnlimited,
     LongWritesAreRequests,
     RequestsWithoutSource,
     TablePointerAlwaysSet,
@@ -88,6 +89,7 @@ QUIRKS: tuple[type[Quirk], ...] = (
     LongWritesAreRequests,
     DataCheckedLast,
     TablePointerAlwaysSet,
+    IndexMaskUnlimited,
     LegacyReasonsForTables,
     BothHalvesOfRootChecked,
     TypeBeforePresence,

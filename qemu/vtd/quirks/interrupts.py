@@ -81,7 +81,13 @@ class CompatibilityAlwaysPasses(Quirk, Interrupts):
         "was left out still works in QEMU."
     )
     function = "vtd_interrupt_remap_msi"
-    scenarios = ("ir.compatibility.blocked", "ir.pin.compatibility", "ir.switch.compatibility-off-again")
+    scenarios = (
+        "ir.compatibility.blocked",
+        "ir.pin.compatibility",
+        "ir.switch.compatibility-off-again",
+        "ir.extended.compatibility",
+        "ir.extended.compatibility-allowed",
+    )
 
     def check_compatibility_format(self) -> None:
         """Every request passes."""

@@ -1,4 +1,4 @@
-"""Departures in interrupt requests: who sends them, and what they may hold (spec 3.14, 5.1.2)."""
+"""Departures in interrupt requests and in what goes with them: who sends them, what they hold (spec 3.14, 5.1)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Any
 
 from iommu import DmaRequest, FaultReason, InterruptOutcome, InterruptRequest, Outcome, SourceId
 from iommu.engine.interrupts.remapping import Interrupts
+from iommu.engine.invalidation.queue import Queue
+from iommu.engine.invalidation.selector import Selector
 from iommu.engine.reasons import Blocked
 from iommu.registers import GCMD, GSTS
+from iommu.structures import InterruptDescriptor
 from qemu.vtd.quirks.quirk import Quirk, Severity
 from qemu.vtd.topology import IO_APIC
 
@@ -109,6 +112,22 @@ class DataCheckedLast(Quirk, Interrupts):
             recorded = self.faults.report_interrupt(condition.reason, self._request.source_id, 0, 0)
             return InterruptOutcome(fault=FaultReason(condition.reason), recorded=recorded)
         return super().deliver(raw)
+
+
+class IndexMaskUnlimited(Quirk, Queue):
+    """An index mask beyond ECAP.MHMV is accepted in an interrupt-entry-cache invalidation."""
+
+    id = "Q76"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "6.5.2.7"
+    hardware = "A mask beyond ECAP.MHMV is a queue error: FSTS.IQE is set, and the queue stops."
+    driver = "A driver that does not look at MHMV works in QEMU; on hardware its queue stops."
+    function = "vtd_process_inv_iec_desc"
+    scenarios = ("ir.cache.mask-beyond",)
+
+    def select_interrupts(self, command: InterruptDescriptor) -> Selector | None:
+        """Any mask."""
+        return Selector.interrupts(command.IIDX, command.IM) if command.G else Selector.interrupts()
 
 
 class TablePointerAlwaysSet(Quirk, Interrupts):

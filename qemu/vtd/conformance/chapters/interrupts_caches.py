@@ -1,6 +1,6 @@
 """Chapters 6.2.6 and 6.5.2.7: interrupt entries that change: what a cached one may, must and must not still do."""
 
-from iommu.registers import GCMD
+from iommu.registers import GCMD, IQH
 from iommu.structures import RemappedInterruptEntry
 from qemu.vtd.conformance.bench import NOWHERE, P0, Bench
 from qemu.vtd.conformance.chapters.interrupts import (
@@ -120,8 +120,7 @@ _changed(
 
 def _block(mask: int) -> None:
     """An invalidation of 2**mask indexes: both ends of the block are fresh."""
-    first = 1 << mask + 1
-    last = first + (1 << mask) - 1
+    first, last = 1 << mask, (2 << mask) - 1
     used = sorted({first, last})
 
     def stimulus(bench: Bench) -> None:
@@ -140,8 +139,16 @@ def _block(mask: int) -> None:
     scenario(f"ir.cache.mask-{mask}", "6.5.2.7 IM", *lines, "FSTS 0")(stimulus)
 
 
-for _im in range(15):
+for _im in range(16):
     _block(_im)
+
+
+@scenario("ir.cache.mask-beyond", "6.5.2.7 IM", "IQH 0x0", "FSTS IQE")
+def mask_beyond(bench: Bench) -> None:
+    """An index mask beyond ECAP.MHMV is refused: 16 of 15."""
+    start_queue(bench)
+    bench.driver.submit(invalidation(G=1, IIDX=4, IM=16))
+    bench.note_register(IQH)
 
 
 def _beside(index: int) -> None:
