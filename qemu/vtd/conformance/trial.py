@@ -50,7 +50,6 @@ def _run_on_qemu(scenario: Scenario, model: tuple[str, ...], machines: Machines)
     other = unexpected_capabilities(scenario.setup, platform.capabilities)
     if before or other:
         verdict = Verdict.DIFFERS
-    reasons = [before, other and f"the unit has {other}", why]
-    if verdict is Verdict.DIFFERS and seen.cause is not None:
-        reasons.append(describe(seen.cause))
+    cause = describe(seen.cause) if verdict is Verdict.DIFFERS and seen.cause is not None else ""
+    reasons = [before, other and f"the unit has {other}", cause, why]
     return Result(scenario, model, seen.lines, verdict, "; ".join(filter(None, reasons)))
