@@ -152,6 +152,10 @@ class Bench:
         seen = "blocked" if message is None else f"{message.address:#x} {message.data:#x}"
         self._lines.append(f"{device} interrupt {address:#x} {data:#x} -> {seen}")
 
+    def lands(self, device: str, address: int) -> int | None:
+        """Where a device's write goes, without a line in the log, for sums of many writes. None when blocked."""
+        return self.platform.dma(device, Access.WRITE, address).host
+
     # Observations.
 
     def note_messages(self) -> None:

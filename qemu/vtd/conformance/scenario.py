@@ -59,7 +59,18 @@ class Scenario:
 
 _CATALOGUE: dict[str, Scenario] = {}
 
-_CHAPTERS = ("registers", "context", "second_stage", "faults", "caches", "messages", "queue", "interrupts")
+_CHAPTERS = (
+    "registers",
+    "register_bits",
+    "register_commands",
+    "context",
+    "second_stage",
+    "faults",
+    "caches",
+    "messages",
+    "queue",
+    "interrupts",
+)
 
 
 def scenario(

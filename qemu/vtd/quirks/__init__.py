@@ -26,6 +26,14 @@ from qemu.vtd.quirks.interrupts import (
 )
 from qemu.vtd.quirks.queue import FenceOnlyWaitRefused, QueueErrorWithoutCode, QueueWaitsForTail
 from qemu.vtd.quirks.quirk import Quirk, Version
+from qemu.vtd.quirks.registers import (
+    CompatibilityStatusNeverSets,
+    DescriptorWidthNotShown,
+    ExtendedModeAlwaysWritable,
+    PointersKeepAllBits,
+    QueueAddressShownOnceOn,
+    TableModeUnchecked,
+)
 from qemu.vtd.quirks.translation import (
     AllOnesUnreadable,
     InterruptRangeByPage,
@@ -53,11 +61,18 @@ QUIRKS: tuple[type[Quirk], ...] = (
     CompatibilityAlwaysPasses,
     BusRangeReversed,
     InterruptFieldsUnchecked,
+    PointersKeepAllBits,
+    ExtendedModeAlwaysWritable,
+    QueueAddressShownOnceOn,
+    DescriptorWidthNotShown,
+    CompatibilityStatusNeverSets,
+    TableModeUnchecked,
 )
 
 POLICY = Policy(compress_faults=True, permission_per_level=True)
 
 _PARTS = (
+    "RegisterFile",
     "Formats",
     "FaultLog",
     "SecondStage",

@@ -62,7 +62,7 @@ def test_every_reason_of_legacy_mode_and_of_interrupt_remapping_has_a_scenario()
     seen = {line.split()[1] for scenario in CATALOGUE for line in scenario.expect if line.startswith("fault")}
     legacy = {f"{code:#04x}" for code in range(1, 0x0F)}
     interrupts = {f"{code:#04x}" for code in range(0x21, 0x27)}
-    assert seen == legacy | interrupts
+    assert seen >= legacy | interrupts
 
 
 def test_fpd_suppresses_every_qualified_reason() -> None:
@@ -83,5 +83,5 @@ def test_a_scenario_has_title_section_and_status(scenario: Scenario) -> None:
 def test_patterns_match_as_shell_patterns_or_substrings() -> None:
     assert [each.id for each in catalogue("legacy.root.unreadable")] == ["legacy.root.unreadable"]
     assert {each.id.split(".")[1] for each in catalogue("legacy.r*t.*")} == {"root"}
-    assert {each.id.split(".")[1] for each in catalogue("root")} == {"root"}
+    assert {each.id.split(".")[1] for each in catalogue("acy.root")} == {"root"}
     assert catalogue("nothing like this") == []
