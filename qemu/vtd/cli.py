@@ -13,6 +13,7 @@ Qemu = Annotated[
 ]
 Only = Annotated[str, typer.Option("--only", metavar="PATTERN", help="Scenarios whose id contains or matches it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print every scenario with its outcome.")]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.", dir_okay=False)]
 
 
@@ -22,15 +23,20 @@ def register(app: typer.Typer) -> None:
     app.command()(quirks)
 
 
-def conform(qemu: Qemu = None, only: Only = "*", as_json: Json = False, junit: Junit = None) -> None:
+def conform(
+    qemu: Qemu = None, only: Only = "*", verbose: Verbose = False, as_json: Json = False, junit: Junit = None
+) -> None:
     """Check the model and a QEMU against the specification, scenario by scenario.
 
     Exit status 0 when every difference is explained, 1 when one is not, 2 when the run failed.
     """
     from iommu.cli.output import console, print_json
     from iommu.errors import MisuseError
-    from qemu.vtd.conformance import report as reporting
     from qemu.vtd.conformance.progress import run_with_bar
+    from qemu.vtd.conformance.report.document import as_dict
+    from qemu.vtd.conformance.report.junit import as_junit
+    from qemu.vtd.conformance.report.summary import print_next, print_summary
+    from qemu.vtd.conformance.report.table import print_table
     from qemu.vtd.conformance.scenario import catalogue
 
     scenarios = catalogue(only)
@@ -44,13 +50,15 @@ def conform(qemu: Qemu = None, only: Only = "*", as_json: Json = False, junit: J
         report = run_with_bar(scenarios, each)
         reports.append(report)
         if not as_json:
-            reporting.print_report(report, console())
+            if verbose:
+                print_table(report, console())
+            print_summary(report, console())
     if as_json:
-        print_json(
-            {"passed": all(report.passed for report in reports), "runs": list(map(reporting.as_dict, reports))}
-        )
+        print_json({"passed": all(report.passed for report in reports), "runs": list(map(as_dict, reports))})
+    else:
+        print_next(reports, console())
     if junit is not None:
-        _write_whole(junit, reporting.as_junit(reports))
+        _write_whole(junit, as_junit(reports))
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
 
@@ -58,7 +66,7 @@ def conform(qemu: Qemu = None, only: Only = "*", as_json: Json = False, junit: J
 def quirks(as_json: Json = False) -> None:
     """List where QEMU is known to depart from the specification, and the scenarios that show it."""
     from iommu.cli.output import console, print_json
-    from qemu.vtd.conformance.report import version_text
+    from qemu.vtd.conformance.report.words import version_text
     from qemu.vtd.quirks import QUIRKS
 
     if as_json:

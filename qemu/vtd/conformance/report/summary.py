@@ -1,0 +1,110 @@
+"""A report in short: where QEMU departs from the specification, the totals by chapter, every difference in full."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.console import Console
+
+from qemu.vtd.conformance.judge import Result, Verdict
+from qemu.vtd.conformance.report.words import (
+    STYLE,
+    chapter_title,
+    print_hanging,
+    quirks_shown,
+    version_text,
+    with_reason,
+)
+from qemu.vtd.conformance.runner import Report
+
+_IN_WORDS = {
+    Verdict.AGREES: "agree",
+    Verdict.ALLOWED: "agree (allowed)",
+    Verdict.QUIRK: "with a known quirk",
+    Verdict.MODEL_ONLY: "on the model only",
+}
+
+
+def print_summary(report: Report, console: Console) -> None:
+    """Print what matters first: departures, totals, and all three outcomes of each difference."""
+    shown = quirks_shown(report.results)
+    print_hanging(console, "", headline(report), "bold" if report.passed else "bold red")
+    print_hanging(console, "", report.path, "dim")
+    console.print()
+    for quirk in shown:
+        print_hanging(console, f"{quirk.id}  ", f"{quirk.title()} (spec {quirk.section})", "yellow")
+    if shown:
+        console.print()
+    _print_chapters(report, console)
+    for result in report.results:
+        if result.verdict is Verdict.DIFFERS:
+            _print_difference(result, console)
+    console.print()
+    print_hanging(console, "", totals(report), "green" if report.passed else "bold red")
+
+
+def headline(report: Report) -> str:
+    """The result in one sentence."""
+    ways = len(quirks_shown(report.results))
+    differs = report.count(Verdict.DIFFERS)
+    known = f"departs from VT-d in {ways} {'way' if ways == 1 else 'ways'}" if ways else "shows no known quirk"
+    unknown = f", and in {differs} {'scenario' if differs == 1 else 'scenarios'} that nothing explains"
+    return f"QEMU {version_text(report.version)} {known}{unknown if differs else ''}"
+
+
+def totals(report: Report) -> str:
+    """One line: counts by verdict, QEMU's version, time, scenarios per second."""
+    counts = [f"{report.count(verdict)} {verdict.value}" for verdict in Verdict]
+    rate = len(report.results) / max(report.seconds, 1e-9)
+    return (
+        f"{len(report.results)} scenarios: {', '.join(counts)}; QEMU {version_text(report.version)}; "
+        f"{report.seconds:.1f} s, {rate:.0f} cases a second"
+    )
+
+
+def chapters(results: list[Result]) -> dict[str, Counter[Verdict]]:
+    """The verdicts of each chapter, counted, in the order of the catalogue."""
+    found: dict[str, Counter[Verdict]] = {}
+    for result in results:
+        found.setdefault(result.scenario.chapter, Counter())[result.verdict] += 1
+    return found
+
+
+def _print_chapters(report: Report, console: Console) -> None:
+    counted = chapters(report.results)
+    name = max(len(chapter) for chapter in counted)
+    number = max(len(str(verdicts.total())) for verdicts in counted.values())
+    for chapter, verdicts in counted.items():
+        worst = max(verdicts, key=list(Verdict).index)
+        head = f"{chapter_title(chapter):<{name}}  {verdicts.total():>{number}}  "
+        print_hanging(console, head, _in_words(verdicts), STYLE[worst])
+
+
+def _in_words(verdicts: Counter[Verdict]) -> str:
+    """The verdicts of a chapter: "all agree", or each with its number."""
+    if set(verdicts) == {Verdict.AGREES}:
+        return "all agree"
+    return ", ".join(f"{verdicts[each]} {_IN_WORDS.get(each, each.value)}" for each in Verdict if verdicts[each])
+
+
+def _print_difference(result: Result, console: Console) -> None:
+    scenario = result.scenario
+    console.print()
+    print_hanging(console, "", f"DIFFERS {scenario.id} (spec {scenario.section})", "bold red")
+    print_hanging(console, "  ", scenario.title)
+    if result.why:
+        print_hanging(console, "  ", result.why)
+    for heading, lines in (("expected", scenario.expect), ("model", result.model), ("QEMU", result.qemu)):
+        for line in lines or ("-",):
+            print_hanging(console, f"  {heading:>8}  ", with_reason(line))
+
+
+def print_next(reports: list[Report], console: Console) -> None:
+    """Print two commands to try next."""
+    differing = [r.scenario.id for report in reports for r in report.results if r.verdict is Verdict.DIFFERS]
+    first = (f"vtd conform --only {differing[0]}", "that alone") if differing else ("vtd quirks", "each departure")
+    commands = (first, ("vtd conform -v", "every scenario with its outcome"))
+    width = max(len(command) for command, _ in commands)
+    console.print()
+    for command, what in commands:
+        print_hanging(console, f"{command:<{width}}   ", what)

@@ -1,0 +1,97 @@
+"""The words that every form of a report uses, and lines that fit the terminal."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+
+from rich.console import Console
+from rich.text import Text
+
+from iommu import FaultReason
+from qemu.vtd.conformance.judge import Result, Verdict
+from qemu.vtd.quirks import QUIRKS, Quirk, Version
+
+STYLE = {
+    Verdict.AGREES: "green",
+    Verdict.ALLOWED: "green",
+    Verdict.QUIRK: "yellow",
+    Verdict.MODEL_ONLY: "dim",
+    Verdict.DIFFERS: "bold red",
+}
+
+_REASONS = {reason.value: reason for reason in FaultReason}
+_NARROWEST = 20
+
+
+def version_text(version: Version) -> str:
+    """A version as text: "7.2.22"."""
+    return ".".join(map(str, version))
+
+
+def chapter_title(chapter: str) -> str:
+    """A chapter as people read it: "second stage"."""
+    return chapter.replace("_", " ")
+
+
+def quirk_ids(result: Result) -> list[str]:
+    """The ids of the quirks that explain an outcome."""
+    return result.why.split(", ") if result.verdict is Verdict.QUIRK else []
+
+
+def quirks_shown(results: list[Result]) -> list[type[Quirk]]:
+    """The quirks that these results show, in the order of their ids."""
+    shown = {id_ for result in results for id_ in quirk_ids(result)}
+    return [quirk for quirk in QUIRKS if quirk.id in shown]
+
+
+def brief(lines: tuple[str, ...]) -> str:
+    """An outcome in brief: where each DMA went, the fault codes, and status bits other than PPF."""
+    words = []
+    for line in lines:
+        if "->" in line:
+            words.append(line.split(" -> ")[1])
+        elif line.startswith("fault"):
+            words.append(line.split()[1])
+        elif line.startswith("FSTS"):
+            words += [name for name in line.split()[1:] if name not in ("0", "PPF")]
+        else:
+            words.append(line)
+    return ", ".join(words) or "nothing pending"
+
+
+def same_or_brief(seen: tuple[str, ...], expected: tuple[str, ...]) -> str:
+    """`seen` in brief; "same" when it is as expected, and the first differing line when both read alike in brief."""
+    if seen == expected:
+        return "same"
+    if brief(seen) != brief(expected):
+        return brief(seen)
+    return next((line for line in seen if line not in expected), brief(seen))
+
+
+def reason_of(line: str) -> FaultReason | None:
+    """The fault reason in a line of an outcome, "fault 0x05 ..."; None for every other line."""
+    words = line.split()
+    return _REASONS.get(int(words[1], 16)) if len(words) > 1 and words[0] == "fault" else None
+
+
+def with_reason(line: str) -> str:
+    """A line of an outcome, with the fault reason spelled out."""
+    reason = reason_of(line)
+    return f"{line}  ({reason.condition} {reason.meaning})" if reason else line
+
+
+def width_of(console: Console) -> int | None:
+    """The columns to keep to: of the terminal, or as COLUMNS says. None for a file or a pipe: nothing is folded."""
+    told = os.environ.get("COLUMNS", "")
+    asked = told.isdigit() and int(told) > 0
+    return max(console.width, _NARROWEST) if console.is_terminal or asked else None
+
+
+def print_hanging(console: Console, head: str, text: str, style: str = "") -> None:
+    """Print `head` and `text` on a line; what does not fit continues below the text."""
+    line, width = head + text, width_of(console)
+    if width is not None:
+        indent = " " * (len(head) if len(head) <= width // 2 else 4)
+        line = textwrap.fill(line, width, subsequent_indent=indent, break_on_hyphens=False)
+    console.print(Text(line, style))
