@@ -48,7 +48,12 @@ class PasidWithoutPasid(Quirk, FaultLog):
 
     id = "Q08"
     section = "11.4.7.6"
-    scenarios = ("legacy.record.all-bits",)
+    scenarios = (
+        "legacy.record.all-bits",
+        "fault.record.read",
+        "fault.record.not-replaced",
+        "fault.record.next-after-clearing",
+    )
     gone = (11, 0, 0)
 
     def compose(self, reason: FaultReason, request: DmaRequest) -> int:
@@ -65,7 +70,7 @@ class EventKeptUntilStatusWritten(Quirk, FaultLog):
 
     id = "Q09"
     section = "7.3"
-    scenarios = ("message.fault.serviced-while-masked",)
+    scenarios = ("message.fault.serviced-while-masked", "fault.event.withdrawn-at-last-record")
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)

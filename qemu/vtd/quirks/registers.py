@@ -110,7 +110,7 @@ class CompatibilityStatusNeverSets(Quirk, RegisterFile):
     id = "Q24"
     section = "11.4.4.2"
     hardware = "CFIS shows whether interrupt requests of compatibility format pass."
-    driver = "A driver that sets CFI and waits for CFIS waits for ever in QEMU."
+    driver = "A driver that sets CFI and waits for CFIS never goes on in QEMU."
     function = "vtd_handle_gcmd_write"
     scenarios = ("registers.gcmd.compatibility-format",)
 

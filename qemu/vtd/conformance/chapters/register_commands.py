@@ -101,7 +101,7 @@ def root_pointer_while_on(bench: Bench) -> None:
     allowed=(Allowed(EVICTED, (TO_P0, "GSTS TES RTPS", TO_P1, "FSTS 0")),),
 )
 def on_again(bench: Bench) -> None:
-    """TE written while translation is on is no change: what is cached stays in use."""
+    """TE written while translation is on changes nothing: what is cached stays in use."""
     entry = bench.start()
     bench.write("A", 0x5010)
     bench.memory.write_u64(entry, P1 | R | W)
@@ -333,7 +333,7 @@ def fsts_nothing_set(bench: Bench) -> None:
 
 # Commands by register while the queue is on.
 
-UNUSED = "commands by register must not be used while the queue is on (6.5.2): what becomes of one is not defined"
+UNUSED = "commands by register must not be used while the queue is on (6.5.2): what one does then is not defined"
 
 
 def _while_queue_is_on(name: str, title: str, *, context: bool) -> None:
