@@ -79,7 +79,7 @@ def record_of_a_read(bench: Bench) -> None:
     "FSTS PPF",
 )
 def record_before_any_table(bench: Bench) -> None:
-    """A fault found in the root entry is recorded with the page of the request all the same."""
+    """A fault found in the root entry is recorded with the page of the request too."""
     bench.turn_on()
     bench.write("B", 0x1234_5678_9ABC)
     note_record(bench)
