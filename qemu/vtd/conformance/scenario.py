@@ -67,12 +67,21 @@ _CHAPTERS = (
     "second_stage",
     "reserved",
     "faults",
+    "near_misses",
     "fault_status",
+    "fault_event",
     "caches",
     "cache_ranges",
+    "cache_changes",
+    "cache_tables",
     "messages",
     "queue",
+    "queue_fields",
+    "queue_rules",
+    "queue_recovery",
+    "queue_completion",
     "interrupts",
+    "offers",
 )
 
 

@@ -41,3 +41,10 @@ SELF_INVALIDATING = Setup(
     WIDE.properties,
     ("invalidate_on_root_pointer",),
 )
+CACHING = Setup("48-bit, caching mode", Capabilities(caching_mode=True), (*WIDE.properties, ("caching-mode", "on")))
+DEVICE_TLB = Setup("48-bit, device-TLB", Capabilities(device_tlb=True), (*WIDE.properties, ("device-iotlb", "on")))
+NO_REMAPPING = Setup(
+    "48-bit, no interrupt remapping",
+    Capabilities(interrupt_remapping=False, max_index_mask=0),
+    (*WIDE.properties, ("intremap", "off")),
+)

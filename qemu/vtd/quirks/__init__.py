@@ -24,12 +24,26 @@ from qemu.vtd.quirks.interrupts import (
     InterruptFaultsUnrecorded,
     InterruptFieldsUnchecked,
 )
-from qemu.vtd.quirks.queue import FenceOnlyWaitRefused, QueueErrorWithoutCode, QueueWaitsForTail
+from qemu.vtd.quirks.queue import (
+    DescriptorWidthNeedsScalable,
+    DeviceDescriptorAccepted,
+    DevicesAlwaysComplete,
+    FenceOnlyWaitRefused,
+    IndexMaskUnlimited,
+    InterruptDescriptorAccepted,
+    InterruptDescriptorUnchecked,
+    PasidDescriptorsIgnored,
+    QueueErrorWithoutCode,
+    QueueStaysOn,
+    QueueWaitsForTail,
+    TypeHighIgnored,
+)
 from qemu.vtd.quirks.quirk import Quirk, Version
 from qemu.vtd.quirks.registers import (
     CompatibilityStatusNeverSets,
     DescriptorWidthNotShown,
     ExtendedModeAlwaysWritable,
+    InterruptTableAlwaysThere,
     PointersKeepAllBits,
     QueueAddressShownOnceOn,
     TableModeUnchecked,
@@ -67,6 +81,16 @@ QUIRKS: tuple[type[Quirk], ...] = (
     DescriptorWidthNotShown,
     CompatibilityStatusNeverSets,
     TableModeUnchecked,
+    InterruptDescriptorUnchecked,
+    IndexMaskUnlimited,
+    DeviceDescriptorAccepted,
+    TypeHighIgnored,
+    PasidDescriptorsIgnored,
+    DevicesAlwaysComplete,
+    QueueStaysOn,
+    DescriptorWidthNeedsScalable,
+    InterruptTableAlwaysThere,
+    InterruptDescriptorAccepted,
 )
 
 POLICY = Policy(compress_faults=True, permission_per_level=True)

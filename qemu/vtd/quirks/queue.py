@@ -6,9 +6,12 @@ from typing import Any
 
 from iommu.engine.invalidation.errors import QueueError
 from iommu.engine.invalidation.queue import Queue
+from iommu.engine.invalidation.selector import Selector
 from iommu.registers import FSTS, QueueFault
-from iommu.structures import WaitDescriptor
+from iommu.structures import Descriptor, DescriptorType, InterruptDescriptor, WaitDescriptor
 from qemu.vtd.quirks.quirk import Quirk
+
+_PASID_TYPES = (DescriptorType.PASID_IOTLB, DescriptorType.PASID_CACHE)
 
 
 class FenceOnlyWaitRefused(Quirk, Queue):
@@ -52,8 +55,166 @@ class QueueWaitsForTail(Quirk, Queue):
 
     id = "Q12"
     section = "6.5.2"
-    scenarios = ("queue.error.resumes",)
+    scenarios = ("queue.error.resumes", "queue.recovery.cleared")
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
         self.faults.after_clear = lambda: None
+
+
+class InterruptDescriptorUnchecked(Quirk, Queue):
+    """The reserved bits of an interrupt-entry invalidation descriptor are not checked. Seen on 7.2."""
+
+    id = "Q26"
+    section = "6.5.2.7"
+    hardware = "A reserved bit that is set stops the queue with IQE."
+    driver = "A driver that sets a reserved bit of this descriptor works in QEMU; on hardware its queue stops."
+    function = "vtd_process_inv_iec_desc"
+    scenarios = (
+        "queue.reserved.interrupt-below-type",
+        "queue.reserved.interrupt-above-type",
+        "queue.reserved.interrupt-high",
+        "queue.reserved.interrupt-upper-half",
+    )
+    gone = (10, 0, 0)
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._reserved[DescriptorType.INTERRUPT] = 0
+
+
+class IndexMaskUnlimited(Quirk, Queue):
+    """An interrupt-entry invalidation descriptor may have an index mask beyond ECAP.MHMV."""
+
+    id = "Q27"
+    section = "6.5.2.7"
+    hardware = "An index mask beyond ECAP.MHMV stops the queue with IQE."
+    driver = "A driver that does not look at ECAP.MHMV works in QEMU; on hardware its queue stops."
+    function = "vtd_process_inv_iec_desc"
+    scenarios = ("queue.values.index-mask",)
+
+    def select_interrupts(self, command: InterruptDescriptor) -> Selector | None:
+        """Any mask."""
+        return Selector.interrupts(command.IIDX, command.IM) if command.G else super().select_interrupts(command)
+
+
+class DeviceDescriptorAccepted(Quirk, Queue):
+    """Device-TLB invalidation descriptors are accepted on a unit without device-TLB support."""
+
+    id = "Q28"
+    section = "6.5.2.5"
+    hardware = "Without ECAP.DT the type does not exist: the queue stops with IQE."
+    driver = "A driver that does not look at ECAP.DT works in QEMU; on hardware its queue stops."
+    function = "vtd_process_device_iotlb_desc"
+    scenarios = ("queue.types.low",)
+
+    def has_type(self, number: int, bits: int) -> bool:
+        """Type 3 is always there."""
+        return number == DescriptorType.DEVICE_TLB or super().has_type(number, bits)
+
+
+class PasidDescriptorsIgnored(Quirk, Queue):
+    """Descriptors of types 6 and 7 are accepted in every mode, unchecked, and do nothing. Seen on 7.2."""
+
+    id = "Q29"
+    section = "6.5.2.2, 6.5.2.4"
+    hardware = "In legacy mode the types do not exist: the queue stops with IQE."
+    driver = "A driver that submits them in legacy mode works in QEMU; on hardware its queue stops."
+    function = "vtd_process_inv_desc"
+    scenarios = ("queue.types.low",)
+    gone = (10, 0, 0)
+
+    def carry_out(self, raw: int, bits: int) -> None:
+        """Types 6 and 7 are skipped."""
+        if Descriptor.TYPE_HIGH.get(raw) or Descriptor.TYPE.get(raw) not in _PASID_TYPES:
+            super().carry_out(raw, bits)
+
+
+class TypeHighIgnored(Quirk, Queue):
+    """Bits 11:9 do not count as part of the type: descriptors of unknown types are taken for others. Seen on 7.2.
+
+    The types that have these bits among their reserved ones are refused for that reason.
+    """
+
+    id = "Q30"
+    section = "6.5.2"
+    hardware = "The type has 7 bits, of which 11:9 are 0 in every type that exists; others stop the queue with IQE."
+    driver = "A driver that sets one of these bits may work in QEMU; on hardware its queue stops."
+    function = "vtd_process_inv_desc"
+    scenarios = ("queue.types.high",)
+    gone = (10, 0, 0)
+
+    def carry_out(self, raw: int, bits: int) -> None:
+        """The bits are dropped where nothing else refuses them."""
+        if Descriptor.TYPE.get(raw) in (DescriptorType.INTERRUPT, *_PASID_TYPES):
+            raw &= ~Descriptor.TYPE_HIGH.mask
+        super().carry_out(raw, bits)
+
+
+class DevicesAlwaysComplete(Quirk, Queue):
+    """A device-TLB invalidation never times out, whether or not there is a device that answers it."""
+
+    id = "Q31"
+    section = "6.5.2.5, 6.5.2.10"
+    hardware = "An invalidation that no device answers sets FSTS.ITE after a time; the queue stops."
+    driver = "The time-out of a driver is never tried in QEMU: FSTS.ITE and FSTS.ICE never set."
+    function = "vtd_process_device_iotlb_desc"
+    scenarios = ("setup.device-tlb.invalidation-not-answered",)
+
+    def no_completion(self, source_id: int) -> None:
+        """The device is taken to have answered."""
+
+
+class QueueStaysOn(Quirk, Queue):
+    """The queue does not turn off unless it is empty and its last descriptor was a wait descriptor."""
+
+    id = "Q32"
+    section = "11.4.4.1"
+    hardware = "QIES clears once GCMD.QIE is 0 and what was submitted has been carried out."
+    driver = "A driver that turns the queue off before it has used it waits for QIES in vain in QEMU."
+    function = "vtd_queued_inv_disable_check"
+    scenarios = ("queue.off.empty",)
+
+    def __init__(self, *parts: Any) -> None:
+        self._last = 0
+        super().__init__(*parts)
+
+    def carry_out(self, raw: int, bits: int) -> None:
+        """The type is kept in mind."""
+        self._last = Descriptor.TYPE.get(raw)
+        super().carry_out(raw, bits)
+
+    def switch(self, on: int) -> bool:
+        """GCMD.QIE = 0 may have no effect."""
+        ended = self._head.value == self._tail.value and self._last == DescriptorType.WAIT
+        return super().switch(on or (self.enabled and not ended))
+
+
+class DescriptorWidthNeedsScalable(Quirk, Queue):
+    """IQA.DW has no effect on a unit without scalable mode: descriptors are taken for 128 bits."""
+
+    id = "Q33"
+    section = "6.5.2"
+    hardware = "Without scalable mode, a queue of 256-bit descriptors stops at the first with IQE."
+    driver = "A driver that sets DW there finds its descriptors taken in halves in QEMU; on hardware the queue stops."
+    function = "vtd_update_iq_dw"
+    scenarios = ("queue.error.width-without-scalable",)
+
+    def width(self) -> int:
+        """128 bits without scalable mode."""
+        return super().width() if self.capabilities.scalable_mode else 16
+
+
+class InterruptDescriptorAccepted(Quirk, Queue):
+    """Interrupt-entry invalidation descriptors are accepted on a unit without interrupt remapping."""
+
+    id = "Q35"
+    section = "6.5.2.7"
+    hardware = "Without ECAP.IR the type does not exist: the queue stops with IQE."
+    driver = "A driver that does not look at ECAP.IR works in QEMU; on hardware its queue stops."
+    function = "vtd_process_inv_desc"
+    scenarios = ("setup.no-remapping.descriptor",)
+
+    def has_type(self, number: int, bits: int) -> bool:
+        """Type 4 is always there."""
+        return number == DescriptorType.INTERRUPT or super().has_type(number, bits)

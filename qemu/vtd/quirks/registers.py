@@ -6,7 +6,8 @@ from typing import Any
 
 from iommu.engine.register_file import RegisterFile, Slot
 from iommu.engine.translation.translation import Translation
-from iommu.registers import GSTS, IQA, IRTA, RTADDR, Register, TableMode
+from iommu.fields import Rule
+from iommu.registers import GCMD, GSTS, IQA, IRTA, RTADDR, Register, TableMode
 from qemu.vtd.quirks.quirk import Quirk
 
 
@@ -136,3 +137,40 @@ class TableModeUnchecked(Quirk, Translation):
         """Legacy or scalable mode, by one bit."""
         scalable = self.capabilities.scalable_mode and mode & TableMode.SCALABLE
         super().set_root_table(address, TableMode.SCALABLE if scalable else TableMode.LEGACY)
+
+
+class InterruptTableAlwaysThere(Quirk, RegisterFile):
+    """IRTA can be written, and SIRTP sets IRTPS, on a unit without interrupt remapping."""
+
+    id = "Q34"
+    section = "11.4.4.1, 11.4.10.1"
+    hardware = "Without ECAP.IR there is no IRTA, and SIRTP is reserved."
+    driver = "A driver that looks for IRTPS instead of ECAP.IR believes that QEMU remaps interrupts."
+    function = "vtd_handle_gcmd_write"
+    scenarios = ("setup.no-remapping.commands", "setup.no-remapping.table")
+    kept = IRTA.mask_of(Rule.RW)
+
+    def __init__(self, *parts: Any) -> None:
+        self._pointer, self._latched = 0, 0
+        super().__init__(*parts)
+
+    def write(self, offset: int, value: int, size: int) -> None:
+        """IRTA is stored, and SIRTP noticed."""
+        super().write(offset, value, size)
+        if not self.capabilities.interrupt_remapping:
+            if offset & -8 == IRTA.offset:
+                shift = 8 * (offset - IRTA.offset)
+                reach = ((1 << 8 * size) - 1) << shift & self.kept
+                self._pointer = self._pointer & ~reach | value << shift & reach
+            if offset == GCMD.offset and GCMD.SIRTP.get(value):
+                self._latched = GSTS.IRTPS.mask
+
+    def read(self, offset: int, size: int) -> int:
+        """IRTA reads back."""
+        if self.capabilities.interrupt_remapping or offset & -8 != IRTA.offset:
+            return super().read(offset, size)
+        return self._pointer >> 8 * (offset - IRTA.offset) & (1 << 8 * size) - 1
+
+    def shown(self, slot: Slot) -> int:
+        """With IRTPS."""
+        return super().shown(slot) | (self._latched if slot.layout is GSTS else 0)

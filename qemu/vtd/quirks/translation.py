@@ -29,7 +29,11 @@ class SilentOnHit(Quirk, LegacyMode):
 
     id = "Q01"
     section = "7.1.3 LGN.2, LGN.3"
-    scenarios = ("cache.iotlb.write-after-read",)
+    scenarios = (
+        "cache.iotlb.write-after-read",
+        "cache.iotlb.read-after-write",
+        "cache.iotlb.other-level-permission",
+    )
 
     def translate_stage(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Outcome:
         """A cached page without the permission blocks the request as if FPD were set."""
