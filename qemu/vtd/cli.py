@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from qemu.vtd import qemu_cli
+
 Qemu = Annotated[
     list[str] | None,
     typer.Option("--qemu", metavar="PATH", help="QEMU to run; may be repeated. Default: $VTD_QEMU, then PATH."),
@@ -21,6 +23,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this package to `vtd`."""
     app.command()(conform)
     app.command()(quirks)
+    app.add_typer(qemu_cli.app, name="qemu")
 
 
 def conform(

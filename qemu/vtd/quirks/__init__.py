@@ -36,6 +36,7 @@ from qemu.vtd.quirks.registers import (
 )
 from qemu.vtd.quirks.translation import (
     AllOnesUnreadable,
+    ContextsByDevice,
     InterruptRangeByPage,
     PassThroughPointerChecked,
     PassThroughUnlimited,
@@ -67,6 +68,7 @@ QUIRKS: tuple[type[Quirk], ...] = (
     DescriptorWidthNotShown,
     CompatibilityStatusNeverSets,
     TableModeUnchecked,
+    ContextsByDevice,
 )
 
 POLICY = Policy(compress_faults=True, permission_per_level=True)
