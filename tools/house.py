@@ -59,11 +59,15 @@ PARTS: dict[str, tuple[str, ...]] = {
     "cli": ("iommu.cli",),
     "qemu: processes": (
         "qemu.vtd.errors",
+        "qemu.vtd.private_cache",
+        "qemu.vtd.apt",
+        "qemu.vtd.install",
         "qemu.vtd.pipeline",
         "qemu.vtd.process",
         "qemu.vtd.qmp",
         "qemu.vtd.qtest",
         "qemu.vtd.probe",
+        "qemu.vtd.found",
         "qemu.vtd.launch",
         "qemu.vtd.firmware",
         "qemu.vtd.acpi",
@@ -71,10 +75,16 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "qemu: devices": ("qemu.vtd.devices",),
     "qemu: machine": ("qemu.vtd.machine",),
-    "qemu: platform, driver": ("qemu.vtd.presets", "qemu.vtd.platform", "qemu.vtd.qemu_platform", "qemu.vtd.driver"),
+    "qemu: platform, driver": (
+        "qemu.vtd.presets",
+        "qemu.vtd.topology",
+        "qemu.vtd.platform",
+        "qemu.vtd.qemu_platform",
+        "qemu.vtd.driver",
+    ),
     "qemu: quirks": ("qemu.vtd.quirks",),
     "qemu: conformance": ("qemu.vtd.conformance",),
-    "qemu: cli": ("qemu.vtd.__init__", "qemu.vtd.cli"),
+    "qemu: cli": ("qemu.vtd.__init__", "qemu.vtd.qemu_cli", "qemu.vtd.cli"),
 }
 """The parts in their order, each with the modules it has: names, or packages with all that is in them."""
 

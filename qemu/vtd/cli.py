@@ -7,12 +7,17 @@ from typing import Annotated
 
 import typer
 
+from qemu.vtd import qemu_cli
+
 Qemu = Annotated[
     list[str] | None,
     typer.Option("--qemu", metavar="PATH", help="QEMU to run; may be repeated. Default: $VTD_QEMU, then PATH."),
 ]
 Only = Annotated[str, typer.Option("--only", metavar="PATTERN", help="Scenarios whose id contains or matches it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Checklist = Annotated[
+    bool, typer.Option("--checklist", help="Print what stands behind each rule; --only then selects rules.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print every scenario with its outcome.")]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.", dir_okay=False)]
 
@@ -21,10 +26,16 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this package to `vtd`."""
     app.command()(conform)
     app.command()(quirks)
+    app.add_typer(qemu_cli.app, name="qemu")
 
 
 def conform(
-    qemu: Qemu = None, only: Only = "*", verbose: Verbose = False, as_json: Json = False, junit: Junit = None
+    qemu: Qemu = None,
+    only: Only = "*",
+    verbose: Verbose = False,
+    as_json: Json = False,
+    junit: Junit = None,
+    checklist: Checklist = False,
 ) -> None:
     """Check the model and a QEMU against the specification, scenario by scenario.
 
@@ -39,6 +50,9 @@ def conform(
     from qemu.vtd.conformance.report.table import print_table
     from qemu.vtd.conformance.scenario import catalogue
 
+    if checklist:
+        _checklist(qemu, only, as_json)
+        return
     scenarios = catalogue(only)
     if not scenarios:
         raise MisuseError(f"no scenario's id contains or matches {only!r}")
@@ -59,6 +73,29 @@ def conform(
         print_next(reports, console())
     if junit is not None:
         _write_whole(junit, as_junit(reports))
+    if not all(report.passed for report in reports):
+        raise typer.Exit(1)
+
+
+def _checklist(qemu: list[str] | None, only: str, as_json: bool) -> None:
+    """Run the scenarios that stand behind the selected rules, and print what stands behind each rule."""
+    from iommu.cli.output import console, print_json
+    from iommu.errors import MisuseError
+    from qemu.vtd.conformance.checklist import selected, standing
+    from qemu.vtd.conformance.progress import run_with_bar
+    from qemu.vtd.conformance.scenario import catalogue
+
+    rules = selected(only)
+    if not rules:
+        raise MisuseError(f"no rule's id contains or matches {only!r}")
+    scenarios = [each for each in catalogue() if any(rule.is_shown_by(each.id) for rule in rules)]
+    wanted: list[str | None] = [*qemu] if qemu else [None]
+    reports = [run_with_bar(scenarios, each) for each in wanted] if scenarios else []
+    all_ = standing.standings(rules, reports)
+    if as_json:
+        print_json(standing.as_dict(all_))
+    else:
+        standing.print_checklist(all_, console())
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
 

@@ -7,7 +7,8 @@
     ├── QemuTimeout             the process did not answer in time and was killed
     ├── QmpError                QEMU refused a QMP command
     ├── QtestError              QEMU refused a qtest command, or an exchange was interrupted
-    └── DeviceError             an emulated device is missing or did not behave as documented
+    ├── DeviceError             an emulated device is missing or did not behave as documented
+    └── InstallError            the QEMU of another Debian suite could not be installed
 
 After QemuDied and QemuTimeout no process is left. After the others the machine can still be used.
 """
@@ -98,3 +99,7 @@ class QtestError(QemuError):
 
 class DeviceError(QemuError):
     """An emulated device is missing, or did not behave as documented."""
+
+
+class InstallError(QemuError):
+    """The QEMU of another Debian suite could not be installed; the message says why, in one line."""

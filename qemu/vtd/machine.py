@@ -16,7 +16,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from iommu.dmar import Dmar
 from iommu.errors import MisuseError
@@ -25,7 +25,7 @@ from qemu.vtd import acpi, firmware, probe
 from qemu.vtd.devices.source import DmaSource
 from qemu.vtd.errors import DeviceError, QemuError, QemuUnsuitable
 from qemu.vtd.launch import MIB, DeviceSpec, Inherited, Shape, sealed_memory
-from qemu.vtd.pci import Pci
+from qemu.vtd.pci import Pci, source_id
 from qemu.vtd.process import Process
 from qemu.vtd.qmp import Qmp
 from qemu.vtd.qtest import Qtest
@@ -46,6 +46,7 @@ class Machine:
         memory: RAM in bytes, a multiple of 1 MiB up to 2 GiB. The machine does not see 0xa0000 to 0xfffff of it.
         iommu: properties of intel-iommu by their QEMU name (see `build.iommu_properties`); None for no unit.
         devices: the devices to add, in this order.
+        root_buses: numbers of root buses besides bus 0: those of pxb-pcie host bridges among the devices.
         accel: QEMU's accelerator: "tcg" or "kvm".
         skip_idle_time: let virtual time jump to the next timer whenever the processor is idle, so that waiting for a
             device takes no real time. Only under tcg; guest code runs more slowly.
@@ -71,6 +72,7 @@ class Machine:
         memory: int = 32 * MIB,
         iommu: Mapping[str, str | int | bool] | None = None,
         devices: Sequence[DeviceSpec] = (),
+        root_buses: Sequence[int] = (),
         accel: str = "tcg",
         skip_idle_time: bool = True,
         bios: bytes | None = None,
@@ -85,6 +87,7 @@ class Machine:
         self._shape = Shape(memory, iommu, self.devices, accel, skip_idle_time, list(extra), list(trace))
         self._bios = firmware.halting() if bios is None else bios
         self._timeout = timeout
+        self._root_buses = tuple(root_buses)
         self._check_features()
         self._running: _Running | None = None
 
@@ -149,7 +152,7 @@ class Machine:
         running.resources.callback(running.qmp.close)
         running.qmp.connect()
         running.qtest = Qtest(qtest, process, self._timeout)
-        running.pci = Pci(running.qtest)
+        running.pci = Pci(running.qtest, self._root_buses)
         running.pci.set_up()
         for device in self.devices:
             if isinstance(device, DmaSource):
@@ -219,6 +222,7 @@ class Machine:
         running = self._started()
         running.qmp.reset()
         running.pci.set_up()
+        running.buses.clear()
         for device in self.devices:
             if isinstance(device, DmaSource):
                 device.setup()
@@ -228,9 +232,21 @@ class Machine:
 
         Raises DeviceError when there is no such port or bridge.
         """
+        return self._bus(bus).number
+
+    def renumber_bus(self, bus: str, number: int) -> None:
+        """Give the bus behind a port or bridge another number, until the next reset. No other bus may have it.
+
+        Raises DeviceError when there is no such port or bridge.
+        """
+        found = self._bus(bus)
+        self.pci.renumber(found.bridge, number)
+        self._started().buses[bus] = _Bus(found.bridge, number)
+
+    def _bus(self, bus: str) -> _Bus:
         buses = self._started().buses
         if not buses:
-            buses |= _secondary_buses([device for root in self.qmp("query-pci") for device in root["devices"]])
+            buses |= _buses([device for root in self.qmp("query-pci") for device in root["devices"]])
         if bus not in buses:
             raise DeviceError(f"no port or bridge {bus!r}; there are: {', '.join(buses) or 'none'}")
         return buses[bus]
@@ -252,6 +268,13 @@ class Machine:
         return running.register_base
 
 
+class _Bus(NamedTuple):
+    """A bus: the source-id of the port or bridge above it, and its number."""
+
+    bridge: int
+    number: int
+
+
 class _Running:
     """The resources that exist only while the process runs."""
 
@@ -263,7 +286,7 @@ class _Running:
     def __init__(self) -> None:
         self.process: Process | None = None
         self.resources = ExitStack()
-        self.buses: dict[str, int] = {}
+        self.buses: dict[str, _Bus] = {}
         self.register_base: int | None = None
         self.trace = -1
         self.traced = 0
@@ -279,11 +302,13 @@ class _Running:
             self.resources.close()
 
 
-def _secondary_buses(devices: list[dict[str, Any]]) -> dict[str, int]:
-    """Bus numbers by the id of the port or bridge above them, from the devices that `query-pci` lists for a bus."""
-    found: dict[str, int] = {}
+def _buses(devices: list[dict[str, Any]]) -> dict[str, _Bus]:
+    """Buses by the id of the port or bridge above them, from the devices that `query-pci` lists for a bus."""
+    found: dict[str, _Bus] = {}
     for device in devices:
         if "pci_bridge" in device:
-            found[device["qdev_id"]] = device["pci_bridge"]["bus"]["secondary"]
-            found |= _secondary_buses(device["pci_bridge"].get("devices", []))
+            numbers = device["pci_bridge"]["bus"]
+            bridge = source_id(numbers["number"], device["slot"], device["function"])
+            found[device["qdev_id"]] = _Bus(bridge, numbers["secondary"])
+            found |= _buses(device["pci_bridge"].get("devices", []))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from iommu.errors import MisuseError
@@ -55,10 +56,14 @@ class Pci:
 
     The first `set_up` enumerates the functions and chooses bus numbers and BAR addresses. Its writes are recorded, so
     that each later `set_up` is a single pipeline of writes.
+
+    Args:
+        root_buses: numbers of root buses besides bus 0, fixed by QEMU. The buses behind one have the next numbers.
     """
 
-    def __init__(self, qtest: Qtest) -> None:
+    def __init__(self, qtest: Qtest, root_buses: Sequence[int] = ()) -> None:
         self._qtest = qtest
+        self._root_buses = root_buses
         self._script: list[tuple[int, int, int]] = []
         self._next_mmio = MMIO_FIRST
         self._next_bus = 1
@@ -75,6 +80,9 @@ class Pci:
             with self._qtest.pipeline() as first:
                 self._enable_ecam(first)
             self._enumerate(0)
+            for bus in self._root_buses:
+                self._next_bus = bus + 1
+                self._enumerate(bus)
         elif pipeline is None:
             with self._qtest.pipeline() as again:
                 self._replay(again)
@@ -97,6 +105,16 @@ class Pci:
     def write(self, source: int, offset: int, value: int, size: int) -> None:
         """Write 1, 2 or 4 bytes of a function's configuration space. Not repeated after a reset."""
         self._qtest.write(_address(source, offset, size), value, size)
+
+    def renumber(self, bridge: int, number: int) -> None:
+        """Give the bus behind a bridge another number, and its functions other source-ids, until a reset.
+
+        The bridges above have to forward that number: those of a root bus forward any.
+        """
+        old = self.read(bridge, _BUS_NUMBERS, 4)
+        self.write(bridge, _BUS_NUMBERS, old & ~0xFFFF00 | number << 8 | number << 16, 4)
+        moved = {source: bars for source, bars in self.bars.items() if source >> 8 == old >> 8 & 0xFF}
+        self.bars |= {number << 8 | source & 0xFF: bars for source, bars in moved.items()}
 
     def bar(self, source: int, index: int) -> int:
         """Address of a function's memory BAR. Raises DeviceError when the function has no such BAR."""

@@ -1,16 +1,13 @@
 """One interface with two implementations, the model and QEMU. Drivers and scenarios run on either.
 
-A platform is a small machine: memory, one remapping unit, and devices that do DMA on command:
-
-    A   00:04.0   reads and writes
-    B   00:05.0   writes
-    C   00:05.1   writes
+A platform is a small machine: memory, one remapping unit, and devices that do DMA on command. Which devices they are
+is its topology's matter; see `qemu.vtd.topology`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from iommu import (
     Access,
@@ -25,12 +22,13 @@ from iommu import (
     SourceId,
     VtdError,
 )
+from qemu.vtd.topology import PLAIN, Topology
 
 MEMORY_SIZE = 10 << 20
 """A platform's memory size in bytes."""
 
-DEVICES = {"A": SourceId(0, 4, 0), "B": SourceId(0, 5, 0), "C": SourceId(0, 5, 1)}
-"""The devices by name. A and B are separate devices; B and C are two functions of one device."""
+DEVICES = PLAIN.source_ids
+"""The devices of the plain topology, by name."""
 
 
 class Unreachable(VtdError):
@@ -66,6 +64,9 @@ class Platform(Protocol):
     name: str
     memory: FlatMemory
     capabilities: Capabilities
+    topology: Topology
+    source_ids: dict[str, SourceId]
+    """The devices' source-ids by name; those of the topology, until a bus is renumbered."""
 
     def reset(self) -> None:
         """Reset the unit, with empty caches, and the devices. Memory keeps its contents."""
@@ -108,6 +109,10 @@ class Platform(Protocol):
         """The messages that the unit has sent itself since the last call: fault and invalidation events."""
         ...
 
+    def renumber(self, bus: str, number: int) -> None:
+        """Give the bus with this QEMU id, behind a port, another number, until the next reset."""
+        ...
+
     def settle(self) -> None:
         """Determine `host` of the pending transfers. This may disable translation, so do it last."""
         ...
@@ -127,6 +132,20 @@ def page_of_stamp(data: bytes) -> int | None:
     return page << 12 if stamp(page << 12) == data else None
 
 
+def renumbered(topology: Topology, bus: str, number: int) -> dict[str, SourceId]:
+    """The source-ids of the devices on a bus, once it has this number."""
+    return {place.name: SourceId.of(number << 8 | place.source_id.devfn) for place in topology.on_bus(bus)}
+
+
+@runtime_checkable
+class FollowsDevices(Protocol):
+    """A part of a unit that knows a device otherwise than by its source-id, as no hardware can."""
+
+    def follow(self, old: SourceId, new: SourceId) -> None:
+        """A device has got another source-id."""
+        ...
+
+
 class ModelPlatform:
     """A platform around iommu's RemappingUnit.
 
@@ -134,6 +153,7 @@ class ModelPlatform:
         capabilities: of the unit.
         policy: the choices that the specification leaves to hardware.
         unit: the class of the unit; a subclass can model known departures from the specification.
+        topology: the devices.
     """
 
     def __init__(
@@ -141,8 +161,10 @@ class ModelPlatform:
         capabilities: Capabilities | None = None,
         policy: Policy | None = None,
         unit: type[RemappingUnit] = RemappingUnit,
+        topology: Topology = PLAIN,
     ) -> None:
         self.name = "model"
+        self.topology, self.source_ids = topology, topology.source_ids
         self.memory = FlatMemory(MEMORY_SIZE)
         self.unit = unit(self.memory, capabilities, policy)
         self.capabilities = self.unit.capabilities
@@ -150,6 +172,7 @@ class ModelPlatform:
     def reset(self) -> None:
         """See Platform."""
         self.unit.reset()
+        self.source_ids = self.topology.source_ids
 
     def read_register(self, offset: int, size: int) -> int:
         """See Platform."""
@@ -162,7 +185,7 @@ class ModelPlatform:
     def dma(self, device: str, access: Access, address: int, length: int = 4) -> Transfer:
         """See Platform. The access is performed in memory at the translated address."""
         transfer = Transfer(device, access, address, length)
-        outcome = self.unit.translate(DmaRequest(DEVICES[device], address, access, length))
+        outcome = self.unit.translate(DmaRequest(self.source_ids[device], address, access, length))
         if outcome.host_address is not None:
             transfer.host = self._move(access, outcome.host_address, length)
         return transfer
@@ -181,16 +204,25 @@ class ModelPlatform:
 
     def translation_request(self, device: str, address: int, kind: AddressType) -> Transfer:
         """See Platform. `host` is the resulting host address."""
-        request = DmaRequest(DEVICES[device], address, Access.READ, 4, address_type=kind)
+        request = DmaRequest(self.source_ids[device], address, Access.READ, 4, address_type=kind)
         return Transfer(device, Access.READ, address, 4, self.unit.translate(request).host_address)
 
     def interrupt(self, device: str, address: int, data: int) -> Message | None:
         """See Platform."""
-        return self.unit.remap_interrupt(InterruptRequest(DEVICES[device], address, data)).message
+        return self.unit.remap_interrupt(InterruptRequest(self.source_ids[device], address, data)).message
 
     def messages(self) -> list[Message]:
         """See Platform."""
         return self.unit.drain_events()
+
+    def renumber(self, bus: str, number: int) -> None:
+        """See Platform. To the unit, a device with another source-id is another device, unless a part follows it."""
+        moved = renumbered(self.topology, bus, number)
+        legacy = self.unit.translation.legacy
+        if isinstance(legacy, FollowsDevices):
+            for name, source_id in moved.items():
+                legacy.follow(self.source_ids[name], source_id)
+        self.source_ids |= moved
 
     def settle(self) -> None:
         """See Platform. No transfer is ever pending here."""

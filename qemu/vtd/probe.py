@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from qemu.vtd import private_cache
 from qemu.vtd.errors import QemuDied, QemuNotFound, QemuTimeout, QemuUnsuitable, QmpError
+from qemu.vtd.private_cache import PROGRAM
 from qemu.vtd.process import Process
 from qemu.vtd.qmp import Qmp
 
 ENVIRONMENT = "VTD_QEMU"
-PROGRAM = "qemu-system-x86_64"
 OLDEST = (7, 0, 0)
 # QEMU needs no new privileges, child processes or scheduling changes for what we do.
 SANDBOX = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
@@ -61,13 +62,18 @@ class Build:
 def find_qemu(argument: str | os.PathLike[str] | None = None) -> str:
     """The QEMU to use: `argument`, else the environment variable VTD_QEMU, else qemu-system-x86_64 on PATH.
 
+    It is named by its path, or by the Debian suite that `vtd qemu install` got it from.
+
     Raises QemuNotFound when there is no such program.
     """
     wanted = os.fspath(argument) if argument is not None else os.environ.get(ENVIRONMENT) or PROGRAM
     found = shutil.which(wanted)
-    if found is None:
-        raise QemuNotFound(f"no QEMU: {wanted!r} is not a program; {_HELP}")
-    return found
+    if found is not None:
+        return found
+    installed = private_cache.find(wanted)
+    if installed is not None:
+        return installed.path
+    raise QemuNotFound(f"no QEMU: {wanted!r} is not a program, and no Debian suite whose QEMU is installed; {_HELP}")
 
 
 def probe(path: str) -> Build:

@@ -11,9 +11,10 @@ from iommu import Access, AddressType, Capabilities, Message, VtdError
 from iommu.dmar import Dmar
 from iommu.engine.request import PAGE_4K
 from iommu.registers import CAP, ECAP, GCMD
-from qemu.vtd.devices import DmaSource, Edu, Rocker
+from qemu.vtd.devices import Edu
 from qemu.vtd.machine import Machine
-from qemu.vtd.platform import MEMORY_SIZE, Transfer, Unreachable, page_of_stamp
+from qemu.vtd.platform import MEMORY_SIZE, Transfer, Unreachable, page_of_stamp, renumbered
+from qemu.vtd.topology import PLAIN, Topology
 
 # Where the reading device dumps its buffer, away from the memory scenarios use.
 _SCRATCH = 0x9F0000
@@ -25,29 +26,35 @@ _OWN = re.compile(r"vtd_irq_generate addr (0x[0-9a-f]+) data (0x[0-9a-f]+)")
 
 
 class QemuPlatform:
-    """A platform in QEMU: A is an edu, B and C are rockers.
+    """A platform in QEMU.
 
     Use it in a with-block; QEMU ends with the block.
 
     Args:
         qemu: the program; see `qemu.vtd.probe.find_qemu`.
         properties: of intel-iommu, by their QEMU name.
+        topology: the devices; the first edu is the one that reads.
 
     Attributes:
         machine: the QEMU machine.
     """
 
     def __init__(
-        self, qemu: str | None = None, properties: Mapping[str, str | int | bool] = MappingProxyType({})
+        self,
+        qemu: str | None = None,
+        properties: Mapping[str, str | int | bool] = MappingProxyType({}),
+        topology: Topology = PLAIN,
     ) -> None:
-        self._reader = Edu(4)
-        self._devices: dict[str, DmaSource] = {
-            "A": self._reader,
-            "B": Rocker(5, options="multifunction=on"),
-            "C": Rocker(5, 1),
-        }
+        self.topology, self.source_ids = topology, topology.source_ids
+        self._devices = {place.name: place.device() for place in topology.places}
+        self._reader = next((device for device in self._devices.values() if isinstance(device, Edu)), None)
         self.machine = Machine(
-            qemu, memory=MEMORY_SIZE, iommu=properties, devices=list(self._devices.values()), trace=_EVENTS
+            qemu,
+            memory=MEMORY_SIZE,
+            iommu=properties,
+            devices=[*topology.bridges, *self._devices.values()],
+            root_buses=topology.root_buses,
+            trace=_EVENTS,
         )
         self.name = f"QEMU {'.'.join(map(str, self.machine.version))}"
         self._pending: list[Transfer] = []
@@ -76,10 +83,11 @@ class QemuPlatform:
     def reset(self) -> None:
         """See Platform. The reader's slots are cleared, so that old data cannot be taken for a new read."""
         self.machine.reset()
+        self.source_ids = self.topology.source_ids
         self._trace()
         self._remapped, self._own = [], []
         self._pending.clear()
-        if self._slots_used:
+        if self._slots_used and self._reader is not None:
             self.memory.write(_SCRATCH, bytes(PAGE_4K))
             for slot in range(self._slots_used):
                 self._reader.dma_read(_SCRATCH, 4, slot)
@@ -106,7 +114,7 @@ class QemuPlatform:
                 transfer.host, overwritten = written
                 self.memory.write(transfer.host, overwritten)
             return transfer
-        if source is not self._reader:
+        if self._reader is None or source is not self._reader:
             raise Unreachable(f"device {device} ({source.model}) cannot read")
         self._reader.dma_read(address, length, self._slots_used)
         self._slots_used += 1
@@ -119,11 +127,12 @@ class QemuPlatform:
 
     def interrupt(self, device: str, address: int, data: int) -> Message | None:
         """See Platform. QEMU's trace shows what the remapping made of the request, and nothing when it blocked it."""
-        if self._devices[device] is not self._reader:
-            raise Unreachable(f"device {device} ({self._devices[device].model}) cannot be told what to send as MSI")
+        source = self._devices[device]
+        if not isinstance(source, Edu):
+            raise Unreachable(f"device {device} ({source.model}) cannot be told what to send as MSI")
         self._trace()
         self._remapped.clear()
-        self._reader.send_msi(address, data)
+        source.send_msi(address, data)
         remapped, self._remapped = self._trace(), []
         if len(remapped) > 1:
             raise VtdError(f"{self.name}: one interrupt request of {device} became {len(remapped)} messages")
@@ -144,9 +153,14 @@ class QemuPlatform:
                 self._own.append(Message(int(found[1], 16), int(found[2], 16)))
         return self._remapped
 
+    def renumber(self, bus: str, number: int) -> None:
+        """See Platform. The port is on a root bus; the window to its devices' registers stays as it is."""
+        self.machine.renumber_bus(bus, number)
+        self.source_ids |= renumbered(self.topology, bus, number)
+
     def settle(self) -> None:
         """See Platform. Translation is disabled, so that the reader can dump its buffer."""
-        if not self._pending:
+        if not self._pending or self._reader is None:
             return
         self.write_register(GCMD.offset, 0, 4)
         self._reader.dump_buffer(_SCRATCH)

@@ -59,7 +59,7 @@ def test_every_rule_of_legacy_mode_has_a_scenario() -> None:
 def test_the_scenario_notices(broken: type[Break]) -> None:
     scenario = next(each for each in catalogue(broken.scenario) if each.id == broken.scenario)
     unit = type("Broken", (RemappingUnit,), {"Formats": broken})
-    seen = scenario.run(ModelPlatform(scenario.setup.capabilities, unit=unit))
+    seen = scenario.run(ModelPlatform(scenario.setup.capabilities, unit=unit, topology=scenario.setup.topology))
     assert seen not in (scenario.expect, *(allowed.lines for allowed in scenario.allowed))
 
 

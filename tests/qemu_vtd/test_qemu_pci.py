@@ -9,22 +9,13 @@ from qemu.vtd.devices.source import DmaSource
 from qemu.vtd.errors import DeviceError
 from qemu.vtd.launch import DeviceSpec
 from qemu.vtd.pci import MMIO_FIRST, MMIO_LIMIT, source_id
+from qemu.vtd.topology import Bridge
 
 EDU, ROCKER, SECOND_ROCKER = source_id(0, 4), source_id(0, 5), source_id(0, 5, 1)
 
 
-class Port:
-    """A PCI Express root port."""
-
-    def command_line(self) -> list[str]:
-        return ["-device", "pcie-root-port,id=root1,slot=1,addr=03.0"]
-
-
-class Bridge:
-    """A PCI bridge behind that port."""
-
-    def command_line(self) -> list[str]:
-        return ["-device", "pcie-pci-bridge,id=bridge1,bus=root1"]
+PORT = Bridge("pcie-root-port,id=root1,slot=1,addr=03.0")
+BRIDGE_BEHIND_IT = Bridge("pcie-pci-bridge,id=bridge1,bus=root1")
 
 
 def test_source_ids() -> None:
@@ -90,8 +81,8 @@ def test_64_bit_bars(machine: Machine) -> None:
 
 
 def test_devices_behind_ports_and_bridges(machine: Machine) -> None:
-    behind_port: tuple[DmaSource, list[DeviceSpec]] = Edu(0, bus="root1"), [Port()]
-    behind_bridge: tuple[DmaSource, list[DeviceSpec]] = Rocker(1, bus="bridge1"), [Port(), Bridge()]
+    behind_port: tuple[DmaSource, list[DeviceSpec]] = Edu(0, bus="root1"), [PORT]
+    behind_bridge: tuple[DmaSource, list[DeviceSpec]] = Rocker(1, bus="bridge1"), [PORT, BRIDGE_BEHIND_IT]
     for device, path in (behind_port, behind_bridge):
         with Machine(machine.build.path, devices=[*path, device]) as other:
             _moves_data(other, device)
@@ -100,6 +91,19 @@ def test_devices_behind_ports_and_bridges(machine: Machine) -> None:
             assert device.source_id >> 8 == len(path)
             with pytest.raises(DeviceError, match="no port or bridge 'nowhere'"):
                 other.bus_number("nowhere")
+
+
+def test_a_bus_below_a_second_host_bridge_and_its_renumbering(machine: Machine) -> None:
+    """Both change the source-id; the device works on, and a reset gives the bus its first number back."""
+    host, port = Bridge("pxb-pcie,id=host,bus=pcie.0,addr=07.0,bus_nr=0x40"), Bridge("pcie-root-port,id=p,bus=host")
+    device = Rocker(0, bus="p")
+    with Machine(machine.build.path, devices=[host, port, device], root_buses=[0x40]) as other:
+        assert device.source_id == 0x4100
+        other.renumber_bus("p", 0x77)
+        assert device.source_id == 0x7700
+        _moves_data(other, device)
+        other.reset()
+        assert device.source_id == 0x4100
 
 
 def _moves_data(machine: Machine, device: DmaSource) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from iommu import Access, AddressType
+from collections.abc import Mapping
+
+from iommu import Access, AddressType, SourceId
 from iommu.explain.report import is_interrupt
 from iommu.registers import FSTS, Granularity, Register, TableMode
 from iommu.structures import (
@@ -27,8 +29,6 @@ P0, P1, P2, P3 = DATA[:4]
 
 NOWHERE = 0x40_0000_0000
 """A host address where there is neither memory nor a device."""
-
-_NAMES = {int(source_id): name for name, source_id in DEVICES.items()}
 
 
 class Bench:
@@ -59,7 +59,7 @@ class Bench:
 
     def write_context(self, device: str, entry: int) -> None:
         """Write a 128-bit context entry, and a valid root entry for its bus."""
-        source_id = DEVICES[device]
+        source_id = self.platform.source_ids[device]
         if source_id.bus not in self._context_tables:
             self._context_tables[source_id.bus] = self.new_table()
             self.write_root(source_id.bus, RootEntry.make(P=1, CTP=self._context_tables[source_id.bus]))
@@ -156,6 +156,10 @@ class Bench:
         """Where a device's write goes, without a line in the log, for sums of many writes. None when blocked."""
         return self.platform.dma(device, Access.WRITE, address).host
 
+    def renumber(self, bus: str, number: int) -> None:
+        """Software gives a bus another number."""
+        self.platform.renumber(bus, number)
+
     # Observations.
 
     def note_messages(self) -> None:
@@ -175,12 +179,12 @@ class Bench:
     def note_faults(self) -> None:
         """Log the pending fault records and FSTS."""
         for fault in self.driver.faults():
-            self._lines.append(show_fault(fault))
+            self._lines.append(show_fault(fault, self.platform.source_ids))
         self._lines.append(show_status(self.driver.status()))
 
     def note_record(self, raw: int) -> None:
         """Log a fault record, whether or not F is set in it."""
-        self._lines.append(show_fault(RecordedFault.decode(raw)))
+        self._lines.append(show_fault(RecordedFault.decode(raw), self.platform.source_ids))
 
     def note_granularity(self, performed: Granularity) -> None:
         """Log the granularity an invalidation command reported."""
@@ -203,9 +207,11 @@ def show_transfer(transfer: Transfer) -> str:
     return f"{transfer.device} {transfer.access.name.lower()} {transfer.address:#x} -> {where}"
 
 
-def show_fault(fault: RecordedFault) -> str:
+def show_fault(fault: RecordedFault, source_ids: Mapping[str, SourceId] = DEVICES) -> str:
     """A fault record as a line: "fault 0x05 A 0x5000 write", or "fault 0x22 A index 1" for an interrupt."""
-    name = _NAMES.get(fault.source_id, str(fault.source_id))
+    name = next(
+        (each for each, source_id in source_ids.items() if source_id == fault.source_id), str(fault.source_id)
+    )
     if is_interrupt(fault.reason):
         return f"fault {fault.reason:#04x} {name} index {fault.index}"
     kind = "read" if fault.is_read else "write"

@@ -43,12 +43,12 @@ class Result:
 
 def on_model(scenario: Scenario) -> tuple[str, ...]:
     """The outcome on the model, which follows the specification."""
-    return scenario.run(ModelPlatform(scenario.setup.capabilities))
+    return scenario.run(ModelPlatform(scenario.setup.capabilities, topology=scenario.setup.topology))
 
 
 def on_profile(scenario: Scenario, version: Version) -> tuple[str, ...]:
     """The outcome on the model with the quirks of that QEMU version."""
-    return scenario.run(ModelPlatform(scenario.setup.capabilities, POLICY, profile(version)))
+    return scenario.run(ModelPlatform(scenario.setup.capabilities, POLICY, profile(version), scenario.setup.topology))
 
 
 def model_only(scenario: Scenario, model: tuple[str, ...]) -> Verdict:

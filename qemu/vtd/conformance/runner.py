@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 
 from qemu.vtd.conformance.judge import Result, Verdict, judge, missing_capabilities, model_only, on_model
 from qemu.vtd.conformance.scenario import Scenario
@@ -13,6 +12,7 @@ from qemu.vtd.errors import QemuError, QemuUnsuitable
 from qemu.vtd.platform import Unreachable
 from qemu.vtd.qemu_platform import QemuPlatform
 from qemu.vtd.quirks import Version
+from qemu.vtd.topology import Topology
 
 
 @dataclass
@@ -43,11 +43,13 @@ def conform(
     """
     started = time.monotonic()
     report: Report | None = None
-    by_properties = sorted(scenarios, key=lambda scenario: scenario.setup.properties, reverse=True)
-    for properties, group in groupby(by_properties, key=lambda scenario: scenario.setup.properties):
-        with QemuPlatform(qemu, dict(properties)) as platform:
+    by_machine: dict[tuple[tuple[tuple[str, str], ...], Topology], list[Scenario]] = {}
+    for scenario in scenarios:
+        by_machine.setdefault(scenario.setup.machine, []).append(scenario)
+    for (properties, topology), group in by_machine.items():
+        with QemuPlatform(qemu, dict(properties), topology) as platform:
             report = report or Report(platform.machine.build.path, platform.machine.version)
-            for result in _run(list(group), platform):
+            for result in _run(group, platform):
                 report.results.append(result)
                 each(result)
     if report is None:

@@ -64,6 +64,7 @@ _CHAPTERS = (
     "register_bits",
     "register_commands",
     "context",
+    "source_ids",
     "second_stage",
     "reserved",
     "faults",

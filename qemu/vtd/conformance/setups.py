@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from iommu import Capabilities
+from qemu.vtd.topology import PLAIN, Topology
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,19 @@ class Setup:
         capabilities: of the unit, as far as the outcomes depend on them.
         properties: of QEMU's intel-iommu, to get such a unit.
         needs: fields of Capabilities that no property sets; a unit that differs in them cannot run the scenario.
+        topology: the devices below the unit.
     """
 
     name: str
     capabilities: Capabilities
     properties: tuple[tuple[str, str], ...]
     needs: tuple[str, ...] = ()
+    topology: Topology = PLAIN
+
+    @property
+    def machine(self) -> tuple[tuple[tuple[str, str], ...], Topology]:
+        """What a QEMU is started with: scenarios that have it in common share a QEMU."""
+        return self.properties, self.topology
 
 
 WIDE = Setup("48-bit", Capabilities(), (("aw-bits", "48"),))

@@ -50,6 +50,7 @@ from qemu.vtd.quirks.registers import (
 )
 from qemu.vtd.quirks.translation import (
     AllOnesUnreadable,
+    ContextsByDevice,
     InterruptRangeByPage,
     PassThroughPointerChecked,
     PassThroughUnlimited,
@@ -91,6 +92,7 @@ QUIRKS: tuple[type[Quirk], ...] = (
     DescriptorWidthNeedsScalable,
     InterruptTableAlwaysThere,
     InterruptDescriptorAccepted,
+    ContextsByDevice,
 )
 
 POLICY = Policy(compress_faults=True, permission_per_level=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from iommu import DmaRequest, MemoryAccessError, Outcome
+from iommu import DmaRequest, MemoryAccessError, Outcome, SourceId
 from iommu.engine.caches.page import Intent, Page
 from iommu.engine.caches.tables import Root
 from iommu.engine.entry_format import PagingFormat
@@ -105,6 +105,29 @@ class PassThroughPointerChecked(Quirk, Formats):
     def reserved_in_context(self, entry: int) -> int:
         """The same reserved bits for every translation type."""
         return super().reserved_in_context(entry & ~ContextEntry.TT.mask)
+
+
+class ContextsByDevice(Quirk, LegacyMode):
+    """A cached context entry stays with the device when the number of its bus changes.
+
+    `VTDAddressSpace` belongs to a bus and a devfn, and holds the context entry last used. The number of the bus is
+    looked up only when the entry is read again. On hardware a request with another source-id cannot match the entry.
+    """
+
+    id = "Q70"
+    section = "6.2.2"
+    scenarios = (
+        "source.renumbered.translated",
+        "source.renumbered.function",
+        "source.renumbered.blocked",
+    )
+
+    def follow(self, old: SourceId, new: SourceId) -> None:
+        """The entry is cached for the new source-id now."""
+        context = self.caches.contexts.find(old)
+        if context is not None:
+            self.caches.contexts.remove(old)
+            self.caches.contexts.fill(new, context)
 
 
 class TranslationsByRequester(Quirk, LegacyMode):

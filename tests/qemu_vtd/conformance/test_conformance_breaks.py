@@ -144,7 +144,7 @@ def test_a_broken_engine_is_caught(broken: type) -> None:
     unit = type("Broken", (RemappingUnit,), {part: broken})
     failing = []
     for scenario in catalogue():
-        platform = ModelPlatform(scenario.setup.capabilities, unit=unit)
+        platform = ModelPlatform(scenario.setup.capabilities, unit=unit, topology=scenario.setup.topology)
         seen = scenario.run(platform)
         if seen != scenario.expect and all(seen != allowed.lines for allowed in scenario.allowed):
             failing.append(scenario.id)

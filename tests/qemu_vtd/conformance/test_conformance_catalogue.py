@@ -23,22 +23,22 @@ def test_model(scenario: Scenario) -> None:
 
 @pytest.mark.parametrize(("scenario", "allowed"), WITH_POLICY, ids=lambda part: getattr(part, "id", ""))
 def test_model_with_an_allowed_policy(scenario: Scenario, allowed: Allowed) -> None:
-    platform = ModelPlatform(scenario.setup.capabilities, allowed.policy)
+    platform = ModelPlatform(scenario.setup.capabilities, allowed.policy, topology=scenario.setup.topology)
     assert scenario.run(platform) == allowed.lines
 
 
 class Platforms:
-    """The installed QEMU, started once for each set of properties."""
+    """The installed QEMU, started once for each machine that a setup needs."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._running: dict[tuple[tuple[str, str], ...], QemuPlatform] = {}
+        self._running: dict[object, QemuPlatform] = {}
 
     def get(self, scenario: Scenario) -> QemuPlatform:
-        properties = scenario.setup.properties
-        if properties not in self._running:
-            self._running[properties] = QemuPlatform(self._path, dict(properties)).__enter__()
-        return self._running[properties]
+        machine = properties, topology = scenario.setup.machine
+        if machine not in self._running:
+            self._running[machine] = QemuPlatform(self._path, dict(properties), topology).__enter__()
+        return self._running[machine]
 
     def close(self) -> None:
         for platform in self._running.values():
