@@ -16,6 +16,7 @@ from iommu.structures import (
     SecondStageTable,
     TranslationType,
 )
+from qemu.vtd.conformance.scalable_bench import ScalableTables
 from qemu.vtd.driver import Driver, RecordedFault
 from qemu.vtd.platform import DEVICES, Platform, Transfer, stamp
 
@@ -32,7 +33,10 @@ NOWHERE = 0x40_0000_0000
 
 
 class Bench:
-    """One scenario's machine, freshly reset, with empty tables. `log` returns what was observed, line by line."""
+    """One scenario's machine, freshly reset, with empty tables. `log` returns what was observed, line by line.
+
+    `scalable` builds the tables of scalable mode.
+    """
 
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
@@ -46,6 +50,7 @@ class Bench:
         self._free = iter(TABLES)
         self.root = self.new_table()
         self._context_tables: dict[int, int] = {}
+        self.scalable = ScalableTables(platform, self.driver, self.root, self.new_table)
 
     # Tables.
 

@@ -83,6 +83,8 @@ _CHAPTERS = (
     "queue_completion",
     "interrupts",
     "offers",
+    "scalable_tables",
+    "scalable_reserved",
 )
 
 

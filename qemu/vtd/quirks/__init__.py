@@ -48,6 +48,18 @@ from qemu.vtd.quirks.registers import (
     QueueAddressShownOnceOn,
     TableModeUnchecked,
 )
+from qemu.vtd.quirks.scalable import (
+    BothHalvesOfRootChecked,
+    ContextFieldsUnchecked,
+    DirectoryUnchecked,
+    EveryStageIsTheSecond,
+    LegacyReasonsForSecondStage,
+    LegacyReasonsForTables,
+    OneReasonForPasidTables,
+    PasidEntryUnchecked,
+    TypeBeforePresence,
+    WalkFaultsWithPasid,
+)
 from qemu.vtd.quirks.translation import (
     AllOnesUnreadable,
     ContextsByDevice,
@@ -93,9 +105,19 @@ QUIRKS: tuple[type[Quirk], ...] = (
     InterruptTableAlwaysThere,
     InterruptDescriptorAccepted,
     ContextsByDevice,
+    LegacyReasonsForTables,
+    BothHalvesOfRootChecked,
+    TypeBeforePresence,
+    OneReasonForPasidTables,
+    EveryStageIsTheSecond,
+    ContextFieldsUnchecked,
+    DirectoryUnchecked,
+    PasidEntryUnchecked,
+    LegacyReasonsForSecondStage,
+    WalkFaultsWithPasid,
 )
 
-POLICY = Policy(compress_faults=True, permission_per_level=True)
+POLICY = Policy(compress_faults=True, permission_per_level=True, cache_pasids=False)
 
 _PARTS = (
     "RegisterFile",
