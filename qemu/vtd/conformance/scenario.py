@@ -83,6 +83,7 @@ _CHAPTERS = (
     "queue_completion",
     "interrupts",
     "offers",
+    "scalable_unit",
     "scalable_tables",
     "scalable_reserved",
 )
