@@ -17,6 +17,7 @@ from qemu.vtd.quirks.faults import (
     FaultAddressUnmasked,
     PasidWithoutPasid,
     ReservedContextAlwaysRecorded,
+    ScalableReasonForInterruptRange,
 )
 from qemu.vtd.quirks.interrupts import (
     BusRangeReversed,
@@ -32,11 +33,15 @@ from qemu.vtd.quirks.queue import (
     IndexMaskUnlimited,
     InterruptDescriptorAccepted,
     InterruptDescriptorUnchecked,
+    PasidCacheTypeIn128Bits,
     PasidDescriptorsIgnored,
     QueueErrorWithoutCode,
     QueueStaysOn,
     QueueWaitsForTail,
+    ScalableTypesInLegacyMode,
     TypeHighIgnored,
+    UnalignedTailIgnored,
+    UpperHalfUnchecked,
 )
 from qemu.vtd.quirks.quirk import Quirk, Version
 from qemu.vtd.quirks.registers import (
@@ -67,6 +72,7 @@ from qemu.vtd.quirks.translation import (
     PassThroughPointerChecked,
     PassThroughUnlimited,
     SilentOnHit,
+    SnoopAcceptedWithScalable,
     TranslationsByRequester,
 )
 
@@ -104,6 +110,12 @@ QUIRKS: tuple[type[Quirk], ...] = (
     DescriptorWidthNeedsScalable,
     InterruptTableAlwaysThere,
     InterruptDescriptorAccepted,
+    ScalableReasonForInterruptRange,
+    UnalignedTailIgnored,
+    UpperHalfUnchecked,
+    ScalableTypesInLegacyMode,
+    PasidCacheTypeIn128Bits,
+    SnoopAcceptedWithScalable,
     ContextsByDevice,
     LegacyReasonsForTables,
     BothHalvesOfRootChecked,

@@ -7,7 +7,7 @@ from typing import Any
 from iommu.engine.invalidation.errors import QueueError
 from iommu.engine.invalidation.queue import Queue
 from iommu.engine.invalidation.selector import Selector
-from iommu.registers import FSTS, QueueFault
+from iommu.registers import FSTS, QueueFault, TableMode
 from iommu.structures import Descriptor, DescriptorType, InterruptDescriptor, WaitDescriptor
 from qemu.vtd.quirks.quirk import Quirk
 
@@ -106,7 +106,7 @@ class DeviceDescriptorAccepted(Quirk, Queue):
     hardware = "Without ECAP.DT the type does not exist: the queue stops with IQE."
     driver = "A driver that does not look at ECAP.DT works in QEMU; on hardware its queue stops."
     function = "vtd_process_device_iotlb_desc"
-    scenarios = ("queue.types.low",)
+    scenarios = ("queue.types.low", "setup.scalable-unit.types-128", "setup.scalable-unit.types-256")
 
     def has_type(self, number: int, bits: int) -> bool:
         """Type 3 is always there."""
@@ -114,19 +114,23 @@ class DeviceDescriptorAccepted(Quirk, Queue):
 
 
 class PasidDescriptorsIgnored(Quirk, Queue):
-    """Descriptors of types 6 and 7 are accepted in every mode, unchecked, and do nothing. Seen on 7.2."""
+    """In legacy mode, descriptors of types 6 and 7 are accepted unchecked, and do nothing. Seen on 7.2."""
 
     id = "Q29"
     section = "6.5.2.2, 6.5.2.4"
     hardware = "In legacy mode the types do not exist: the queue stops with IQE."
     driver = "A driver that submits them in legacy mode works in QEMU; on hardware its queue stops."
     function = "vtd_process_inv_desc"
-    scenarios = ("queue.types.low",)
+    scenarios = ("queue.types.low", "setup.scalable-unit.types-128", "setup.scalable-unit.types-256")
     gone = (10, 0, 0)
 
     def carry_out(self, raw: int, bits: int) -> None:
         """Types 6 and 7 are skipped."""
-        if Descriptor.TYPE_HIGH.get(raw) or Descriptor.TYPE.get(raw) not in _PASID_TYPES:
+        if (
+            self.mode != TableMode.LEGACY
+            or Descriptor.TYPE_HIGH.get(raw)
+            or Descriptor.TYPE.get(raw) not in _PASID_TYPES
+        ):
             super().carry_out(raw, bits)
 
 
@@ -218,3 +222,79 @@ class InterruptDescriptorAccepted(Quirk, Queue):
     def has_type(self, number: int, bits: int) -> bool:
         """Type 4 is always there."""
         return number == DescriptorType.INTERRUPT or super().has_type(number, bits)
+
+
+class UnalignedTailIgnored(Quirk, Queue):
+    """In a queue of 256-bit descriptors, a tail in the middle of one is ignored. Seen on 7.2."""
+
+    id = "Q37"
+    section = "11.4.9.2"
+    hardware = "A tail that is not a multiple of the descriptors' width stops the queue with IQE."
+    driver = "A driver that writes such a tail waits in QEMU without an error; on hardware it gets one."
+    function = "vtd_handle_iqt_write"
+    scenarios = ("setup.scalable-unit.tail-unaligned",)
+    gone = (10, 0, 0)
+
+    def tail(self) -> int:
+        """Nothing is submitted."""
+        return self.head() if self._tail.value % self.width() else super().tail()
+
+
+class UpperHalfUnchecked(Quirk, Queue):
+    """The upper half of a 256-bit descriptor is not checked. Seen on 7.2."""
+
+    id = "Q80"
+    section = "6.5.2"
+    hardware = "The upper half of every 256-bit descriptor is reserved: a bit that is set stops the queue with IQE."
+    driver = "A driver that leaves garbage in the upper half works in QEMU; on hardware its queue stops."
+    function = "vtd_get_inv_desc"
+    scenarios = (
+        "setup.scalable-unit.upper-half-context",
+        "setup.scalable-unit.upper-half-iotlb",
+        "setup.scalable-unit.upper-half-interrupt",
+        "setup.scalable-unit.upper-half-wait",
+    )
+    gone = (10, 0, 0)
+
+    def carry_out(self, raw: int, bits: int) -> None:
+        """The lower half alone."""
+        super().carry_out(raw & (1 << 128) - 1, bits)
+
+
+class ScalableTypesInLegacyMode(Quirk, Queue):
+    """On a unit with scalable mode, 256-bit descriptors of types 6, 7 and 8 are accepted in legacy mode too."""
+
+    id = "Q38"
+    section = "6.5.2"
+    hardware = "In legacy mode these types do not exist: the queue stops with IQE."
+    driver = "A driver that submits them in legacy mode works in QEMU; on hardware its queue stops."
+    function = "vtd_process_inv_desc"
+    scenarios = ("setup.scalable-unit.types-256",)
+    first = (10, 0, 0)
+    types = range(DescriptorType.PASID_IOTLB, DescriptorType.PASID_DEVICE_TLB + 1)
+
+    def has_type(self, number: int, bits: int) -> bool:
+        """Only the width counts."""
+        wide = bits == 256 and self.capabilities.scalable_mode
+        return (wide and number in self.types) or super().has_type(number, bits)
+
+
+class PasidCacheTypeIn128Bits(Quirk, Queue):
+    """On a unit with scalable mode, descriptors of type 7 are accepted in 128 bits and in legacy mode too.
+
+    Seen on 10.0; 11.1 refuses them.
+    """
+
+    id = "Q39"
+    section = "6.5.2.2"
+    hardware = "Type 7 exists in scalable mode alone, whose descriptors have 256 bits: the queue stops with IQE."
+    driver = "A driver that submits it in legacy mode works in QEMU; on hardware its queue stops."
+    function = "vtd_process_inv_desc"
+    scenarios = ("setup.scalable-unit.types-128",)
+    first = (10, 0, 0)
+    gone = (11, 0, 0)
+
+    def has_type(self, number: int, bits: int) -> bool:
+        """Type 7 is there on a unit with scalable mode."""
+        known = number == DescriptorType.PASID_CACHE and self.capabilities.scalable_mode
+        return known or super().has_type(number, bits)

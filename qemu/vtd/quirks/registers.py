@@ -131,7 +131,12 @@ class TableModeUnchecked(Quirk, Translation):
     hardware = "Every request is blocked with fault 0x30 while RTADDR holds a table mode that the unit does not have."
     driver = "A driver that sets a wrong table mode works in QEMU; on hardware all of its DMA is blocked."
     function = "vtd_update_scalable_state"
-    scenarios = ("registers.rtaddr.mode-scalable", "registers.rtaddr.mode-reserved", "registers.rtaddr.mode-abort")
+    scenarios = (
+        "registers.rtaddr.mode-scalable",
+        "registers.rtaddr.mode-reserved",
+        "registers.rtaddr.mode-abort",
+        "setup.scalable-unit.mode-reserved",
+    )
 
     def set_root_table(self, address: int, mode: int) -> None:
         """Legacy or scalable mode, by one bit."""

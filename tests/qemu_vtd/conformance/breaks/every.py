@@ -1,0 +1,17 @@
+"""Every break of the engine that the catalogue must notice, by wing."""
+
+from __future__ import annotations
+
+from tests.qemu_vtd.conformance.breaks import caches, faults, finer, interrupts, queue, registers, translation
+from tests.qemu_vtd.conformance.breaks.broken import Break
+
+BREAKS: dict[str, tuple[type[Break], ...]] = {
+    "registers": registers.BREAKS,
+    "translation": translation.BREAKS,
+    "caches, invalidation": caches.BREAKS,
+    "queue": queue.BREAKS,
+    "faults": faults.BREAKS,
+    "interrupts": interrupts.BREAKS,
+    "one bit, one step": finer.BREAKS,
+}
+"""The breaks by wing."""
