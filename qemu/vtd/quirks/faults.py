@@ -10,6 +10,11 @@ from iommu.engine.register_file import RegisterFile
 from iommu.registers import FRCD, FSTS
 from qemu.vtd.quirks.quirk import Quirk
 
+_BEFORE_THE_WALK = (
+    *(FaultReason.LRT_1, FaultReason.LRT_2, FaultReason.LRT_3),
+    *(FaultReason.LCT_1, FaultReason.LCT_2, FaultReason.LCT_3),
+)
+
 
 class FaultAddressUnmasked(Quirk, FaultLog):
     """The fault address is recorded in full, including bits at and above the guest address width.
@@ -44,7 +49,7 @@ class ReservedContextAlwaysRecorded(Quirk, FaultLog):
 class PasidWithoutPasid(Quirk, FaultLog):
     """The fault of a request without PASID is recorded with PASID 0xffff, while PP is 0.
 
-    Observed up to 10.0; 11.1 writes 0.
+    That of a fault in the root entry or the context entry is recorded with 0. Observed up to 10.0; 11.1 writes 0.
     """
 
     id = "Q08"
@@ -60,7 +65,8 @@ class PasidWithoutPasid(Quirk, FaultLog):
     def compose(self, reason: FaultReason, request: DmaRequest) -> int:
         """PV holds QEMU's internal value for "no PASID", truncated to 16 bits."""
         record = super().compose(reason, request)
-        return record if request.pasid is not None else FRCD.PV.put(record, 0xFFFF)
+        with_zero = request.pasid is not None or reason in _BEFORE_THE_WALK
+        return record if with_zero else FRCD.PV.put(record, 0xFFFF)
 
 
 class EventKeptUntilStatusWritten(Quirk, FaultLog):
