@@ -129,7 +129,12 @@ QUIRKS: tuple[type[Quirk], ...] = (
     WalkFaultsWithPasid,
 )
 
-POLICY = Policy(compress_faults=True, permission_per_level=True, cache_pasids=False)
+POLICY = Policy(
+    compress_faults=True,
+    permission_per_level=True,
+    cache_faulting=False,
+    cache_upper_levels=False,
+)
 
 _PARTS = (
     "RegisterFile",
