@@ -41,17 +41,19 @@ def conform(
 ) -> None:
     """Check the model and a QEMU against the specification, scenario by scenario.
 
-    Exit status 0 when every difference is explained, 1 when one is not, 2 when the run failed.
+    Exit status 0 when every difference is explained, 1 when one is not, 2 when a QEMU could not be run at all.
     """
-    from iommu.cli.output import console, print_json
+    from iommu.cli.output import console, error_console, print_json
     from iommu.errors import MisuseError
     from qemu.vtd.conformance.progress import run_with_bar
-    from qemu.vtd.conformance.report.document import as_dict
+    from qemu.vtd.conformance.report.document import as_document
     from qemu.vtd.conformance.report.html.page import as_html
     from qemu.vtd.conformance.report.junit import as_junit
     from qemu.vtd.conformance.report.summary import print_next, print_summary
     from qemu.vtd.conformance.report.table import print_table
+    from qemu.vtd.conformance.runner import Report, Unusable
     from qemu.vtd.conformance.scenario import catalogue
+    from qemu.vtd.errors import QemuError
 
     if checklist:
         if junit is not None:
@@ -64,25 +66,33 @@ def conform(
     for option, file in (("--junit", junit), ("--html", html)):
         if file is not None and not file.absolute().parent.is_dir():
             raise MisuseError(f"{option} {file}: no such directory: {file.absolute().parent}")
-    reports = []
+    reports: list[Report] = []
+    unusable: list[Unusable] = []
     wanted: list[str | None] = [*qemu] if qemu else [None]
     for each in wanted:
-        report = run_with_bar(scenarios, each)
+        try:
+            report = run_with_bar(scenarios, each)
+        except QemuError as error:
+            unusable.append(Unusable(each or "", " ".join(str(error).split())))
+            error_console().print(f"vtd: {unusable[-1].why}", style="bold red", markup=False, soft_wrap=True)
+            continue
         reports.append(report)
         if not as_json:
             if verbose:
                 print_table(report, console())
             print_summary(report, console())
-    if as_json:
-        print_json({"passed": all(report.passed for report in reports), "runs": list(map(as_dict, reports))})
-    else:
-        print_next(reports, console())
     if junit is not None:
-        _write_whole(junit, as_junit(reports))
+        _write_whole(junit, as_junit(reports, unusable))
     if html is not None:
         _write_whole(html, as_html(reports))
+    if as_json:
+        print_json(as_document(reports, unusable))
+    elif reports:
+        print_next(reports, console())
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
+    if unusable:
+        raise typer.Exit(2)
 
 
 def _checklist(qemu: list[str] | None, only: str, as_json: bool) -> None:
