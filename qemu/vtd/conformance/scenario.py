@@ -128,6 +128,7 @@ _CHAPTERS = (
     "queue_completion",
     "interrupts",
     "offers",
+    "further_offers",
     "scalable_unit",
     "scalable_tables",
     "scalable_reserved",

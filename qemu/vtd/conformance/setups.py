@@ -60,6 +60,19 @@ NO_REMAPPING = Setup(
     Capabilities(interrupt_remapping=False, max_index_mask=0),
     (*WIDE.properties, ("intremap", "off")),
 )
+# Without KVM, 7.2 cannot have it.
+EXTENDED = Setup(
+    "48-bit, extended interrupts",
+    Capabilities(extended_interrupts=True),
+    (*WIDE.properties, ("eim", "on")),
+    refused="eim=on requires",
+)
+NO_DRAIN = Setup(
+    "48-bit, no draining",
+    Capabilities(drain_reads=False, drain_writes=False),
+    (*WIDE.properties, ("dma-drain", "off")),
+)
+STALE_TM = Setup("48-bit, device-TLB and TM", DEVICE_TLB.capabilities, (*DEVICE_TLB.properties, ("stale-tm", "on")))
 
 
 # Scalable mode. QEMU's units have one of the two stages, never both, and neither ECAP.RPS nor ECAP.SMPWCS.
@@ -87,4 +100,15 @@ EVERYTHING = Setup(
     Capabilities.scalable(),
     SECOND_STAGE.properties,
     ("first_stage", "nested", "rid_pasid", "scalable_coherent", "second_stage_dirty"),
+)
+PAGE_REQUESTS = _scalable(
+    "scalable, page requests",
+    48,
+    *(_FLTS, ("pasid-bits", "20"), ("device-iotlb", "on"), ("svm", "on")),
+    first_stage=True,
+    first_stage_1g=True,
+    pasid=True,
+    device_tlb=True,
+    page_requests=True,
+    page_request_drain=True,
 )

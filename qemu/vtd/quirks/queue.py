@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from iommu import VtdError
 from iommu.engine.invalidation.errors import QueueError
 from iommu.engine.invalidation.queue import Queue
 from iommu.engine.invalidation.selector import Selector
@@ -40,7 +41,18 @@ class QueueErrorWithoutCode(Quirk, Queue):
 
     id = "Q11"
     section = "11.4.9.9"
-    scenarios = ("queue.error.code",)
+    scenarios = (
+        "queue.error.code",
+        "queue.error.code-tail",
+        "queue.error.code-fetch",
+        "queue.error.code-type-first",
+        "queue.error.code-granularity",
+        "queue.error.code-reserved",
+        "queue.error.code-mask",
+        "queue.error.code-width",
+        "queue.error.code-alignment",
+        "queue.error.code-upper-half",
+    )
 
     def stop(self, code: QueueFault) -> None:
         """FSTS.IQE alone."""
@@ -232,7 +244,7 @@ class UnalignedTailIgnored(Quirk, Queue):
     hardware = "A tail that is not a multiple of the descriptors' width stops the queue with IQE."
     driver = "A driver that writes such a tail waits in QEMU without an error; on hardware it gets one."
     function = "vtd_handle_iqt_write"
-    scenarios = ("setup.scalable-unit.tail-unaligned",)
+    scenarios = ("setup.scalable-unit.tail-unaligned", "queue.error.code-alignment")
     gone = (10, 0, 0)
 
     def tail(self) -> int:
@@ -253,6 +265,7 @@ class UpperHalfUnchecked(Quirk, Queue):
         "setup.scalable-unit.upper-half-iotlb",
         "setup.scalable-unit.upper-half-interrupt",
         "setup.scalable-unit.upper-half-wait",
+        "queue.error.code-upper-half",
     )
     gone = (10, 0, 0)
 
@@ -298,3 +311,24 @@ class PasidCacheTypeIn128Bits(Quirk, Queue):
         """Type 7 is there on a unit with scalable mode."""
         known = number == DescriptorType.PASID_CACHE and self.capabilities.scalable_mode
         return known or super().has_type(number, bits)
+
+
+class StatusWithInterruptAborts(Quirk, Queue):
+    """A wait descriptor with both SW and IF ends QEMU. Seen on 7.2; 10.0.13 carries it out.
+
+    An assertion fails. Sources of 10.1 still have it.
+    """
+
+    id = "Q82"
+    section = "6.5.2.8"
+    hardware = "Such a descriptor writes its status and raises the completion event."
+    driver = "A driver that asks for both, as it may, ends the whole virtual machine in QEMU."
+    function = "vtd_process_wait_desc"
+    scenarios = ("queue.wait.status-and-interrupt",)
+    gone = (10, 0, 13)
+
+    def wait(self, command: WaitDescriptor) -> None:
+        """QEMU's assertion fails."""
+        if command.SW and command.IF:
+            raise VtdError("QEMU ended by SIGABRT")
+        super().wait(command)

@@ -7,22 +7,27 @@ from typing import Any
 from iommu.engine.register_file import RegisterFile, Slot
 from iommu.engine.translation.translation import Translation
 from iommu.fields import Rule
-from iommu.registers import GCMD, GSTS, IQA, IRTA, RTADDR, Register, TableMode
+from iommu.registers import FEUADDR, GCMD, GSTS, IEUADDR, IQA, IRTA, PECTL, PQA, RTADDR, Register, TableMode
 from qemu.vtd.quirks.quirk import Quirk
 
 
 class PointersKeepAllBits(Quirk, RegisterFile):
-    """RTADDR and IRTA read back address bits beyond the host address width.
+    """RTADDR, IRTA and PQA read back address bits beyond the host address width.
 
     They are masked only where the pointer is used, in `vtd_root_table_setup` and `vtd_interrupt_remap_table_setup`.
     """
 
     id = "Q20"
-    section = "11.4.5, 11.4.10.1"
+    section = "11.4.5, 11.4.10.1, 11.4.11.3"
     hardware = "Address bits from the host address width on are not implemented: they read as 0."
     driver = "A driver that finds the width by writing ones and reading them back finds 64 bits in QEMU."
     function = "vtd_init"
-    scenarios = ("registers.bits.rtaddr", "registers.bits.irta")
+    scenarios = (
+        "registers.bits.rtaddr",
+        "registers.bits.irta",
+        "setup.extended.irta",
+        "setup.page-requests.pqa",
+    )
 
     def __init__(self, *parts: Any) -> None:
         self._beyond: dict[Slot, int] = {}
@@ -30,7 +35,7 @@ class PointersKeepAllBits(Quirk, RegisterFile):
 
     def store(self, slot: Slot, value: int, reach: int) -> None:
         """The bits beyond the width are kept apart, since nothing uses them."""
-        if slot.layout in (RTADDR, IRTA):
+        if slot.layout in (RTADDR, IRTA, PQA):
             width = self.capabilities.host_address_width
             beyond = (1 << 64) - (1 << width) & reach
             self._beyond[slot] = self._beyond.get(slot, 0) & ~beyond | value & beyond
@@ -179,3 +184,34 @@ class InterruptTableAlwaysThere(Quirk, RegisterFile):
     def shown(self, slot: Slot) -> int:
         """With IRTPS."""
         return super().shown(slot) | (self._latched if slot.layout is GSTS else 0)
+
+
+class UpperAddressesReadOnly(Quirk, RegisterFile):
+    """FEUADDR and IEUADDR cannot be written, also on a unit with extended interrupts."""
+
+    id = "Q83"
+    section = "11.4.7.5, 11.4.9.8"
+    hardware = "With ECAP.EIM they hold the upper address of the messages: bits 31:8 of the destination."
+    driver = "A driver that sends these messages to a processor with an id beyond 255 does not get them in QEMU."
+    function = "vtd_init, vtd_generate_interrupt"
+    scenarios = ("setup.extended.feuaddr", "setup.extended.ieuaddr", "setup.extended.message")
+
+    def stored_bits(self, layout: type[Register]) -> int:
+        """None of theirs."""
+        return 0 if layout in (FEUADDR, IEUADDR) else super().stored_bits(layout)
+
+
+class PageRequestEventUnmasked(Quirk, RegisterFile):
+    """The page-request event is unmasked after reset: PECTL.IM is 0."""
+
+    id = "Q84"
+    section = "11.4.11.5"
+    hardware = "After reset the event is masked, as the others are."
+    driver = "A driver that relies on the mask after reset may get a message before it expects one in QEMU."
+    function = "vtd_init"
+    scenarios = ("setup.page-requests.reset",)
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        if control := self.get(PECTL):
+            control.value = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iommu.registers import FEADDR, FECTL, FEDATA
+from iommu.structures import RemappedInterruptEntry
 from qemu.vtd.conformance.bench import Bench
 from qemu.vtd.conformance.chapters import messages, queue
 from qemu.vtd.conformance.chapters.fault_status import BY_A, BY_B, RECORD_A, Step, clear_f, clear_iqe, start
@@ -180,3 +181,18 @@ def silenced_while_masked(bench: Bench) -> None:
     bench.turn_on()
     bench.write("A", 0x5010)
     bench.note_register(FECTL)
+
+
+@scenario("fault.event.not-remapped", "5.1.7", BY_A, "message 0xfee00010 0x31", RECORD_A, "FSTS PPF")
+def not_remapped(bench: Bench) -> None:
+    """The unit's own message is not remapped, though its address has remappable form and an entry."""
+    table = bench.new_table()
+    entry = RemappedInterruptEntry.make(P=1, V=0x77, DST=0x100)
+    bench.memory.write(table, entry.to_bytes(16, "little"))
+    bench.driver.set_interrupt_table(table)
+    bench.driver.enable_interrupts()
+    start(bench)
+    bench.platform.write_register(FEADDR.offset, 0xFEE0_0010, 4)
+    bench.platform.write_register(FEDATA.offset, 0x31, 4)
+    messages.mask_event(bench, masked=False)
+    fault(bench)

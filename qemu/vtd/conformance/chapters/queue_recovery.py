@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from iommu import Policy
-from iommu.registers import IQH, IQT
+from iommu.registers import IQERCD, IQH, IQT
 from iommu.structures import SecondStageEntry
 from qemu.vtd.conformance.bench import NOWHERE, P1, Bench
 from qemu.vtd.conformance.chapters import messages, queue
 from qemu.vtd.conformance.chapters.queue_rules import QUEUE, STATUS, clear_error, note, put, start, tail, wait
 from qemu.vtd.conformance.scenario import Allowed, scenario
+from qemu.vtd.conformance.setups import SECOND_STAGE, WIDE, Setup
 
 R, W = SecondStageEntry.R.mask, SecondStageEntry.W.mask
 GLOBAL = queue.GLOBAL
@@ -226,3 +227,63 @@ def width_without_scalable(bench: Bench) -> None:
     put(bench, 0, wait(1), 0)
     bench.platform.write_register(IQT.offset, 0x20, 8)
     note(bench)
+
+
+# The causes that IQERCD gives (11.4.9.9).
+
+
+def _code(name: str, title: str, code: int, cause: Callable[[Bench], None], setup: Setup = WIDE) -> None:
+    def stimulus(bench: Bench) -> None:
+        cause(bench)
+        bench.note_register(IQERCD)
+
+    stimulus.__doc__ = title
+    scenario(f"queue.error.code-{name}", "11.4.9.9", f"IQERCD {code:#x}", "FSTS IQE", setup=setup)(stimulus)
+
+
+def _one(descriptor: int, *, wide: bool = False) -> Callable[[Bench], None]:
+    """A queue with one descriptor."""
+
+    def cause(bench: Bench) -> None:
+        bench.driver.start_queue(QUEUE, wide=wide)
+        bench.driver.submit(descriptor)
+
+    return cause
+
+
+def _tail_at(offset: int, *, wide: bool = False) -> Callable[[Bench], None]:
+    """A queue whose tail is written."""
+
+    def cause(bench: Bench) -> None:
+        bench.driver.start_queue(QUEUE, wide=wide)
+        bench.platform.write_register(IQT.offset, offset, 8)
+
+    return cause
+
+
+def _unreadable(bench: Bench) -> None:
+    bench.driver.start_queue(NOWHERE | QUEUE)
+    bench.platform.write_register(IQT.offset, 0x10, 8)
+
+
+_code("tail", "1: the tail is beyond the end of the queue.", 1, _tail_at(0x1000))
+_code("fetch", "2: the descriptor cannot be read.", 2, _unreadable)
+_code("type-first", "3, for an unknown type, whatever reserved bits are set.", 3, _one((1 << 128) - 1))
+_code("granularity", "4: a reserved granularity.", 4, _one(queue.context(0)))
+_code("reserved", "4: a reserved bit.", 4, _one(queue.wait(SW=1) | 1 << 20))
+_code("mask", "4: an address mask beyond CAP.MAMV.", 4, _one(queue.iotlb(queue.SELECTIVE, AM=19)))
+_code("width", "5: descriptors of 256 bits on a unit without scalable mode.", 5, _one(queue.wait(SW=1), wide=True))
+_code(
+    "alignment",
+    "6: a tail in the middle of a 256-bit descriptor.",
+    6,
+    _tail_at(0x10, wide=True),
+    SECOND_STAGE,
+)
+_code(
+    "upper-half",
+    "4: a bit of the upper half of a 256-bit descriptor.",
+    4,
+    _one(queue.wait(SW=1) | 1 << 200, wide=True),
+    SECOND_STAGE,
+)
