@@ -126,6 +126,7 @@ _CHAPTERS = (
     "queue_rules",
     "queue_recovery",
     "queue_completion",
+    "device_tlb",
     "interrupts",
     "offers",
     "further_offers",

@@ -1,7 +1,8 @@
 """QEMU's departures from the specification: each a small override of the engine, with the scenarios that show it.
 
-A quirk is a class that overrides one part of `iommu.RemappingUnit`. It states the QEMU versions that have it and the
-conformance scenarios that show it. A QEMU version is modelled as the engine with its quirks:
+A quirk is a class that overrides one part of `iommu.RemappingUnit`. It states the QEMU versions that have it, the
+conformance scenarios that show it, and what it means for a driver; see `Quirk`. A QEMU version is modelled as the
+engine with its quirks:
 
     profile(version)            a RemappingUnit class that behaves like that QEMU
     POLICY                      the choices every QEMU makes where the specification leaves one
@@ -11,7 +12,23 @@ The conformance run fails on a departure that no quirk explains, and on a quirk 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from iommu import Policy, RemappingUnit
+from qemu.vtd.quirks.descriptors import (
+    DescriptorWidthNeedsScalable,
+    IndexMaskUnlimited,
+    InterruptDescriptorAccepted,
+    InterruptDescriptorUnchecked,
+    PasidCacheTypeIn128Bits,
+    PasidDescriptorsIgnored,
+    QueueStaysOn,
+    ScalableTypesInLegacyMode,
+    StatusWithInterruptAborts,
+    TypeHighIgnored,
+    UnalignedTailIgnored,
+    UpperHalfUnchecked,
+)
 from qemu.vtd.quirks.faults import (
     EventKeptUntilStatusWritten,
     FaultAddressUnmasked,
@@ -26,25 +43,13 @@ from qemu.vtd.quirks.interrupts import (
     InterruptFieldsUnchecked,
 )
 from qemu.vtd.quirks.queue import (
-    DescriptorWidthNeedsScalable,
-    DeviceDescriptorAccepted,
-    DevicesAlwaysComplete,
+    DevicesAlwaysAnswer,
+    DeviceTlbAlwaysAccepted,
     FenceOnlyWaitRefused,
-    IndexMaskUnlimited,
-    InterruptDescriptorAccepted,
-    InterruptDescriptorUnchecked,
-    PasidCacheTypeIn128Bits,
-    PasidDescriptorsIgnored,
     QueueErrorWithoutCode,
-    QueueStaysOn,
     QueueWaitsForTail,
-    ScalableTypesInLegacyMode,
-    StatusWithInterruptAborts,
-    TypeHighIgnored,
-    UnalignedTailIgnored,
-    UpperHalfUnchecked,
 )
-from qemu.vtd.quirks.quirk import Quirk, Version
+from qemu.vtd.quirks.quirk import Quirk, Severity, Version, version_text
 from qemu.vtd.quirks.registers import (
     CompatibilityStatusNeverSets,
     DescriptorWidthNotShown,
@@ -92,36 +97,13 @@ QUIRKS: tuple[type[Quirk], ...] = (
     FenceOnlyWaitRefused,
     QueueErrorWithoutCode,
     QueueWaitsForTail,
+    DeviceTlbAlwaysAccepted,
+    DevicesAlwaysAnswer,
     TranslationsByRequester,
     InterruptFaultsUnrecorded,
     CompatibilityAlwaysPasses,
     BusRangeReversed,
     InterruptFieldsUnchecked,
-    PointersKeepAllBits,
-    ExtendedModeAlwaysWritable,
-    QueueAddressShownOnceOn,
-    DescriptorWidthNotShown,
-    CompatibilityStatusNeverSets,
-    TableModeUnchecked,
-    InterruptDescriptorUnchecked,
-    IndexMaskUnlimited,
-    DeviceDescriptorAccepted,
-    TypeHighIgnored,
-    PasidDescriptorsIgnored,
-    DevicesAlwaysComplete,
-    QueueStaysOn,
-    DescriptorWidthNeedsScalable,
-    InterruptTableAlwaysThere,
-    InterruptDescriptorAccepted,
-    ScalableReasonForInterruptRange,
-    UnalignedTailIgnored,
-    UpperHalfUnchecked,
-    ScalableTypesInLegacyMode,
-    PasidCacheTypeIn128Bits,
-    SnoopAcceptedWithScalable,
-    StatusWithInterruptAborts,
-    UpperAddressesReadOnly,
-    PageRequestEventUnmasked,
     ContextsByDevice,
     LegacyReasonsForTables,
     BothHalvesOfRootChecked,
@@ -133,11 +115,35 @@ QUIRKS: tuple[type[Quirk], ...] = (
     PasidEntryUnchecked,
     LegacyReasonsForSecondStage,
     WalkFaultsWithPasid,
+    PointersKeepAllBits,
+    ExtendedModeAlwaysWritable,
+    QueueAddressShownOnceOn,
+    DescriptorWidthNotShown,
+    CompatibilityStatusNeverSets,
+    TableModeUnchecked,
+    InterruptTableAlwaysThere,
+    UpperAddressesReadOnly,
+    PageRequestEventUnmasked,
+    InterruptDescriptorUnchecked,
+    IndexMaskUnlimited,
+    TypeHighIgnored,
+    PasidDescriptorsIgnored,
+    QueueStaysOn,
+    DescriptorWidthNeedsScalable,
+    InterruptDescriptorAccepted,
+    UnalignedTailIgnored,
+    UpperHalfUnchecked,
+    ScalableTypesInLegacyMode,
+    PasidCacheTypeIn128Bits,
+    StatusWithInterruptAborts,
+    ScalableReasonForInterruptRange,
+    SnoopAcceptedWithScalable,
 )
 
 POLICY = Policy(
     compress_faults=True,
     permission_per_level=True,
+    cache_pasids=False,
     cache_faulting=False,
     cache_upper_levels=False,
 )
@@ -160,17 +166,22 @@ _PARTS = (
 
 def quirks_of(version: Version) -> list[type[Quirk]]:
     """The quirks of that QEMU version."""
-    return [quirk for quirk in QUIRKS if quirk.first <= version and (quirk.gone is None or version < quirk.gone)]
+    return [quirk for quirk in QUIRKS if quirk.is_in(version)]
 
 
 def profile(version: Version) -> type[RemappingUnit]:
     """The engine with the quirks of that QEMU version."""
+    return unit_with(quirks_of(version))
+
+
+def unit_with(quirks: Sequence[type[Quirk]]) -> type[RemappingUnit]:
+    """The engine with these quirks."""
     parts = {}
     for name in _PARTS:
         part = getattr(RemappingUnit, name)
-        overrides = [quirk for quirk in quirks_of(version) if issubclass(quirk, part)]
+        overrides = [quirk for quirk in quirks if issubclass(quirk, part)]
         parts[name] = type(name, (*overrides, part), {})
     return type("QemuUnit", (RemappingUnit,), parts)
 
 
-__all__ = ["POLICY", "QUIRKS", "Quirk", "Version", "profile", "quirks_of"]
+__all__ = ["POLICY", "QUIRKS", "Quirk", "Severity", "Version", "profile", "quirks_of", "unit_with", "version_text"]

@@ -8,7 +8,7 @@ from iommu import DmaRequest, FaultReason
 from iommu.engine.faults.log import FaultLog
 from iommu.engine.register_file import RegisterFile
 from iommu.registers import FRCD, FSTS
-from qemu.vtd.quirks.quirk import Quirk
+from qemu.vtd.quirks.quirk import Quirk, Severity
 
 _BEFORE_THE_WALK = (
     *(FaultReason.LRT_1, FaultReason.LRT_2, FaultReason.LRT_3),
@@ -17,13 +17,14 @@ _BEFORE_THE_WALK = (
 
 
 class FaultAddressUnmasked(Quirk, FaultLog):
-    """The fault address is recorded in full, including bits at and above the guest address width.
-
-    The specification has those bits of FI read as 0.
-    """
+    """The fault address is recorded in full, including bits at and above the guest address width."""
 
     id = "Q06"
+    severity = Severity.REPORT_DIFFERS
     section = "11.4.7.6"
+    hardware = "The bits of FI at and above the guest address width read as 0."
+    driver = "Mask FI before comparing it: hardware does not report the upper bits that QEMU does."
+    function = "vtd_report_dmar_fault"
     scenarios = ("legacy.width.beyond-guest-width", "legacy.width.beyond-39-bits")
 
     def compose(self, reason: FaultReason, request: DmaRequest) -> int:
@@ -38,7 +39,11 @@ class ReservedContextAlwaysRecorded(Quirk, FaultLog):
     """
 
     id = "Q07"
+    severity = Severity.REPORT_DIFFERS
     section = "7.1.3 LCT.3"
+    hardware = "LCT.3 is a qualified fault: FPD in the context entry suppresses its record."
+    driver = "FPD does not silence a device whose context entry has reserved bits set: QEMU records its faults."
+    function = "vtd_is_qualified_fault"
     scenarios = ("legacy.fpd.0b",)
 
     def is_qualified(self, reason: FaultReason) -> bool:
@@ -49,11 +54,16 @@ class ReservedContextAlwaysRecorded(Quirk, FaultLog):
 class PasidWithoutPasid(Quirk, FaultLog):
     """The fault of a request without PASID is recorded with PASID 0xffff, while PP is 0.
 
-    That of a fault in the root entry or the context entry is recorded with 0. Observed up to 10.0; 11.1 writes 0.
+    PV holds QEMU's internal value for "no PASID", truncated to 16 bits. A fault in the root entry or the context
+    entry is recorded with 0.
     """
 
     id = "Q08"
+    severity = Severity.REPORT_DIFFERS
     section = "11.4.7.6"
+    hardware = "PV is 0 when PP is 0."
+    driver = "Read PV only if PP is 1."
+    function = "vtd_report_dmar_fault"
     scenarios = (
         "legacy.record.all-bits",
         "fault.record.read",
@@ -63,7 +73,7 @@ class PasidWithoutPasid(Quirk, FaultLog):
     gone = (11, 0, 0)
 
     def compose(self, reason: FaultReason, request: DmaRequest) -> int:
-        """PV holds QEMU's internal value for "no PASID", truncated to 16 bits."""
+        """PV is all ones."""
         record = super().compose(reason, request)
         with_zero = request.pasid is not None or reason in _BEFORE_THE_WALK
         return record if with_zero else FRCD.PV.put(record, 0xFFFF)
@@ -76,7 +86,13 @@ class EventKeptUntilStatusWritten(Quirk, FaultLog):
     """
 
     id = "Q09"
+    severity = Severity.REPORT_DIFFERS
     section = "7.3"
+    hardware = "When no record, overflow or error is pending any more, FECTL.IP clears and the message is not sent."
+    driver = (
+        "A fault event may come although nothing is pending any more, when faults are cleared while FECTL.IM is set."
+    )
+    function = "vtd_handle_fsts_write, vtd_update_fsts_ppf"
     scenarios = ("message.fault.serviced-while-masked", "fault.event.withdrawn-at-last-record")
 
     def __init__(self, *parts: Any) -> None:
@@ -98,6 +114,7 @@ class ScalableReasonForInterruptRange(Quirk, FaultLog):
     """
 
     id = "Q36"
+    severity = Severity.REPORT_DIFFERS
     section = "7.1.3 LGN.4"
     hardware = "In legacy mode the reason is 0x0e, whatever other modes the unit has."
     driver = "A driver that knows the reasons of its mode does not know the 0x87 that QEMU records."

@@ -8,7 +8,7 @@ from iommu.engine.register_file import RegisterFile, Slot
 from iommu.engine.translation.translation import Translation
 from iommu.fields import Rule
 from iommu.registers import FEUADDR, GCMD, GSTS, IEUADDR, IQA, IRTA, PECTL, PQA, RTADDR, Register, TableMode
-from qemu.vtd.quirks.quirk import Quirk
+from qemu.vtd.quirks.quirk import Quirk, Severity
 
 
 class PointersKeepAllBits(Quirk, RegisterFile):
@@ -18,6 +18,7 @@ class PointersKeepAllBits(Quirk, RegisterFile):
     """
 
     id = "Q20"
+    severity = Severity.REPORT_DIFFERS
     section = "11.4.5, 11.4.10.1, 11.4.11.3"
     hardware = "Address bits from the host address width on are not implemented: they read as 0."
     driver = "A driver that finds the width by writing ones and reading them back finds 64 bits in QEMU."
@@ -50,6 +51,7 @@ class ExtendedModeAlwaysWritable(Quirk, RegisterFile):
     """IRTA.EIME can be set on a unit that does not offer extended interrupts."""
 
     id = "Q21"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "11.4.10.1"
     hardware = "Without ECAP.EIM, IRTA.EIME is reserved and stays 0: destinations have 8 bits."
     driver = (
@@ -71,6 +73,7 @@ class QueueAddressShownOnceOn(Quirk, RegisterFile):
     """IQA reads as 0, apart from DW and QS, until the queue is turned on; then it shows the address in use."""
 
     id = "Q22"
+    severity = Severity.REPORT_DIFFERS
     section = "11.4.9.3"
     hardware = "IQA reads back as software wrote it."
     driver = "A driver that checks IQA before it sets QIE finds 0 in QEMU."
@@ -98,6 +101,7 @@ class DescriptorWidthNotShown(Quirk, RegisterFile):
     """IQA.DW reads as 0. Seen on 7.2."""
 
     id = "Q23"
+    severity = Severity.REPORT_DIFFERS
     section = "11.4.9.3"
     hardware = "IQA reads back as software wrote it, DW included."
     driver = "A driver that reads IQA to learn the width of its descriptors takes them for 128 bits in QEMU."
@@ -114,6 +118,7 @@ class CompatibilityStatusNeverSets(Quirk, RegisterFile):
     """GSTS.CFIS stays 0 whatever GCMD.CFI says."""
 
     id = "Q24"
+    severity = Severity.FAILS_IN_QEMU
     section = "11.4.4.2"
     hardware = "CFIS shows whether interrupt requests of compatibility format pass."
     driver = "A driver that sets CFI and waits for CFIS never goes on in QEMU."
@@ -132,6 +137,7 @@ class TableModeUnchecked(Quirk, Translation):
     """
 
     id = "Q25"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "7.1.3 RTA.1"
     hardware = "Every request is blocked with fault 0x30 while RTADDR holds a table mode that the unit does not have."
     driver = "A driver that sets a wrong table mode works in QEMU; on hardware all of its DMA is blocked."
@@ -153,6 +159,7 @@ class InterruptTableAlwaysThere(Quirk, RegisterFile):
     """IRTA can be written, and SIRTP sets IRTPS, on a unit without interrupt remapping."""
 
     id = "Q34"
+    severity = Severity.EITHER
     section = "11.4.4.1, 11.4.10.1"
     hardware = "Without ECAP.IR there is no IRTA, and SIRTP is reserved."
     driver = "A driver that looks for IRTPS instead of ECAP.IR believes that QEMU remaps interrupts."
@@ -190,6 +197,7 @@ class UpperAddressesReadOnly(Quirk, RegisterFile):
     """FEUADDR and IEUADDR cannot be written, also on a unit with extended interrupts."""
 
     id = "Q83"
+    severity = Severity.FAILS_IN_QEMU
     section = "11.4.7.5, 11.4.9.8"
     hardware = "With ECAP.EIM they hold the upper address of the messages: bits 31:8 of the destination."
     driver = "A driver that sends these messages to a processor with an id beyond 255 does not get them in QEMU."
@@ -205,6 +213,7 @@ class PageRequestEventUnmasked(Quirk, RegisterFile):
     """The page-request event is unmasked after reset: PECTL.IM is 0."""
 
     id = "Q84"
+    severity = Severity.EITHER
     section = "11.4.11.5"
     hardware = "After reset the event is masked, as the others are."
     driver = "A driver that relies on the mask after reset may get a message before it expects one in QEMU."

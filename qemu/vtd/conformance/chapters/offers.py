@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from iommu import Policy
-from iommu.registers import CAP, ECAP, FSTS, GCMD, GSTS, IRTA, Granularity
+from iommu.registers import CAP, ECAP, GCMD, GSTS, IRTA, Granularity
 from iommu.structures import ContextEntry, DescriptorType, SecondStageEntry, TranslationType
 from qemu.vtd.conformance.bench import P0, Bench
 from qemu.vtd.conformance.chapters import queue
@@ -173,31 +173,6 @@ def present_as_usual(bench: Bench) -> None:
 # Device-TLBs (4.2): translation type 01, and descriptors for devices.
 
 
-@scenario("setup.device-tlb.type-01", "9.3", TO_P0, "FSTS 0", setup=DEVICE_TLB)
-def type_01(bench: Bench) -> None:
-    """Translation type 01 translates untranslated requests by the second stage, as 00 does."""
-    table = bench.new_table()
-    bench.map(table, 0x5000, P0)
-    bench.context("A", table, type_=TranslationType.WITH_DEVICE_TLB)
-    bench.turn_on()
-    bench.write("A", 0x5010)
-
-
-@scenario(
-    "setup.device-tlb.type-01-fault",
-    "7.1.3 LGN.2",
-    BLOCKED,
-    "fault 0x05 A 0x5000 write",
-    "FSTS PPF",
-    setup=DEVICE_TLB,
-)
-def type_01_fault(bench: Bench) -> None:
-    """With translation type 01 a page that is not mapped faults, and the record's address type is 00."""
-    bench.context("A", bench.new_table(), type_=TranslationType.WITH_DEVICE_TLB)
-    bench.turn_on()
-    bench.write("A", 0x5010)
-
-
 @scenario(
     "setup.device-tlb.type-11", "7.1.3 LCT.4", BLOCKED, "fault 0x03 A 0x5000 write", "FSTS PPF", setup=DEVICE_TLB
 )
@@ -268,46 +243,6 @@ def transient_in_table(bench: Bench) -> None:
     where = bench.entry(table, 0xC080_1010, 2)
     entry = bench.memory.read_u64(where)
     try_each(bench, 1 << 62, lambda bits: bench.memory.write_u64(where, entry | bits))
-
-
-DEVICE_DESCRIPTOR: dict[str, tuple[int, int]] = {
-    "below-type": (8, 4),
-    "function-low": (15, 12),
-    "middle": (31, 21),
-    "high": (63, 48),
-    "below-address": (75, 65),
-}
-"""The reserved bits of a device-TLB descriptor without invalidation throttling."""
-
-
-def _device_reserved(name: str, high: int, low: int) -> None:
-    bits = (1 << high + 1) - (1 << low)
-
-    def stimulus(bench: Bench) -> None:
-        queue.start(bench)
-        descriptor = 0x20 << 32 | DescriptorType.DEVICE_TLB
-        refused = sum(1 << bit for bit in range(low, high + 1) if is_refused(bench, descriptor | 1 << bit))
-        bench.note(f"refused -> {refused:#x}")
-
-    stimulus.__doc__ = f"Reserved bits of a device-TLB descriptor: bits {high}:{low}, each alone."
-    id_ = f"setup.device-tlb.reserved-{name}"
-    scenario(id_, "6.5.2.5", f"refused -> {bits:#x}", "FSTS 0", setup=DEVICE_TLB)(stimulus)
-
-
-for _name, (_high, _low) in DEVICE_DESCRIPTOR.items():
-    _device_reserved(_name, _high, _low)
-
-
-@scenario(
-    "setup.device-tlb.invalidation-not-answered", "6.5.2.10", "status 0x0", "FSTS ITE", "FSTS 0", setup=DEVICE_TLB
-)
-def invalidation_not_answered(bench: Bench) -> None:
-    """A device-TLB invalidation for a device that has none times out; the wait descriptor behind it is dropped."""
-    queue.start(bench)
-    bench.driver.submit(0x20 << 32 | DescriptorType.DEVICE_TLB, queue.wait(SW=1))
-    queue.status(bench)
-    bench.note_faults()
-    bench.platform.write_register(FSTS.offset, FSTS.ITE.mask, 4)
 
 
 # Without interrupt remapping.

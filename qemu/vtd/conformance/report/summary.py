@@ -12,10 +12,10 @@ from qemu.vtd.conformance.report.words import (
     chapter_title,
     print_hanging,
     quirks_shown,
-    version_text,
     with_reason,
 )
 from qemu.vtd.conformance.runner import Report
+from qemu.vtd.quirks import version_text
 
 _IN_WORDS = {
     Verdict.AGREES: "agree",
