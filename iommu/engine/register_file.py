@@ -18,18 +18,18 @@ class Slot:
     """One register of one unit: its value, its offset, and the bits software can change.
 
     `effect` is called after each write by software. The unit itself sets `value`.
+
+    Args:
+        stored: the bits that take the value software writes.
+        hidden: the bits that read as 0.
     """
 
-    def __init__(self, layout: type[Register], offset: int, capabilities: Capabilities) -> None:
+    def __init__(self, layout: type[Register], offset: int, stored: int, hidden: int) -> None:
         self.layout, self.offset, self.value = layout, offset, layout.reset
         self.size = layout.bits // 8
         self.effect: Effect | None = None
-        needing = (part for part in layout.fields.values() if part.needs)
-        absent = sum(part.mask for part in needing if part.needs not in capabilities.offered)
-        self._stored = layout.mask_of(Rule.RW) | layout.mask_of(Rule.WO)
-        self._stored &= ~(absent | _beyond_host_width(layout, capabilities.host_address_width))
+        self._stored, self._hidden = stored, hidden
         self._rw1c = layout.mask_of(Rule.RW1C)
-        self._hidden = layout.mask_of(Rule.WO) | absent
 
     def read(self) -> int:
         """What software reads: write-only bits, and fields whose capability the unit lacks, are 0."""
@@ -61,7 +61,9 @@ class RegisterFile:
     def __init__(self, capabilities: Capabilities) -> None:
         self.capabilities = capabilities
         placed = registers_of(capabilities.cap, capabilities.ecap, capabilities.offered)
-        self._by_offset = [Slot(layout, offset, capabilities) for offset, layout in placed]
+        self._by_offset = [
+            Slot(layout, offset, self.stored_bits(layout), self.hidden_bits(layout)) for offset, layout in placed
+        ]
         self._offsets = [slot.offset for slot in self._by_offset]
         self._slots: dict[type[Register], list[Slot]] = {}
         for slot in self._by_offset:
@@ -71,6 +73,24 @@ class RegisterFile:
         self[ECAP].value = capabilities.ecap
         if ranges := self.get(MTRRCAP):
             ranges.value = MTRRCAP.make(WC=1, FIX=1, VCNT=10)
+
+    def stored_bits(self, layout: type[Register]) -> int:
+        """The bits of a register that take the value software writes: none of a missing capability or address bit."""
+        missing = self._absent(layout) | _beyond_host_width(layout, self.capabilities.host_address_width)
+        return (layout.mask_of(Rule.RW) | layout.mask_of(Rule.WO)) & ~missing
+
+    def hidden_bits(self, layout: type[Register]) -> int:
+        """The bits of a register that read as 0: write-only ones, and fields whose capability the unit lacks."""
+        return layout.mask_of(Rule.WO) | self._absent(layout)
+
+    def _absent(self, layout: type[Register]) -> int:
+        """The fields of a register whose capability the unit lacks."""
+        needing = (part for part in layout.fields.values() if part.needs)
+        return sum(part.mask for part in needing if part.needs not in self.capabilities.offered)
+
+    def shown(self, slot: Slot) -> int:
+        """What a register reads as."""
+        return slot.read()
 
     def __getitem__(self, layout: type[Register]) -> Slot:
         """The slot of a register, for an array its first. Raises MisuseError where the unit has no such register."""
@@ -95,7 +115,7 @@ class RegisterFile:
         check_access(offset, size)
         value = 0
         for slot, shift in self._reached(offset, size):
-            value |= slot.read() << shift if shift >= 0 else slot.read() >> -shift
+            value |= self.shown(slot) << shift if shift >= 0 else self.shown(slot) >> -shift
         return value & (1 << 8 * size) - 1
 
     def write(self, offset: int, value: int, size: int) -> None:
@@ -110,9 +130,13 @@ class RegisterFile:
         for slot, shift in self._reached(offset, size):
             whole = (1 << slot.layout.bits) - 1
             if shift >= 0:
-                slot.write(value >> shift & whole, access >> shift & whole)
+                self.store(slot, value >> shift & whole, access >> shift & whole)
             else:
-                slot.write(value << -shift & whole, access << -shift & whole)
+                self.store(slot, value << -shift & whole, access << -shift & whole)
+
+    def store(self, slot: Slot, value: int, reach: int) -> None:
+        """Software writes `value` to the bits of a register in `reach`."""
+        slot.write(value, reach)
 
     def _reached(self, offset: int, size: int) -> list[tuple[Slot, int]]:
         """The registers that an access overlaps, lowest first, each with its bit position in the access."""

@@ -54,6 +54,7 @@ class RemappingUnit:
     subclass that overrides that attribute.
     """
 
+    RegisterFile: ClassVar[type[RegisterFile]] = RegisterFile
     Formats: ClassVar[type[Formats]] = Formats
     FaultLog: ClassVar[type[FaultLog]] = FaultLog
     SecondStage: ClassVar[type[SecondStage]] = SecondStage
@@ -85,7 +86,7 @@ class RemappingUnit:
         """Power-good reset (spec 11.4): registers at their reset values, caches empty, no event pending."""
         if self.ledger is not None:
             self.ledger.reset()
-        self.registers = RegisterFile(self.capabilities)
+        self.registers = self.RegisterFile(self.capabilities)
         self._events: list[Message] = []
         capacity = self.policy.cache_capacity
         self.caches = Caches(capacity) if self.ledger is None else audited_caches(capacity, self.ledger)
@@ -227,8 +228,7 @@ class RemappingUnit:
         self.translation.switch(command.TE)
         self.page_requests.enabled = bool(command.TE)
         if self.queue is not None:
-            status.value |= GSTS.make(QIES=command.QIE)
-            self.queue.switch(command.QIE)
+            status.value |= GSTS.make(QIES=self.queue.switch(command.QIE))
 
     def _on_translation_off(self) -> None:
         """GCMD.TE went from 1 to 0."""

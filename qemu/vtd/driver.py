@@ -183,10 +183,11 @@ class Driver:
         if not FSTS.PPF.get(self.status()):
             return []
         count, first = self.capabilities.fault_records, FSTS.FRI.get(self.status())
-        raws = [self._record((first + n) % count) for n in range(count)]
+        raws = [self.record((first + n) % count) for n in range(count)]
         return [RecordedFault.decode(raw) for raw in raws if FRCD.F.get(raw)]
 
-    def _record(self, index: int) -> int:
+    def record(self, index: int) -> int:
+        """The 128 bits of a fault recording register."""
         offset = self._record_offset(index)
         return self.platform.read_register(offset, 8) | self.platform.read_register(offset + 8, 8) << 64
 

@@ -175,6 +175,10 @@ class Bench:
         """An input of the I/O APIC is raised, with this redirection entry."""
         self._lines.append(f"pin {pin} {entry:#x} -> {show_message(self.platform.pin(pin, entry))}")
 
+    def lands(self, device: str, address: int) -> int | None:
+        """Where a device's write goes, without a line in the log, for sums of many writes. None when blocked."""
+        return self.platform.dma(device, Access.WRITE, address).host
+
     def renumber(self, bus: str, number: int) -> None:
         """Software gives a bus another number."""
         self.platform.renumber(bus, number)

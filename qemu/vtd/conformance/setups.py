@@ -48,24 +48,31 @@ NO_PASS_THROUGH = Setup(
 )
 FEW_DOMAINS = Setup("48-bit, 256 domains", Capabilities(domain_id_bits=8), WIDE.properties, ("domain_id_bits",))
 NO_1G_PAGES = Setup("48-bit, no 1 GiB pages", Capabilities(page_1g=False), WIDE.properties, ("page_1g",))
-# Old QEMUs give such a unit with KVM only.
-EXTENDED_INTERRUPTS = Setup(
-    "48-bit, 32-bit interrupt destinations",
-    Capabilities(extended_interrupts=True),
-    (*WIDE.properties, ("eim", "on")),
-    refused="eim=on requires accel=kvm,kernel-irqchip=split",
-)
-NO_INTERRUPT_REMAPPING = Setup(
-    "48-bit, no interrupt remapping",
-    Capabilities(interrupt_remapping=False),
-    (*WIDE.properties, ("intremap", "off")),
-)
 SELF_INVALIDATING = Setup(
     "48-bit, ESRTPS",
     Capabilities(invalidate_on_root_pointer=True),
     WIDE.properties,
     ("invalidate_on_root_pointer",),
 )
+CACHING = Setup("48-bit, caching mode", Capabilities(caching_mode=True), (*WIDE.properties, ("caching-mode", "on")))
+NO_REMAPPING = Setup(
+    "48-bit, no interrupt remapping",
+    Capabilities(interrupt_remapping=False, max_index_mask=0),
+    (*WIDE.properties, ("intremap", "off")),
+)
+# Without KVM, 7.2 cannot have it.
+EXTENDED = Setup(
+    "48-bit, extended interrupts",
+    Capabilities(extended_interrupts=True),
+    (*WIDE.properties, ("eim", "on")),
+    refused="eim=on requires",
+)
+NO_DRAIN = Setup(
+    "48-bit, no draining",
+    Capabilities(drain_reads=False, drain_writes=False),
+    (*WIDE.properties, ("dma-drain", "off")),
+)
+STALE_TM = Setup("48-bit, device-TLB and TM", DEVICE_TLB.capabilities, (*DEVICE_TLB.properties, ("stale-tm", "on")))
 
 
 # Scalable mode. QEMU's units have one of the two stages, never both, and neither ECAP.RPS nor ECAP.SMPWCS.
@@ -93,4 +100,15 @@ EVERYTHING = Setup(
     Capabilities.scalable(),
     SECOND_STAGE.properties,
     ("first_stage", "nested", "rid_pasid", "scalable_coherent", "second_stage_dirty"),
+)
+PAGE_REQUESTS = _scalable(
+    "scalable, page requests",
+    48,
+    *(_FLTS, ("pasid-bits", "20"), ("device-iotlb", "on"), ("svm", "on")),
+    first_stage=True,
+    first_stage_1g=True,
+    pasid=True,
+    device_tlb=True,
+    page_requests=True,
+    page_request_drain=True,
 )

@@ -15,11 +15,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from iommu import Policy, RemappingUnit
+from qemu.vtd.quirks.descriptors import (
+    DescriptorWidthNeedsScalable,
+    IndexMaskUnlimited,
+    InterruptDescriptorAccepted,
+    InterruptDescriptorUnchecked,
+    PasidCacheTypeIn128Bits,
+    PasidDescriptorsIgnored,
+    QueueStaysOn,
+    ScalableTypesInLegacyMode,
+    StatusWithInterruptAborts,
+    TypeHighIgnored,
+    UnalignedTailIgnored,
+    UpperHalfUnchecked,
+)
 from qemu.vtd.quirks.faults import (
     EventKeptUntilStatusWritten,
     FaultAddressUnmasked,
     PasidWithoutPasid,
     ReservedContextAlwaysRecorded,
+    ScalableReasonForInterruptRange,
 )
 from qemu.vtd.quirks.interrupts import (
     BusRangeReversed,
@@ -35,12 +50,22 @@ from qemu.vtd.quirks.queue import (
     QueueWaitsForTail,
 )
 from qemu.vtd.quirks.quirk import Quirk, Severity, Version, version_text
+from qemu.vtd.quirks.registers import (
+    CompatibilityStatusNeverSets,
+    DescriptorWidthNotShown,
+    ExtendedModeAlwaysWritable,
+    InterruptTableAlwaysThere,
+    PageRequestEventUnmasked,
+    PointersKeepAllBits,
+    QueueAddressShownOnceOn,
+    TableModeUnchecked,
+    UpperAddressesReadOnly,
+)
 from qemu.vtd.quirks.requests import (
     DataCheckedLast,
-    IndexMaskUnlimited,
+    ExtendedModeNotOffered,
     LongWritesAreRequests,
     RequestsWithoutSource,
-    TablePointerAlwaysSet,
 )
 from qemu.vtd.quirks.scalable import (
     BothHalvesOfRootChecked,
@@ -61,6 +86,7 @@ from qemu.vtd.quirks.translation import (
     PassThroughPointerChecked,
     PassThroughUnlimited,
     SilentOnHit,
+    SnoopAcceptedWithScalable,
     TranslationsByRequester,
 )
 
@@ -88,8 +114,7 @@ QUIRKS: tuple[type[Quirk], ...] = (
     RequestsWithoutSource,
     LongWritesAreRequests,
     DataCheckedLast,
-    TablePointerAlwaysSet,
-    IndexMaskUnlimited,
+    ExtendedModeNotOffered,
     LegacyReasonsForTables,
     BothHalvesOfRootChecked,
     TypeBeforePresence,
@@ -100,6 +125,29 @@ QUIRKS: tuple[type[Quirk], ...] = (
     PasidEntryUnchecked,
     LegacyReasonsForSecondStage,
     WalkFaultsWithPasid,
+    PointersKeepAllBits,
+    ExtendedModeAlwaysWritable,
+    QueueAddressShownOnceOn,
+    DescriptorWidthNotShown,
+    CompatibilityStatusNeverSets,
+    TableModeUnchecked,
+    InterruptTableAlwaysThere,
+    UpperAddressesReadOnly,
+    PageRequestEventUnmasked,
+    InterruptDescriptorUnchecked,
+    IndexMaskUnlimited,
+    TypeHighIgnored,
+    PasidDescriptorsIgnored,
+    QueueStaysOn,
+    DescriptorWidthNeedsScalable,
+    InterruptDescriptorAccepted,
+    UnalignedTailIgnored,
+    UpperHalfUnchecked,
+    ScalableTypesInLegacyMode,
+    PasidCacheTypeIn128Bits,
+    StatusWithInterruptAborts,
+    ScalableReasonForInterruptRange,
+    SnoopAcceptedWithScalable,
 )
 
 POLICY = Policy(
@@ -109,9 +157,12 @@ POLICY = Policy(
     cache_interrupts=False,
     malformed_interrupt_faults=False,
     reserved_validation_fails=True,
+    cache_faulting=False,
+    cache_upper_levels=False,
 )
 
 _PARTS = (
+    "RegisterFile",
     "Formats",
     "FaultLog",
     "SecondStage",

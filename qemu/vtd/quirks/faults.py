@@ -6,8 +6,14 @@ from typing import Any
 
 from iommu import DmaRequest, FaultReason
 from iommu.engine.faults.log import FaultLog
+from iommu.engine.register_file import RegisterFile
 from iommu.registers import FRCD, FSTS
 from qemu.vtd.quirks.quirk import Quirk, Severity
+
+_BEFORE_THE_WALK = (
+    *(FaultReason.LRT_1, FaultReason.LRT_2, FaultReason.LRT_3),
+    *(FaultReason.LCT_1, FaultReason.LCT_2, FaultReason.LCT_3),
+)
 
 
 class FaultAddressUnmasked(Quirk, FaultLog):
@@ -48,7 +54,8 @@ class ReservedContextAlwaysRecorded(Quirk, FaultLog):
 class PasidWithoutPasid(Quirk, FaultLog):
     """The fault of a request without PASID is recorded with PASID 0xffff, while PP is 0.
 
-    PV holds QEMU's internal value for "no PASID", truncated to 16 bits.
+    PV holds QEMU's internal value for "no PASID", truncated to 16 bits. A fault in the root entry or the context
+    entry is recorded with 0.
     """
 
     id = "Q08"
@@ -57,13 +64,19 @@ class PasidWithoutPasid(Quirk, FaultLog):
     hardware = "PV is 0 when PP is 0."
     driver = "Read PV only if PP is 1."
     function = "vtd_report_dmar_fault"
-    scenarios = ("legacy.record.all-bits",)
+    scenarios = (
+        "legacy.record.all-bits",
+        "fault.record.read",
+        "fault.record.not-replaced",
+        "fault.record.next-after-clearing",
+    )
     gone = (11, 0, 0)
 
     def compose(self, reason: FaultReason, request: DmaRequest) -> int:
         """PV is all ones."""
         record = super().compose(reason, request)
-        return record if request.pasid is not None else FRCD.PV.put(record, 0xFFFF)
+        with_zero = request.pasid is not None or reason in _BEFORE_THE_WALK
+        return record if with_zero else FRCD.PV.put(record, 0xFFFF)
 
 
 class EventKeptUntilStatusWritten(Quirk, FaultLog):
@@ -80,7 +93,7 @@ class EventKeptUntilStatusWritten(Quirk, FaultLog):
         "A fault event may come although nothing is pending any more, when faults are cleared while FECTL.IM is set."
     )
     function = "vtd_handle_fsts_write, vtd_update_fsts_ppf"
-    scenarios = ("message.fault.serviced-while-masked",)
+    scenarios = ("message.fault.serviced-while-masked", "fault.event.withdrawn-at-last-record")
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
@@ -92,3 +105,27 @@ class EventKeptUntilStatusWritten(Quirk, FaultLog):
         if not any(FRCD.F.get(slot.value) for slot in self._records):
             self._status.value &= ~FSTS.PPF.mask
         self.after_clear()
+
+
+class ScalableReasonForInterruptRange(Quirk, FaultLog):
+    """In legacy mode on a unit with scalable mode, an output in the interrupt range has the reason of scalable mode.
+
+    The unit's capability is looked at, not the mode.
+    """
+
+    id = "Q36"
+    severity = Severity.REPORT_DIFFERS
+    section = "7.1.3 LGN.4"
+    hardware = "In legacy mode the reason is 0x0e, whatever other modes the unit has."
+    driver = "A driver that knows the reasons of its mode does not know the 0x87 that QEMU records."
+    function = "vtd_do_iommu_translate"
+    scenarios = ("setup.scalable-unit.interrupt-range",)
+
+    def __init__(self, registers: RegisterFile, *parts: Any) -> None:
+        super().__init__(registers, *parts)
+        self._scalable = registers.capabilities.scalable_mode
+
+    def compose(self, reason: FaultReason, request: DmaRequest) -> int:
+        """LGN.4 becomes SGN.8."""
+        wrong = self._scalable and reason is FaultReason.LGN_4
+        return super().compose(FaultReason.SGN_8 if wrong else reason, request)

@@ -45,7 +45,18 @@ class QueueErrorWithoutCode(Quirk, Queue):
     hardware = "IQERCD.IQEI says what was wrong with the descriptor that the queue stopped at."
     driver = "IQERCD does not give the cause of an error in QEMU; look at the descriptor that IQH points to."
     function = "vtd_handle_inv_queue_error"
-    scenarios = ("queue.error.code",)
+    scenarios = (
+        "queue.error.code",
+        "queue.error.code-tail",
+        "queue.error.code-fetch",
+        "queue.error.code-type-first",
+        "queue.error.code-granularity",
+        "queue.error.code-reserved",
+        "queue.error.code-mask",
+        "queue.error.code-width",
+        "queue.error.code-alignment",
+        "queue.error.code-upper-half",
+    )
 
     def stop(self, code: QueueFault) -> None:
         """FSTS.IQE alone."""
@@ -63,7 +74,7 @@ class QueueWaitsForTail(Quirk, Queue):
         "A driver that clears IQE and waits hangs in QEMU; writing IQT again, with the same value, works on both."
     )
     function = "vtd_handle_fsts_write"
-    scenarios = ("queue.error.resumes",)
+    scenarios = ("queue.error.resumes", "queue.recovery.cleared")
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
@@ -79,7 +90,12 @@ class DeviceTlbAlwaysAccepted(Quirk, Queue):
     hardware = "Without ECAP.DT the type of the descriptor is invalid: IQE is set, and the queue stops at it."
     driver = "A driver that does not look at ECAP.DT before it invalidates device-TLBs stops the queue on hardware."
     function = "vtd_process_inv_desc"
-    scenarios = ("device-tlb.unsupported",)
+    scenarios = (
+        "device-tlb.unsupported",
+        "queue.types.low",
+        "setup.scalable-unit.types-128",
+        "setup.scalable-unit.types-256",
+    )
 
     def has_type(self, number: int, bits: int) -> bool:
         """Type 3 needs nothing."""

@@ -7,11 +7,8 @@ from typing import Any
 
 from iommu import DmaRequest, FaultReason, InterruptOutcome, InterruptRequest, Outcome, SourceId
 from iommu.engine.interrupts.remapping import Interrupts
-from iommu.engine.invalidation.queue import Queue
-from iommu.engine.invalidation.selector import Selector
 from iommu.engine.reasons import Blocked
-from iommu.registers import GCMD, GSTS
-from iommu.structures import InterruptDescriptor
+from iommu.registers import IRTA
 from qemu.vtd.quirks.quirk import Quirk, Severity
 from qemu.vtd.topology import IO_APIC
 
@@ -114,34 +111,18 @@ class DataCheckedLast(Quirk, Interrupts):
         return super().deliver(raw)
 
 
-class IndexMaskUnlimited(Quirk, Queue):
-    """An index mask beyond ECAP.MHMV is accepted in an interrupt-entry-cache invalidation."""
+class ExtendedModeNotOffered(Quirk, Interrupts):
+    """EIME selects 32-bit destinations even in a unit without ECAP.EIM."""
 
-    id = "Q76"
-    severity = Severity.FAILS_ON_HARDWARE
-    section = "6.5.2.7"
-    hardware = "A mask beyond ECAP.MHMV is a queue error: FSTS.IQE is set, and the queue stops."
-    driver = "A driver that does not look at MHMV works in QEMU; on hardware its queue stops."
-    function = "vtd_process_inv_iec_desc"
-    scenarios = ("ir.cache.mask-beyond",)
+    id = "Q73"
+    severity = Severity.EITHER
+    section = "11.4.10.1"
+    hardware = "Without ECAP.EIM, EIME is reserved, and a destination is the 8 bits 15:8 of DST."
+    driver = "A driver that sets EIME without looking at ECAP.EIM reaches other processors in QEMU than on hardware."
+    function = "vtd_interrupt_remap_table_setup"
+    scenarios = ("ir.table.without-eim",)
 
-    def select_interrupts(self, command: InterruptDescriptor) -> Selector | None:
-        """Any mask."""
-        return Selector.interrupts(command.IIDX, command.IM) if command.G else Selector.interrupts()
-
-
-class TablePointerAlwaysSet(Quirk, Interrupts):
-    """SIRTP sets GSTS.IRTPS in a unit without interrupt remapping; IRE does nothing, as it should."""
-
-    id = "Q75"
-    severity = Severity.REPORT_DIFFERS
-    section = "11.4.4.1"
-    hardware = "Without ECAP.IR, the commands of interrupt remapping and their status bits are reserved."
-    driver = "A driver that takes IRTPS for a sign of interrupt remapping is misled; IRES stays 0."
-    function = "vtd_handle_gcmd_write"
-    scenarios = ("ir.none.passes",)
-
-    def command(self, command: GCMD, status: int, irta: int) -> int:
-        """IRTPS follows SIRTP."""
-        kept = GSTS.make(IRTPS=GSTS.IRTPS.get(status) | command.SIRTP)
-        return super().command(command, status, irta) | kept
+    def set_table(self, irta: int) -> None:
+        """Whatever the unit offers."""
+        super().set_table(irta)
+        self.extended = bool(IRTA.EIME.get(irta))

@@ -14,7 +14,7 @@ from iommu.engine.request import INTERRUPT_RANGE, identity
 from iommu.engine.translation.legacy import LegacyMode
 from iommu.engine.translation.paging import Stage
 from iommu.engine.translation.second_stage import SecondStage
-from iommu.structures import ContextEntry
+from iommu.structures import ContextEntry, SecondStage4KPage
 from qemu.vtd.quirks.quirk import Quirk, Severity
 
 _ALL_ONES = (1 << 64) - 1
@@ -33,7 +33,11 @@ class SilentOnHit(Quirk, LegacyMode):
     hardware = "Every blocked access is recorded, whether its translation was cached or not."
     driver = "In QEMU a device can be blocked by a missing permission and leave no fault record."
     function = "vtd_do_iommu_translate"
-    scenarios = ("cache.iotlb.write-after-read",)
+    scenarios = (
+        "cache.iotlb.write-after-read",
+        "cache.iotlb.read-after-write",
+        "cache.iotlb.other-level-permission",
+    )
 
     def translate_stage(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Outcome:
         """A cached page without the permission blocks the request as if FPD were set."""
@@ -196,3 +200,29 @@ class TranslationsByRequester(Quirk, LegacyMode):
         if page is None:
             self._filled.pop(place, None)
         return page
+
+
+class SnoopAcceptedWithScalable(Quirk, Formats):
+    """On a unit with scalable mode, SNP of a page entry is not reserved, although there is no snoop control.
+
+    The unit's capability is looked at, not the mode.
+    """
+
+    id = "Q86"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "9.8"
+    hardware = "In legacy mode without ECAP.SC, SNP is reserved in every entry."
+    driver = (
+        "A driver that sets SNP without looking at ECAP.SC works in QEMU; on hardware its device's DMA is blocked."
+    )
+    function = "vtd_init"
+    scenarios = (
+        "setup.scalable-unit.snoop-level-1",
+        "setup.scalable-unit.snoop-level-2",
+        "setup.scalable-unit.snoop-level-3",
+    )
+
+    def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
+        """Not SNP, in an entry that maps a page."""
+        accepted = SecondStage4KPage.SNP.mask if page and self.capabilities.scalable_mode else 0
+        return super().reserved_in_second_stage(level, page=page) & ~accepted

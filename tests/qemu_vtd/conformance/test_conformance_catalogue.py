@@ -52,7 +52,8 @@ def test_every_reason_has_a_scenario() -> None:
     scalable = {
         f"{code:#04x}" for code in (*range(0x38, 0x3B), *range(0x40, 0x43), *range(0x50, 0x53), *range(0x58, 0x5C))
     }
-    assert seen == legacy | interrupts | scalable
+    modes = {"0x30"}
+    assert seen == legacy | interrupts | modes | scalable
 
 
 def test_fpd_suppresses_every_qualified_reason() -> None:

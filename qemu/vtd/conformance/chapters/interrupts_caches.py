@@ -1,6 +1,6 @@
 """Chapters 6.2.6 and 6.5.2.7: interrupt entries that change: what a cached one may, must and must not still do."""
 
-from iommu.registers import GCMD, IQH
+from iommu.registers import GCMD
 from iommu.structures import RemappedInterruptEntry
 from qemu.vtd.conformance.bench import NOWHERE, P0, Bench
 from qemu.vtd.conformance.chapters.interrupts import (
@@ -141,14 +141,6 @@ def _block(mask: int) -> None:
 
 for _im in range(16):
     _block(_im)
-
-
-@scenario("ir.cache.mask-beyond", "6.5.2.7 IM", "IQH 0x0", "FSTS IQE")
-def mask_beyond(bench: Bench) -> None:
-    """An index mask beyond ECAP.MHMV is refused: 16 of 15."""
-    start_queue(bench)
-    bench.driver.submit(invalidation(G=1, IIDX=4, IM=16))
-    bench.note_register(IQH)
 
 
 def _beside(index: int) -> None:

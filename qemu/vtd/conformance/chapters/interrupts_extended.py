@@ -6,7 +6,7 @@ from qemu.vtd.conformance.bench import Bench
 from qemu.vtd.conformance.chapters.interrupts import GOOD, TABLE, A, address, entry, put, sent, source
 from qemu.vtd.conformance.chapters.interrupts_entries import MODES, RESERVED
 from qemu.vtd.conformance.scenario import scenario
-from qemu.vtd.conformance.setups import EXTENDED_INTERRUPTS
+from qemu.vtd.conformance.setups import EXTENDED
 
 
 def to(destination: int, **fields: int) -> int:
@@ -33,7 +33,7 @@ def _accepted(id_: str, title: str, contents: list[int], outcomes: list[str]) ->
             bench.interrupt("A", address(index))
 
     stimulus.__doc__ = title
-    scenario(f"ir.extended.{id_}", "9.9 DST", *lines, "FSTS 0", setup=EXTENDED_INTERRUPTS)(stimulus)
+    scenario(f"ir.extended.{id_}", "9.9 DST", *lines, "FSTS 0", setup=EXTENDED)(stimulus)
 
 
 _accepted(
@@ -71,7 +71,7 @@ def _refused(bits: str, contents: list[int]) -> None:
             bench.take_faults()
 
     stimulus.__doc__ = f"Bits {bits} of an entry are reserved in this mode too."
-    scenario(f"ir.extended.bits-{bits}", "5.1.4 0x24", *lines, "FSTS 0", setup=EXTENDED_INTERRUPTS)(stimulus)
+    scenario(f"ir.extended.bits-{bits}", "5.1.4 0x24", *lines, "FSTS 0", setup=EXTENDED)(stimulus)
 
 
 for _bits, _range in RESERVED.items():
@@ -89,7 +89,7 @@ def _compatibility(id_: str, title: str, *, allowed: int, extended: bool, passes
         bench.interrupt("A", 0xFEE0_5000, 0x41)
 
     stimulus.__doc__ = title
-    scenario(f"ir.extended.{id_}", "5.1.2.1", *lines, setup=EXTENDED_INTERRUPTS)(stimulus)
+    scenario(f"ir.extended.{id_}", "5.1.2.1", *lines, setup=EXTENDED)(stimulus)
 
 
 _compatibility(
@@ -115,7 +115,7 @@ _compatibility(
 )
 
 
-@scenario("ir.extended.off", "9.9 DST", sent(0, GOOD), "FSTS 0", setup=EXTENDED_INTERRUPTS)
+@scenario("ir.extended.off", "9.9 DST", sent(0, GOOD), "FSTS 0", setup=EXTENDED)
 def extended_off(bench: Bench) -> None:
     """Without EIME destinations have 8 bits, on a unit that could have the mode."""
     start(bench, entry(), extended=False)
@@ -128,7 +128,7 @@ def extended_off(bench: Bench) -> None:
     sent(0, "0x300fee00000 0x4055"),
     sent(0, GOOD),
     "FSTS 0",
-    setup=EXTENDED_INTERRUPTS,
+    setup=EXTENDED,
 )
 def latched(bench: Bench) -> None:
     """EIME is latched by SIRTP, like the address of the table."""
@@ -144,7 +144,7 @@ def latched(bench: Bench) -> None:
     "5.1.5.1",
     "pin 9 0x1000000000055 -> 0x1234500fee67000 0x4055",
     "FSTS 0",
-    setup=EXTENDED_INTERRUPTS,
+    setup=EXTENDED,
 )
 def pin(bench: Bench) -> None:
     """An I/O APIC pin reaches a 32-bit destination."""
@@ -157,7 +157,7 @@ def pin(bench: Bench) -> None:
     "9.9 DST",
     f"B interrupt {address(0):#x} 0x0 -> 0x1234500fee67000 0x4055",
     "FSTS 0",
-    setup=EXTENDED_INTERRUPTS,
+    setup=EXTENDED,
 )
 def msix(bench: Bench) -> None:
     """An MSI-X reaches a 32-bit destination."""

@@ -12,7 +12,7 @@ from qemu.vtd.conformance.chapters.interrupts import (
     start,
 )
 from qemu.vtd.conformance.scenario import Allowed, scenario
-from qemu.vtd.conformance.setups import NO_INTERRUPT_REMAPPING
+from qemu.vtd.conformance.setups import NO_REMAPPING
 
 BIG_TABLE = 0x30_0000
 """A table of 65536 entries, 1 MiB."""
@@ -221,6 +221,17 @@ def size_latched(bench: Bench) -> None:
     bench.interrupt("A", address(3))
 
 
+@scenario("ir.table.without-eim", "11.4.10.1 EIME", sent(1, GOOD), "FSTS 0")
+def without_eim(bench: Bench) -> None:
+    """A unit without ECAP.EIM ignores EIME: the destination has 8 bits, in bits 15:8 of DST."""
+    bench.memory.write(TABLE, bytes(0x1000))
+    put(bench, 1, entry(destination=3))
+    bench.platform.write_register(IRTA.offset, TABLE | 1 << 11 | 7, 8)
+    bench.platform.write_register(GCMD.offset, GCMD.make(SIRTP=1), 4)
+    bench.driver.enable_interrupts()
+    bench.interrupt("A", address(1))
+
+
 # The unit's own messages are not remapped (7.3).
 
 
@@ -255,7 +266,7 @@ def own_message(bench: Bench) -> None:
     sent(1, f"{address(1):#x} 0x0"),
     "A interrupt 0xfee05000 0x41 -> 0xfee05000 0x41",
     "FSTS 0",
-    setup=NO_INTERRUPT_REMAPPING,
+    setup=NO_REMAPPING,
 )
 def none_passes(bench: Bench) -> None:
     """Without ECAP.IR, SIRTP and IRE do nothing, and every request passes unchanged."""
@@ -273,7 +284,7 @@ def none_passes(bench: Bench) -> None:
     "5.1.2",
     "pin 9 0x1200000000008043 -> 0xfee12000 0x8043",
     "FSTS 0",
-    setup=NO_INTERRUPT_REMAPPING,
+    setup=NO_REMAPPING,
 )
 def none_pin(bench: Bench) -> None:
     """The I/O APIC's request passes unchanged too."""

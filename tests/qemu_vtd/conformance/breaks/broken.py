@@ -7,6 +7,7 @@ from typing import ClassVar
 from iommu import RemappingUnit
 
 PARTS = (
+    "RegisterFile",
     "Formats",
     "FaultLog",
     "SecondStage",

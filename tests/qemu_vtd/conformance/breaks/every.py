@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.qemu_vtd.conformance.breaks import caches, faults, interrupts, queue, registers, translation
+from tests.qemu_vtd.conformance.breaks import caches, faults, finer, interrupts, queue, registers, translation
 from tests.qemu_vtd.conformance.breaks.broken import Break
 
 BREAKS: dict[str, tuple[type[Break], ...]] = {
@@ -12,5 +12,6 @@ BREAKS: dict[str, tuple[type[Break], ...]] = {
     "queue": queue.BREAKS,
     "faults": faults.BREAKS,
     "interrupts": interrupts.BREAKS,
+    "one bit, one step": finer.BREAKS,
 }
 """The breaks by wing."""

@@ -124,11 +124,12 @@ class HeadKept(Break, Queue):
 
     scenario = "queue.off.head-is-0"
 
-    def switch(self, on: int) -> None:
+    def switch(self, on: int) -> bool:
         head = self._head.value
-        super().switch(on)
+        is_on = super().switch(on)
         if not on:
             self._head.value = head
+        return is_on
 
 
 class RunsWhileOff(Break, Queue):

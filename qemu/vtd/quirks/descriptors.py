@@ -1,0 +1,257 @@
+"""Departures in which descriptors the invalidation queue accepts, and in turning it on and off (spec 6.5.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from iommu import VtdError
+from iommu.engine.invalidation.queue import Queue
+from iommu.engine.invalidation.selector import Selector
+from iommu.registers import TableMode
+from iommu.structures import Descriptor, DescriptorType, InterruptDescriptor, WaitDescriptor
+from qemu.vtd.quirks.quirk import Quirk, Severity
+
+_PASID_TYPES = (DescriptorType.PASID_IOTLB, DescriptorType.PASID_CACHE)
+
+
+class InterruptDescriptorUnchecked(Quirk, Queue):
+    """The reserved bits of an interrupt-entry invalidation descriptor are not checked. Seen on 7.2."""
+
+    id = "Q26"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "6.5.2.7"
+    hardware = "A reserved bit that is set stops the queue with IQE."
+    driver = "A driver that sets a reserved bit of this descriptor works in QEMU; on hardware its queue stops."
+    function = "vtd_process_inv_iec_desc"
+    scenarios = (
+        "queue.reserved.interrupt-below-type",
+        "queue.reserved.interrupt-above-type",
+        "queue.reserved.interrupt-high",
+        "queue.reserved.interrupt-upper-half",
+    )
+    gone = (10, 0, 0)
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._reserved[DescriptorType.INTERRUPT] = 0
+
+
+class IndexMaskUnlimited(Quirk, Queue):
+    """An interrupt-entry invalidation descriptor may have an index mask beyond ECAP.MHMV."""
+
+    id = "Q27"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "6.5.2.7"
+    hardware = "An index mask beyond ECAP.MHMV stops the queue with IQE."
+    driver = "A driver that does not look at ECAP.MHMV works in QEMU; on hardware its queue stops."
+    function = "vtd_process_inv_iec_desc"
+    scenarios = ("queue.values.index-mask",)
+
+    def select_interrupts(self, command: InterruptDescriptor) -> Selector | None:
+        """Any mask."""
+        return Selector.interrupts(command.IIDX, command.IM) if command.G else super().select_interrupts(command)
+
+
+class PasidDescriptorsIgnored(Quirk, Queue):
+    """In legacy mode, descriptors of types 6 and 7 are accepted unchecked, and do nothing. Seen on 7.2."""
+
+    id = "Q29"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "6.5.2.2, 6.5.2.4"
+    hardware = "In legacy mode the types do not exist: the queue stops with IQE."
+    driver = "A driver that submits them in legacy mode works in QEMU; on hardware its queue stops."
+    function = "vtd_process_inv_desc"
+    scenarios = ("queue.types.low", "setup.scalable-unit.types-128", "setup.scalable-unit.types-256")
+    gone = (10, 0, 0)
+
+    def carry_out(self, raw: int, bits: int) -> None:
+        """Types 6 and 7 are skipped."""
+        if (
+            self.mode != TableMode.LEGACY
+            or Descriptor.TYPE_HIGH.get(raw)
+            or Descriptor.TYPE.get(raw) not in _PASID_TYPES
+        ):
+            super().carry_out(raw, bits)
+
+
+class TypeHighIgnored(Quirk, Queue):
+    """Bits 11:9 do not count as part of the type: descriptors of unknown types are taken for others. Seen on 7.2.
+
+    The types that have these bits among their reserved ones are refused for that reason.
+    """
+
+    id = "Q30"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "6.5.2"
+    hardware = "The type has 7 bits, of which 11:9 are 0 in every type that exists; others stop the queue with IQE."
+    driver = "A driver that sets one of these bits may work in QEMU; on hardware its queue stops."
+    function = "vtd_process_inv_desc"
+    scenarios = ("queue.types.high",)
+    gone = (10, 0, 0)
+
+    def carry_out(self, raw: int, bits: int) -> None:
+        """The bits are dropped where nothing else refuses them."""
+        if Descriptor.TYPE.get(raw) in (DescriptorType.INTERRUPT, *_PASID_TYPES):
+            raw &= ~Descriptor.TYPE_HIGH.mask
+        super().carry_out(raw, bits)
+
+
+class QueueStaysOn(Quirk, Queue):
+    """The queue does not turn off unless it is empty and its last descriptor was a wait descriptor."""
+
+    id = "Q32"
+    severity = Severity.FAILS_IN_QEMU
+    section = "11.4.4.1"
+    hardware = "QIES clears once GCMD.QIE is 0 and what was submitted has been carried out."
+    driver = "A driver that turns the queue off before it has used it waits for QIES in vain in QEMU."
+    function = "vtd_queued_inv_disable_check"
+    scenarios = ("queue.off.empty",)
+
+    def __init__(self, *parts: Any) -> None:
+        self._last = 0
+        super().__init__(*parts)
+
+    def carry_out(self, raw: int, bits: int) -> None:
+        """The type is kept in mind."""
+        self._last = Descriptor.TYPE.get(raw)
+        super().carry_out(raw, bits)
+
+    def switch(self, on: int) -> bool:
+        """GCMD.QIE = 0 may have no effect."""
+        ended = self._head.value == self._tail.value and self._last == DescriptorType.WAIT
+        return super().switch(on or (self.enabled and not ended))
+
+
+class DescriptorWidthNeedsScalable(Quirk, Queue):
+    """IQA.DW has no effect on a unit without scalable mode: descriptors are taken for 128 bits."""
+
+    id = "Q33"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "6.5.2"
+    hardware = "Without scalable mode, a queue of 256-bit descriptors stops at the first with IQE."
+    driver = "A driver that sets DW there finds its descriptors taken in halves in QEMU; on hardware the queue stops."
+    function = "vtd_update_iq_dw"
+    scenarios = ("queue.error.width-without-scalable",)
+
+    def width(self) -> int:
+        """128 bits without scalable mode."""
+        return super().width() if self.capabilities.scalable_mode else 16
+
+
+class InterruptDescriptorAccepted(Quirk, Queue):
+    """Interrupt-entry invalidation descriptors are accepted on a unit without interrupt remapping."""
+
+    id = "Q35"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "6.5.2.7"
+    hardware = "Without ECAP.IR the type does not exist: the queue stops with IQE."
+    driver = "A driver that does not look at ECAP.IR works in QEMU; on hardware its queue stops."
+    function = "vtd_process_inv_desc"
+    scenarios = ("setup.no-remapping.descriptor",)
+
+    def has_type(self, number: int, bits: int) -> bool:
+        """Type 4 is always there."""
+        return number == DescriptorType.INTERRUPT or super().has_type(number, bits)
+
+
+class UnalignedTailIgnored(Quirk, Queue):
+    """In a queue of 256-bit descriptors, a tail in the middle of one is ignored. Seen on 7.2."""
+
+    id = "Q37"
+    severity = Severity.REPORT_DIFFERS
+    section = "11.4.9.2"
+    hardware = "A tail that is not a multiple of the descriptors' width stops the queue with IQE."
+    driver = "A driver that writes such a tail waits in QEMU without an error; on hardware it gets one."
+    function = "vtd_handle_iqt_write"
+    scenarios = ("setup.scalable-unit.tail-unaligned", "queue.error.code-alignment")
+    gone = (10, 0, 0)
+
+    def tail(self) -> int:
+        """Nothing is submitted."""
+        return self.head() if self._tail.value % self.width() else super().tail()
+
+
+class UpperHalfUnchecked(Quirk, Queue):
+    """The upper half of a 256-bit descriptor is not checked. Seen on 7.2."""
+
+    id = "Q85"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "6.5.2"
+    hardware = "The upper half of every 256-bit descriptor is reserved: a bit that is set stops the queue with IQE."
+    driver = "A driver that leaves garbage in the upper half works in QEMU; on hardware its queue stops."
+    function = "vtd_get_inv_desc"
+    scenarios = (
+        "setup.scalable-unit.upper-half-context",
+        "setup.scalable-unit.upper-half-iotlb",
+        "setup.scalable-unit.upper-half-interrupt",
+        "setup.scalable-unit.upper-half-wait",
+        "queue.error.code-upper-half",
+    )
+    gone = (10, 0, 0)
+
+    def carry_out(self, raw: int, bits: int) -> None:
+        """The lower half alone."""
+        super().carry_out(raw & (1 << 128) - 1, bits)
+
+
+class ScalableTypesInLegacyMode(Quirk, Queue):
+    """On a unit with scalable mode, 256-bit descriptors of types 6, 7 and 8 are accepted in legacy mode too."""
+
+    id = "Q38"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "6.5.2"
+    hardware = "In legacy mode these types do not exist: the queue stops with IQE."
+    driver = "A driver that submits them in legacy mode works in QEMU; on hardware its queue stops."
+    function = "vtd_process_inv_desc"
+    scenarios = ("setup.scalable-unit.types-256",)
+    first = (10, 0, 0)
+    types = range(DescriptorType.PASID_IOTLB, DescriptorType.PASID_DEVICE_TLB + 1)
+
+    def has_type(self, number: int, bits: int) -> bool:
+        """Only the width counts."""
+        wide = bits == 256 and self.capabilities.scalable_mode
+        return (wide and number in self.types) or super().has_type(number, bits)
+
+
+class PasidCacheTypeIn128Bits(Quirk, Queue):
+    """On a unit with scalable mode, descriptors of type 7 are accepted in 128 bits and in legacy mode too.
+
+    Seen on 10.0; 11.1 refuses them.
+    """
+
+    id = "Q39"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "6.5.2.2"
+    hardware = "Type 7 exists in scalable mode alone, whose descriptors have 256 bits: the queue stops with IQE."
+    driver = "A driver that submits it in legacy mode works in QEMU; on hardware its queue stops."
+    function = "vtd_process_inv_desc"
+    scenarios = ("setup.scalable-unit.types-128",)
+    first = (10, 0, 0)
+    gone = (11, 0, 0)
+
+    def has_type(self, number: int, bits: int) -> bool:
+        """Type 7 is there on a unit with scalable mode."""
+        known = number == DescriptorType.PASID_CACHE and self.capabilities.scalable_mode
+        return known or super().has_type(number, bits)
+
+
+class StatusWithInterruptAborts(Quirk, Queue):
+    """A wait descriptor with both SW and IF ends QEMU. Seen on 7.2; 10.0.13 carries it out.
+
+    An assertion fails. Sources of 10.1 still have it.
+    """
+
+    id = "Q82"
+    severity = Severity.FAILS_IN_QEMU
+    section = "6.5.2.8"
+    hardware = "Such a descriptor writes its status and raises the completion event."
+    driver = "A driver that asks for both, as it may, ends the whole virtual machine in QEMU."
+    function = "vtd_process_wait_desc"
+    scenarios = ("queue.wait.status-and-interrupt",)
+    gone = (10, 0, 13)
+
+    def wait(self, command: WaitDescriptor) -> None:
+        """QEMU's assertion fails."""
+        if command.SW and command.IF:
+            raise VtdError("QEMU ended by SIGABRT")
+        super().wait(command)
