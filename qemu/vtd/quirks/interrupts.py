@@ -33,7 +33,7 @@ class InterruptFaultsUnrecorded(Quirk, FaultLog):
         "ir.source.sq-2-bit-0",
         "ir.source.sq-3-device",
         "ir.source.bus-beyond",
-        *(f"ir.reserved.bits-{bits}" for bits in ("12-14", "24-31", "84-127")),
+        *(f"ir.{mode}.bits-{bits}" for mode in ("reserved", "extended") for bits in ("12-14", "24-31", "84-127")),
         *(f"ir.order.{what}" for what in ("absent-reserved", "absent-source", "reserved-source")),
         *(f"ir.data.{what}" for what in ("before-entry", "before-index")),
         *(f"ir.data.bit-{bit}" for bit in range(16, 32)),
