@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from tests.qemu_vtd.conformance.breaks import caches, faults, finer, interrupts, queue, registers, translation
-from tests.qemu_vtd.conformance.breaks import caches, faults, interrupts, queue, registers, scalable, translation
+from tests.qemu_vtd.conformance.breaks import (
+    caches,
+    faults,
+    finer,
+    interrupts,
+    queue,
+    registers,
+    scalable,
+    translation,
+)
 from tests.qemu_vtd.conformance.breaks.broken import Break
 
 BREAKS: dict[str, tuple[type[Break], ...]] = {
