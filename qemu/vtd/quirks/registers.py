@@ -203,6 +203,8 @@ class UpperAddressesReadOnly(Quirk, RegisterFile):
     driver = "A driver that sends these messages to a processor with an id beyond 255 does not get them in QEMU."
     function = "vtd_init, vtd_generate_interrupt"
     scenarios = ("setup.extended.feuaddr", "setup.extended.ieuaddr", "setup.extended.message")
+    # Without KVM, 7.2 has no extended interrupts.
+    first = (10, 0, 0)
 
     def stored_bits(self, layout: type[Register]) -> int:
         """None of theirs."""
@@ -219,6 +221,8 @@ class PageRequestEventUnmasked(Quirk, RegisterFile):
     driver = "A driver that relies on the mask after reset may get a message before it expects one in QEMU."
     function = "vtd_init"
     scenarios = ("setup.page-requests.reset",)
+    # No QEMU before has page requests.
+    first = (11, 0, 0)
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
