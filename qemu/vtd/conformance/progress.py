@@ -9,9 +9,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from qemu.vtd.conformance.runner import Report, conform
 from qemu.vtd.conformance.scenario import Scenario
+from qemu.vtd.quirks import Version
 
 
-def run_with_bar(scenarios: Sequence[Scenario], qemu: str | None) -> Report:
+def run_with_bar(
+    scenarios: Sequence[Scenario],
+    qemu: str | None,
+    *,
+    old: Version | None = None,
+    quirks_of: Version | None = None,
+) -> Report:
     """`conform` with a progress bar on stderr."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
@@ -21,4 +28,4 @@ def run_with_bar(scenarios: Sequence[Scenario], qemu: str | None) -> Report:
         def show(result: object) -> None:
             progress.advance(task)
 
-        return conform(scenarios, qemu, show)
+        return conform(scenarios, qemu, show, old=old, quirks_of=quirks_of)

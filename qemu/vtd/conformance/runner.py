@@ -6,7 +6,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from qemu.vtd.conformance.judge import Result, Verdict, judge, missing_capabilities, model_only, on_model
+from qemu.vtd.conformance.judge import (
+    CHANGES,
+    Result,
+    Terms,
+    Verdict,
+    judge,
+    missing_capabilities,
+    model_only,
+    on_model,
+    terms_of,
+)
 from qemu.vtd.conformance.scenario import Scenario
 from qemu.vtd.errors import QemuError, QemuUnsuitable
 from qemu.vtd.platform import Unreachable
@@ -17,27 +27,59 @@ from qemu.vtd.topology import Topology
 
 @dataclass
 class Report:
-    """All scenarios on one QEMU. `seconds` is the time the scenarios took, including QEMU's start."""
+    """All scenarios on one QEMU.
+
+    Attributes:
+        path: the program.
+        version: what it says its version is.
+        results: one for each scenario.
+        seconds: how long the scenarios took, including QEMU's start.
+        old, quirks_of: what else decides what it is held to: see `terms_of`.
+    """
 
     path: str
     version: Version
     results: list[Result] = field(default_factory=list)
     seconds: float = 0.0
+    old: Version | None = None
+    quirks_of: Version | None = None
 
     def count(self, verdict: Verdict) -> int:
         """Number of scenarios with this verdict."""
         return sum(result.verdict is verdict for result in self.results)
 
     @property
+    def terms(self) -> Terms:
+        """What it is held to."""
+        return terms_of(self.version, self.old, self.quirks_of)
+
+    @property
     def passed(self) -> bool:
-        """Whether no scenario differs."""
-        return self.count(Verdict.DIFFERS) == 0
+        """Whether no scenario has a verdict that fails the run."""
+        return not self.failures
+
+    @property
+    def failures(self) -> list[Result]:
+        """The results that fail the run."""
+        return [result for result in self.results if result.verdict in self.terms.fails]
+
+    @property
+    def changes(self) -> list[Result]:
+        """The results that are not as known, whether or not they fail the run."""
+        return [result for result in self.results if result.verdict in CHANGES]
 
 
 def conform(
-    scenarios: Sequence[Scenario], qemu: str | None, each: Callable[[Result], None] = lambda _: None
+    scenarios: Sequence[Scenario],
+    qemu: str | None,
+    each: Callable[[Result], None] = lambda _: None,
+    *,
+    old: Version | None = None,
+    quirks_of: Version | None = None,
 ) -> Report:
     """Run scenarios against one QEMU; `each` is called with every result as it becomes available.
+
+    `old` and `quirks_of` decide what it is held to: see `terms_of`.
 
     Raises QemuError when there is no suitable QEMU, or when it dies. No process is left running.
     """
@@ -48,8 +90,10 @@ def conform(
         by_machine.setdefault(scenario.setup.machine, []).append(scenario)
     for (properties, topology), group in by_machine.items():
         with QemuPlatform(qemu, dict(properties), topology) as platform:
-            report = report or Report(platform.machine.build.path, platform.machine.version)
-            for result in _run(group, platform):
+            if report is None:
+                build = platform.machine.build
+                report = Report(build.path, build.version, old=old, quirks_of=quirks_of)
+            for result in _run(group, platform, report.terms.version):
                 report.results.append(result)
                 each(result)
     if report is None:
@@ -60,16 +104,16 @@ def conform(
     return report
 
 
-def _run(scenarios: list[Scenario], platform: QemuPlatform) -> Iterator[Result]:
+def _run(scenarios: list[Scenario], platform: QemuPlatform, version: Version) -> Iterator[Result]:
     for scenario in scenarios:
         try:
-            yield run_one(scenario, platform)
+            yield run_one(scenario, platform, version)
         except QemuError as error:
             raise QemuError(f"{error} (in scenario {scenario.id}, {platform.name})") from error
 
 
-def run_one(scenario: Scenario, platform: QemuPlatform) -> Result:
-    """Run one scenario on the model and on a running QEMU, and compare."""
+def run_one(scenario: Scenario, platform: QemuPlatform, version: Version) -> Result:
+    """Run one scenario on the model and on a running QEMU, and judge it by the quirks of a version."""
     model = on_model(scenario)
     missing = missing_capabilities(scenario.setup, platform.capabilities)
     if missing:
@@ -78,5 +122,5 @@ def run_one(scenario: Scenario, platform: QemuPlatform) -> Result:
         seen = scenario.run(platform)
     except Unreachable as reason:
         return Result(scenario, model, None, model_only(scenario, model), str(reason))
-    verdict, why = judge(scenario, model, seen, platform.machine.version)
+    verdict, why = judge(scenario, model, seen, version)
     return Result(scenario, model, seen, verdict, why)

@@ -25,7 +25,7 @@ from qemu.vtd.quirks.interrupts import (
     InterruptFieldsUnchecked,
 )
 from qemu.vtd.quirks.queue import FenceOnlyWaitRefused, QueueErrorWithoutCode, QueueWaitsForTail
-from qemu.vtd.quirks.quirk import Quirk, Version
+from qemu.vtd.quirks.quirk import NEWEST, Quirk, Version
 from qemu.vtd.quirks.translation import (
     AllOnesUnreadable,
     ContextsByDevice,
@@ -89,4 +89,4 @@ def profile(version: Version) -> type[RemappingUnit]:
     return type("QemuUnit", (RemappingUnit,), parts)
 
 
-__all__ = ["POLICY", "QUIRKS", "Quirk", "Version", "profile", "quirks_of"]
+__all__ = ["NEWEST", "POLICY", "QUIRKS", "Quirk", "Version", "profile", "quirks_of"]

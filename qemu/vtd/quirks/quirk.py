@@ -9,6 +9,9 @@ Version = tuple[int, int, int]
 FIRST: Version = (7, 0, 0)
 """The oldest supported QEMU; a quirk that starts here may be older."""
 
+NEWEST: Version = (11, 1, 3)
+"""The newest release that the quirks and freedoms are known for."""
+
 
 class Quirk:
     """Mixed into an override of one part of the engine. The docstring's first line is the title.

@@ -14,6 +14,7 @@ def as_dict(report: Report) -> dict[str, Any]:
     return {
         "qemu": report.path,
         "version": version_text(report.version),
+        "quirks_of": version_text(report.terms.version),
         "passed": report.passed,
         "seconds": round(report.seconds, 3),
         "counts": {verdict.name.lower(): report.count(verdict) for verdict in Verdict},

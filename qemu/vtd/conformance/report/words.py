@@ -17,6 +17,8 @@ STYLE = {
     Verdict.ALLOWED: "green",
     Verdict.QUIRK: "yellow",
     Verdict.MODEL_ONLY: "dim",
+    Verdict.MOVED: "bold yellow",
+    Verdict.GONE: "bold yellow",
     Verdict.DIFFERS: "bold red",
 }
 
