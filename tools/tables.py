@@ -21,6 +21,7 @@ from iommu.engine.presets import PRESETS
 from iommu.registers import CAP
 from qemu.vtd.conformance.checklist import AREAS, RULES, Rule
 from tests.engine.breaks import BREAKS
+from tests.qemu_vtd.conformance.breaks.every import BREAKS as ENGINE_BREAKS
 from tools.house import picture
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -74,6 +75,12 @@ def breaks() -> str:
     return _table(("rule", "broken so", "unit tests", "oracle", "scenario"), rows)
 
 
+def engine_breaks() -> str:
+    """The rules of the engine that are broken on purpose, and the scenario that notices each."""
+    rows = ((wing, one.title(), f"`{one.scenario}`") for wing, breaks in ENGINE_BREAKS.items() for one in breaks)
+    return _table(("wing", "broken so", "scenario"), rows)
+
+
 def checklist(area: str) -> str:
     """The rules of one area, and what stands behind each."""
     rows = (
@@ -118,6 +125,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "policy": ("engine.md", policy),
     "house": ("architecture.md", picture),
     "breaks": ("conformance.md", breaks),
+    "engine breaks": ("conformance.md", engine_breaks),
     "checklist summary": ("checklist.md", checklist_summary),
     **{f"checklist {area}": ("checklist.md", partial(checklist, area)) for area in AREAS},
 }

@@ -39,6 +39,7 @@ Checklist = Annotated[
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print every scenario with its outcome.")]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.", dir_okay=False)]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write a page.", dir_okay=False)]
 
 
 def register(app: typer.Typer) -> None:
@@ -58,6 +59,7 @@ def conform(
     verbose: Verbose = False,
     as_json: Json = False,
     junit: Junit = None,
+    html: Html = None,
     checklist: Checklist = False,
 ) -> None:
     """Check the model and a QEMU against the specification, scenario by scenario.
@@ -72,12 +74,15 @@ def conform(
     from qemu.vtd.conformance.failed import record_failed
     from qemu.vtd.conformance.matrix import print_matrix
     from qemu.vtd.conformance.report.document import as_dict
+    from qemu.vtd.conformance.report.html.page import as_html
     from qemu.vtd.conformance.report.junit import as_junit
     from qemu.vtd.conformance.report.summary import print_next, print_summary
     from qemu.vtd.conformance.report.table import print_table
     from qemu.vtd.conformance.scenario import catalogue, of_chapter
 
     if checklist:
+        if junit is not None:
+            raise MisuseError("--junit is for scenarios; the checklist of rules is printed, or written by --json")
         _checklist(qemu, only, as_json)
         return
     scenarios = of_chapter(catalogue(only), chapter)
@@ -85,8 +90,9 @@ def conform(
         raise MisuseError(
             f"no scenario's id contains or matches {only!r}{f' in chapter {chapter}' if chapter else ''}"
         )
-    if junit is not None and not junit.absolute().parent.is_dir():
-        raise MisuseError(f"--junit {junit}: no such directory: {junit.absolute().parent}")
+    for option, file in (("--junit", junit), ("--html", html)):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise MisuseError(f"{option} {file}: no such directory: {file.absolute().parent}")
     if every and qemu:
         raise MisuseError("--all and --qemu exclude each other: --all runs every QEMU of vtd qemu list")
     judge_by = None if quirks_of is None else _version(quirks_of)
@@ -110,6 +116,8 @@ def conform(
         print_next(reports, console())
     if junit is not None:
         _write_whole(junit, as_junit(reports))
+    if html is not None:
+        _write_whole(html, as_html(reports))
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
 

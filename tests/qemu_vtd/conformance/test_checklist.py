@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from iommu import FaultReason
+from iommu import FaultReason, structures
 from iommu import registers as declared
 from iommu.fields import Layout
 from iommu.registers import Register
@@ -123,6 +123,45 @@ def test_every_register_field_has_a_rule(register: type[Register]) -> None:
     assert without_a_rule(register, register.__name__) == []
 
 
+STRUCTURES = {
+    "ROOT": "RootEntry",
+    "CONTEXT": "ContextEntry",
+    "SROOT": "ScalableRootHalf",
+    "SCONTEXT": "ScalableContextEntry",
+    "PASIDDIR": "PasidDirectoryEntry",
+    "PASIDENTRY": "PasidEntry",
+    "SS": "SecondStage*",
+    "FS": "FirstStage*",
+    "IREQ": "Compatibility* Remappable*",
+    "IRTE": "RemappedInterruptEntry InterruptEntry",
+    "POSTED": "PostedInterruptEntry",
+    "PID": "PostedInterruptDescriptor",
+    "PREQ": "PageRequestDescriptor",
+    "CONTEXT_DESC": "ContextDescriptor Descriptor",
+    "IOTLB_DESC": "IotlbDescriptor",
+    "DEVICE_TLB_DESC": "DeviceTlbDescriptor",
+    "INTERRUPT_DESC": "InterruptDescriptor",
+    "WAIT_DESC": "WaitDescriptor",
+    "PASID_IOTLB_DESC": "PasidIotlbDescriptor",
+    "PASID_CACHE_DESC": "PasidCacheDescriptor",
+    "PASID_DEVICE_TLB_DESC": "PasidDeviceTlbDescriptor",
+    "RESPONSE_DESC": "PageResponseDescriptor",
+}
+"""What rules call each structure: the declarations of iommu.structures, as shell patterns."""
+LAYOUTS = [each for each in vars(structures).values() if isinstance(each, type) and issubclass(each, Layout)]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
+def test_every_field_of_a_structure_has_a_rule(layout: type[Layout]) -> None:
+    called = [
+        name
+        for name, patterns in STRUCTURES.items()
+        if any(fnmatchcase(layout.__name__, one) for one in patterns.split())
+    ]
+    assert len(called) == 1, "STRUCTURES says what rules call it"
+    assert without_a_rule(layout, called[0]) == []
+
+
 def test_reasons_are_all_used() -> None:
     """A reason that no rule gives any more is removed."""
     folder = Path(rules.__file__).parent
@@ -186,3 +225,9 @@ def test_a_pattern_that_matches_no_rule_is_an_error() -> None:
     ran = vtd("conform", "--checklist", "--only", "no such rule")
     assert (ran.returncode, ran.stdout) == (2, b"")
     assert "no rule's id contains or matches 'no such rule'" in ran.stderr.decode()
+
+
+def test_the_checklist_has_no_junit_file(tmp_path: Path) -> None:
+    ran = vtd("conform", "--checklist", "--junit", tmp_path / "rules.xml")
+    assert (ran.returncode, ran.stdout, list(tmp_path.iterdir())) == (2, b"", [])
+    assert "--junit is for scenarios" in ran.stderr.decode()

@@ -9,7 +9,7 @@
     scenarios = [...]           of the catalogue: ids, or shell patterns of ids
     model_only = "pasid"        why no QEMU shows it: a name in reasons.toml
     not_modelled = "..."        why the engine does not have it
-    covers = [...]              register fields that have no rule of their own: shell patterns
+    covers = [...]              fields that have no rule of their own: shell patterns
 
 Each rule has tests, scenarios or the reason for having neither: test_checklist.py sees to it.
 """
@@ -37,6 +37,7 @@ AREAS = {
     "queue": "The invalidation queue",
     "interrupts": "Interrupt remapping and posting",
     "requests": "Device-TLBs and page requests",
+    "dmar": "The DMAR table",
 }
 """The areas in the order of the list, by file name, each with its title."""
 
@@ -54,7 +55,7 @@ class Rule:
         scenarios: ids of the catalogue, or shell patterns of them.
         model_only: why no scenario on a QEMU shows it; empty where one does.
         not_modelled: why the engine does not have it; empty where it has.
-        covers: register fields without a rule of their own, as shell patterns.
+        covers: fields of registers and structures without a rule of their own, as shell patterns.
     """
 
     id: str

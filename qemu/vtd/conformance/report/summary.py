@@ -131,7 +131,7 @@ def print_next(reports: list[Report], console: Console) -> None:
     """Print two commands to try next."""
     changed = [result.scenario.id for report in reports for result in report.changes]
     first = (f"vtd conform --only {changed[0]}", "that alone") if changed else ("vtd quirks", "each departure")
-    commands = (first, ("vtd conform -v", "every scenario with its outcome"))
+    commands = (first, ("vtd conform --html report.html", "every scenario with its tables and walks"))
     width = max(len(command) for command, _ in commands)
     console.print()
     for command, what in commands:
