@@ -71,6 +71,7 @@ class Policy:
 
     # Caches.
     cache_capacity: int = choice("the number of entries each cache holds, at least 1", default=1 << 20, section="6.2")
+    cache_pasids: bool = choice("PASID-table entries are cached", default=True, section="6.2.3")
     cache_upper_levels: bool = choice("paging-structure caches are used", default=True, section="6.2.5")
     cache_faulting: bool = choice(
         "with caching mode, what is not present or erroneous is cached wherever it may be: contexts, PASID entries, "

@@ -3,6 +3,7 @@
     QemuError(VtdError)         root of the others; the message is one readable line
     ├── QemuNotFound            no QEMU was found
     ├── QemuUnsuitable          the program is not a QEMU, is too old, or lacks a required feature
+    │   └── PropertyMissing     its intel-iommu has no such property
     ├── QemuDied                the process exited unexpectedly
     ├── QemuTimeout             the process did not answer in time and was killed
     ├── QmpError                QEMU refused a QMP command
@@ -28,6 +29,14 @@ class QemuNotFound(QemuError):
 
 class QemuUnsuitable(QemuError):
     """The program is not a QEMU, is too old, or lacks a required device or property."""
+
+
+class PropertyMissing(QemuUnsuitable):
+    """The QEMU's intel-iommu has no such property. `name` is the property's name, without "x-"."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class _ProcessError(QemuError):

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from qemu.vtd import private_cache
-from qemu.vtd.errors import QemuDied, QemuNotFound, QemuTimeout, QemuUnsuitable, QmpError
+from qemu.vtd.errors import PropertyMissing, QemuDied, QemuNotFound, QemuTimeout, QemuUnsuitable, QmpError
 from qemu.vtd.private_cache import PROGRAM
 from qemu.vtd.process import Process
 from qemu.vtd.qmp import Qmp
+
+T = TypeVar("T")
 
 ENVIRONMENT = "VTD_QEMU"
 OLDEST = (7, 0, 0)
@@ -36,6 +40,9 @@ MODELS = (
     "vfio-pci",
 )
 
+# The properties of intel-iommu that were renamed, by their first name without "x-".
+_RENAMED = {"flts": ("flts", "fsts")}
+
 _PROBE_SECONDS = 15.0
 _HELP = f"install the Debian package qemu-system-x86, or name one with --qemu or {ENVIRONMENT}"
 
@@ -57,6 +64,22 @@ class Build:
     iommu_properties: frozenset[str]
     devices: frozenset[str]
     sandbox: tuple[str, ...]
+
+    def spelled(self, properties: Mapping[str, T]) -> dict[str, T]:
+        """The same properties of intel-iommu as this QEMU spells them: some were renamed, or lost their "x-".
+
+        Raises PropertyMissing for one that it has under no name.
+        """
+        return {self._spelling(name): value for name, value in properties.items()}
+
+    def _spelling(self, name: str) -> str:
+        for known in _RENAMED.get(name, (name,)):
+            for spelling in (known, f"x-{known}"):
+                if spelling in self.iommu_properties:
+                    return spelling
+        shown = ".".join(map(str, self.version))
+        offered = ", ".join(sorted(self.iommu_properties))
+        raise PropertyMissing(name, f"QEMU {shown}: intel-iommu has no property {name!r}; it has {offered}")
 
 
 def find_qemu(argument: str | os.PathLike[str] | None = None) -> str:

@@ -11,6 +11,7 @@ from iommu import Access, AddressType, Capabilities, Message, VtdError
 from iommu.dmar import Dmar
 from iommu.engine.request import PAGE_4K
 from iommu.registers import CAP, ECAP, GCMD
+from qemu.vtd import probe
 from qemu.vtd.devices import Edu
 from qemu.vtd.machine import Machine
 from qemu.vtd.platform import MEMORY_SIZE, Transfer, Unreachable, page_of_stamp, renumbered
@@ -32,11 +33,13 @@ class QemuPlatform:
 
     Args:
         qemu: the program; see `qemu.vtd.probe.find_qemu`.
-        properties: of intel-iommu, by their QEMU name.
+        properties: of intel-iommu, by the names of `probe.Build.spelled`.
         topology: the devices; the first edu is the one that reads.
 
     Attributes:
         machine: the QEMU machine.
+
+    Raises PropertyMissing for a property that this QEMU does not have.
     """
 
     def __init__(
@@ -48,10 +51,11 @@ class QemuPlatform:
         self.topology, self.source_ids = topology, topology.source_ids
         self._devices = {place.name: place.device() for place in topology.places}
         self._reader = next((device for device in self._devices.values() if isinstance(device, Edu)), None)
+        build = probe.probe(probe.find_qemu(qemu))
         self.machine = Machine(
-            qemu,
+            build.path,
             memory=MEMORY_SIZE,
-            iommu=properties,
+            iommu=build.spelled(properties),
             devices=[*topology.bridges, *self._devices.values()],
             root_buses=topology.root_buses,
             trace=_EVENTS,

@@ -618,3 +618,12 @@ def test_turning_translation_off_drops_the_caches_by_policy(drops: bool) -> None
     world.write(0x18, 0)
     world.write(0x18, 1 << 31)
     assert world.dma().host_address == (0xA000 if drops else HOST)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_pasid_entries_are_cached_unless_the_policy_says_otherwise(cached: bool) -> None:
+    """6.2.3: a unit may cache fewer entries than it could. Neither page has been used before the entry changes."""
+    world = second_stage(policy=Policy(cache_pasids=cached))
+    assert world.dma(ADDRESS).host_address == HOST
+    world.change(world.pasids[NIC, 0], clear=1)
+    assert world.fault(ADDRESS ^ 0x1000) == (0x79 if cached else 0x59)

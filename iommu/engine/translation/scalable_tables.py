@@ -102,6 +102,8 @@ class ScalableTables:
 
     def pasid_context_of(self, context: ScalableContext, source_id: SourceId, pasid: int) -> PasidContext:
         """The context of a PASID, from the cache or from memory. Raises Blocked: SPD.*, SPT.1 to SPT.4."""
+        if not self.policy.cache_pasids:
+            return self.pasid_entry(context, pasid)
         return read_through(
             self.caches.pasids,
             (source_id, pasid),
@@ -121,6 +123,11 @@ class ScalableTables:
             raise Blocked(FaultReason.SPD_3, fpd)
         entry = self.read_pasid(PasidDirectoryEntry.SMPTBLPTR.get(directory) + 64 * (pasid & 0x3F))
         fpd |= PasidEntry.FPD.get(entry)
+        self.check_pasid_entry(entry, fpd)
+        return self.decode_pasid(PasidEntry(entry), pasid, fpd)
+
+    def check_pasid_entry(self, entry: int, fpd: int) -> None:
+        """Check that the entry is present, without reserved bits, and of a supported type. Raises Blocked."""
         # SPT.2: the PASID-table entry is not present.
         if not PasidEntry.P.get(entry):
             raise Blocked(FaultReason.SPT_2, fpd)
@@ -130,7 +137,6 @@ class ScalableTables:
         # SPT.4: the unit does not support the translation type, the address width or the paging mode.
         if self.formats.stages(entry) is None:
             raise Blocked(FaultReason.SPT_4, fpd)
-        return self.decode_pasid(PasidEntry(entry), pasid, fpd)
 
     def decode_pasid(self, entry: PasidEntry, pasid: int, fpd: int) -> PasidContext:
         """Decode the entry into the stages that it selects."""

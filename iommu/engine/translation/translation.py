@@ -80,13 +80,16 @@ class Translation:
         try:
             outcome = self.translate_by_mode(request)
         except Blocked as condition:
-            recorded = self.faults.report(condition.reason, request, condition.fpd)
-            return blocked(condition.reason, recorded=recorded)
+            return blocked(condition.reason, recorded=self.report(condition, request))
         # Below version 2, regions may protect only against requests that are not remapped; identity mappings count as
         # such.
         if self.protected.ranges and (self._protects_remapped or outcome.host_address == request.address):
             return self.check_protected(outcome)
         return outcome
+
+    def report(self, condition: Blocked, request: DmaRequest) -> bool:
+        """Report the fault of a blocked request. Returns whether it was recorded."""
+        return self.faults.report(condition.reason, request, condition.fpd)
 
     def translate_by_mode(self, request: DmaRequest) -> Outcome:
         """Translate in the mode that RTADDR.TTM selected when it was latched. Raises Blocked."""

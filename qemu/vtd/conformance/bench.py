@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from iommu import Access, AddressType, SourceId
 from iommu.explain.report import is_interrupt
@@ -16,6 +17,7 @@ from iommu.structures import (
     SecondStageTable,
     TranslationType,
 )
+from qemu.vtd.conformance.scalable_bench import ScalableTables
 from qemu.vtd.driver import Driver, RecordedFault
 from qemu.vtd.platform import DEVICES, Platform, Transfer, stamp
 
@@ -32,7 +34,10 @@ NOWHERE = 0x40_0000_0000
 
 
 class Bench:
-    """One scenario's machine, freshly reset, with empty tables. `log` returns what was observed, line by line."""
+    """One scenario's machine, freshly reset, with empty tables. `log` returns what was observed, line by line.
+
+    `scalable` builds the tables of scalable mode.
+    """
 
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
@@ -46,6 +51,8 @@ class Bench:
         self._free = iter(TABLES)
         self.root = self.new_table()
         self._context_tables: dict[int, int] = {}
+        # Not `self.new_table`: a bench that refers to itself would keep the machine's memory until it is collected.
+        self.scalable = ScalableTables(platform, self.driver, self.root, partial(next, self._free))
 
     # Tables.
 

@@ -18,8 +18,9 @@ from qemu.vtd.conformance.judge import (
     terms_of,
 )
 from qemu.vtd.conformance.scenario import Scenario
-from qemu.vtd.errors import QemuError, QemuUnsuitable
+from qemu.vtd.errors import PropertyMissing, QemuError, QemuUnsuitable
 from qemu.vtd.platform import Unreachable
+from qemu.vtd.probe import find_qemu, probe
 from qemu.vtd.qemu_platform import QemuPlatform
 from qemu.vtd.quirks import Version
 from qemu.vtd.topology import Topology
@@ -84,24 +85,36 @@ def conform(
     Raises QemuError when there is no suitable QEMU, or when it dies. No process is left running.
     """
     started = time.monotonic()
-    report: Report | None = None
+    if not scenarios:
+        raise QemuUnsuitable("no scenario to run")
+    build = probe(find_qemu(qemu))
+    report = Report(build.path, build.version, old=old, quirks_of=quirks_of)
     by_machine: dict[tuple[tuple[tuple[str, str], ...], Topology], list[Scenario]] = {}
     for scenario in scenarios:
         by_machine.setdefault(scenario.setup.machine, []).append(scenario)
-    for (properties, topology), group in by_machine.items():
-        with QemuPlatform(qemu, dict(properties), topology) as platform:
-            if report is None:
-                build = platform.machine.build
-                report = Report(build.path, build.version, old=old, quirks_of=quirks_of)
-            for result in _run(group, platform, report.terms.version):
-                report.results.append(result)
-                each(result)
-    if report is None:
-        raise QemuUnsuitable("no scenario to run")
+    for group in by_machine.values():
+        for result in _run_group(group, qemu, report.terms.version):
+            report.results.append(result)
+            each(result)
     order = {scenario.id: n for n, scenario in enumerate(scenarios)}
     report.results.sort(key=lambda result: order[result.scenario.id])
     report.seconds = time.monotonic() - started
     return report
+
+
+def _run_group(scenarios: list[Scenario], qemu: str | None, version: Version) -> Iterator[Result]:
+    """Run the scenarios of one machine; on a QEMU that lacks a property of its unit, on the model alone."""
+    properties, topology = scenarios[0].setup.machine
+    try:
+        platform = QemuPlatform(qemu, dict(properties), topology)
+    except PropertyMissing as lack:
+        for scenario in scenarios:
+            model = on_model(scenario)
+            why = f"this QEMU has no property {lack.name}"
+            yield Result(scenario, model, None, model_only(scenario, model), why)
+        return
+    with platform:
+        yield from _run(scenarios, platform, version)
 
 
 def _run(scenarios: list[Scenario], platform: QemuPlatform, version: Version) -> Iterator[Result]:

@@ -69,6 +69,8 @@ _CHAPTERS = (
     "messages",
     "queue",
     "interrupts",
+    "scalable_tables",
+    "scalable_reserved",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from iommu import Capabilities
 from qemu.vtd.topology import PLAIN, Topology
@@ -15,7 +16,7 @@ class Setup:
     Attributes:
         name: shown to users.
         capabilities: of the unit, as far as the outcomes depend on them.
-        properties: of QEMU's intel-iommu, to get such a unit.
+        properties: of QEMU's intel-iommu, to get such a unit, by the names of `probe.Build.spelled`.
         needs: fields of Capabilities that no property sets; a unit that differs in them cannot run the scenario.
         topology: the devices below the unit.
     """
@@ -48,4 +49,32 @@ SELF_INVALIDATING = Setup(
     Capabilities(invalidate_on_root_pointer=True),
     WIDE.properties,
     ("invalidate_on_root_pointer",),
+)
+
+
+# Scalable mode. QEMU's units have one of the two stages, never both, and neither ECAP.RPS nor ECAP.SMPWCS.
+
+
+def _scalable(name: str, width: int, *extra: tuple[str, str], needs: tuple[str, ...] = (), **has: Any) -> Setup:
+    unit = Capabilities(address_width=width, host_address_width=width, scalable_mode=True, **has)
+    return Setup(name, unit, (("aw-bits", str(width)), ("scalable-mode", "on"), *extra), needs)
+
+
+_FLTS = ("flts", "on")
+SECOND_STAGE = _scalable("scalable, second stage", 48, second_stage=True)
+SECOND_STAGE_39 = _scalable("scalable, second stage, 39-bit", 39, second_stage=True)
+SECOND_STAGE_SNOOPING = _scalable(
+    "scalable, second stage, snoop control", 48, ("snoop-control", "on"), second_stage=True, snoop_control=True
+)
+SECOND_STAGE_DEVICE_TLB = _scalable(
+    "scalable, second stage, device-TLB", 48, ("device-iotlb", "on"), second_stage=True, device_tlb=True
+)
+FIRST_STAGE = _scalable("scalable, first stage", 48, _FLTS, first_stage=True, first_stage_1g=True)
+FIRST_STAGE_NO_1G = _scalable("scalable, first stage, no 1 GiB pages", 48, _FLTS, ("fs1gp", "off"), first_stage=True)
+# What no QEMU has: both stages, nested, RID_PASID, and accessed and dirty bits in either stage.
+EVERYTHING = Setup(
+    "scalable, everything",
+    Capabilities.scalable(),
+    SECOND_STAGE.properties,
+    ("first_stage", "nested", "rid_pasid", "scalable_coherent", "second_stage_dirty"),
 )

@@ -26,6 +26,18 @@ from qemu.vtd.quirks.interrupts import (
 )
 from qemu.vtd.quirks.queue import FenceOnlyWaitRefused, QueueErrorWithoutCode, QueueWaitsForTail
 from qemu.vtd.quirks.quirk import NEWEST, Quirk, Version
+from qemu.vtd.quirks.scalable import (
+    BothHalvesOfRootChecked,
+    ContextFieldsUnchecked,
+    DirectoryUnchecked,
+    EveryStageIsTheSecond,
+    LegacyReasonsForSecondStage,
+    LegacyReasonsForTables,
+    OneReasonForPasidTables,
+    PasidEntryUnchecked,
+    TypeBeforePresence,
+    WalkFaultsWithPasid,
+)
 from qemu.vtd.quirks.translation import (
     AllOnesUnreadable,
     ContextsByDevice,
@@ -55,9 +67,19 @@ QUIRKS: tuple[type[Quirk], ...] = (
     BusRangeReversed,
     InterruptFieldsUnchecked,
     ContextsByDevice,
+    LegacyReasonsForTables,
+    BothHalvesOfRootChecked,
+    TypeBeforePresence,
+    OneReasonForPasidTables,
+    EveryStageIsTheSecond,
+    ContextFieldsUnchecked,
+    DirectoryUnchecked,
+    PasidEntryUnchecked,
+    LegacyReasonsForSecondStage,
+    WalkFaultsWithPasid,
 )
 
-POLICY = Policy(compress_faults=True, permission_per_level=True)
+POLICY = Policy(compress_faults=True, permission_per_level=True, cache_pasids=False)
 
 _PARTS = (
     "Formats",

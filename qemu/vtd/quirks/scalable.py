@@ -1,0 +1,228 @@
+"""Departures in the tables of scalable mode (spec 3.4.3, 7.1.3)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from iommu import DmaRequest, FaultReason, SourceId
+from iommu.engine.caches.entries import PasidContext, ScalableContext
+from iommu.engine.caches.tables import LEGACY, SecondStageRoot
+from iommu.engine.faults.log import FaultLog
+from iommu.engine.formats import Formats, Stages
+from iommu.engine.reasons import Blocked
+from iommu.engine.translation.scalable import ScalableMode
+from iommu.engine.translation.translation import Translation
+from iommu.registers import TableMode
+from iommu.structures import PasidEntry, PasidTranslationType, ScalableContextEntry, ScalableRootHalf
+from qemu.vtd.quirks.quirk import Quirk
+
+_LEGACY_REASONS = {
+    FaultReason.SRT_1: FaultReason.LRT_1,
+    FaultReason.SRT_2: FaultReason.LRT_2,
+    FaultReason.SRT_3: FaultReason.LRT_3,
+    FaultReason.SCT_1: FaultReason.LCT_1,
+    FaultReason.SCT_2: FaultReason.LCT_2,
+    FaultReason.SCT_3: FaultReason.LCT_3,
+}
+
+
+class LegacyReasonsForTables(Quirk, FaultLog):
+    """In scalable mode, faults of root and context entries have the codes of legacy mode.
+
+    One function, `vtd_dev_to_context_entry`, serves both modes.
+    """
+
+    id = "Q40"
+    section = "7.1.3 SRT, SCT"
+    scenarios = (
+        "scalable.root.not-present",
+        "scalable.root.not-present-reserved",
+        "scalable.root.unreadable",
+        "scalable.context.not-present",
+        "scalable.context.unreadable",
+        "scalable.reserved.root-entry.low",
+        "scalable.reserved.root-entry.width",
+        "scalable.reserved.context-entry.low",
+        "scalable.reserved.context-entry.width",
+        "scalable.reserved.context-entry.second",
+        "scalable.reserved.context-entry.third",
+        "scalable.reserved.context-entry.fourth",
+    )
+
+    def report(self, reason: FaultReason, request: DmaRequest, fpd: int) -> bool:
+        """See FaultLog."""
+        return super().report(_LEGACY_REASONS.get(reason, reason), request, fpd)
+
+
+class BothHalvesOfRootChecked(Quirk, ScalableMode):
+    """The reserved bits of both halves of a root entry are checked, whichever half the device uses."""
+
+    id = "Q41"
+    section = "9.2"
+    scenarios = ("scalable.root.other-half-reserved",)
+
+    def read_root(self, where: int) -> int:
+        """A reserved bit in the other half blocks the request, if the half that is used is present."""
+        half, other = super().read_root(where), super().read_root(where ^ 8)
+        if ScalableRootHalf.P.get(half) and other & self.formats.scalable_root.reserved(other):
+            raise Blocked(FaultReason.SRT_3)
+        return half
+
+
+class TypeBeforePresence(Quirk, ScalableMode):
+    """The type of a PASID-table entry is checked before P: an entry of zeros has an invalid type.
+
+    `vtd_get_pe_in_pasid_leaf_table` checks the type, and its caller whether the entry is present.
+    """
+
+    id = "Q42"
+    section = "7.1.3 SPT.2"
+    scenarios = ("scalable.entry.zero",)
+    first = (8, 0, 0)
+
+    def check_pasid_entry(self, entry: int, fpd: int) -> None:
+        """First SPT.4, then the others."""
+        if self.formats.stages(entry) is None:
+            raise Blocked(FaultReason.SPT_4, fpd)
+        super().check_pasid_entry(entry, fpd)
+
+
+class OneReasonForPasidTables(Quirk, ScalableMode):
+    """Every fault of the PASID directory and the PASID table is reported as 0x58, and FPD never suppresses it."""
+
+    id = "Q43"
+    section = "7.1.3 SPD, SPT"
+    scenarios = (
+        "scalable.directory.not-present",
+        "scalable.directory.unreadable",
+        "scalable.entry.not-present",
+        "scalable.entry.zero",
+        "scalable.entry.type-0",
+        "scalable.entry.type-5",
+        "scalable.entry.type-6",
+        "scalable.entry.type-7",
+        "scalable.entry.width-0",
+        "scalable.entry.width-3",
+        "scalable.entry.width-4",
+        "scalable.entry.width-5",
+        "scalable.entry.width-6",
+        "scalable.entry.width-7",
+        "scalable.entry.width-2-on-39",
+    )
+    gone = (8, 0, 0)
+
+    def pasid_context_of(self, context: ScalableContext, source_id: SourceId, pasid: int) -> PasidContext:
+        """See ScalableTables."""
+        try:
+            return super().pasid_context_of(context, source_id, pasid)
+        except Blocked:
+            raise Blocked(FaultReason.SPT_1) from None
+
+
+class EveryStageIsTheSecond(Quirk, Formats):
+    """An entry for a first stage, or for a nested one, is taken for one of a second stage alone.
+
+    `vtd_pe_type_check` accepts the types, and everything else reads the second-stage pointer.
+    """
+
+    id = "Q44"
+    section = "7.1.3 SPT.4"
+    scenarios = ("scalable.entry.type-1", "scalable.entry.type-3")
+    gone = (10, 0, 0)
+
+    def stages(self, entry: int) -> Stages | None:
+        """Only the second stage's levels count."""
+        if PasidEntry.PGTT.get(entry) in (PasidTranslationType.FIRST_STAGE, PasidTranslationType.NESTED):
+            entry = PasidEntry.PGTT.put(entry, PasidTranslationType.SECOND_STAGE)
+        return super().stages(entry)
+
+
+_CONTEXT_FIELDS = ScalableContextEntry.bits_of("DTE", "PASIDE", "PRE", "RID_PRIV")
+
+
+class ContextFieldsUnchecked(Quirk, ScalableMode):
+    """DTE, PASIDE, PRE and RID_PRIV may be set in a context entry without the capabilities that they need."""
+
+    id = "Q45"
+    section = "9.4"
+    scenarios = (
+        "scalable.reserved.context-entry.device-tlb",
+        "scalable.reserved.context-entry.pasid-enable",
+        "scalable.reserved.context-entry.page-requests",
+        "scalable.reserved.context-entry.privilege",
+    )
+
+    def read_context(self, where: int) -> int:
+        """Without those of them that are reserved."""
+        entry = super().read_context(where)
+        return entry & ~(_CONTEXT_FIELDS & self.formats.scalable_context.reserved(entry))
+
+
+class DirectoryUnchecked(Quirk, Formats):
+    """The reserved bits of a PASID directory entry are not checked; too large a pointer is tried."""
+
+    id = "Q46"
+    section = "9.5"
+    scenarios = ("scalable.reserved.directory-entry.low", "scalable.reserved.directory-entry.width")
+
+    def reserved_in_directory(self, entry: int) -> int:
+        """None."""
+        return 0
+
+
+class PasidEntryUnchecked(Quirk, ScalableMode):
+    """The reserved bits of a PASID-table entry are not checked and have no effect; too large a pointer is tried."""
+
+    id = "Q47"
+    section = "9.6"
+    scenarios = tuple(
+        f"scalable.reserved.pasid-entry.{name}"
+        for name in (
+            *("second-execute", "second-dirty", "low", "width", "above-domain", "walk-snoop", "page-snoop"),
+            *("cache-disable", "memory-type", "below-pat", "pat", "supervisor", "execute", "first-levels"),
+            *("write-protect", "extended-accessed", "below-first-pointer", "first-pointer"),
+            *("fourth", "fifth", "sixth", "seventh", "eighth"),
+        )
+    )
+
+    def check_pasid_entry(self, entry: int, fpd: int) -> None:
+        """As if the reserved bits were 0."""
+        super().check_pasid_entry(entry & ~self.formats.pasid.reserved(entry), fpd)
+
+    def decode_pasid(self, entry: PasidEntry, pasid: int, fpd: int) -> PasidContext:
+        """Without the reserved bits, except those of the pointers."""
+        ignored = self.formats.pasid.reserved(entry.raw) & ~PasidEntry.bits_of("SSPTPTR", "FSPTPTR")
+        return super().decode_pasid(PasidEntry(entry.raw & ~ignored), pasid, fpd)
+
+
+class LegacyReasonsForSecondStage(Quirk, ScalableMode):
+    """In scalable mode, faults of the second stage have the codes of legacy mode; only 0x87 is right."""
+
+    id = "Q48"
+    section = "7.1.3 SSS, SGN"
+    scenarios = ("scalable.reserved.pasid-entry.width",)
+
+    def second_root(self, entry: PasidEntry, levels: int) -> SecondStageRoot:
+        """See ScalableTables."""
+        codes = LEGACY._replace(interrupt_range=FaultReason.SGN_8)
+        return super().second_root(entry, levels)._replace(codes=codes)
+
+
+class WalkFaultsWithPasid(Quirk, Translation):
+    """The fault of a walk is recorded with RID_PASID, as if the request had carried it: PP is 1.
+
+    Seen up to 10.0; 11.1 writes 0.
+    """
+
+    id = "Q49"
+    section = "11.4.7.6"
+    scenarios = ("scalable.reserved.pasid-entry.width",)
+    gone = (11, 0, 0)
+
+    def report(self, condition: Blocked, request: DmaRequest) -> bool:
+        """Once the PASID-table entry is known, the request counts as one with a PASID."""
+        context = self.scalable.caches.scalable_contexts.find(request.source_id)
+        in_tables = FaultReason.RTA_1 <= condition.reason <= FaultReason.SPT_6
+        if self.mode == TableMode.SCALABLE and not in_tables and isinstance(context, ScalableContext):
+            request = replace(request, pasid=context.rid_pasid)
+        return super().report(condition, request)
