@@ -47,6 +47,7 @@ FREEDOMS: tuple[Freedom, ...] = (
     Freedom("ir.cache.stale", 1, NO_ENTRY_CACHE),
     Freedom("legacy.compression.same-device", 1, COLLAPSED),
     Freedom("legacy.permission.missing-above-reserved-below", 1, PER_LEVEL),
+    Freedom("order.walk.table-before-permission", 1, PER_LEVEL),
     Freedom("queue.context.other-domain", 1, CONTEXT_GLOBAL),
 )
 
