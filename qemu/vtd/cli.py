@@ -67,59 +67,81 @@ def conform(
     With --qemu OLD --qemu NEW, a NEW of no known release, or of OLD's version, is judged by OLD's quirks: what it
     fixes is listed and does not fail.
 
-    Exit status 0 when every difference is explained, 1 when one is not, 2 when the run failed.
+    Exit status 0 when every difference is explained, 1 when one is not, 2 when a QEMU could not be run at all.
     """
-    from iommu.cli.output import console, print_json
+    from iommu.cli.output import console, error_console, print_json
     from iommu.errors import MisuseError
     from qemu.vtd.conformance.failed import record_failed
     from qemu.vtd.conformance.matrix import print_matrix
-    from qemu.vtd.conformance.report.document import as_dict
+    from qemu.vtd.conformance.report.document import as_document
     from qemu.vtd.conformance.report.html.page import as_html
     from qemu.vtd.conformance.report.junit import as_junit
     from qemu.vtd.conformance.report.summary import print_next, print_summary
     from qemu.vtd.conformance.report.table import print_table
-    from qemu.vtd.conformance.scenario import catalogue, of_chapter
+    from qemu.vtd.conformance.runner import Unusable
+    from qemu.vtd.errors import QemuError
 
     if checklist:
         if junit is not None:
             raise MisuseError("--junit is for scenarios; the checklist of rules is printed, or written by --json")
         _checklist(qemu, only, as_json)
         return
-    scenarios = of_chapter(catalogue(only), chapter)
-    if not scenarios:
-        raise MisuseError(
-            f"no scenario's id contains or matches {only!r}{f' in chapter {chapter}' if chapter else ''}"
-        )
-    for option, file in (("--junit", junit), ("--html", html)):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise MisuseError(f"{option} {file}: no such directory: {file.absolute().parent}")
-    if every and qemu:
-        raise MisuseError("--all and --qemu exclude each other: --all runs every QEMU of vtd qemu list")
+    scenarios = _selected(only, chapter)
+    _check_writable(("--junit", junit), ("--html", html))
     judge_by = None if quirks_of is None else _version(quirks_of)
-    wanted: list[str | None] = _every_qemu() if every else [*qemu] if qemu else [None]
+    wanted = _wanted(qemu, every)
     reports: list[Report] = []
+    unusable: list[Unusable] = []
     for each in wanted:
         old = reports[0].version if reports and len(wanted) == 2 and not every else None
-        report = _run(scenarios, each, old, judge_by, failed_first=failed_first, quiet=as_json)
+        try:
+            report = _run(scenarios, each, old, judge_by, failed_first=failed_first, quiet=as_json)
+        except QemuError as error:
+            unusable.append(Unusable(each or "", " ".join(str(error).split())))
+            error_console().print(f"vtd: {unusable[-1].why}", style="bold red", markup=False, soft_wrap=True)
+            continue
         record_failed(report)
         reports.append(report)
         if not as_json and not every:
             if verbose:
                 print_table(report, console())
             print_summary(report, console())
+    if junit is not None:
+        _write_whole(junit, as_junit(reports, unusable))
+    if html is not None:
+        _write_whole(html, as_html(reports))
     if as_json:
-        print_json({"passed": all(report.passed for report in reports), "runs": list(map(as_dict, reports))})
-    else:
+        print_json(as_document(reports, unusable))
+    elif reports:
         if every:
             reports.sort(key=lambda report: report.version)
             print_matrix(reports, console(), whole=verbose)
         print_next(reports, console())
-    if junit is not None:
-        _write_whole(junit, as_junit(reports))
-    if html is not None:
-        _write_whole(html, as_html(reports))
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
+    if unusable:
+        raise typer.Exit(2)
+
+
+def _check_writable(*files: tuple[str, Path | None]) -> None:
+    """Raise MisuseError for a file to be written whose directory does not exist: before the run, not after it."""
+    from iommu.errors import MisuseError
+
+    for option, file in files:
+        if file is not None and not file.absolute().parent.is_dir():
+            raise MisuseError(f"{option} {file}: no such directory: {file.absolute().parent}")
+
+
+def _selected(only: str, chapter: str | None) -> list[Scenario]:
+    """The scenarios that --only and --chapter select. Raises MisuseError when there are none."""
+    from iommu.errors import MisuseError
+    from qemu.vtd.conformance.scenario import catalogue, of_chapter
+
+    scenarios = of_chapter(catalogue(only), chapter)
+    if not scenarios:
+        where = f" in chapter {chapter}" if chapter else ""
+        raise MisuseError(f"no scenario's id contains or matches {only!r}{where}")
+    return scenarios
 
 
 def _run(
@@ -155,17 +177,25 @@ def _run(
     return whole
 
 
-def _every_qemu() -> list[str | None]:
-    """The paths of the QEMUs of `vtd qemu list`; a line on stderr for each that is of no use."""
+def _wanted(qemu: list[str] | None, every: bool) -> Sequence[str | None]:
+    """The QEMUs to run: those named, those of `vtd qemu list`, or None for the default.
+
+    Prints a line on stderr for each that is listed and of no use.
+    """
     from iommu.cli.output import error_console
+    from iommu.errors import MisuseError
     from qemu.vtd.errors import QemuNotFound
     from qemu.vtd.found import find_all
 
+    if not every:
+        return qemu or [None]
+    if qemu:
+        raise MisuseError("--all and --qemu exclude each other: --all runs every QEMU of vtd qemu list")
     found = find_all()
     for each in found:
         if each.build is None:
             error_console().print(f"vtd: not run: {each.problem}", markup=False, soft_wrap=True)
-    paths: list[str | None] = [each.path for each in found if each.build is not None]
+    paths = [each.path for each in found if each.build is not None]
     if not paths:
         raise QemuNotFound("no QEMU that can be used; get one with: vtd qemu install trixie")
     return paths

@@ -18,6 +18,8 @@ class Setup:
         capabilities: of the unit, as far as the outcomes depend on them.
         properties: of QEMU's intel-iommu, to get such a unit, by the names of `probe.Build.spelled`.
         needs: fields of Capabilities that no property sets; a unit that differs in them cannot run the scenario.
+        refused: what a QEMU says that has the properties, but cannot give such a unit. Any other QEMU that does not
+            start is a finding.
         topology: the devices below the unit.
     """
 
@@ -25,6 +27,7 @@ class Setup:
     capabilities: Capabilities
     properties: tuple[tuple[str, str], ...]
     needs: tuple[str, ...] = ()
+    refused: str = ""
     topology: Topology = PLAIN
 
     @property

@@ -33,6 +33,8 @@ def print_summary(report: Report, console: Console) -> None:
     print_hanging(console, "", report.path, "dim")
     if terms := terms_in_words(report):
         print_hanging(console, "", terms)
+    for doubt in report.doubts:
+        print_hanging(console, "", doubt, "bold yellow")
     console.print()
     for quirk in shown:
         print_hanging(console, f"{quirk.id}  ", f"{quirk.title()} (spec {quirk.section})", "yellow")

@@ -17,6 +17,7 @@ STYLE = {
     Verdict.ALLOWED: "green",
     Verdict.QUIRK: "yellow",
     Verdict.MODEL_ONLY: "dim",
+    Verdict.NOT_APPLICABLE: "dim",
     Verdict.MOVED: "bold yellow",
     Verdict.GONE: "bold yellow",
     Verdict.DIFFERS: "bold red",
