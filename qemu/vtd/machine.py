@@ -96,6 +96,10 @@ class Machine:
         """QEMU's version: major, minor, micro."""
         return self.build.version
 
+    def arguments(self) -> list[str]:
+        """QEMU's arguments for such a machine; its firmware and what connects it to us are not among them."""
+        return self._shape.arguments()
+
     def _check_features(self) -> None:
         """Report missing features before QEMU is started: its own messages depend on the version."""
         qemu = f"QEMU {'.'.join(map(str, self.version))}"

@@ -34,7 +34,12 @@ class Qtest:
         connection: our end of the socket pair; owned from here on.
         process: the QEMU process; killed when it does not answer.
         timeout: seconds without any answer after which QEMU counts as hung.
+
+    Attributes:
+        watch: called with the commands and answers of each exchange, if not None; without answers if it failed.
     """
+
+    watch: Callable[[Sequence[str], Sequence[str]], None] | None = None
 
     def __init__(self, connection: socket.socket, process: Process, timeout: float) -> None:
         self._connection = connection
@@ -94,6 +99,15 @@ class Qtest:
         """
         if not lines:
             return []
+        values = [""] * len(lines)
+        try:
+            values = self._exchange(lines)
+        finally:
+            if self.watch is not None:
+                self.watch(lines, values)
+        return values
+
+    def _exchange(self, lines: Sequence[str]) -> list[str]:
         if self._interrupted:
             raise QtestError(lines[0], "not sent: an earlier exchange was cut short")
         self._interrupted = True
@@ -120,7 +134,7 @@ class Qtest:
                         unsent = unsent[connection.send(unsent[:_CHUNK]) :]
                 poll.register(connection, select.POLLIN | (select.POLLOUT if unsent else 0))
                 if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                    raise self._process.hung(f"qtest, {lacking} of {count} answers", self._timeout)
+                    raise self._process.hung(f"qtest: {lacking} of {count} answers missing", self._timeout)
                 try:
                     chunk = connection.recv(_CHUNK)
                 except BlockingIOError:

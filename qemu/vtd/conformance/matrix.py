@@ -9,8 +9,9 @@ from rich.text import Text
 
 from qemu.vtd.conformance.judge import CHANGES, Result, Verdict
 from qemu.vtd.conformance.report.summary import print_change, terms_in_words
-from qemu.vtd.conformance.report.words import STYLE, print_hanging, version_text, width_of
+from qemu.vtd.conformance.report.words import STYLE, print_hanging, width_of
 from qemu.vtd.conformance.runner import Report
+from qemu.vtd.quirks import version_text
 
 _GAP = "  "
 

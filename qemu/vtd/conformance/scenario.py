@@ -113,6 +113,7 @@ _CHAPTERS = (
     "orders",
     "messages",
     "queue",
+    "device_tlb",
     "interrupts",
     "scalable_tables",
     "scalable_reserved",

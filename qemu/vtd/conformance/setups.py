@@ -41,6 +41,7 @@ NARROW = Setup("39-bit", Capabilities(address_width=39, host_address_width=39), 
 SNOOPING = Setup(
     "48-bit, snoop control", Capabilities(snoop_control=True), (*WIDE.properties, ("snoop-control", "on"))
 )
+DEVICE_TLB = Setup("48-bit, device-TLBs", Capabilities(device_tlb=True), (*WIDE.properties, ("device-iotlb", "on")))
 # Not every QEMU can turn pass-through off.
 NO_PASS_THROUGH = Setup(
     "48-bit, no pass-through", Capabilities(pass_through=False), WIDE.properties, ("pass_through",)

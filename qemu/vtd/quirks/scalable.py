@@ -14,7 +14,7 @@ from iommu.engine.translation.scalable import ScalableMode
 from iommu.engine.translation.translation import Translation
 from iommu.registers import TableMode
 from iommu.structures import PasidEntry, PasidTranslationType, ScalableContextEntry, ScalableRootHalf
-from qemu.vtd.quirks.quirk import Quirk
+from qemu.vtd.quirks.quirk import Quirk, Severity
 
 _LEGACY_REASONS = {
     FaultReason.SRT_1: FaultReason.LRT_1,
@@ -29,11 +29,15 @@ _LEGACY_REASONS = {
 class LegacyReasonsForTables(Quirk, FaultLog):
     """In scalable mode, faults of root and context entries have the codes of legacy mode.
 
-    One function, `vtd_dev_to_context_entry`, serves both modes.
+    One function serves both modes.
     """
 
     id = "Q40"
+    severity = Severity.REPORT_DIFFERS
     section = "7.1.3 SRT, SCT"
+    hardware = "Root and context entries of scalable mode have codes of their own: 0x38 to 0x3a and 0x40 to 0x42."
+    driver = "In QEMU a fault code below 0x10 does not mean that the unit is in legacy mode."
+    function = "vtd_dev_to_context_entry"
     scenarios = (
         "scalable.root.not-present",
         "scalable.root.not-present-reserved",
@@ -58,7 +62,11 @@ class BothHalvesOfRootChecked(Quirk, ScalableMode):
     """The reserved bits of both halves of a root entry are checked, whichever half the device uses."""
 
     id = "Q41"
+    severity = Severity.FAILS_IN_QEMU
     section = "9.2"
+    hardware = "Only the half that serves the device is looked at."
+    driver = "A reserved bit in one half of a root entry blocks the devices of the other half too in QEMU."
+    function = "vtd_root_entry_rsvd_bits_check"
     scenarios = ("scalable.root.other-half-reserved",)
 
     def read_root(self, where: int) -> int:
@@ -72,11 +80,17 @@ class BothHalvesOfRootChecked(Quirk, ScalableMode):
 class TypeBeforePresence(Quirk, ScalableMode):
     """The type of a PASID-table entry is checked before P: an entry of zeros has an invalid type.
 
-    `vtd_get_pe_in_pasid_leaf_table` checks the type, and its caller whether the entry is present.
+    The function that reads the entry checks the type, and its caller whether the entry is present.
     """
 
     id = "Q42"
+    severity = Severity.REPORT_DIFFERS
     section = "7.1.3 SPT.2"
+    hardware = "An entry whose P is 0 is not present, whatever its other bits are: SPT.2, code 0x59."
+    driver = (
+        "A device without a PASID-table entry shows as code 0x5b, invalid entry, in QEMU, and as 0x59 on hardware."
+    )
+    function = "vtd_get_pe_in_pasid_leaf_table"
     scenarios = ("scalable.entry.zero",)
     first = (8, 0, 0)
 
@@ -91,7 +105,13 @@ class OneReasonForPasidTables(Quirk, ScalableMode):
     """Every fault of the PASID directory and the PASID table is reported as 0x58, and FPD never suppresses it."""
 
     id = "Q43"
+    severity = Severity.REPORT_DIFFERS
     section = "7.1.3 SPD, SPT"
+    hardware = (
+        "Each fault of these tables has a code of its own, from 0x50 to 0x5d, and FPD suppresses the qualified ones."
+    )
+    driver = "Code 0x58 in QEMU 7 says only that something is wrong in the PASID directory or the PASID table."
+    function = "vtd_ce_get_rid2pasid_entry, vtd_get_pe_from_pasid_table"
     scenarios = (
         "scalable.directory.not-present",
         "scalable.directory.unreadable",
@@ -122,11 +142,17 @@ class OneReasonForPasidTables(Quirk, ScalableMode):
 class EveryStageIsTheSecond(Quirk, Formats):
     """An entry for a first stage, or for a nested one, is taken for one of a second stage alone.
 
-    `vtd_pe_type_check` accepts the types, and everything else reads the second-stage pointer.
+    The check of the type accepts them, and everything else reads the second-stage pointer.
     """
 
     id = "Q44"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "7.1.3 SPT.4"
+    hardware = "A type that the unit does not offer is invalid: SPT.4, code 0x5b."
+    driver = (
+        "A PASID-table entry for first-stage or nested translation works in QEMU, with the second-stage tables only."
+    )
+    function = "vtd_pe_type_check"
     scenarios = ("scalable.entry.type-1", "scalable.entry.type-3")
     gone = (10, 0, 0)
 
@@ -144,7 +170,11 @@ class ContextFieldsUnchecked(Quirk, ScalableMode):
     """DTE, PASIDE, PRE and RID_PRIV may be set in a context entry without the capabilities that they need."""
 
     id = "Q45"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "9.4"
+    hardware = "A field whose capability the unit lacks is reserved: SCT.3, code 0x42."
+    driver = "Context entries with DTE, PASIDE, PRE or RID_PRIV work in QEMU even if ECAP does not offer them."
+    function = "vtd_context_entry_rsvd_bits_check"
     scenarios = (
         "scalable.reserved.context-entry.device-tlb",
         "scalable.reserved.context-entry.pasid-enable",
@@ -162,7 +192,11 @@ class DirectoryUnchecked(Quirk, Formats):
     """The reserved bits of a PASID directory entry are not checked; too large a pointer is tried."""
 
     id = "Q46"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "9.5"
+    hardware = "A reserved bit in a present directory entry blocks the request: SPD.3, code 0x52."
+    driver = "A directory entry with reserved bits works in QEMU and is blocked by hardware."
+    function = "vtd_get_pdire_from_pdir_table"
     scenarios = ("scalable.reserved.directory-entry.low", "scalable.reserved.directory-entry.width")
 
     def reserved_in_directory(self, entry: int) -> int:
@@ -174,7 +208,11 @@ class PasidEntryUnchecked(Quirk, ScalableMode):
     """The reserved bits of a PASID-table entry are not checked and have no effect; too large a pointer is tried."""
 
     id = "Q47"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "9.6"
+    hardware = "A reserved bit in a present PASID-table entry blocks the request: SPT.3, code 0x5a."
+    driver = "A PASID-table entry with reserved bits works in QEMU and is blocked by hardware."
+    function = "vtd_get_pe_in_pasid_leaf_table"
     scenarios = tuple(
         f"scalable.reserved.pasid-entry.{name}"
         for name in (
@@ -199,7 +237,11 @@ class LegacyReasonsForSecondStage(Quirk, ScalableMode):
     """In scalable mode, faults of the second stage have the codes of legacy mode; only 0x87 is right."""
 
     id = "Q48"
+    severity = Severity.REPORT_DIFFERS
     section = "7.1.3 SSS, SGN"
+    hardware = "The second stage has codes of its own in scalable mode, from 0x78 on."
+    driver = "In QEMU faults of the second stage have the codes of legacy mode, also in scalable mode."
+    function = "vtd_iova_to_slpte"
     scenarios = ("scalable.reserved.pasid-entry.width",)
 
     def second_root(self, entry: PasidEntry, levels: int) -> SecondStageRoot:
@@ -209,13 +251,14 @@ class LegacyReasonsForSecondStage(Quirk, ScalableMode):
 
 
 class WalkFaultsWithPasid(Quirk, Translation):
-    """The fault of a walk is recorded with RID_PASID, as if the request had carried it: PP is 1.
-
-    Seen up to 10.0; 11.1 writes 0.
-    """
+    """The fault of a walk is recorded with RID_PASID, as if the request had carried it: PP is 1."""
 
     id = "Q49"
+    severity = Severity.REPORT_DIFFERS
     section = "11.4.7.6"
+    hardware = "The record of a request without PASID has PP and PV 0."
+    driver = "PP does not show in QEMU whether the request had a PASID."
+    function = "vtd_do_iommu_translate"
     scenarios = ("scalable.reserved.pasid-entry.width",)
     gone = (11, 0, 0)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from qemu.vtd.conformance.judge import Result, Verdict
-from qemu.vtd.conformance.report.words import quirk_ids, reason_of, version_text
+from qemu.vtd.conformance.report.words import quirk_ids, reason_of
 from qemu.vtd.conformance.runner import Report, Unusable
+from qemu.vtd.quirks import version_text
 
 
 def as_document(reports: list[Report], unusable: list[Unusable]) -> dict[str, Any]:

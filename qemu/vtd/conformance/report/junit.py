@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from qemu.vtd.conformance.judge import Result, Verdict
-from qemu.vtd.conformance.report.words import version_text
 from qemu.vtd.conformance.runner import Report, Unusable
+from qemu.vtd.quirks import version_text
 
 _SKIPPED = (Verdict.MODEL_ONLY, Verdict.NOT_APPLICABLE)
 

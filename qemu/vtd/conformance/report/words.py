@@ -10,7 +10,7 @@ from rich.text import Text
 
 from iommu import FaultReason
 from qemu.vtd.conformance.judge import Result, Verdict
-from qemu.vtd.quirks import QUIRKS, Quirk, Version
+from qemu.vtd.quirks import QUIRKS, Quirk
 
 STYLE = {
     Verdict.AGREES: "green",
@@ -27,11 +27,6 @@ _REASONS = {reason.value: reason for reason in FaultReason}
 _NARROWEST = 20
 
 
-def version_text(version: Version) -> str:
-    """A version as text: "7.2.22"."""
-    return ".".join(map(str, version))
-
-
 def chapter_title(chapter: str) -> str:
     """A chapter as people read it: "second stage"."""
     return chapter.replace("_", " ")
@@ -45,7 +40,7 @@ def quirk_ids(result: Result) -> list[str]:
 def quirks_shown(results: list[Result]) -> list[type[Quirk]]:
     """The quirks that these results show, in the order of their ids."""
     shown = {id_ for result in results for id_ in quirk_ids(result)}
-    return [quirk for quirk in QUIRKS if quirk.id in shown]
+    return sorted((quirk for quirk in QUIRKS if quirk.id in shown), key=lambda quirk: quirk.id)
 
 
 def brief(lines: tuple[str, ...]) -> str:
