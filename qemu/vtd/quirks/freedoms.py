@@ -77,9 +77,7 @@ FREEDOMS: tuple[Freedom, ...] = (
         for level in (4, 3, 2)
         for what in ("hint", "unused-page")
     ),
-    Freedom(
-        "queue.accepted.idle-wait", 1, "vtd_process_wait_desc accepts SW, IF or FN, and refuses a wait without any"
-    ),
+    Freedom("queue.accepted.idle-wait", 1, "vtd_process_wait_desc refuses a wait without SW, IF and FN"),
     *(Freedom(f"setup.caching.absent-level-{level}", 1, NO_FAULT_CACHE) for level in (4, 3, 2, 1)),
     *(
         Freedom(f"setup.caching.{what}", 1, NO_FAULT_CACHE)
