@@ -33,6 +33,7 @@ from qemu.vtd.quirks.queue import (
     FenceOnlyWaitRefused,
     QueueErrorWithoutCode,
     QueueWaitsForTail,
+    WaitForBothAborts,
 )
 from qemu.vtd.quirks.quirk import Quirk, Severity, Version, version_text
 from qemu.vtd.quirks.scalable import (
@@ -72,6 +73,7 @@ QUIRKS: tuple[type[Quirk], ...] = (
     QueueWaitsForTail,
     DeviceTlbAlwaysAccepted,
     DevicesAlwaysAnswer,
+    WaitForBothAborts,
     TranslationsByRequester,
     InterruptFaultsUnrecorded,
     CompatibilityAlwaysPasses,
