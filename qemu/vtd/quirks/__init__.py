@@ -54,6 +54,7 @@ from qemu.vtd.quirks.translation import (
     InterruptRangeByPage,
     PassThroughPointerChecked,
     PassThroughUnlimited,
+    ScalableCodeForInterruptRange,
     SilentOnHit,
     TranslationsByRequester,
 )
@@ -74,6 +75,7 @@ QUIRKS: tuple[type[Quirk], ...] = (
     DeviceTlbAlwaysAccepted,
     DevicesAlwaysAnswer,
     WaitForBothAborts,
+    ScalableCodeForInterruptRange,
     TranslationsByRequester,
     InterruptFaultsUnrecorded,
     CompatibilityAlwaysPasses,
