@@ -93,7 +93,7 @@ class ScalableCodeForInterruptRange(Quirk, LegacyMode):
     The code is chosen by what the unit offers, not by the mode it is in.
     """
 
-    id = "Q93"
+    id = "Q91"
     severity = Severity.REPORT_DIFFERS
     section = "7.1.3 LGN.4"
     hardware = "In legacy mode the code is 0xe, whatever else the unit offers."
