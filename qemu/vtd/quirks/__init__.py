@@ -48,6 +48,7 @@ from qemu.vtd.quirks.queue import (
     FenceOnlyWaitRefused,
     QueueErrorWithoutCode,
     QueueWaitsForTail,
+    WaitForBothAborts,
 )
 from qemu.vtd.quirks.quirk import NEWEST, Quirk, Severity, Version, version_text
 from qemu.vtd.quirks.registers import (
@@ -85,6 +86,7 @@ from qemu.vtd.quirks.translation import (
     InterruptRangeByPage,
     PassThroughPointerChecked,
     PassThroughUnlimited,
+    ScalableCodeForInterruptRange,
     SilentOnHit,
     SnoopAcceptedWithScalable,
     TranslationsByRequester,
@@ -105,6 +107,8 @@ QUIRKS: tuple[type[Quirk], ...] = (
     QueueWaitsForTail,
     DeviceTlbAlwaysAccepted,
     DevicesAlwaysAnswer,
+    WaitForBothAborts,
+    ScalableCodeForInterruptRange,
     TranslationsByRequester,
     InterruptFaultsUnrecorded,
     CompatibilityAlwaysPasses,
