@@ -71,6 +71,8 @@ _CHAPTERS = (
     "interrupts",
     "scalable_tables",
     "scalable_reserved",
+    "scalable_second_stage",
+    "scalable_first_stage",
 )
 
 

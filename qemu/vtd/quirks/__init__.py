@@ -18,6 +18,7 @@ from qemu.vtd.quirks.faults import (
     PasidWithoutPasid,
     ReservedContextAlwaysRecorded,
 )
+from qemu.vtd.quirks.first_stage import CanonicalBySecondWidth, GigabytePagesAlways
 from qemu.vtd.quirks.interrupts import (
     BusRangeReversed,
     CompatibilityAlwaysPasses,
@@ -35,6 +36,7 @@ from qemu.vtd.quirks.scalable import (
     LegacyReasonsForTables,
     OneReasonForPasidTables,
     PasidEntryUnchecked,
+    SnoopAlwaysAccepted,
     TypeBeforePresence,
     WalkFaultsWithPasid,
 )
@@ -77,6 +79,9 @@ QUIRKS: tuple[type[Quirk], ...] = (
     PasidEntryUnchecked,
     LegacyReasonsForSecondStage,
     WalkFaultsWithPasid,
+    SnoopAlwaysAccepted,
+    CanonicalBySecondWidth,
+    GigabytePagesAlways,
 )
 
 POLICY = Policy(compress_faults=True, permission_per_level=True, cache_pasids=False)
@@ -106,7 +111,8 @@ def profile(version: Version) -> type[RemappingUnit]:
     parts = {}
     for name in _PARTS:
         part = getattr(RemappingUnit, name)
-        overrides = [quirk for quirk in quirks_of(version) if issubclass(quirk, part)]
+        # A quirk may override a base class that several parts share.
+        overrides = [quirk for quirk in quirks_of(version) if issubclass(part, quirk.__bases__[-1])]
         parts[name] = type(name, (*overrides, part), {})
     return type("QemuUnit", (RemappingUnit,), parts)
 

@@ -18,7 +18,15 @@ class FaultAddressUnmasked(Quirk, FaultLog):
 
     id = "Q06"
     section = "11.4.7.6"
-    scenarios = ("legacy.width.beyond-guest-width", "legacy.width.beyond-39-bits")
+    scenarios = (
+        "legacy.width.beyond-guest-width",
+        "legacy.width.beyond-39-bits",
+        "scalable.width.beyond-guest-width",
+        "scalable.width.beyond-39-bits",
+        "scalable.canonical.bit-48",
+        "scalable.canonical.bit-63",
+        "scalable.canonical.bit-62-clear",
+    )
 
     def compose(self, reason: FaultReason, request: DmaRequest) -> int:
         """All 52 bits of the page number."""

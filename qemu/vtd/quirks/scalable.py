@@ -14,6 +14,7 @@ from iommu.engine.translation.scalable import ScalableMode
 from iommu.engine.translation.translation import Translation
 from iommu.registers import TableMode
 from iommu.structures import PasidEntry, PasidTranslationType, ScalableContextEntry, ScalableRootHalf
+from iommu.structures.second_stage import SecondStagePage
 from qemu.vtd.quirks.quirk import Quirk
 
 _LEGACY_REASONS = {
@@ -195,12 +196,58 @@ class PasidEntryUnchecked(Quirk, ScalableMode):
         return super().decode_pasid(PasidEntry(entry.raw & ~ignored), pasid, fpd)
 
 
+_LEVELS = (4, 3, 2, 1)
+_SECOND_STAGE_FAULTS = (
+    "scalable.reserved.pasid-entry.width",
+    "scalable.width.beyond-levels",
+    "scalable.width.beyond-guest-width",
+    "scalable.width.beyond-39-bits",
+    *(f"scalable.absent.level-{level}" for level in _LEVELS),
+    *(f"scalable.absent.level-{level}-read" for level in _LEVELS),
+    "scalable.absent.reserved-bits",
+    *(f"scalable.permission.no-write-{level}" for level in _LEVELS),
+    *(f"scalable.permission.no-read-{level}" for level in _LEVELS),
+    "scalable.permission.disjoint-levels",
+    "scalable.permission.missing-above-reserved-below",
+    *(f"scalable.unreadable.level-{level}" for level in _LEVELS),
+    "scalable.second.all-ones",
+    *(f"scalable.reserved.second-stage-{level}.width" for level in _LEVELS),
+    *(f"scalable.reserved.second-stage-{level}.transient" for level in _LEVELS),
+    *(f"scalable.reserved.second-stage-{level}.snoop" for level in (4, 3, 2)),
+    "scalable.reserved.second-stage-4.page-size",
+    *(
+        f"scalable.reserved.second-stage-{size}-page.{name}"
+        for size in (2, 3)
+        for name in ("alignment", "width", "transient")
+    ),
+)
+_INTERRUPT_RANGE = (
+    "scalable.second.interrupt-range",
+    "scalable.second.interrupt-range-read",
+    "scalable.second.beside-interrupt-range",
+)
+
+
+_FIRST_STAGE_FAULTS = (
+    *(f"scalable.first.{name}-{level}" for name in ("absent", "supervisor", "no-write") for level in _LEVELS),
+    "scalable.first.absent-read",
+    "scalable.first.absent-reserved-bits",
+    "scalable.first.supervisor-before-write",
+    *(f"scalable.first.unreadable-{level}" for level in _LEVELS),
+    "scalable.first.missing-above-reserved-below",
+    "scalable.first.all-ones",
+    "scalable.first.interrupt-range",
+    "scalable.first.interrupt-range-read",
+    *(f"scalable.canonical.{name}" for name in ("bit-47", "bit-48", "bit-63", "bit-62-clear")),
+)
+
+
 class LegacyReasonsForSecondStage(Quirk, ScalableMode):
     """In scalable mode, faults of the second stage have the codes of legacy mode; only 0x87 is right."""
 
     id = "Q48"
     section = "7.1.3 SSS, SGN"
-    scenarios = ("scalable.reserved.pasid-entry.width",)
+    scenarios = _SECOND_STAGE_FAULTS
 
     def second_root(self, entry: PasidEntry, levels: int) -> SecondStageRoot:
         """See ScalableTables."""
@@ -216,7 +263,7 @@ class WalkFaultsWithPasid(Quirk, Translation):
 
     id = "Q49"
     section = "11.4.7.6"
-    scenarios = ("scalable.reserved.pasid-entry.width",)
+    scenarios = (*_SECOND_STAGE_FAULTS, *_INTERRUPT_RANGE, *_FIRST_STAGE_FAULTS)
     gone = (11, 0, 0)
 
     def report(self, condition: Blocked, request: DmaRequest) -> bool:
@@ -226,3 +273,16 @@ class WalkFaultsWithPasid(Quirk, Translation):
         if self.mode == TableMode.SCALABLE and not in_tables and isinstance(context, ScalableContext):
             request = replace(request, pasid=context.rid_pasid)
         return super().report(condition, request)
+
+
+class SnoopAlwaysAccepted(Quirk, Formats):
+    """On a unit with scalable mode, SNP may be set in second-stage pages without ECAP.SC."""
+
+    id = "Q50"
+    section = "9.8"
+    scenarios = tuple(f"scalable.second.snoop-without-{size}" for size in (1, 2, 3))
+
+    def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
+        """SNP in a page is not reserved."""
+        snoop = SecondStagePage.SNP.mask if page and self.capabilities.scalable_mode else 0
+        return super().reserved_in_second_stage(level, page=page) & ~snoop

@@ -12,15 +12,14 @@ from iommu.engine.formats import Formats
 from iommu.engine.reasons import Blocked
 from iommu.engine.request import INTERRUPT_RANGE, identity
 from iommu.engine.translation.legacy import LegacyMode
-from iommu.engine.translation.paging import Stage
-from iommu.engine.translation.second_stage import SecondStage
+from iommu.engine.translation.paging import Paging, Stage, StageWalk
 from iommu.structures import ContextEntry
 from qemu.vtd.quirks.quirk import Quirk
 
 _ALL_ONES = (1 << 64) - 1
 
 
-class SilentOnHit(Quirk, LegacyMode):
+class SilentOnHit(Quirk, Paging):
     """A missing permission found in the IOTLB blocks the request and records no fault.
 
     An IOTLB hit in `vtd_do_iommu_translate` skips the permission check. QEMU's memory core refuses the access later,
@@ -39,7 +38,7 @@ class SilentOnHit(Quirk, LegacyMode):
         return super().translate_stage(stage, tables, intent, request)
 
 
-class AllOnesUnreadable(Quirk, SecondStage):
+class AllOnesUnreadable(Quirk, StageWalk):
     """A paging entry of all ones is reported as unreadable.
 
     `vtd_get_pte` returns all ones for a failed read, and its caller cannot tell the two apart.
@@ -47,7 +46,7 @@ class AllOnesUnreadable(Quirk, SecondStage):
 
     id = "Q02"
     section = "7.1.3 LSL.2"
-    scenarios = ("legacy.reserved.all-ones",)
+    scenarios = ("legacy.reserved.all-ones", "scalable.second.all-ones", "scalable.first.all-ones")
 
     def read_entry(self, entry_format: PagingFormat, where: int, snooped: int) -> int:
         """All ones is a read error."""
@@ -57,7 +56,7 @@ class AllOnesUnreadable(Quirk, SecondStage):
         return entry
 
 
-class InterruptRangeByPage(Quirk, LegacyMode):
+class InterruptRangeByPage(Quirk, Paging):
     """A large page that overlaps the interrupt address range blocks accesses anywhere in it.
 
     The check at the end of the walk uses the first and last byte of the page instead of the address.
@@ -65,7 +64,7 @@ class InterruptRangeByPage(Quirk, LegacyMode):
 
     id = "Q03"
     section = "3.14"
-    scenarios = ("legacy.interrupt-range.same-superpage",)
+    scenarios = ("legacy.interrupt-range.same-superpage", "scalable.second.beside-interrupt-range")
 
     def reaches_interrupt_range(self, page: Page, host: int) -> bool:
         """Whether the page overlaps the range."""

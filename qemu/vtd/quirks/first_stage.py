@@ -1,0 +1,50 @@
+"""Departures in first-stage translation (spec 3.6)."""
+
+from __future__ import annotations
+
+from iommu import DmaRequest, FaultReason, Outcome
+from iommu.engine.caches.entries import PasidContext, ScalableContext
+from iommu.engine.formats import Formats
+from iommu.engine.reasons import Blocked
+from iommu.engine.translation.scalable import ScalableMode
+from iommu.structures import FirstStage1GPage, PasidEntry
+from qemu.vtd.quirks.quirk import Quirk
+
+
+class CanonicalBySecondWidth(Quirk, ScalableMode):
+    """Whether an address is canonical is decided by AW, the address width of the second stage.
+
+    On a unit without a second stage AW is 0, which counts as 30 bits: addresses from 0x20000000 on are refused.
+    """
+
+    id = "Q51"
+    section = "3.6.1"
+    scenarios = (
+        "scalable.canonical.bit-29",
+        "scalable.canonical.bit-39",
+        "scalable.canonical.lower-half-end",
+        "scalable.canonical.upper-half-start",
+    )
+    first = (10, 0, 0)
+
+    def translate_by(self, context: ScalableContext, pasid_context: PasidContext, request: DmaRequest) -> Outcome:
+        """See ScalableMode. The width of the top table is at least as large, and its check never fails after this."""
+        if pasid_context.first is not None:
+            width = min(30 + 9 * PasidEntry.AW.get(pasid_context.raw), self.capabilities.address_width)
+            if request.address >> width - 1 not in (0, (1 << 65 - width) - 1):
+                raise Blocked(FaultReason.SGN_1)
+        return super().translate_by(context, pasid_context, request)
+
+
+class GigabytePagesAlways(Quirk, Formats):
+    """A first-stage page of 1 GiB is accepted without CAP.FS1GP."""
+
+    id = "Q52"
+    section = "9.7"
+    scenarios = ("scalable.first.1g-not-offered",)
+    first = (10, 0, 0)
+
+    def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
+        """PS at level 3 is not reserved."""
+        reserved = super().reserved_in_first_stage(level, page=page, nested=nested)
+        return reserved & ~FirstStage1GPage.PS.mask if level == 3 else reserved
