@@ -109,9 +109,12 @@ class ScalableTables:
         fields = {"P": 1, "FPD": fpd, "PGTT": type_, "DID": domain}
         if type_ == FIRST:
             fields |= {"FSPTPTR": table, "FSPM": levels - 4}
+        elif type_ == PASS_THROUGH:
+            # AW does not count; drivers write the largest. Without a second stage it is reserved (9.6).
+            capabilities = self.driver.capabilities
+            fields |= {"SSPTPTR": table, "AW": max(capabilities.levels) - 2 if capabilities.second_stage else 0}
         else:
-            # Without a second stage, AW is reserved for pass-through too (9.6).
-            fields |= {"SSPTPTR": table, "AW": levels - 2 if self.driver.capabilities.second_stage else 0}
+            fields |= {"SSPTPTR": table, "AW": levels - 2}
         where = self.entry_at(device, pasid)
         self.memory.write(where, (PasidEntry.make(**fields) | also).to_bytes(64, "little"))
         return where

@@ -73,6 +73,7 @@ _CHAPTERS = (
     "scalable_reserved",
     "scalable_second_stage",
     "scalable_first_stage",
+    "scalable_faults",
 )
 
 

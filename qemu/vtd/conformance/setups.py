@@ -69,6 +69,9 @@ SECOND_STAGE_SNOOPING = _scalable(
 SECOND_STAGE_DEVICE_TLB = _scalable(
     "scalable, second stage, device-TLB", 48, ("device-iotlb", "on"), second_stage=True, device_tlb=True
 )
+SECOND_STAGE_NO_PASS_THROUGH = _scalable(
+    "scalable, second stage, no pass-through", 48, ("pt", "off"), second_stage=True, pass_through=False
+)
 FIRST_STAGE = _scalable("scalable, first stage", 48, _FLTS, first_stage=True, first_stage_1g=True)
 FIRST_STAGE_NO_1G = _scalable("scalable, first stage, no 1 GiB pages", 48, _FLTS, ("fs1gp", "off"), first_stage=True)
 # What no QEMU has: both stages, nested, RID_PASID, and accessed and dirty bits in either stage.

@@ -30,13 +30,18 @@ from qemu.vtd.quirks.quirk import Quirk, Version
 from qemu.vtd.quirks.scalable import (
     BothHalvesOfRootChecked,
     ContextFieldsUnchecked,
+    DirectoryFpdForWalksOnly,
     DirectoryUnchecked,
     EveryStageIsTheSecond,
     LegacyReasonsForSecondStage,
     LegacyReasonsForTables,
     OneReasonForPasidTables,
     PasidEntryUnchecked,
+    PassThroughWidthChecked,
+    RidPasidAlwaysUsed,
+    ScalablePassThroughUnlimited,
     SnoopAlwaysAccepted,
+    TableModesUnchecked,
     TypeBeforePresence,
     WalkFaultsWithPasid,
 )
@@ -82,6 +87,11 @@ QUIRKS: tuple[type[Quirk], ...] = (
     SnoopAlwaysAccepted,
     CanonicalBySecondWidth,
     GigabytePagesAlways,
+    DirectoryFpdForWalksOnly,
+    RidPasidAlwaysUsed,
+    ScalablePassThroughUnlimited,
+    TableModesUnchecked,
+    PassThroughWidthChecked,
 )
 
 POLICY = Policy(compress_faults=True, permission_per_level=True, cache_pasids=False)

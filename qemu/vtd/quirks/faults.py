@@ -48,6 +48,10 @@ class ReservedContextAlwaysRecorded(Quirk, FaultLog):
         return reason is not FaultReason.LCT_3 and super().is_qualified(reason)
 
 
+# An unreadable top table is another, but has the code of an invalid context entry.
+_OF_WALKS = frozenset(reason for reason in FaultReason if reason.name.startswith(("LGN", "LSL")))
+
+
 class PasidWithoutPasid(Quirk, FaultLog):
     """The fault of a request without PASID is recorded with PASID 0xffff, while PP is 0.
 
@@ -60,9 +64,9 @@ class PasidWithoutPasid(Quirk, FaultLog):
     gone = (11, 0, 0)
 
     def compose(self, reason: FaultReason, request: DmaRequest) -> int:
-        """PV holds QEMU's internal value for "no PASID", truncated to 16 bits."""
+        """PV holds QEMU's internal value for "no PASID", truncated to 16 bits; in the faults of walks only."""
         record = super().compose(reason, request)
-        return record if request.pasid is not None else FRCD.PV.put(record, 0xFFFF)
+        return FRCD.PV.put(record, 0xFFFF) if request.pasid is None and reason in _OF_WALKS else record
 
 
 class EventKeptUntilStatusWritten(Quirk, FaultLog):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from iommu import DmaRequest, FaultReason, SourceId
+from iommu import DmaRequest, FaultReason, Outcome, SourceId
 from iommu.engine.caches.entries import PasidContext, ScalableContext
 from iommu.engine.caches.tables import LEGACY, SecondStageRoot
 from iommu.engine.faults.log import FaultLog
 from iommu.engine.formats import Formats, Stages
 from iommu.engine.reasons import Blocked
+from iommu.engine.request import identity
 from iommu.engine.translation.scalable import ScalableMode
 from iommu.engine.translation.translation import Translation
 from iommu.registers import TableMode
@@ -48,6 +49,7 @@ class LegacyReasonsForTables(Quirk, FaultLog):
         "scalable.reserved.context-entry.second",
         "scalable.reserved.context-entry.third",
         "scalable.reserved.context-entry.fourth",
+        "scalable.fpd.context.42",
     )
 
     def report(self, reason: FaultReason, request: DmaRequest, fpd: int) -> bool:
@@ -109,6 +111,12 @@ class OneReasonForPasidTables(Quirk, ScalableMode):
         "scalable.entry.width-6",
         "scalable.entry.width-7",
         "scalable.entry.width-2-on-39",
+        *(f"scalable.fpd.{place}.51" for place in ("context", "directory")),
+        *(f"scalable.fpd.{place}.{code}" for place in ("context", "directory", "entry") for code in ("59", "5b")),
+        "scalable.fpd.context.not-50",
+        "scalable.record.all-bits",
+        "scalable.pass-through.not-offered",
+        "scalable.pass-through.width-ignored",
     )
     gone = (8, 0, 0)
 
@@ -118,6 +126,84 @@ class OneReasonForPasidTables(Quirk, ScalableMode):
             return super().pasid_context_of(context, source_id, pasid)
         except Blocked:
             raise Blocked(FaultReason.SPT_1) from None
+
+
+class DirectoryFpdForWalksOnly(Quirk, ScalableMode):
+    """FPD of a PASID directory or PASID-table entry suppresses only the faults of the walk that follows.
+
+    `vtd_ce_get_pasid_fpd` reads it after `vtd_dev_to_context_entry` has found both entries valid.
+    """
+
+    id = "Q53"
+    section = "7.1.3"
+    scenarios = (
+        "scalable.fpd.directory.51",
+        "scalable.fpd.directory.59",
+        "scalable.fpd.directory.5b",
+        "scalable.fpd.entry.59",
+        "scalable.fpd.entry.5b",
+    )
+    first = (8, 0, 0)
+
+    def pasid_entry(self, context: ScalableContext, pasid: int) -> PasidContext:
+        """See ScalableTables: only the context entry's FPD counts."""
+        try:
+            return super().pasid_entry(context, pasid)
+        except Blocked as condition:
+            raise Blocked(condition.reason, context.fpd) from None
+
+
+class RidPasidAlwaysUsed(Quirk, ScalableMode):
+    """RID_PASID is used without ECAP.RPS, and may be beyond the PASID directory. Seen up to 10.0."""
+
+    id = "Q54"
+    section = "9.4"
+    scenarios = ("scalable.rid-pasid.not-offered",)
+    gone = (11, 0, 0)
+
+    def decode_context(self, raw: int) -> ScalableContext:
+        """See ScalableTables."""
+        rid_pasid = ScalableContextEntry.RID_PASID.get(raw)
+        return replace(super().decode_context(raw), rid_pasid=rid_pasid, pasids=1 << 20)
+
+
+class ScalablePassThroughUnlimited(Quirk, ScalableMode):
+    """Pass-through of scalable mode does not check the address against the host address width: see Q04."""
+
+    id = "Q55"
+    section = "7.1.3 SGN.4"
+    scenarios = ("scalable.pass-through.beyond-host-width", "scalable.pass-through.beyond-39-bits")
+
+    def pass_through(self, request: DmaRequest, pasid_context: PasidContext) -> Outcome:
+        """Accept any address."""
+        return identity(request.address, pasid_context.attributes)
+
+
+class PassThroughWidthChecked(Quirk, Formats):
+    """A PASID-table entry for pass-through must hold an address width that the unit supports."""
+
+    id = "Q57"
+    section = "9.6"
+    scenarios = ("scalable.pass-through.width-ignored",)
+    gone = (10, 0, 0)
+
+    def stages(self, entry: int) -> Stages | None:
+        """None without such a width."""
+        stages = super().stages(entry)
+        return stages if self.second_stage_levels(PasidEntry.AW.get(entry)) else None
+
+
+class TableModesUnchecked(Quirk, Translation):
+    """Only the lower bit of the table mode counts: 2 is legacy mode, 3 scalable mode, where the unit has it."""
+
+    id = "Q56"
+    section = "7.1.3 RTA.1"
+    scenarios = ("scalable.mode.reserved", "scalable.mode.abort-not-offered", "scalable.mode.not-offered")
+
+    def set_root_table(self, address: int, mode: int) -> None:
+        """See Translation."""
+        scalable = mode & TableMode.SCALABLE and self.capabilities.scalable_mode
+        super().set_root_table(address, TableMode.SCALABLE if scalable else TableMode.LEGACY)
 
 
 class EveryStageIsTheSecond(Quirk, Formats):
@@ -164,11 +250,24 @@ class DirectoryUnchecked(Quirk, Formats):
 
     id = "Q46"
     section = "9.5"
-    scenarios = ("scalable.reserved.directory-entry.low", "scalable.reserved.directory-entry.width")
+    scenarios = (
+        "scalable.reserved.directory-entry.low",
+        "scalable.reserved.directory-entry.width",
+        "scalable.fpd.context.52",
+        "scalable.fpd.directory.52",
+    )
 
     def reserved_in_directory(self, entry: int) -> int:
         """None."""
         return 0
+
+
+_UNCHECKED_IN_ENTRY = (
+    *("second-execute", "second-dirty", "low", "width", "above-domain", "walk-snoop", "page-snoop"),
+    *("cache-disable", "memory-type", "below-pat", "pat", "supervisor", "execute", "first-levels"),
+    *("write-protect", "extended-accessed", "below-first-pointer", "first-pointer"),
+    *("fourth", "fifth", "sixth", "seventh", "eighth"),
+)
 
 
 class PasidEntryUnchecked(Quirk, ScalableMode):
@@ -176,14 +275,9 @@ class PasidEntryUnchecked(Quirk, ScalableMode):
 
     id = "Q47"
     section = "9.6"
-    scenarios = tuple(
-        f"scalable.reserved.pasid-entry.{name}"
-        for name in (
-            *("second-execute", "second-dirty", "low", "width", "above-domain", "walk-snoop", "page-snoop"),
-            *("cache-disable", "memory-type", "below-pat", "pat", "supervisor", "execute", "first-levels"),
-            *("write-protect", "extended-accessed", "below-first-pointer", "first-pointer"),
-            *("fourth", "fifth", "sixth", "seventh", "eighth"),
-        )
+    scenarios = (
+        *(f"scalable.fpd.{place}.5a" for place in ("context", "directory", "entry")),
+        *(f"scalable.reserved.pasid-entry.{name}" for name in _UNCHECKED_IN_ENTRY),
     )
 
     def check_pasid_entry(self, entry: int, fpd: int) -> None:
@@ -239,6 +333,7 @@ _FIRST_STAGE_FAULTS = (
     "scalable.first.interrupt-range",
     "scalable.first.interrupt-range-read",
     *(f"scalable.canonical.{name}" for name in ("bit-47", "bit-48", "bit-63", "bit-62-clear")),
+    "scalable.record.walk-all-bits",
 )
 
 
