@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from iommu import Access, AddressType, SourceId
 from iommu.explain.report import is_interrupt
@@ -50,7 +51,8 @@ class Bench:
         self._free = iter(TABLES)
         self.root = self.new_table()
         self._context_tables: dict[int, int] = {}
-        self.scalable = ScalableTables(platform, self.driver, self.root, self.new_table)
+        # Not `self.new_table`: a bench that refers to itself would keep the machine's memory until it is collected.
+        self.scalable = ScalableTables(platform, self.driver, self.root, partial(next, self._free))
 
     # Tables.
 

@@ -74,6 +74,7 @@ _CHAPTERS = (
     "scalable_second_stage",
     "scalable_first_stage",
     "scalable_faults",
+    "scalable_caches",
 )
 
 

@@ -62,6 +62,13 @@ def _scalable(name: str, width: int, *extra: tuple[str, str], needs: tuple[str, 
 
 _FLTS = ("flts", "on")
 SECOND_STAGE = _scalable("scalable, second stage", 48, second_stage=True)
+SECOND_STAGE_SELF_INVALIDATING = _scalable(
+    "scalable, second stage, ESRTPS",
+    48,
+    needs=("invalidate_on_root_pointer",),
+    second_stage=True,
+    invalidate_on_root_pointer=True,
+)
 SECOND_STAGE_39 = _scalable("scalable, second stage, 39-bit", 39, second_stage=True)
 SECOND_STAGE_SNOOPING = _scalable(
     "scalable, second stage, snoop control", 48, ("snoop-control", "on"), second_stage=True, snoop_control=True

@@ -18,7 +18,7 @@ from qemu.vtd.quirks.faults import (
     PasidWithoutPasid,
     ReservedContextAlwaysRecorded,
 )
-from qemu.vtd.quirks.first_stage import CanonicalBySecondWidth, GigabytePagesAlways
+from qemu.vtd.quirks.first_stage import CanonicalBySecondWidth, GigabytePagesAlways, HitsLeaveDirty
 from qemu.vtd.quirks.interrupts import (
     BusRangeReversed,
     CompatibilityAlwaysPasses,
@@ -29,6 +29,7 @@ from qemu.vtd.quirks.queue import FenceOnlyWaitRefused, QueueErrorWithoutCode, Q
 from qemu.vtd.quirks.quirk import Quirk, Version
 from qemu.vtd.quirks.scalable import (
     BothHalvesOfRootChecked,
+    ClearedEntryStillUsed,
     ContextFieldsUnchecked,
     DirectoryFpdForWalksOnly,
     DirectoryUnchecked,
@@ -37,6 +38,7 @@ from qemu.vtd.quirks.scalable import (
     LegacyReasonsForTables,
     OneReasonForPasidTables,
     PasidEntryUnchecked,
+    PassThroughKept,
     PassThroughWidthChecked,
     RidPasidAlwaysUsed,
     ScalablePassThroughUnlimited,
@@ -92,6 +94,9 @@ QUIRKS: tuple[type[Quirk], ...] = (
     ScalablePassThroughUnlimited,
     TableModesUnchecked,
     PassThroughWidthChecked,
+    ClearedEntryStillUsed,
+    PassThroughKept,
+    HitsLeaveDirty,
 )
 
 POLICY = Policy(compress_faults=True, permission_per_level=True, cache_pasids=False)

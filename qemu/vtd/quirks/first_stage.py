@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from iommu import DmaRequest, FaultReason, Outcome
 from iommu.engine.caches.entries import PasidContext, ScalableContext
+from iommu.engine.caches.page import Intent, Page
+from iommu.engine.caches.tables import Root
 from iommu.engine.formats import Formats
 from iommu.engine.reasons import Blocked
 from iommu.engine.translation.scalable import ScalableMode
@@ -48,3 +50,16 @@ class GigabytePagesAlways(Quirk, Formats):
         """PS at level 3 is not reserved."""
         reserved = super().reserved_in_first_stage(level, page=page, nested=nested)
         return reserved & ~FirstStage1GPage.PS.mask if level == 3 else reserved
+
+
+class HitsLeaveDirty(Quirk, ScalableMode):
+    """A write that finds its page in the IOTLB does not set the dirty bit."""
+
+    id = "Q60"
+    section = "3.6.2"
+    scenarios = ("scalable.first-dirty.write-after-read", "scalable.cache.first.write-after-read")
+    first = (10, 0, 0)
+
+    def cached_page(self, tables: Root, intent: Intent, address: int) -> Page | None:
+        """Whether the page is dirty does not matter."""
+        return super().cached_page(tables, intent._replace(sets_dirty=False), address)

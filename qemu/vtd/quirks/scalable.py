@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from iommu import DmaRequest, FaultReason, Outcome, SourceId
 from iommu.engine.caches.entries import PasidContext, ScalableContext
@@ -50,6 +51,10 @@ class LegacyReasonsForTables(Quirk, FaultLog):
         "scalable.reserved.context-entry.third",
         "scalable.reserved.context-entry.fourth",
         "scalable.fpd.context.42",
+        *(
+            f"scalable.cache.{name}"
+            for name in ("present.root", "present.context", "root.cleared", "context.cleared")
+        ),
     )
 
     def report(self, reason: FaultReason, request: DmaRequest, fpd: int) -> bool:
@@ -117,6 +122,10 @@ class OneReasonForPasidTables(Quirk, ScalableMode):
         "scalable.record.all-bits",
         "scalable.pass-through.not-offered",
         "scalable.pass-through.width-ignored",
+        "scalable.cache.present.directory",
+        "scalable.cache.present.pasid",
+        "scalable.cache.directory.cleared",
+        "scalable.cache.type.pass-through-cleared-with-context",
     )
     gone = (8, 0, 0)
 
@@ -305,6 +314,7 @@ _SECOND_STAGE_FAULTS = (
     "scalable.permission.missing-above-reserved-below",
     *(f"scalable.unreadable.level-{level}" for level in _LEVELS),
     "scalable.second.all-ones",
+    "scalable.cache.present.page",
     *(f"scalable.reserved.second-stage-{level}.width" for level in _LEVELS),
     *(f"scalable.reserved.second-stage-{level}.transient" for level in _LEVELS),
     *(f"scalable.reserved.second-stage-{level}.snoop" for level in (4, 3, 2)),
@@ -381,3 +391,58 @@ class SnoopAlwaysAccepted(Quirk, Formats):
         """SNP in a page is not reserved."""
         snoop = SecondStagePage.SNP.mask if page and self.capabilities.scalable_mode else 0
         return super().reserved_in_second_stage(level, page=page) & ~snoop
+
+
+class ClearedEntryStillUsed(Quirk, ScalableMode):
+    """A PASID-table entry whose P is cleared goes on translating while the device's context entry is cached.
+
+    On a context-cache hit, `vtd_do_iommu_translate` reads the entry for its FPD and type alone, and the walk uses the
+    entry whatever it holds. Only an invalidation of the context entry, which software need not issue, helps.
+    """
+
+    id = "Q58"
+    section = "6.5.3.3"
+    scenarios = ("scalable.cache.entry.cleared", "scalable.cache.entry.cleared-with-fpd")
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._walked: dict[int, ScalableContext] = {}
+        self._present = False
+
+    def pasid_context_of(self, context: ScalableContext, source_id: SourceId, pasid: int) -> PasidContext:
+        """See ScalableTables. QEMU caches a context entry when a walk uses it."""
+        self._present = self._walked.get(source_id) is context
+        item = super().pasid_context_of(context, source_id, pasid)
+        if item.first is not None or item.second is not None:
+            self._walked[source_id] = context
+        return item
+
+    def check_pasid_entry(self, entry: int, fpd: int) -> None:
+        """As if P were 1, once a walk has used the context entry."""
+        super().check_pasid_entry(entry | self._present, fpd)
+
+
+class PassThroughKept(Quirk, ScalableMode):
+    """A device in pass-through stays so until its context entry is invalidated, whatever becomes of its PASID entry.
+
+    Only invalidations of the context cache make `vtd_switch_address_space` look at the tables again. Seen up to 10.0.
+    """
+
+    id = "Q59"
+    section = "6.5.3.3"
+    scenarios = ("scalable.cache.type.from-pass-through", "scalable.cache.type.pass-through-cleared")
+    gone = (11, 0, 0)
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._kept: dict[int, tuple[ScalableContext, PasidContext]] = {}
+
+    def pasid_context_of(self, context: ScalableContext, source_id: SourceId, pasid: int) -> PasidContext:
+        """See ScalableTables. The context is another object once it has been invalidated."""
+        kept = self._kept.get(source_id)
+        if kept is not None and kept[0] is context:
+            return kept[1]
+        item = super().pasid_context_of(context, source_id, pasid)
+        if item.first is None and item.second is None:
+            self._kept[source_id] = context, item
+        return item

@@ -28,7 +28,11 @@ class SilentOnHit(Quirk, Paging):
 
     id = "Q01"
     section = "7.1.3 LGN.2, LGN.3"
-    scenarios = ("cache.iotlb.write-after-read",)
+    scenarios = (
+        "cache.iotlb.write-after-read",
+        "scalable.cache.second.write-after-read",
+        "scalable.cache.first.write-after-read",
+    )
 
     def translate_stage(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Outcome:
         """A cached page without the permission blocks the request as if FPD were set."""
@@ -125,7 +129,7 @@ class ContextsByDevice(Quirk, LegacyMode):
             self.caches.contexts.fill(new, context)
 
 
-class TranslationsByRequester(Quirk, LegacyMode):
+class TranslationsByRequester(Quirk, Paging):
     """Translations are found by requester and address: the domain-id is a tag for invalidations only.
 
     A device whose context entry names another domain goes on using the translations of the old one, until they are
@@ -134,20 +138,16 @@ class TranslationsByRequester(Quirk, LegacyMode):
 
     id = "Q13"
     section = "6.2.4"
-    scenarios = ("queue.context.new-domain",)
+    scenarios = ("queue.context.new-domain", "scalable.cache.entry.new-domain-same-page")
 
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*parts)
+    def __init__(self, *parts: Any, **options: Any) -> None:
+        super().__init__(*parts, **options)
         self._filled: dict[tuple[int, int], Root] = {}
         self._requester = 0
 
-    def translate(self, request: DmaRequest) -> Outcome:
-        """See LegacyMode."""
-        self._requester = request.source_id
-        return super().translate(request)
-
     def translate_stage(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Outcome:
         """See Paging. What the request has used is recorded with its requester."""
+        self._requester = request.source_id
         outcome = super().translate_stage(stage, tables, intent, request)
         self._filled.setdefault((request.source_id, request.address >> 12), tables)
         return outcome

@@ -449,6 +449,22 @@ _marked(
     write=False,
 )
 
+
+@scenario(
+    "scalable.first-dirty.write-after-read",
+    "3.6.2",
+    READ_P0,
+    WRITE_BLOCKED,
+    *fault(0x90),
+    setup=FIRST_STAGE,
+)
+def write_after_read(bench: Bench) -> None:
+    """A read caches a page without D: the write that follows needs D all the same."""
+    start(bench, dirty=False)
+    bench.read("A", ADDRESS + 0x10)
+    bench.write("A", ADDRESS + 0x10)
+
+
 PWSNP, EAFE = 1 << 87, 1 << 135
 _marked(
     "read-snooped",
