@@ -75,6 +75,7 @@ _CHAPTERS = (
     "scalable_first_stage",
     "scalable_faults",
     "scalable_caches",
+    "scalable_queue",
 )
 
 

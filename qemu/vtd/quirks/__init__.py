@@ -47,6 +47,16 @@ from qemu.vtd.quirks.scalable import (
     TypeBeforePresence,
     WalkFaultsWithPasid,
 )
+from qemu.vtd.quirks.scalable_queue import (
+    DeviceTlbAlwaysTaken,
+    MisalignedTailIgnored,
+    PasidCacheDescriptorUnchecked,
+    PasidMaskLimited,
+    ScalableDescriptorsIgnored,
+    ScalableDescriptorsInLegacyMode,
+    UpperHalfIgnored,
+    WidthUnchecked,
+)
 from qemu.vtd.quirks.translation import (
     AllOnesUnreadable,
     ContextsByDevice,
@@ -97,6 +107,14 @@ QUIRKS: tuple[type[Quirk], ...] = (
     ClearedEntryStillUsed,
     PassThroughKept,
     HitsLeaveDirty,
+    PasidMaskLimited,
+    DeviceTlbAlwaysTaken,
+    ScalableDescriptorsInLegacyMode,
+    WidthUnchecked,
+    PasidCacheDescriptorUnchecked,
+    UpperHalfIgnored,
+    ScalableDescriptorsIgnored,
+    MisalignedTailIgnored,
 )
 
 POLICY = Policy(compress_faults=True, permission_per_level=True, cache_pasids=False)

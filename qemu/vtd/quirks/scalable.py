@@ -40,6 +40,8 @@ class LegacyReasonsForTables(Quirk, FaultLog):
     scenarios = (
         "scalable.root.not-present",
         "scalable.root.not-present-reserved",
+        "scalable.root.lower-half",
+        "scalable.root.upper-half",
         "scalable.root.unreadable",
         "scalable.context.not-present",
         "scalable.context.unreadable",
@@ -67,7 +69,7 @@ class BothHalvesOfRootChecked(Quirk, ScalableMode):
 
     id = "Q41"
     section = "9.2"
-    scenarios = ("scalable.root.other-half-reserved",)
+    scenarios = ("scalable.root.other-half-reserved", "scalable.root.upper-half-reserved")
 
     def read_root(self, where: int) -> int:
         """A reserved bit in the other half blocks the request, if the half that is used is present."""
@@ -279,6 +281,12 @@ _UNCHECKED_IN_ENTRY = (
 )
 
 
+_UNCHECKED_IN_FIRST_STAGE_ENTRY = (
+    *("second-width", "second-pointer", "supervisor", "execute", "extended-accessed"),
+    *("below-first-pointer", "first-pointer-width"),
+)
+
+
 class PasidEntryUnchecked(Quirk, ScalableMode):
     """The reserved bits of a PASID-table entry are not checked and have no effect; too large a pointer is tried."""
 
@@ -287,6 +295,8 @@ class PasidEntryUnchecked(Quirk, ScalableMode):
     scenarios = (
         *(f"scalable.fpd.{place}.5a" for place in ("context", "directory", "entry")),
         *(f"scalable.reserved.pasid-entry.{name}" for name in _UNCHECKED_IN_ENTRY),
+        *(f"scalable.reserved.first-stage-pasid-entry.{name}" for name in _UNCHECKED_IN_FIRST_STAGE_ENTRY),
+        "scalable.canonical.second-width",
     )
 
     def check_pasid_entry(self, entry: int, fpd: int) -> None:
@@ -294,8 +304,8 @@ class PasidEntryUnchecked(Quirk, ScalableMode):
         super().check_pasid_entry(entry & ~self.formats.pasid.reserved(entry), fpd)
 
     def decode_pasid(self, entry: PasidEntry, pasid: int, fpd: int) -> PasidContext:
-        """Without the reserved bits, except those of the pointers."""
-        ignored = self.formats.pasid.reserved(entry.raw) & ~PasidEntry.bits_of("SSPTPTR", "FSPTPTR")
+        """Without the reserved bits, except those of the pointers and AW: QEMU reads AW for a first stage too."""
+        ignored = self.formats.pasid.reserved(entry.raw) & ~PasidEntry.bits_of("SSPTPTR", "FSPTPTR", "AW")
         return super().decode_pasid(PasidEntry(entry.raw & ~ignored), pasid, fpd)
 
 
@@ -344,6 +354,10 @@ _FIRST_STAGE_FAULTS = (
     "scalable.first.interrupt-range-read",
     *(f"scalable.canonical.{name}" for name in ("bit-47", "bit-48", "bit-63", "bit-62-clear")),
     "scalable.record.walk-all-bits",
+    "scalable.reserved.first-stage-pasid-entry.first-pointer-width",
+    "scalable.reserved.first-stage-4.page-size",
+    *(f"scalable.reserved.first-stage-{level}.width" for level in _LEVELS),
+    *(f"scalable.reserved.first-stage-{size}-page.{name}" for size in (2, 3) for name in ("alignment", "width")),
 )
 
 

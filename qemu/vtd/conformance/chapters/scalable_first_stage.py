@@ -127,6 +127,19 @@ _canonical("bit-63", 1 << 63 | 0x5010, "Bit 63 is 1, bits below it are 0: record
 _canonical("bit-62-clear", ALL_ONES - (1 << 62) - 0x7FF, "Bits 63:47 are 1 except bit 62.", page="0xfffffffff000")
 
 
+@scenario(
+    "scalable.canonical.second-width",
+    "7.1.3 SPT.3",
+    "A write 0x8000005010 -> blocked",
+    *fault(0x5A, address="0x8000005000"),
+    setup=FIRST_STAGE,
+)
+def second_width(bench: Bench) -> None:
+    """AW says 48 bits, as drivers write it for a second stage; without one it is reserved."""
+    start(bench, address=1 << 39 | 0x5000, also=2 << 2)
+    bench.write("A", 1 << 39 | 0x5010)
+
+
 # Entries one by one.
 
 

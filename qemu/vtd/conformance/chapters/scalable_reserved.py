@@ -7,11 +7,12 @@ of the capabilities that give further bits a meaning.
 from dataclasses import dataclass
 
 from qemu.vtd.conformance.bench import P0, Bench
+from qemu.vtd.conformance.chapters.scalable_first_stage import ADDRESS as LOW_ADDRESS
 from qemu.vtd.conformance.chapters.scalable_second_stage import ADDRESS, OFFSETS
 from qemu.vtd.conformance.chapters.scalable_tables import CONTEXT, DIRECTORY, ENTRY, ROOT, TO_P0, Place, start
-from qemu.vtd.conformance.scalable_bench import SECOND
+from qemu.vtd.conformance.scalable_bench import FIRST, SECOND
 from qemu.vtd.conformance.scenario import scenario
-from qemu.vtd.conformance.setups import SECOND_STAGE, Setup
+from qemu.vtd.conformance.setups import FIRST_STAGE, SECOND_STAGE, Setup
 
 
 @dataclass(frozen=True)
@@ -166,4 +167,62 @@ for (_level, _size), _runs in _SECOND.items():
             _run,
             address=ADDRESS + 0x10,
             moved=f"A write 0x200c0401010 -> {OFFSETS[_size]}",
+        )
+
+
+# A unit with a first stage alone: its PASID-table entries, and first-stage entries (9.6, 9.7).
+
+_FIRST_ENTRY = (
+    Reserved("second-width", 4, 2, "AW, without a second stage"),
+    Reserved("second-pointer", 63, 12, "SSPTPTR, without a second stage"),
+    Reserved("supervisor", 128, 128, "SRE, without ECAP.SRS"),
+    Reserved("execute", 129, 129, "ERE, without ECAP.ERS"),
+    Reserved("extended-accessed", 135, 135, "EAFE, without ECAP.EAFS"),
+    Reserved("below-first-pointer", 139, 136, "bits 139:136"),
+    Reserved("first-pointer-width", 191, 188, "the first-stage pointer beyond the host address width"),
+)
+_PS_AT_TOP = Reserved("page-size", 7, 7, "PS at level 4")
+_FIRST = {
+    (4, 1): (_PS_AT_TOP, _WIDTH),
+    (3, 1): (_WIDTH,),
+    (2, 1): (_WIDTH,),
+    (1, 1): (_WIDTH,),
+    (2, 2): (Reserved("alignment", 20, 13, "address bits below 2 MiB"), _WIDTH),
+    (3, 3): (Reserved("alignment", 29, 13, "address bits below 1 GiB"), _WIDTH),
+}
+
+
+def _first_stage(level: int, size: int, address: int) -> Place:
+    """A first stage that maps an address by a page of a size; then the place of its entry of one level."""
+
+    def build(bench: Bench) -> int:
+        table = bench.new_table()
+        bench.scalable.entry("A", FIRST, table)
+        bench.scalable.map_first(table, address, _PAGES[size], size=size)
+        return bench.entry(table, address, level)
+
+    return build
+
+
+def _first_stage_entry(bench: Bench) -> int:
+    """A first stage that maps 0x5000 to P0; then the place of the PASID-table entry."""
+    _first_stage(1, 1, 0x5000)(bench)
+    return bench.scalable.entry_at("A")
+
+
+for _run in _FIRST_ENTRY:
+    _each_bit("first-stage-pasid-entry", "7.1.3 SPT.3, 9.6", 0x5A, _first_stage_entry, _run, setup=FIRST_STAGE)
+for (_level, _size), _runs in _FIRST.items():
+    for _run in _runs:
+        # With a page of 1 GiB at 0, the page that is used is P0 itself.
+        _used = P0 if _size == 3 else LOW_ADDRESS
+        _each_bit(
+            f"first-stage-{_level}" if _size == 1 else f"first-stage-{_size}-page",
+            "7.1.3 SFS.3, 9.7",
+            0x72,
+            _first_stage(_level, _size, _used),
+            _run,
+            address=_used + 0x10,
+            moved=f"A write {_used + 0x10:#x} -> {'0x805010' if _size == 2 else '0x800010'}",
+            setup=FIRST_STAGE,
         )

@@ -1,0 +1,155 @@
+"""Departures in descriptors of 256 bits and in those of scalable mode (spec 6.5.2)."""
+
+from __future__ import annotations
+
+from iommu.engine.invalidation.errors import QueueError
+from iommu.engine.invalidation.queue import Queue
+from iommu.registers import IQT, Granularity, QueueFault
+from iommu.structures import (
+    Descriptor,
+    DescriptorType,
+    InterruptDescriptor,
+    PasidIotlbDescriptor,
+)
+from qemu.vtd.quirks.quirk import Quirk
+
+_KINDS = ("context", "iotlb", "interrupt", "wait", "pasid-iotlb", "pasid-cache")
+_OF_SCALABLE_MODE = (DescriptorType.PASID_IOTLB, DescriptorType.PASID_CACHE, DescriptorType.PASID_DEVICE_TLB)
+
+
+class PasidMaskLimited(Quirk, Queue):
+    """The address mask of a PASID-based IOTLB descriptor is held to CAP.MAMV."""
+
+    id = "Q62"
+    section = "6.5.2.4"
+    scenarios = ("scalable.queue.pasid-iotlb-large-mask",)
+    first = (10, 0, 0)
+
+    def invalidate_pasid_translations(self, command: PasidIotlbDescriptor) -> None:
+        """See CacheCommands."""
+        if command.G == Granularity.SELECTIVE and command.AM > self.capabilities.max_address_mask:
+            raise QueueError(QueueFault.RESERVED)
+        super().invalidate_pasid_translations(command)
+
+
+class DeviceTlbAlwaysTaken(Quirk, Queue):
+    """A PASID-based device-TLB descriptor is accepted without ECAP.DT, and does nothing."""
+
+    id = "Q63"
+    section = "6.5.2.6"
+    scenarios = ("scalable.queue.device-not-offered",)
+    first = (10, 0, 0)
+
+    def carry_out(self, raw: int, bits: int) -> None:
+        """See Queue. Reserved bits are checked all the same."""
+        number = Descriptor.TYPE_HIGH.get(raw) << 4 | Descriptor.TYPE.get(raw)
+        if number != DescriptorType.PASID_DEVICE_TLB or self.capabilities.device_tlb or bits == 128:
+            super().carry_out(raw, bits)
+        elif raw & self._reserved[number] or raw >> 128:
+            raise QueueError(QueueFault.RESERVED)
+
+
+class ScalableDescriptorsInLegacyMode(Quirk, Queue):
+    """The descriptors of scalable mode are accepted in legacy mode, from a queue of 256-bit descriptors."""
+
+    id = "Q64"
+    section = "6.5.2"
+    scenarios = ("scalable.queue.in-legacy-mode.pasid-iotlb", "scalable.queue.in-legacy-mode.pasid-cache")
+    first = (10, 0, 0)
+
+    def has_type(self, number: int, bits: int) -> bool:
+        """See Queue: whatever the mode."""
+        if number in _OF_SCALABLE_MODE:
+            return bits == 256 and self.capabilities.scalable_mode
+        return super().has_type(number, bits)
+
+
+class WidthUnchecked(Quirk, Queue):
+    """Scalable mode takes descriptors of 128 bits too."""
+
+    id = "Q65"
+    section = "6.5.2"
+    scenarios = ("scalable.queue.narrow",)
+
+    def check_mode(self) -> None:
+        """Neither the table mode nor the width is checked."""
+
+
+class PasidCacheDescriptorUnchecked(Quirk, Queue):
+    """A PASID-cache descriptor is accepted whatever it holds: there is no PASID cache, and nothing is done.
+
+    Seen on 10.0.
+    """
+
+    id = "Q66"
+    section = "6.5.2.2"
+    scenarios = (
+        "scalable.queue.reserved.pasid-cache.lower",
+        "scalable.queue.reserved.pasid-cache.upper",
+        "scalable.queue.granularity.pasid-cache-2",
+    )
+    first = (8, 0, 0)
+    gone = (11, 0, 0)
+
+    def carry_out(self, raw: int, bits: int) -> None:
+        """See Queue. The unit has to have scalable mode."""
+        number = Descriptor.TYPE_HIGH.get(raw) << 4 | Descriptor.TYPE.get(raw)
+        if number != DescriptorType.PASID_CACHE or not self.capabilities.scalable_mode:
+            super().carry_out(raw, bits)
+
+
+class UpperHalfIgnored(Quirk, Queue):
+    """The upper half of a 256-bit descriptor, and the reserved bits of an interrupt-entry one, are not checked."""
+
+    id = "Q67"
+    section = "6.5.2"
+    scenarios = (
+        *(f"scalable.queue.reserved.{kind}.upper" for kind in _KINDS),
+        "scalable.queue.reserved.interrupt.lower",
+    )
+    gone = (10, 0, 0)
+
+    def carry_out(self, raw: int, bits: int) -> None:
+        """As if those bits were 0."""
+        raw &= (1 << 128) - 1
+        if Descriptor.TYPE.get(raw) == DescriptorType.INTERRUPT:
+            raw &= InterruptDescriptor.bits_of("IIDX", "IM", "G", "TYPE")
+        super().carry_out(raw, bits)
+
+
+class ScalableDescriptorsIgnored(Quirk, Queue):
+    """PASID-cache and PASID-based IOTLB descriptors are accepted in any mode and width, unchecked, and do nothing."""
+
+    id = "Q68"
+    section = "6.5.2"
+    scenarios = (
+        "scalable.queue.reserved.pasid-iotlb.lower",
+        "scalable.queue.reserved.pasid-cache.lower",
+        "scalable.queue.granularity.pasid-iotlb-0",
+        "scalable.queue.granularity.pasid-iotlb-1",
+        "scalable.queue.granularity.pasid-cache-2",
+        "scalable.queue.in-legacy-mode.pasid-iotlb",
+        "scalable.queue.in-legacy-mode.pasid-cache",
+        "scalable.queue.not-offered.pasid-iotlb",
+        "scalable.queue.not-offered.pasid-cache",
+    )
+    gone = (8, 0, 0)
+
+    def carry_out(self, raw: int, bits: int) -> None:
+        """See Queue."""
+        if Descriptor.TYPE.get(raw) not in (DescriptorType.PASID_IOTLB, DescriptorType.PASID_CACHE):
+            super().carry_out(raw, bits)
+
+
+class MisalignedTailIgnored(Quirk, Queue):
+    """With descriptors of 256 bits, a tail in the middle of one is ignored, without an error."""
+
+    id = "Q69"
+    section = "6.5.2"
+    scenarios = ("scalable.queue.tail-misaligned",)
+    gone = (10, 0, 0)
+
+    def run(self) -> None:
+        """Nothing is fetched up to such a tail."""
+        if IQT.QT.get(self._tail.value) % self.width() == 0:
+            super().run()
