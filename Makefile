@@ -11,7 +11,7 @@ READY := $(VENV)/ready
 # finished takes over tests from another.
 ALL_CORES := -n auto --dist worksteal
 
-.PHONY: run test test-slow fuzz-dmar packages clean
+.PHONY: run test test-slow fuzz-dmar packages test-packages clean
 
 # A virtual environment contains its own path: a clone that was copied or moved is set up again.
 ifneq ($(shell test -x $(VENV)/bin/python && cat $(READY) 2>/dev/null),$(CURDIR))
@@ -21,7 +21,7 @@ endif
 run: packages $(READY)
 	@$(VENV)/bin/vtd conform
 
-test: packages $(READY)
+test: test-packages $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
@@ -39,6 +39,9 @@ fuzz-dmar: packages $(READY)
 
 packages:
 	@sh tools/debian-packages.sh $(PYTHON)
+
+test-packages:
+	@sh tools/debian-packages.sh $(PYTHON) chromium
 
 $(READY): pyproject.toml | packages
 	@echo "setting up $(VENV) ..."

@@ -19,7 +19,10 @@ from qemu.vtd.probe import find_qemu
 ROOT = Path(__file__).parent.parent
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("capabilities", "conformance", "engine", "explain", "qemus")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("capabilities", "checklist", "conformance", "engine", "explain", "qemus")
+    ),
 ]
 NEEDS_QEMU = ("vtd conform",)
 NEEDS_MIRROR = ("vtd qemu install",)

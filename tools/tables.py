@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 
 from iommu.engine.capabilities import CAPABILITIES, NOT_MODELLED, bit_of, is_in
@@ -18,7 +19,9 @@ from iommu.engine.declaration import Capability
 from iommu.engine.policy import CHOICES
 from iommu.engine.presets import PRESETS
 from iommu.registers import CAP
+from qemu.vtd.conformance.checklist import AREAS, RULES, Rule
 from tests.engine.breaks import BREAKS
+from tests.qemu_vtd.conformance.breaks.every import BREAKS as ENGINE_BREAKS
 from tools.house import picture
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -72,6 +75,49 @@ def breaks() -> str:
     return _table(("rule", "broken so", "unit tests", "oracle", "scenario"), rows)
 
 
+def engine_breaks() -> str:
+    """The rules of the engine that are broken on purpose, and the scenario that notices each."""
+    rows = ((wing, one.title(), f"`{one.scenario}`") for wing, breaks in ENGINE_BREAKS.items() for one in breaks)
+    return _table(("wing", "broken so", "scenario"), rows)
+
+
+def checklist(area: str) -> str:
+    """The rules of one area, and what stands behind each."""
+    rows = (
+        (f"`{rule.id}`", rule.section, rule.text, _tests(rule), _shown_by(rule))
+        for rule in RULES
+        if rule.area == area
+    )
+    return _table(("rule", "section", "what it says", "engine tests", "scenarios, or why there are none"), rows)
+
+
+def checklist_summary() -> str:
+    """How many rules of each area a scenario shows, the model alone shows, and are not modelled."""
+    rows = []
+    for area, title in AREAS.items():
+        rules = [rule for rule in RULES if rule.area == area]
+        shown = sum(bool(rule.scenarios) for rule in rules)
+        left_out = sum(bool(rule.not_modelled) for rule in rules)
+        rows.append((title, *map(str, (len(rules), shown, len(rules) - shown - left_out, left_out))))
+    totals = [str(sum(int(row[column]) for row in rows)) for column in range(1, 5)]
+    return _table(("area", "rules", "with scenarios", "model only", "not modelled"), [*rows, ("all", *totals)])
+
+
+def _tests(rule: Rule) -> str:
+    """The tests of a rule, each file with its functions."""
+    files: dict[str, list[str]] = {}
+    for node in rule.tests:
+        file, _, name = node.partition("::")
+        files.setdefault(file.rpartition("/")[2], []).append(f"`{name}`")
+    return "; ".join(f"{file}: {', '.join(names)}" for file, names in files.items())
+
+
+def _shown_by(rule: Rule) -> str:
+    if rule.not_modelled:
+        return f"not modelled: {rule.not_modelled}"
+    return ", ".join(f"`{each}`" for each in rule.scenarios) or f"model only: {rule.model_only}"
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "capabilities": ("capabilities.md", capabilities),
     "not modelled": ("capabilities.md", not_modelled),
@@ -79,6 +125,9 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "policy": ("engine.md", policy),
     "house": ("architecture.md", picture),
     "breaks": ("conformance.md", breaks),
+    "engine breaks": ("conformance.md", engine_breaks),
+    "checklist summary": ("checklist.md", checklist_summary),
+    **{f"checklist {area}": ("checklist.md", partial(checklist, area)) for area in AREAS},
 }
 """For the name in each mark: the page of the table, and the function that makes it."""
 

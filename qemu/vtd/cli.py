@@ -15,8 +15,12 @@ Qemu = Annotated[
 ]
 Only = Annotated[str, typer.Option("--only", metavar="PATTERN", help="Scenarios whose id contains or matches it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Checklist = Annotated[
+    bool, typer.Option("--checklist", help="Print what stands behind each rule; --only then selects rules.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print every scenario with its outcome.")]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.", dir_okay=False)]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write a page.", dir_okay=False)]
 
 
 def register(app: typer.Typer) -> None:
@@ -27,7 +31,13 @@ def register(app: typer.Typer) -> None:
 
 
 def conform(
-    qemu: Qemu = None, only: Only = "*", verbose: Verbose = False, as_json: Json = False, junit: Junit = None
+    qemu: Qemu = None,
+    only: Only = "*",
+    verbose: Verbose = False,
+    as_json: Json = False,
+    junit: Junit = None,
+    html: Html = None,
+    checklist: Checklist = False,
 ) -> None:
     """Check the model and a QEMU against the specification, scenario by scenario.
 
@@ -37,16 +47,23 @@ def conform(
     from iommu.errors import MisuseError
     from qemu.vtd.conformance.progress import run_with_bar
     from qemu.vtd.conformance.report.document import as_dict
+    from qemu.vtd.conformance.report.html.page import as_html
     from qemu.vtd.conformance.report.junit import as_junit
     from qemu.vtd.conformance.report.summary import print_next, print_summary
     from qemu.vtd.conformance.report.table import print_table
     from qemu.vtd.conformance.scenario import catalogue
 
+    if checklist:
+        if junit is not None:
+            raise MisuseError("--junit is for scenarios; the checklist of rules is printed, or written by --json")
+        _checklist(qemu, only, as_json)
+        return
     scenarios = catalogue(only)
     if not scenarios:
         raise MisuseError(f"no scenario's id contains or matches {only!r}")
-    if junit is not None and not junit.absolute().parent.is_dir():
-        raise MisuseError(f"--junit {junit}: no such directory: {junit.absolute().parent}")
+    for option, file in (("--junit", junit), ("--html", html)):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise MisuseError(f"{option} {file}: no such directory: {file.absolute().parent}")
     reports = []
     wanted: list[str | None] = [*qemu] if qemu else [None]
     for each in wanted:
@@ -62,6 +79,31 @@ def conform(
         print_next(reports, console())
     if junit is not None:
         _write_whole(junit, as_junit(reports))
+    if html is not None:
+        _write_whole(html, as_html(reports))
+    if not all(report.passed for report in reports):
+        raise typer.Exit(1)
+
+
+def _checklist(qemu: list[str] | None, only: str, as_json: bool) -> None:
+    """Run the scenarios that stand behind the selected rules, and print what stands behind each rule."""
+    from iommu.cli.output import console, print_json
+    from iommu.errors import MisuseError
+    from qemu.vtd.conformance.checklist import selected, standing
+    from qemu.vtd.conformance.progress import run_with_bar
+    from qemu.vtd.conformance.scenario import catalogue
+
+    rules = selected(only)
+    if not rules:
+        raise MisuseError(f"no rule's id contains or matches {only!r}")
+    scenarios = [each for each in catalogue() if any(rule.is_shown_by(each.id) for rule in rules)]
+    wanted: list[str | None] = [*qemu] if qemu else [None]
+    reports = [run_with_bar(scenarios, each) for each in wanted] if scenarios else []
+    all_ = standing.standings(rules, reports)
+    if as_json:
+        print_json(standing.as_dict(all_))
+    else:
+        standing.print_checklist(all_, console())
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
 

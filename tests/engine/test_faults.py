@@ -519,3 +519,20 @@ def test_next_record_after_translation_is_turned_off(restart: bool) -> None:
     world.write(GCMD, TE)
     world.fault(0x2000)
     assert [world.record(n).f for n in range(2)] == ([1, 0] if restart else [0, 1])
+
+
+def test_message_has_the_upper_half_of_its_address() -> None:
+    """3.3: FEUADDR, which x2APIC destinations need."""
+    world = with_message(blank())
+    world.write(FEUADDR, 0x1200)
+    world.dma()
+    assert world.unit.drain_events() == [Message(0x1200_FEE0_1000, 0x41)]
+
+
+def test_event_again_after_everything_is_cleared() -> None:
+    world = with_message(blank())
+    for _ in range(2):
+        world.dma()
+        assert world.unit.drain_events() == [MESSAGE]
+        world.clear_record(0)
+        assert world.read(FSTS) == 0

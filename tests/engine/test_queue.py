@@ -307,6 +307,18 @@ def test_first_stage_translations(build: object, descriptor: tuple[int, int], dr
     assert (world.dma(pasid=5).fault == 0x71) == drops
 
 
+def test_global_first_stage_pages_are_dropped_too() -> None:
+    """4.3: an invalidation of a PASID drops the translations of pages with G too."""
+    for descriptor in (pasid_iotlb(2, did=1, pasid=5), pasid_iotlb(3, did=1, pasid=5, address=ADDRESS)):
+        world = first_stage(pasid=5)
+        world.flip(world.first[1], 8)
+        software = scalable(world)
+        assert world.dma(pasid=5).fault is None
+        world.put(world.first[1], 0)
+        software.done(descriptor)
+        assert world.fault(pasid=5) == 0x71
+
+
 @pytest.mark.parametrize(
     ("descriptor", "drops", "coarse"),
     [

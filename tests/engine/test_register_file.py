@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from iommu import MisuseError
 from iommu import registers as layouts
+from tests.engine.scalable_world import ScalableWorld
 from tests.engine.world import CAP, CCMD, ECAP, FEADDR, FECTL, FEDATA, FEUADDR, FSTS, GCMD, GSTS, RTADDR, World
 
 ONES32, ONES64 = (1 << 32) - 1, (1 << 64) - 1
@@ -192,3 +193,40 @@ def test_extended_interrupt_mode_is_kept_only_where_it_is_offered(extended: bool
     world = World(extended_interrupts=extended, host_address_width=48)
     world.write(0xB8, 0x1234_5000 | 1 << 11 | 7, 8)
     assert world.read(0xB8, 8) == 0x1234_5000 | extended << 11 | 7
+
+
+@pytest.mark.parametrize(("offset", "size", "kept"), [
+    (0x88, 8, 0x7FFF0),  # IQT
+    (0x90, 8, 0x000F_FFFF_FFFF_F807),  # IQA
+    (0xB8, 8, 0x000F_FFFF_FFFF_F80F),  # IRTA
+    (0xC0, 8, 0x7FFE0),  # PQH
+    (0xC8, 8, 0x7FFE0),  # PQT
+    (0xD0, 8, 0x000F_FFFF_FFFF_F007),  # PQA
+    (0xA0, 4, 1 << 31), (0xE0, 4, 1 << 31),  # IECTL, PECTL
+    (0xA4, 4, 0xFFFF), (0xE4, 4, 0xFFFF),  # IEDATA, PEDATA
+    (0xA8, 4, 0xFFFF_FFFC), (0xE8, 4, 0xFFFF_FFFC),  # IEADDR, PEADDR
+    (0xAC, 4, 0xFFFF_FFFF), (0xEC, 4, 0xFFFF_FFFF),  # IEUADDR, PEUADDR
+    (0x9C, 4, 0), (0xDC, 4, 0), (0xB0, 8, 0), (0x80, 8, 0),  # ICS, PRS, IQERCD, IQH
+])  # fmt: skip
+def test_bits_that_the_registers_of_the_queues_keep(offset: int, size: int, kept: int) -> None:
+    """Layouts sheet 1.7, 1.10 to 1.13. As in RTADDR and IRTA, address bits beyond the host width do not exist."""
+    world = ScalableWorld(host_address_width=52)
+    world.write(offset, (1 << 8 * size) - 1, size)
+    assert world.read(offset, size) == kept
+    world.write(offset, 0, size)
+    assert world.read(offset, size) == 0
+
+
+@pytest.mark.parametrize("haw", [39, 46, 52])
+def test_interrupt_table_address_bits_above_the_host_width_are_not_implemented(haw: int) -> None:
+    """Layouts sheet 1.12."""
+    world = World(host_address_width=haw)
+    world.write(0xB8, ONES64, 8)
+    assert world.read(0xB8, 8) == (1 << haw) - 1 & ~0xFF0 & ~(1 << 11)
+
+
+@pytest.mark.parametrize("bit", [2, 3, 7, *range(16, 32)])
+def test_withdrawn_and_reserved_bits_of_the_fault_status_are_0(bit: int) -> None:
+    world = World()
+    world.write(FSTS, 1 << bit)
+    assert world.read(FSTS) == 0

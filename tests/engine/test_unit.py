@@ -136,3 +136,11 @@ def test_second_page_after_the_first() -> None:
     world.map(top, 4, 0x5000, 0x9000 | RW)
     world.map(top, 4, 0x6000, 0xA000 | RW)
     assert [world.dma(address).host_address for address in (0x5000, 0x6FFF)] == [0x9000, 0xAFFF]
+
+
+def test_commands_given_together() -> None:
+    """Software changes one bit at a time. Given two at once, the unit sets the pointer before it turns on."""
+    world = World()
+    world.write(RTADDR, world.root, 8)
+    world.write(GCMD, TE | SRTP)
+    assert (world.read(GSTS), world.fault(0x5000)) == (TE | RTPS, 0x01)

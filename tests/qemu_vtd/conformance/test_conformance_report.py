@@ -36,7 +36,7 @@ def test_what_matters_comes_first() -> None:
     assert [line[:3] for line in lines if re.match(r"Q\d\d  ", line)] == ["Q02", "Q08"]
     context = next(line for line in lines if line.startswith("context"))
     assert " ".join(context.split()) == "context 2 1 agree, 1 on the model only"
-    assert lines[-2].startswith("vtd quirks ") and lines[-1].startswith("vtd conform -v ")
+    assert lines[-2].startswith("vtd quirks ") and lines[-1].startswith("vtd conform --html ")
     assert PLAIN not in "\n".join(lines)
 
 

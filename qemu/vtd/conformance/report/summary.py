@@ -103,7 +103,7 @@ def print_next(reports: list[Report], console: Console) -> None:
     """Print two commands to try next."""
     differing = [r.scenario.id for report in reports for r in report.results if r.verdict is Verdict.DIFFERS]
     first = (f"vtd conform --only {differing[0]}", "that alone") if differing else ("vtd quirks", "each departure")
-    commands = (first, ("vtd conform -v", "every scenario with its outcome"))
+    commands = (first, ("vtd conform --html report.html", "every scenario with its tables and walks"))
     width = max(len(command) for command, _ in commands)
     console.print()
     for command, what in commands:

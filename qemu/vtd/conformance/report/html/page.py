@@ -1,0 +1,165 @@
+"""The page: head, one card a QEMU, the quirks that show, filters, matrix."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+from qemu.vtd.conformance.judge import Verdict
+from qemu.vtd.conformance.report.html.elements import document, element
+from qemu.vtd.conformance.report.html.matrix import Row, css_class, matrix, rows_of
+from qemu.vtd.conformance.report.summary import headline
+from qemu.vtd.conformance.report.words import chapter_title, quirks_shown, version_text
+from qemu.vtd.conformance.runner import Report
+from qemu.vtd.quirks import Quirk
+
+_HERE = Path(__file__).parent
+_BAR = 1000
+
+
+def as_html(reports: list[Report]) -> bytes:
+    """The reports of one call as a page: a column for each QEMU."""
+    rows = rows_of(reports)
+    style, script = ((_HERE / name).read_text() for name in ("style.css", "script.js"))
+    names = ", ".join(version_text(report.version) for report in reports)
+    page = element(
+        "html",
+        element(
+            "head",
+            element("meta", charset="utf-8"),
+            element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            element("meta", http_equiv="Content-Security-Policy", content=_policy(style, script)),
+            element("title", f"VT-d conformance: QEMU {names}"),
+            element("style", style),
+        ),
+        element(
+            "body",
+            _header(reports, rows),
+            element("main", _quirks(reports), _scenarios(reports, rows)),
+            element("script", script),
+        ),
+        lang="en",
+    )
+    return document(page)
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing is loaded from anywhere, and nothing runs except what the page itself brings."""
+    hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script))
+    return "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'".format(*hashes)
+
+
+def _header(reports: list[Report], rows: list[Row]) -> Element:
+    return element(
+        "header",
+        element("h1", "QEMU's intel-iommu against the VT-d specification"),
+        element(
+            "p",
+            f"{len(rows)} scenarios, each run on an executable model of the specification and on QEMU. "
+            "What a scenario expects is written down from the specification, not taken from either.",
+            class_="lead",
+        ),
+        element("div", (_card(report) for report in reports), class_="cards"),
+    )
+
+
+def _card(report: Report) -> Element:
+    counts = Counter(result.verdict for result in report.results)
+    shown = [verdict for verdict in Verdict if counts[verdict]]
+    return element(
+        "section",
+        element("h2", headline(report)),
+        _bar(counts, len(report.results)),
+        element(
+            "ul",
+            (
+                element("li", element("b", str(counts[verdict])), f" {verdict.value}", class_=css_class(verdict))
+                for verdict in shown
+            ),
+            class_="counts",
+        ),
+        element("p", report.path, class_="path"),
+        class_="card",
+    )
+
+
+def _bar(counts: Counter[Verdict], total: int) -> Element:
+    """The verdicts as parts of a bar; the list below it has the same numbers."""
+    bar = element("svg", viewBox=f"0 0 {_BAR} 24", preserveAspectRatio="none", class_="bar", aria_hidden="true")
+    left = 0.0
+    for verdict in Verdict:
+        width = _BAR * counts[verdict] / max(total, 1)
+        if width:
+            place = {"x": f"{left:.1f}", "y": "0", "width": f"{width:.1f}", "height": "24"}
+            bar.append(element("rect", class_=css_class(verdict), **place))
+        left += width
+    return bar
+
+
+def _quirks(reports: list[Report]) -> Element | None:
+    shown = {quirk.id: quirk for report in reports for quirk in quirks_shown(report.results)}
+    if not shown:
+        return None
+    return element(
+        "section",
+        element("h2", "Where QEMU departs"),
+        element(
+            "p",
+            "Each is predicted exactly: a scenario with a known quirk ends as the model with that quirk does.",
+        ),
+        element("ul", (_quirk(quirk, reports) for _, quirk in sorted(shown.items())), class_="quirks"),
+        id="quirks",
+    )
+
+
+def _quirk(quirk: type[Quirk], reports: list[Report]) -> Element:
+    versions = [version_text(report.version) for report in reports if quirk in quirks_shown(report.results)]
+    return element(
+        "li",
+        element("a", quirk.id, href=f"#quirk={quirk.id}", title="Show its scenarios", class_="quirk"),
+        element(
+            "div",
+            element("p", quirk.title()),
+            element("p", f"spec {quirk.section} · QEMU {', '.join(versions)}", class_="small"),
+        ),
+    )
+
+
+def _scenarios(reports: list[Report], rows: list[Row]) -> Element:
+    return element(
+        "section", element("h2", "Scenarios"), _filters(reports, rows), matrix(reports, rows), id="scenarios"
+    )
+
+
+def _filters(reports: list[Report], rows: list[Row]) -> Element:
+    """The filters; the script shows them, since without it they would do nothing."""
+    chapters = dict.fromkeys(row.scenario.chapter for row in rows)
+    verdicts = [verdict for verdict in Verdict if any(verdict in row.verdicts for row in rows)]
+    quirks = sorted({quirk.id for report in reports for quirk in quirks_shown(report.results)})
+    return element(
+        "form",
+        element("label", "Text", element("input", type="search", id="text", placeholder="id, title, section")),
+        _select("chapter", "Chapter", {chapter: chapter_title(chapter) for chapter in chapters}),
+        _select("verdict", "Verdict", {css_class(verdict): verdict.value for verdict in verdicts}),
+        _select("quirk", "Quirk", {id_: id_ for id_ in quirks}),
+        element("button", "Show all", type="reset"),
+        element("output", f"{len(rows)} scenarios", id="count", aria_live="polite"),
+        id="filters",
+        hidden=True,
+    )
+
+
+def _select(id_: str, label: str, options: dict[str, str]) -> Element:
+    return element(
+        "label",
+        label,
+        element(
+            "select",
+            element("option", "any", value=""),
+            (element("option", text, value=value) for value, text in options.items()),
+            id=id_,
+        ),
+    )

@@ -1,0 +1,16 @@
+"""Every break of the engine that the catalogue must notice, by wing."""
+
+from __future__ import annotations
+
+from tests.qemu_vtd.conformance.breaks import caches, faults, interrupts, queue, registers, translation
+from tests.qemu_vtd.conformance.breaks.broken import Break
+
+BREAKS: dict[str, tuple[type[Break], ...]] = {
+    "registers": registers.BREAKS,
+    "translation": translation.BREAKS,
+    "caches, invalidation": caches.BREAKS,
+    "queue": queue.BREAKS,
+    "faults": faults.BREAKS,
+    "interrupts": interrupts.BREAKS,
+}
+"""The breaks by wing."""

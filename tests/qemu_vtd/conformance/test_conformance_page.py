@@ -1,0 +1,161 @@
+"""The HTML page: whole, self-contained, escaped; opened in a headless Chromium at two widths."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from qemu.vtd.conformance.report.html.page import as_html
+from qemu.vtd.conformance.runner import Report
+from qemu.vtd.conformance.scenario import catalogue
+from tests.command import vtd
+from tests.qemu_vtd.conformance.fixed_reports import IDS, report
+from tools.browser import Browser, find_browser
+
+PLAIN, QUIRKY = IDS[:2]
+
+
+class Tags(HTMLParser):
+    """Every start tag of a page with its attributes, and whether all tags are closed."""
+
+    VOID = frozenset({"meta", "input", "br", "img", "link"})
+
+    def __init__(self, page: bytes) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(page.decode())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def two() -> list[Report]:
+    """A QEMU as its quirks predict it, and one that misses a fault record."""
+    return [report(), report(differs=PLAIN)]
+
+
+def test_the_page_is_whole_and_needs_nothing_else() -> None:
+    page = as_html(two())
+    tags = Tags(page)
+    assert tags.open == []
+    assert {tag for tag, _ in tags.found} & {"link", "img", "iframe", "object", "embed"} == set()
+    for tag, attributes in tags.found:
+        assert "src" not in attributes, tag
+        assert (attributes.get("href") or "#").startswith("#")
+    assert b"url(" not in page and b"@import" not in page
+    assert b"default-src 'none'" in page
+
+
+def test_everything_is_escaped() -> None:
+    hostile = report()
+    hostile.path = "/opt/<script>alert('1')</script>&\"\udcff"
+    page = as_html([hostile])
+    assert b"<script>alert" not in page
+    assert b"&lt;script&gt;alert" in page
+    assert Tags(page).open == []
+
+
+def test_the_same_report_makes_the_same_page() -> None:
+    assert as_html(two()) == as_html(two())
+
+
+def test_ids_are_unique() -> None:
+    ids = [attributes["id"] for _, attributes in Tags(as_html(two())).found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert set(IDS) <= set(ids)
+
+
+def test_three_outcomes_of_a_difference() -> None:
+    page = as_html([report(PLAIN, differs=PLAIN)]).decode()
+    outcomes = re.findall(r"<h5>(.*?)</h5><pre>(.*?)</pre>", page, re.DOTALL)
+    assert [who for who, _ in outcomes] == ["Expected, model", "QEMU 7.2.22"]
+    assert "<del>fault 0x02" in outcomes[1][1]
+
+
+def test_a_folder_that_is_not_there_is_one_line() -> None:
+    done = vtd("conform", "--html", "/not/there/report.html")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"vtd: --html /not/there/report.html: no such directory: /not/there\n"
+
+
+# In a browser.
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if find_browser() is None:
+        pytest.skip("NO CHROMIUM: the page was not opened in a browser; apt-get install chromium")
+    with Browser() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of two QEMUs with the whole catalogue."""
+    ids = [scenario.id for scenario in catalogue()]
+    page = tmp_path_factory.mktemp("page") / "report.html"
+    page.write_bytes(as_html([report(*ids), report(*ids, differs=PLAIN)]))
+    return page.as_uri()
+
+
+VISIBLE = "[...document.querySelectorAll('.scenario')].filter((each) => !each.hidden).map((each) => each.id)"
+
+
+def choose(browser: Browser, id_: str, value: str) -> None:
+    browser.evaluate(
+        f"(() => {{ const field = document.getElementById({id_!r}); field.value = {value!r};"
+        " field.dispatchEvent(new Event('input', { bubbles: true })); })()"
+    )
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1280])
+def test_it_opens_without_errors_and_fits(browser: Browser, url: str, width: int, dark: bool) -> None:
+    browser.open(url, width=width, height=900, dark=dark)
+    assert browser.errors == []
+    assert len(browser.evaluate(VISIBLE)) == len(set(catalogue()))
+    browser.evaluate("[...document.querySelectorAll('details')].forEach((each) => { each.open = true; })")
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(255, 255, 255)") is not dark
+
+
+def test_the_filters_work(browser: Browser, url: str) -> None:
+    browser.open(url, width=1280, height=900)
+    assert browser.evaluate("document.getElementById('filters').hidden") is False
+    choose(browser, "quirk", "Q08")
+    assert browser.evaluate(VISIBLE) == [QUIRKY]
+    assert browser.evaluate("document.getElementById('count').textContent").startswith("1 of ")
+    browser.evaluate("document.querySelector('#filters button').click()")
+    choose(browser, "verdict", "v-differs")
+    assert browser.evaluate(VISIBLE) == [PLAIN]
+    choose(browser, "verdict", "")
+    choose(browser, "text", "all-BITS record")
+    assert browser.evaluate(VISIBLE) == [QUIRKY]
+    choose(browser, "chapter", "queue")
+    assert browser.evaluate(VISIBLE) == []
+    assert browser.errors == []
+
+
+def test_links_show_a_scenario_and_the_scenarios_of_a_quirk(browser: Browser, url: str) -> None:
+    browser.open(f"{url}#{QUIRKY}", width=1280, height=900)
+    assert browser.evaluate(f"document.getElementById({QUIRKY!r}).open") is True
+    browser.open(f"{url}#quirk=Q08", width=1280, height=900)
+    assert browser.evaluate(VISIBLE) == [QUIRKY]
+
+
+def test_it_prints(browser: Browser, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_bytes(as_html(two()))
+    browser.open(page.as_uri(), width=1280, height=900)
+    assert browser.pdf().startswith(b"%PDF")
