@@ -57,7 +57,7 @@ class HitsLeaveDirty(Quirk, ScalableMode):
 
     id = "Q60"
     section = "3.6.2"
-    scenarios = ("scalable.first-dirty.write-after-read", "scalable.cache.first.write-after-read")
+    scenarios = ("scalable.cache.first.write-after-read",)
     first = (10, 0, 0)
 
     def cached_page(self, tables: Root, intent: Intent, address: int) -> Page | None:

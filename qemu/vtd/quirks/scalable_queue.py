@@ -41,7 +41,7 @@ class DeviceTlbAlwaysTaken(Quirk, Queue):
     first = (10, 0, 0)
 
     def carry_out(self, raw: int, bits: int) -> None:
-        """See Queue. Reserved bits are checked all the same."""
+        """See Queue. Its reserved bits are checked."""
         number = Descriptor.TYPE_HIGH.get(raw) << 4 | Descriptor.TYPE.get(raw)
         if number != DescriptorType.PASID_DEVICE_TLB or self.capabilities.device_tlb or bits == 128:
             super().carry_out(raw, bits)

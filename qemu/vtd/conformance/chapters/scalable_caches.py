@@ -674,7 +674,7 @@ for _domain in (0, 0xFFFF):
     setup=SECOND_STAGE,
 )
 def second_write_after_read(bench: Bench) -> None:
-    """A read-only page that is cached since a read: the write faults all the same."""
+    """A read-only page is cached by a read; the write that follows faults."""
     table = bench.new_table()
     bench.map(table, 0x5000, P0, w=0)
     bench.scalable.entry("A", SECOND, table)

@@ -9,7 +9,7 @@ from iommu import Policy
 from qemu.vtd.conformance.bench import NOWHERE, P0, Bench
 from qemu.vtd.conformance.scalable_bench import FIRST, NESTED, SECOND
 from qemu.vtd.conformance.scenario import Allowed, scenario
-from qemu.vtd.conformance.setups import EVERYTHING, FIRST_STAGE, FIRST_STAGE_NO_1G, Setup
+from qemu.vtd.conformance.setups import FIRST_STAGE, FIRST_STAGE_NO_1G
 
 P, RW, US = 1 << 0, 1 << 1, 1 << 2
 A, D, PS, EA, XD = 1 << 5, 1 << 6, 1 << 7, 1 << 10, 1 << 63
@@ -108,10 +108,8 @@ def _canonical(name: str, address: int, title: str, *, page: str = "") -> None:
         bench.write("A", address)
 
     stimulus.__doc__ = title
-    if page:
-        lines = (f"A write {address:#x} -> blocked", *fault(0x80, address=page))
-    else:
-        lines = (f"A write {address:#x} -> {0x800000 | address & 0xFFF:#x}", "FSTS 0")
+    moved = (f"A write {address:#x} -> {0x800000 | address & 0xFFF:#x}", "FSTS 0")
+    lines = (f"A write {address:#x} -> blocked", *fault(0x80, address=page)) if page else moved
     scenario(f"scalable.canonical.{name}", "3.6.1", *lines, setup=FIRST_STAGE)(stimulus)
 
 
@@ -373,137 +371,3 @@ _entry("nested-type", "A nested translation on a unit that has none.", NESTED)
 _entry("five-levels", "5 levels on a unit without CAP.FS5LP.", FIRST, 1 << 130)
 _entry("levels-reserved-2", "FSPM 2, which is reserved.", FIRST, 2 << 130)
 _entry("levels-reserved-3", "FSPM 3, which is reserved.", FIRST, 3 << 130)
-
-
-# Accessed and dirty bits (3.6.2).
-
-
-def note_bits(bench: Bench, table: int) -> None:
-    """Log A, and EA if it is set, of the entries of every level from the top, and D of the page."""
-    entries = [bench.memory.read_u64(bench.entry(table, ADDRESS, level)) for level in (4, 3, 2, 1)]
-    accessed = "".join("A" if entry & A else "-" for entry in entries)
-    extended = " EA" if all(entry & EA for entry in entries) else ""
-    bench.note(f"{accessed}{extended} {'D' if entries[-1] & D else '-'}")
-
-
-def _marked(
-    name: str,
-    title: str,
-    access: str,
-    *expect: str,
-    accessed: bool = False,
-    dirty: bool = False,
-    above: bool = True,
-    write: bool = True,
-    also: int = 0,
-    setup: Setup = FIRST_STAGE,
-) -> None:
-    """A uses ADDRESS; the page's A and D are as given, and A of the upper entries as in `above`."""
-
-    def stimulus(bench: Bench) -> None:
-        table = start(bench, accessed=accessed, dirty=dirty, write=write, also=also)
-        for level in (4, 3, 2):
-            bench.change(bench.entry(table, ADDRESS, level), clear=0 if above else A)
-        (bench.read if access == "read" else bench.write)("A", ADDRESS + 0x10)
-        note_bits(bench, table)
-
-    stimulus.__doc__ = title
-    scenario(f"scalable.first-dirty.{name}", "3.6.2", *expect, setup=setup)(stimulus)
-
-
-_marked(
-    "read-not-snooped",
-    "A read needs A in the page entry, and the walk is not snooped.",
-    "read",
-    *(READ_BLOCKED, "AAA- -", *fault(0x90, "read")),
-)
-_marked(
-    "write-not-snooped",
-    "A write needs D in the page entry, and the walk is not snooped.",
-    "write",
-    *(WRITE_BLOCKED, "AAAA -", *fault(0x90)),
-    accessed=True,
-)
-_marked(
-    "both-not-snooped",
-    "A write needs A and D in the page entry, and the walk is not snooped.",
-    "write",
-    *(WRITE_BLOCKED, "AAA- -", *fault(0x90)),
-)
-_marked(
-    "table-not-snooped",
-    "A is needed in the entry of the top table, and the walk is not snooped.",
-    "read",
-    *(READ_BLOCKED, "---A D", *fault(0x90, "read")),
-    accessed=True,
-    dirty=True,
-    above=False,
-)
-_marked(
-    "read-of-clean",
-    "A read does not need D.",
-    "read",
-    *(READ_P0, "AAAA -", "FSTS 0"),
-    accessed=True,
-)
-_marked(
-    "write-of-dirty",
-    "Everything is set already: nothing is left for the unit to set.",
-    "write",
-    *(WRITE_P0, "AAAA D", "FSTS 0"),
-    accessed=True,
-    dirty=True,
-)
-_marked(
-    "denied",
-    "A write to a read-only page is not permitted, and needs no bit.",
-    "write",
-    *(WRITE_BLOCKED, "AAA- -", *fault(0x85)),
-    write=False,
-)
-
-
-@scenario(
-    "scalable.first-dirty.write-after-read",
-    "3.6.2",
-    READ_P0,
-    WRITE_BLOCKED,
-    *fault(0x90),
-    setup=FIRST_STAGE,
-)
-def write_after_read(bench: Bench) -> None:
-    """A read caches a page without D: the write that follows needs D all the same."""
-    start(bench, dirty=False)
-    bench.read("A", ADDRESS + 0x10)
-    bench.write("A", ADDRESS + 0x10)
-
-
-PWSNP, EAFE = 1 << 87, 1 << 135
-_marked(
-    "read-snooped",
-    "A read sets A at every level.",
-    "read",
-    *(READ_P0, "AAAA -", "FSTS 0"),
-    above=False,
-    also=PWSNP,
-    setup=EVERYTHING,
-)
-_marked(
-    "write-snooped",
-    "A write sets A at every level, and D in the page entry.",
-    "write",
-    *(WRITE_P0, "AAAA D", "FSTS 0"),
-    above=False,
-    also=PWSNP,
-    setup=EVERYTHING,
-)
-_marked(
-    "denied-snooped",
-    "A write to a read-only page leaves its entry as it is.",
-    "write",
-    *(WRITE_BLOCKED, "AAA- -", *fault(0x85)),
-    above=False,
-    write=False,
-    also=PWSNP,
-    setup=EVERYTHING,
-)

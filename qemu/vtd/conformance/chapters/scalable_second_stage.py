@@ -7,7 +7,6 @@ from qemu.vtd.conformance.bench import NOWHERE, P0, Bench
 from qemu.vtd.conformance.scalable_bench import SECOND
 from qemu.vtd.conformance.scenario import Allowed, scenario
 from qemu.vtd.conformance.setups import (
-    EVERYTHING,
     SECOND_STAGE,
     SECOND_STAGE_39,
     SECOND_STAGE_SNOOPING,
@@ -373,44 +372,3 @@ def beside_interrupt_range(bench: Bench) -> None:
     """A 2 MiB page with the interrupt range in its first half: a write to the second half does not fault."""
     start(bench, size=2, page=0xFEE00000)
     bench.write("A", ADDRESS - 0x1000 + 0x100010)
-
-
-# Accessed and dirty bits (3.7.2). No QEMU has ECAP.SSADS.
-
-SSADE, PWSNP = 1 << 9, 1 << 87
-
-
-def note_bits(bench: Bench, table: int) -> None:
-    """Log A and D of the entries of every level, from the top."""
-    entries = [bench.memory.read_u64(bench.entry(table, ADDRESS, level)) for level in (4, 3, 2, 1)]
-    accessed = "".join("A" if entry & A else "-" for entry in entries)
-    bench.note(f"{accessed} {'D' if entries[-1] & D else '-'}")
-
-
-def _marked(name: str, title: str, access: str, *expect: str, w: int = 1, snooped: int = 1, enabled: int = 1) -> None:
-    def stimulus(bench: Bench) -> None:
-        table = start(bench, w=w, also=(SSADE if enabled else 0) | (PWSNP if snooped else 0))
-        (bench.read if access == "read" else bench.write)("A", ADDRESS + 0x10)
-        note_bits(bench, table)
-
-    stimulus.__doc__ = title
-    scenario(f"scalable.second-dirty.{name}", "3.7.2", *expect, setup=EVERYTHING)(stimulus)
-
-
-_marked("read", "A read sets A at every level.", "read", READ_P0, "AAAA -", "FSTS 0")
-_marked("write", "A write sets A at every level, and D in the page entry.", "write", WRITE_P0, "AAAA D", "FSTS 0")
-_marked("off", "Without SSADE nothing is set.", "write", WRITE_P0, "---- -", "FSTS 0", enabled=0)
-_marked(
-    "denied",
-    "A write without W leaves the page entry as it is.",
-    "write",
-    *(WRITE_BLOCKED, "AAA- -", *fault(0x85)),
-    w=0,
-)
-_marked(
-    "not-snooped",
-    "An update by a walk that is not snooped.",
-    "write",
-    *(WRITE_BLOCKED, "---- -", *fault(0x7C)),
-    snooped=0,
-)
