@@ -66,6 +66,7 @@ _CHAPTERS = (
     "second_stage",
     "faults",
     "caches",
+    "orders",
     "messages",
     "queue",
     "interrupts",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from qemu.vtd.conformance.checklist import RULES
 from qemu.vtd.conformance.scenario import catalogue
 from qemu.vtd.platform import ModelPlatform
 from tests.qemu_vtd.conformance.breaks.broken import Break, unit_of
@@ -24,3 +25,9 @@ def test_a_broken_engine_is_caught(broken: type[Break]) -> None:
     platform = ModelPlatform(scenario.setup.capabilities, unit=unit_of(broken), topology=scenario.setup.topology)
     seen = scenario.run(platform)
     assert seen not in {scenario.expect, *(allowed.lines for allowed in scenario.allowed)}
+
+
+@pytest.mark.parametrize("broken", ALL, ids=lambda broken: broken.__name__)
+def test_its_scenario_stands_behind_a_rule_of_its_own(broken: type[Break]) -> None:
+    """What a break violates is a rule of the checklist, not only a wing as a whole."""
+    assert [rule.id for rule in RULES if rule.is_shown_by(broken.scenario) and not rule.id.startswith("WHOLE.")]
