@@ -140,7 +140,7 @@ for _code, (_what, _entry_) in _FIRST.items():
 
 
 @scenario(
-    "scalable.record.all-bits",
+    "scalable.record.tables",
     "11.4.7.6",
     "C write 0x5010 -> blocked",
     "FRCD 0x80000059000000290000000000005000",
@@ -158,7 +158,7 @@ def record_bit_by_bit(bench: Bench) -> None:
 
 
 @scenario(
-    "scalable.record.walk-all-bits",
+    "scalable.record.walk",
     "11.4.7.6",
     "C write 0x5010 -> blocked",
     "FRCD 0x80000071000000290000000000005000",
