@@ -76,6 +76,9 @@ SECOND_STAGE_SNOOPING = _scalable(
 SECOND_STAGE_DEVICE_TLB = _scalable(
     "scalable, second stage, device-TLB", 48, ("device-iotlb", "on"), second_stage=True, device_tlb=True
 )
+SECOND_STAGE_FEW_DOMAINS = _scalable(
+    "scalable, second stage, 256 domains", 48, needs=("domain_id_bits",), second_stage=True, domain_id_bits=8
+)
 SECOND_STAGE_NO_PASS_THROUGH = _scalable(
     "scalable, second stage, no pass-through", 48, ("pt", "off"), second_stage=True, pass_through=False
 )

@@ -371,3 +371,34 @@ _entry("nested-type", "A nested translation on a unit that has none.", NESTED)
 _entry("five-levels", "5 levels on a unit without CAP.FS5LP.", FIRST, 1 << 130)
 _entry("levels-reserved-2", "FSPM 2, which is reserved.", FIRST, 2 << 130)
 _entry("levels-reserved-3", "FSPM 3, which is reserved.", FIRST, 3 << 130)
+
+
+NXE, SMEP, WPE = 1 << 133, 1 << 134, 1 << 132
+
+
+@scenario(
+    "scalable.first.withdrawn-bits",
+    "9.6",
+    READ_P0,
+    "FSTS 0",
+    allowed=(
+        Allowed(
+            "NXE and SMEP, which were withdrawn, may be reserved (doubt D-17)",
+            (READ_BLOCKED, *fault(0x5A, "read")),
+            Policy(withdrawn_bits_reserved=True),
+        ),
+    ),
+    setup=FIRST_STAGE,
+)
+def withdrawn_bits(bench: Bench) -> None:
+    """NXE and SMEP of a PASID-table entry were withdrawn: they have no effect."""
+    start(bench, also=NXE | SMEP)
+    bench.read("A", ADDRESS + 0x10)
+
+
+@scenario("scalable.first.write-protect", "3.6.1", READ_P0, WRITE_P0, "FSTS 0", setup=FIRST_STAGE)
+def write_protect(bench: Bench) -> None:
+    """WPE concerns supervisors; these requests are those of users."""
+    start(bench, also=WPE)
+    bench.read("A", ADDRESS + 0x10)
+    bench.write("A", ADDRESS + 0x10)

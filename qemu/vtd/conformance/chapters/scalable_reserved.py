@@ -12,7 +12,7 @@ from qemu.vtd.conformance.chapters.scalable_second_stage import ADDRESS, OFFSETS
 from qemu.vtd.conformance.chapters.scalable_tables import CONTEXT, DIRECTORY, ENTRY, ROOT, TO_P0, Place, start
 from qemu.vtd.conformance.scalable_bench import FIRST, SECOND
 from qemu.vtd.conformance.scenario import scenario
-from qemu.vtd.conformance.setups import FIRST_STAGE, SECOND_STAGE, Setup
+from qemu.vtd.conformance.setups import FIRST_STAGE, SECOND_STAGE, SECOND_STAGE_FEW_DOMAINS, Setup
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,15 @@ for _run in _DIRECTORY:
     _each_bit("directory-entry", "7.1.3 SPD.3, 9.5", 0x52, _of(DIRECTORY), _run)
 for _run in _ENTRY:
     _each_bit("pasid-entry", "7.1.3 SPT.3, 9.6", 0x5A, _of(ENTRY), _run)
+
+_each_bit(
+    "pasid-entry",
+    "7.1.3 SPT.3, 9.6",
+    0x5A,
+    _of(ENTRY),
+    Reserved("domain", 79, 72, "domain-id bits beyond CAP.ND"),
+    setup=SECOND_STAGE_FEW_DOMAINS,
+)
 
 # Second-stage entries (9.8): with SNP in a page entry and TM see scalable_second_stage.py.
 
