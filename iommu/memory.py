@@ -74,9 +74,10 @@ class FlatMemory:
             raise MemoryAccessError(address, len(data))
         self._bytes[address : address + len(data)] = data
 
-    def copy_to(self, buffer: bytearray) -> None:
-        """Copy all of it into a buffer of the same size, for snapshots without allocation."""
-        buffer[:] = self._bytes
+    def release(self) -> None:
+        """Give the buffer up, so that its owner can close it. No access is possible after that."""
+        self._words.release()
+        self._bytes.release()
 
     def read_u32(self, address: int) -> int:
         """The little-endian 32-bit number at `address`."""

@@ -1,8 +1,15 @@
-"""bench/engine.py: every measurement gives a figure. No test depends on how large it is."""
+"""The benchmarks: every measurement gives a figure. No test depends on how large it is."""
 
-from bench import engine
+from bench import conformance, engine
+from qemu.vtd.conformance.scenario import catalogue
+from qemu.vtd.probe import find_qemu
 
 
 def test_every_measurement_gives_a_figure() -> None:
     takers = engine.measurements(cold_pages=200, hits=200)
     assert all(take() > 0 for take in takers.values())
+
+
+def test_every_measurement_of_the_conformance_run_gives_a_figure() -> None:
+    found = conformance.measure(1, catalogue()[:4], find_qemu())
+    assert all(value > 0 for values in found.values() for value in values)

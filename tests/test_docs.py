@@ -21,7 +21,7 @@ PAGES = [
     ROOT / "README.md",
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ("capabilities", "checklist", "conformance", "engine", "explain", "qemus")
+        for name in ("capabilities", "checklist", "conformance", "engine", "explain", "qemus", "quirks")
     ),
 ]
 NEEDS_QEMU = ("vtd conform",)

@@ -66,6 +66,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "qemu.vtd.process",
         "qemu.vtd.qmp",
         "qemu.vtd.qtest",
+        "qemu.vtd.ram",
         "qemu.vtd.probe",
         "qemu.vtd.found",
         "qemu.vtd.launch",

@@ -20,6 +20,8 @@ from iommu.engine.policy import CHOICES
 from iommu.engine.presets import PRESETS
 from iommu.registers import CAP
 from qemu.vtd.conformance.checklist import AREAS, RULES, Rule
+from qemu.vtd.conformance.report.quirks import as_markdown
+from qemu.vtd.quirks import QUIRKS
 from tests.engine.breaks import BREAKS
 from tests.qemu_vtd.conformance.breaks.every import BREAKS as ENGINE_BREAKS
 from tools.house import picture
@@ -75,6 +77,11 @@ def breaks() -> str:
     return _table(("rule", "broken so", "unit tests", "oracle", "scenario"), rows)
 
 
+def quirks() -> str:
+    """Every quirk, a section each."""
+    return "\n" + "\n".join(as_markdown(quirk) for quirk in sorted(QUIRKS, key=lambda quirk: quirk.id)) + "\n"
+
+
 def engine_breaks() -> str:
     """The rules of the engine that are broken on purpose, and the scenario that notices each."""
     rows = ((wing, one.title(), f"`{one.scenario}`") for wing, breaks in ENGINE_BREAKS.items() for one in breaks)
@@ -125,6 +132,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "policy": ("engine.md", policy),
     "house": ("architecture.md", picture),
     "breaks": ("conformance.md", breaks),
+    "quirks": ("quirks.md", quirks),
     "engine breaks": ("conformance.md", engine_breaks),
     "checklist summary": ("checklist.md", checklist_summary),
     **{f"checklist {area}": ("checklist.md", partial(checklist, area)) for area in AREAS},

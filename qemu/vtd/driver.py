@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iommu import AddressType, Capabilities, MisuseError, SourceId, VtdError
+from iommu import Capabilities, MisuseError, SourceId, VtdError
 from iommu.registers import (
     CCMD,
     FRCD,
@@ -30,13 +30,16 @@ _POLLS = 1000
 
 @dataclass(frozen=True)
 class RecordedFault:
-    """A fault recording register as software reads it (spec 11.4.7.6)."""
+    """A fault recording register as software reads it (spec 11.4.7.6).
+
+    `address_type` is an AddressType, or 3, which is reserved.
+    """
 
     reason: int
     source_id: SourceId
     page: int
     is_read: bool
-    address_type: AddressType
+    address_type: int
     pasid: int | None
     raw: int
 
@@ -49,7 +52,7 @@ class RecordedFault:
             source_id=SourceId.of(record.SID),
             page=record.FI,
             is_read=bool(record.T1),
-            address_type=AddressType(record.AT),
+            address_type=record.AT,
             pasid=record.PV if record.PP else None,
             raw=raw,
         )
@@ -141,7 +144,8 @@ class Driver:
         for _ in range(_POLLS):
             if self.platform.read_register(GSTS.offset, 4) & mask == wanted:
                 return
-        raise VtdError(f"{self.platform.name}: GSTS & {mask:#x} did not become {wanted:#x} after GCMD {command:#x}")
+        names = " ".join(part.name for part in GSTS.fields.values() if part.mask & mask)
+        raise VtdError(f"GSTS.{names} did not become {int(wanted != 0)}")
 
     def invalidate_contexts(
         self, granularity: Granularity = Granularity.GLOBAL, *, domain_id: int = 0, source_id: int = 0, mask: int = 0
@@ -149,7 +153,7 @@ class Driver:
         """Invalidate the context cache through CCMD; returns the granularity performed."""
         command = CCMD.make(ICC=1, CIRG=granularity, DID=domain_id, SID=source_id, FM=mask)
         self.platform.write_register(CCMD.offset, command, 8)
-        return Granularity(CCMD.CAIG.get(self._wait(CCMD.offset, CCMD.ICC.mask)))
+        return Granularity(CCMD.CAIG.get(self._wait(CCMD.offset, CCMD.ICC.mask, "CCMD.ICC")))
 
     def invalidate_translations(
         self, granularity: Granularity = Granularity.GLOBAL, *, domain_id: int = 0, address: int = 0, mask: int = 0
@@ -160,19 +164,19 @@ class Driver:
             self.platform.write_register(base, IVA.make(ADDR=address, AM=mask), 8)
         command = IOTLB.make(IVT=1, IIRG=granularity, DID=domain_id, DR=1, DW=1)
         self.platform.write_register(base + 8, command, 8)
-        return Granularity(IOTLB.IAIG.get(self._wait(base + 8, IOTLB.IVT.mask)))
+        return Granularity(IOTLB.IAIG.get(self._wait(base + 8, IOTLB.IVT.mask, "IOTLB.IVT")))
 
     def invalidate_everything(self) -> None:
         """Invalidate the context cache, then the IOTLB: in the other order, stale contexts could refill the IOTLB."""
         self.invalidate_contexts()
         self.invalidate_translations()
 
-    def _wait(self, offset: int, busy: int) -> int:
+    def _wait(self, offset: int, busy: int, name: str) -> int:
         for _ in range(_POLLS):
             value = self.platform.read_register(offset, 8)
             if not value & busy:
                 return value
-        raise VtdError(f"{self.platform.name}: register {offset:#x} stayed busy")
+        raise VtdError(f"{name} did not become 0")
 
     def status(self) -> int:
         """The value of FSTS."""

@@ -14,6 +14,8 @@
 After QemuDied and QemuTimeout no process is left. After the others the machine can still be used.
 """
 
+import re
+import signal
 from collections.abc import Sequence
 
 from iommu.errors import VtdError
@@ -39,15 +41,22 @@ class PropertyMissing(QemuUnsuitable):
         self.name = name
 
 
+# What a program prints when it fails in a way that ends it by a signal. Any other line was printed before, for
+# another reason: it must not be named as the cause.
+_CAUSE = re.compile(r"(?i)\bassert|\babort|\bfatal\b|sanitizer|runtime error|\*\*\*|free\(\)|malloc\(\)|corrupt")
+
+
 class _ProcessError(QemuError):
     """A process that has ended, and the end of its output.
 
     Attributes:
+        how: what happened, without the output: "QEMU ended by SIGSEGV". It is the same in every build.
         stderr: the last lines the process wrote, oldest first; empty when it wrote nothing.
     """
 
-    def __init__(self, message: str, stderr: Sequence[str] = ()) -> None:
-        super().__init__(f"{message}: {stderr[-1]}" if stderr else message)
+    def __init__(self, how: str, stderr: Sequence[str] = (), *, cause: str = "") -> None:
+        super().__init__(f"{how}: {cause}" if cause else how)
+        self.how = how
         self.stderr = list(stderr)
 
 
@@ -55,13 +64,32 @@ class QemuDied(_ProcessError):
     """The process exited unexpectedly.
 
     Attributes:
-        status: its exit status; -N when signal N killed it, None when unknown.
+        status: its exit status; -N when signal N killed it, None when it was still running.
     """
 
     def __init__(self, status: int | None, stderr: Sequence[str] = ()) -> None:
-        how = "ended" if status is None else f"ended by signal {-status}" if status < 0 else f"ended, status {status}"
-        super().__init__(f"QEMU {how}", stderr)
+        super().__init__(_ending(status), stderr, cause=_cause(status, stderr))
         self.status = status
+
+
+def _ending(status: int | None) -> str:
+    if status is None:
+        return "QEMU broke off a connection"
+    return f"QEMU ended by {signal_name(-status)}" if status < 0 else f"QEMU ended, status {status}"
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal: "SIGSEGV"."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _cause(status: int | None, stderr: Sequence[str]) -> str:
+    """The last line that can be the cause of this end; empty when there is none."""
+    by_signal = status is not None and status < 0
+    return next((line for line in reversed(stderr) if not by_signal or _CAUSE.search(line)), "")
 
 
 class QemuTimeout(_ProcessError):
@@ -74,6 +102,7 @@ class QemuTimeout(_ProcessError):
 
     def __init__(self, waited_for: str, seconds: float, stderr: Sequence[str] = ()) -> None:
         super().__init__(f"no answer from QEMU within {seconds:g} s ({waited_for})", stderr)
+        self.how = "QEMU did not answer"
         self.waited_for = waited_for
         self.seconds = seconds
 

@@ -14,7 +14,7 @@ from qemu.vtd.probe import Build
 MIB = 1 << 20
 
 # No periodic timers: when the clock skips idle time, each tick would cost processor time.
-_MACHINE = "q35,memory-backend=ram,pit=off,hpet=off,sata=off,smbus=off,vmport=off"
+_MACHINE = "q35,pit=off,hpet=off,sata=off,smbus=off,vmport=off"
 _QUIET = ["-nodefaults", "-no-user-config", "-display", "none", "-serial", "none"]
 
 
@@ -61,26 +61,32 @@ class Shape:
     extra: Sequence[str]
     trace: Sequence[str] = ()
 
-    def command_line(self, build: Build, inherited: Inherited) -> list[str]:
-        """The program and all its arguments."""
-        size = f"{self.memory // MIB}M"
-        words = [build.path, *_QUIET, *build.sandbox, "-accel", self.accel]
+    def arguments(self) -> list[str]:
+        """The arguments that make the machine; the firmware and what connects it to us are not among them."""
+        words = [*_QUIET, "-accel", self.accel]
         if self.accel == "tcg" and self.skip_idle_time:
             words += ["-icount", "shift=0,sleep=off"]
-        backend = f"memory-backend-file,id=ram,size={size},mem-path=/proc/self/fd/{inherited.ram},share=on"
-        words += ["-m", size, "-object", backend, "-M", _MACHINE, "-bios", f"/proc/self/fd/{inherited.bios}"]
-        words += ["-chardev", f"socket,id=qtest,fd={inherited.qtest}"]
-        words += ["-object", "qtest,id=qtest0,chardev=qtest,log=none"]
-        words += ["-chardev", f"socket,id=qmp,fd={inherited.qmp}", "-qmp", "chardev:qmp"]
+        words += ["-m", f"{self.memory // MIB}M", "-M", _MACHINE]
         if self.iommu is not None:
             properties = [f"{name}={_option(value)}" for name, value in self.iommu.items()]
             words += ["-device", ",".join(["intel-iommu", *properties])]
         for device in self.devices:
             words += device.command_line()
+        return [*words, *self.extra]
+
+    def command_line(self, build: Build, inherited: Inherited) -> list[str]:
+        """The program and all its arguments."""
+        words = [build.path, *build.sandbox, *self.arguments()]
+        size = f"{self.memory // MIB}M"
+        backend = f"memory-backend-file,id=ram,size={size},mem-path=/proc/self/fd/{inherited.ram},share=on"
+        words += ["-object", backend, "-M", "memory-backend=ram", "-bios", f"/proc/self/fd/{inherited.bios}"]
+        words += ["-chardev", f"socket,id=qtest,fd={inherited.qtest}"]
+        words += ["-object", "qtest,id=qtest0,chardev=qtest,log=none"]
+        words += ["-chardev", f"socket,id=qmp,fd={inherited.qmp}", "-qmp", "chardev:qmp"]
         if self.trace:
             words += ["-D", f"/proc/self/fd/{inherited.trace}"]
             words += [word for event in self.trace for word in ("-trace", event)]
-        return [*words, *self.extra]
+        return words
 
 
 def sealed_memory(name: str, size: int, owner: ExitStack) -> int:

@@ -10,7 +10,6 @@ The machine runs inside the block; nothing is left running after it.
 
 from __future__ import annotations
 
-import mmap
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -23,12 +22,13 @@ from iommu.errors import MisuseError
 from iommu.memory import FlatMemory
 from qemu.vtd import acpi, firmware, probe
 from qemu.vtd.devices.source import DmaSource
-from qemu.vtd.errors import DeviceError, QemuError, QemuUnsuitable
+from qemu.vtd.errors import DeviceError, PropertyMissing, QemuError, QemuUnsuitable
 from qemu.vtd.launch import MIB, DeviceSpec, Inherited, Shape, sealed_memory
 from qemu.vtd.pci import Pci, source_id
 from qemu.vtd.process import Process
 from qemu.vtd.qmp import Qmp
 from qemu.vtd.qtest import Qtest
+from qemu.vtd.ram import Ram
 
 # Above this size q35 places part of the RAM above 4 GiB, and RAM offsets no longer equal physical addresses.
 LARGEST_MEMORY = 2048 * MIB
@@ -37,7 +37,7 @@ LARGEST_MEMORY = 2048 * MIB
 class Machine:
     """A q35 machine whose processor halts at reset and whose devices are driven from outside.
 
-    Use it in a with-block: however the block is left, the process is killed and reaped, the sockets are closed and
+    Use it in a with-block: however the block is left, the process is ended and reaped, the sockets are closed and
     the memory is released. QEMU also ends when the thread that entered the block ends, even by SIGKILL (where
     util-linux's setpriv exists). Nothing is written to disk and there is no network.
 
@@ -96,13 +96,18 @@ class Machine:
         """QEMU's version: major, minor, micro."""
         return self.build.version
 
+    def arguments(self) -> list[str]:
+        """QEMU's arguments for such a machine; its firmware and what connects it to us are not among them."""
+        return self._shape.arguments()
+
     def _check_features(self) -> None:
         """Report missing features before QEMU is started: its own messages depend on the version."""
         qemu = f"QEMU {'.'.join(map(str, self.version))}"
         for property_name in self._shape.iommu or ():
             if property_name not in self.build.iommu_properties:
                 offered = ", ".join(sorted(self.build.iommu_properties))
-                raise QemuUnsuitable(f"{qemu}: intel-iommu has no property {property_name!r}; it has {offered}")
+                what = f"{qemu}: intel-iommu has no property {property_name!r}; it has {offered}"
+                raise PropertyMissing(property_name.removeprefix("x-"), what)
         known = self.build.devices
         for device in self.devices:
             if isinstance(device, DmaSource) and device.model in probe.MODELS and device.model not in known:
@@ -145,7 +150,7 @@ class Machine:
                 running.resources.enter_context(ours)
                 child_side.enter_context(theirs)
             (qtest, their_qtest), (qmp, their_qmp) = ends
-            running.memory = FlatMemory(mmap.mmap(ram, self._shape.memory))
+            running.ram = Ram(ram, self._shape.memory)
             inherited = Inherited(ram, bios, their_qtest.fileno(), their_qmp.fileno(), running.trace)
             process = running.process = Process(self._shape.command_line(self.build, inherited), inherited.all())
         running.qmp = Qmp(qmp, process, self._timeout)
@@ -172,7 +177,12 @@ class Machine:
     @property
     def memory(self) -> FlatMemory:
         """The machine's RAM, shared with QEMU."""
-        return self._started().memory
+        return self.ram.memory
+
+    @property
+    def ram(self) -> Ram:
+        """The same, with ways to clear it and to find what has changed."""
+        return self._started().ram
 
     @property
     def qtest(self) -> Qtest:
@@ -278,7 +288,7 @@ class _Bus(NamedTuple):
 class _Running:
     """The resources that exist only while the process runs."""
 
-    memory: FlatMemory
+    ram: Ram
     qmp: Qmp
     qtest: Qtest
     pci: Pci
@@ -297,8 +307,8 @@ class _Running:
             if self.process is not None:
                 self.process.end()
         finally:
-            # A traceback may keep this object alive, but the memory is released now.
-            vars(self).pop("memory", None)
+            if "ram" in vars(self):
+                self.ram.close()
             self.resources.close()
 
 

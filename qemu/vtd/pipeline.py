@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from iommu.errors import MisuseError
+from qemu.vtd.errors import QtestError
 
 T = TypeVar("T")
 
@@ -15,18 +16,25 @@ _SUFFIX = {1: "b", 2: "w", 4: "l", 8: "q"}
 class Answer(Generic[T]):
     """The result of a command in a pipeline, available once the pipeline has been run."""
 
-    __slots__ = ("_parse", "text")
+    __slots__ = ("_command", "_parse", "text")
 
-    def __init__(self, parse: Callable[[str], T]) -> None:
+    def __init__(self, command: str, parse: Callable[[str], T]) -> None:
+        self._command = command
         self._parse = parse
         self.text: str | None = None
 
     @property
     def value(self) -> T:
-        """The command's result. Raises MisuseError before the pipeline has been run."""
+        """The command's result.
+
+        Raises MisuseError before the pipeline has been run, QtestError when the answer does not fit the command.
+        """
         if self.text is None:
             raise MisuseError("the pipeline this answer belongs to has not been run")
-        return self._parse(self.text)
+        try:
+            return self._parse(self.text)
+        except ValueError:
+            raise QtestError(self._command[:80], self.text[:80]) from None
 
 
 def _number(text: str) -> int:
@@ -53,7 +61,7 @@ class Pipeline:
         return len(self._lines)
 
     def _add(self, line: str, parse: Callable[[str], T]) -> Answer[T]:
-        answer = Answer(parse)
+        answer = Answer(line, parse)
         self._lines.append(line)
         self._answers.append(answer)  # type: ignore[arg-type]  # T is one of the three
         return answer

@@ -6,7 +6,8 @@ is its topology's matter; see `qemu.vtd.topology`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import mmap
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from iommu import (
@@ -22,6 +23,7 @@ from iommu import (
     SourceId,
     VtdError,
 )
+from qemu.vtd.ram import Change
 from qemu.vtd.topology import PLAIN, Topology
 
 MEMORY_SIZE = 10 << 20
@@ -45,6 +47,7 @@ class Transfer:
         address: the address in the request.
         length: in bytes.
         host: host address the data actually moved to or from; None when no data moved.
+        changes: what else changed in memory: entries in which the unit set bits, or what no transfer may change.
     """
 
     device: str
@@ -52,6 +55,7 @@ class Transfer:
     address: int
     length: int
     host: int | None = None
+    changes: list[Change] = field(default_factory=list)
 
 
 class Platform(Protocol):
@@ -69,7 +73,7 @@ class Platform(Protocol):
     """The devices' source-ids by name; those of the topology, until a bus is renumbered."""
 
     def reset(self) -> None:
-        """Reset the unit, with empty caches, and the devices. Memory keeps its contents."""
+        """Reset the unit, with empty caches, and the devices; clear memory."""
         ...
 
     def read_register(self, offset: int, size: int) -> int:
@@ -146,6 +150,33 @@ class FollowsDevices(Protocol):
         ...
 
 
+class _Journal:
+    """Memory as the unit accesses it, with a record of what it changes."""
+
+    def __init__(self, memory: FlatMemory) -> None:
+        self._memory = memory
+        self._before: dict[int, int] = {}
+        # The unit reads memory all the time: these calls go straight to it.
+        self.read = memory.read
+        self.read_u64 = memory.read_u64
+
+    def write(self, address: int, data: bytes) -> None:
+        """See Memory."""
+        for word in range(address & ~7, address + len(data), 8):
+            if word + 8 <= self._memory.size:
+                self._before.setdefault(word, self._memory.read_u64(word))
+        self._memory.write(address, data)
+
+    def start(self) -> None:
+        """Drop the changes so far."""
+        self._before.clear()
+
+    def changes(self) -> list[Change]:
+        """The words changed since `start`, in the order of their addresses."""
+        now = [Change(word, before, self._memory.read_u64(word)) for word, before in sorted(self._before.items())]
+        return [change for change in now if change.before != change.after]
+
+
 class ModelPlatform:
     """A platform around iommu's RemappingUnit.
 
@@ -165,13 +196,16 @@ class ModelPlatform:
     ) -> None:
         self.name = "model"
         self.topology, self.source_ids = topology, topology.source_ids
-        self.memory = FlatMemory(MEMORY_SIZE)
-        self.unit = unit(self.memory, capabilities, policy)
+        self._pages = mmap.mmap(-1, MEMORY_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.memory = FlatMemory(self._pages)
+        self._journal = _Journal(self.memory)
+        self.unit = unit(self._journal, capabilities, policy)
         self.capabilities = self.unit.capabilities
 
     def reset(self) -> None:
         """See Platform."""
         self.unit.reset()
+        self._pages.madvise(mmap.MADV_DONTNEED)
         self.source_ids = self.topology.source_ids
 
     def read_register(self, offset: int, size: int) -> int:
@@ -185,9 +219,11 @@ class ModelPlatform:
     def dma(self, device: str, access: Access, address: int, length: int = 4) -> Transfer:
         """See Platform. The access is performed in memory at the translated address."""
         transfer = Transfer(device, access, address, length)
+        self._journal.start()
         outcome = self.unit.translate(DmaRequest(self.source_ids[device], address, access, length))
         if outcome.host_address is not None:
             transfer.host = self._move(access, outcome.host_address, length)
+        transfer.changes = self._journal.changes()
         return transfer
 
     def _move(self, access: Access, host: int, length: int) -> int | None:

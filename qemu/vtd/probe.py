@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 from collections.abc import Mapping
@@ -57,6 +58,7 @@ class Build:
         iommu_properties: the properties of `-device intel-iommu`.
         devices: those of `MODELS` it has.
         sandbox: the arguments that turn on its sandbox; empty when it was built without seccomp.
+        machine: the name of its newest q35 machine: "pc-q35-11.1".
     """
 
     path: str
@@ -64,6 +66,20 @@ class Build:
     iommu_properties: frozenset[str]
     devices: frozenset[str]
     sandbox: tuple[str, ...]
+    machine: str = ""
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Reasons not to believe the version: the newest machine of each release has that release's number.
+
+        A development version, with a micro number from 50 on, has the machine of the release to come.
+        """
+        number = re.fullmatch(r"pc-q35-(\d+)\.(\d+)", self.machine)
+        major, minor, micro = self.version
+        right = {(major, minor), (major, minor + 1), (major + 1, 0)} if micro >= 50 else {(major, minor)}
+        if number is None or (int(number[1]), int(number[2])) in right:
+            return ()
+        return (f"it says that it is QEMU {version_text(self.version)}, but its newest machine is {self.machine}",)
 
     def spelled(self, properties: Mapping[str, T]) -> dict[str, T]:
         """The same properties of intel-iommu as this QEMU spells them: some were renamed, or lost their "x-".
@@ -77,9 +93,14 @@ class Build:
             for spelling in (known, f"x-{known}"):
                 if spelling in self.iommu_properties:
                     return spelling
-        shown = ".".join(map(str, self.version))
+        shown = version_text(self.version)
         offered = ", ".join(sorted(self.iommu_properties))
         raise PropertyMissing(name, f"QEMU {shown}: intel-iommu has no property {name!r}; it has {offered}")
+
+
+def version_text(version: tuple[int, int, int]) -> str:
+    """A version as text: "7.2.22"."""
+    return ".".join(map(str, version))
 
 
 def find_qemu(argument: str | os.PathLike[str] | None = None) -> str:
@@ -135,6 +156,8 @@ def _query(path: str, sandbox: tuple[str, ...]) -> Build:
             try:
                 qmp.connect()
                 return _describe(path, sandbox, qmp)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise QemuUnsuitable(f"{path} does not behave like a QEMU: it answers QMP with nonsense") from error
             finally:
                 qmp.close()
         finally:
@@ -143,15 +166,16 @@ def _query(path: str, sandbox: tuple[str, ...]) -> Build:
 
 def _describe(path: str, sandbox: tuple[str, ...], qmp: Qmp) -> Build:
     number = qmp.execute("query-version")["qemu"]
-    version = (number["major"], number["minor"], number["micro"])
-    shown = ".".join(map(str, version))
+    version = (int(number["major"]), int(number["minor"]), int(number["micro"]))
+    shown = version_text(version)
     if version < OLDEST:
         raise QemuUnsuitable(f"{path} is QEMU {shown}; 7.0 or later is needed")
     iommu = _properties(qmp, "intel-iommu")
     if iommu is None:
         raise QemuUnsuitable(f"{path} (QEMU {shown}) has no intel-iommu; {_HELP}")
     devices = frozenset(model for model in MODELS if _properties(qmp, model) is not None)
-    return Build(path, version, iommu, devices, sandbox)
+    machines = {each.get("alias", each["name"]): each["name"] for each in qmp.execute("query-machines")}
+    return Build(path, version, iommu, devices, sandbox, machines.get("q35", ""))
 
 
 def _properties(qmp: Qmp, model: str) -> frozenset[str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -13,13 +14,15 @@ from functools import cache
 
 from qemu.vtd.errors import QemuDied, QemuNotFound, QemuTimeout
 
+# How long QEMU may take to end by itself, so that a build with coverage can write its data. Usually it takes 10 ms.
+_QUIT_SECONDS = 0.5
 # How long a killed process may take to exit. SIGKILL cannot be ignored; this allows for a loaded machine.
 _REAP_SECONDS = 10.0
 # A process that has closed its sockets is exiting; this is how long it may take before it is killed.
 _EXIT_SECONDS = 2.0
 _STDERR_TAIL = 16384
-# QEMU prints this for every idle machine whose clock skips idle time, as ours do.
-_NOISE = "icount sleep disabled and no active timers"
+# What QEMU prints for every idle machine whose clock skips idle time, as ours do, and when we end it.
+_NOISE = ("icount sleep disabled and no active timers", "terminating on signal 15")
 
 
 @cache
@@ -78,12 +81,12 @@ class Process:
         return self._popen.poll() is None
 
     def stderr(self) -> list[str]:
-        """The last lines it wrote, oldest first, without the warning that every machine of ours prints."""
+        """The last lines it wrote, oldest first, without those that every machine of ours prints."""
         if self._final_output is not None:
             return self._final_output
         size = os.fstat(self._output).st_size
         text = os.pread(self._output, _STDERR_TAIL, max(0, size - _STDERR_TAIL)).decode(errors="replace")
-        return [line for line in text.splitlines() if line.strip() and _NOISE not in line]
+        return [line for line in text.splitlines() if line.strip() and not any(noise in line for noise in _NOISE)]
 
     def died(self) -> QemuDied:
         """End the process after it closed a connection; returns the error to raise."""
@@ -100,12 +103,33 @@ class Process:
         return QemuTimeout(waited_for, seconds, self.stderr())
 
     def end(self) -> None:
-        """Kill and reap the process, and kill whatever it started. A second call does nothing."""
+        """End and reap the process, and kill whatever it started. A second call does nothing."""
         if self._final_output is not None:
             return
-        if self._popen.poll() is None:
+        try:
+            if self._popen.poll() is None:
+                self._quit()
+        finally:
+            self._final_output = self.stderr()
+            os.close(self._output)
+
+    def _quit(self) -> None:
+        """Ask the process to end, and kill it when it does not; Ctrl-C kills it at once."""
+        try:
+            with suppress(ProcessLookupError):
+                os.killpg(self._popen.pid, signal.SIGTERM)
+            self._wait_for_exit(_QUIT_SECONDS)
+        finally:
+            # Not yet reaped, so that its number still belongs to its group.
             with suppress(ProcessLookupError):
                 os.killpg(self._popen.pid, signal.SIGKILL)
             self._popen.wait(_REAP_SECONDS)
-        self._final_output = self.stderr()
-        os.close(self._output)
+
+    def _wait_for_exit(self, seconds: float) -> None:
+        handle = os.pidfd_open(self._popen.pid)
+        try:
+            poll = select.poll()
+            poll.register(handle, select.POLLIN)
+            poll.poll(seconds * 1000)
+        finally:
+            os.close(handle)

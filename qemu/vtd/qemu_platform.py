@@ -10,16 +10,17 @@ from typing import Self
 from iommu import Access, AddressType, Capabilities, Message, VtdError
 from iommu.dmar import Dmar
 from iommu.engine.request import PAGE_4K
+from iommu.memory import FlatMemory
 from iommu.registers import CAP, ECAP, GCMD
 from qemu.vtd import probe
 from qemu.vtd.devices import Edu
 from qemu.vtd.machine import Machine
 from qemu.vtd.platform import MEMORY_SIZE, Transfer, Unreachable, page_of_stamp, renumbered
+from qemu.vtd.ram import Change
 from qemu.vtd.topology import PLAIN, Topology
 
 # Where the reading device dumps its buffer, away from the memory scenarios use.
 _SCRATCH = 0x9F0000
-_CHUNK = 0x4000
 
 _EVENTS = ("vtd_ir_remap_msi", "vtd_irq_generate")
 _REMAPPED = re.compile(r"vtd_ir_remap_msi \(.*\) -> \(addr (0x[0-9a-f]+), data (0x[0-9a-f]+)\)")
@@ -35,6 +36,7 @@ class QemuPlatform:
         qemu: the program; see `qemu.vtd.probe.find_qemu`.
         properties: of intel-iommu, by the names of `probe.Build.spelled`.
         topology: the devices; the first edu is the one that reads.
+        timeout: time limit for any single answer, in seconds.
 
     Attributes:
         machine: the QEMU machine.
@@ -47,6 +49,7 @@ class QemuPlatform:
         qemu: str | None = None,
         properties: Mapping[str, str | int | bool] = MappingProxyType({}),
         topology: Topology = PLAIN,
+        timeout: float = 10.0,
     ) -> None:
         self.topology, self.source_ids = topology, topology.source_ids
         self._devices = {place.name: place.device() for place in topology.places}
@@ -59,14 +62,13 @@ class QemuPlatform:
             devices=[*topology.bridges, *self._devices.values()],
             root_buses=topology.root_buses,
             trace=_EVENTS,
+            timeout=timeout,
         )
         self.name = f"QEMU {'.'.join(map(str, self.machine.version))}"
         self._pending: list[Transfer] = []
         self._remapped: list[Message] = []
         self._own: list[Message] = []
         self._slots_used = 0
-        # All of memory before and after a write. The buffers are reused, for allocating them is most of the cost.
-        self._before, self._after = bytearray(MEMORY_SIZE), bytearray(MEMORY_SIZE)
 
     def __enter__(self) -> Self:
         self.machine.__enter__()
@@ -87,14 +89,13 @@ class QemuPlatform:
     def reset(self) -> None:
         """See Platform. The reader's slots are cleared, so that old data cannot be taken for a new read."""
         self.machine.reset()
+        self.machine.ram.clear()
         self.source_ids = self.topology.source_ids
         self._trace()
         self._remapped, self._own = [], []
         self._pending.clear()
         if self._slots_used and self._reader is not None:
-            self.memory.write(_SCRATCH, bytes(PAGE_4K))
-            for slot in range(self._slots_used):
-                self._reader.dma_read(_SCRATCH, 4, slot)
+            self._reader.clear_slots(_SCRATCH, self._slots_used)
             self._slots_used = 0
 
     def read_register(self, offset: int, size: int) -> int:
@@ -110,20 +111,29 @@ class QemuPlatform:
         transfer = Transfer(device, access, address, length)
         source = self._devices[device]
         if access is Access.WRITE:
-            self.memory.copy_to(self._before)
+            before = self.machine.ram.pages()
             source.dma_write(address, length)
-            self.memory.copy_to(self._after)
-            written = _find_write(self._before, self._after, source.pattern(length))
-            if written is not None:
-                transfer.host, overwritten = written
-                self.memory.write(transfer.host, overwritten)
+            transfer.changes = self.machine.ram.changes_since(before)
+            self._take_write_back(transfer, before, source.pattern(length))
             return transfer
         if self._reader is None or source is not self._reader:
             raise Unreachable(f"device {device} ({source.model}) cannot read")
+        before = self.machine.ram.pages()
         self._reader.dma_read(address, length, self._slots_used)
+        transfer.changes = self.machine.ram.changes_since(before)
         self._slots_used += 1
         self._pending.append(transfer)
         return transfer
+
+    def _take_write_back(self, transfer: Transfer, before: dict[int, bytes], pattern: bytes) -> None:
+        """Find where the device's data went, and put back what was there. All other changes stay."""
+        transfer.host = _find_pattern(transfer.changes, self.memory, pattern)
+        if transfer.host is None:
+            return
+        for at in range(transfer.host, transfer.host + len(pattern)):
+            page = before.get(at & -PAGE_4K)
+            self.memory.write(at, bytes(1) if page is None else page[at % PAGE_4K : at % PAGE_4K + 1])
+        transfer.changes = self.machine.ram.changes_since(before)
 
     def translation_request(self, device: str, address: int, kind: AddressType) -> Transfer:
         """See Platform."""
@@ -175,17 +185,12 @@ class QemuPlatform:
         self._pending.clear()
 
 
-def _find_write(before: bytearray, after: bytearray, pattern: bytes) -> tuple[int, bytes] | None:
-    """Address where `pattern` was written, and the bytes it replaced; None when nothing changed. Modifies `before`.
-
-    Raises VtdError when anything else changed, so that a stray write is never missed.
-    """
-    if before == after:
-        return None
-    chunk = next(at for at in range(0, len(before), _CHUNK) if before[at : at + _CHUNK] != after[at : at + _CHUNK])
-    first = next(at for at in range(chunk, chunk + _CHUNK) if before[at] != after[at])
-    overwritten = bytes(before[first : first + len(pattern)])
-    before[first : first + len(pattern)] = pattern
-    if before != after:
-        raise VtdError(f"a DMA of {len(pattern)} bytes changed memory at {first:#x} unexpectedly")
-    return first, overwritten
+def _find_pattern(changes: list[Change], memory: FlatMemory, pattern: bytes) -> int | None:
+    """The address where `pattern` now is, because of one of these changes; None when it is not there."""
+    for change in changes:
+        differing = change.before ^ change.after
+        first = change.address + ((differing & -differing).bit_length() - 1) // 8
+        for at in range(first, max(first - len(pattern), -1), -1):
+            if at + len(pattern) <= memory.size and memory.read(at, len(pattern)) == pattern:
+                return at
+    return None

@@ -34,7 +34,12 @@ class Qtest:
         connection: our end of the socket pair; owned from here on.
         process: the QEMU process; killed when it does not answer.
         timeout: seconds without any answer after which QEMU counts as hung.
+
+    Attributes:
+        watch: called with the commands and answers of each exchange, if not None; without answers if it failed.
     """
+
+    watch: Callable[[Sequence[str], Sequence[str]], None] | None = None
 
     def __init__(self, connection: socket.socket, process: Process, timeout: float) -> None:
         self._connection = connection
@@ -88,19 +93,31 @@ class Qtest:
         """Send command lines; returns what follows "OK" in each answer.
 
         Raises:
-            QtestError: a command was refused, or an earlier exchange was interrupted and answers no longer match.
+            QtestError: a command was refused or answered with nonsense, or an earlier exchange was interrupted and
+                answers no longer match.
             QemuDied, QemuTimeout: QEMU has ended.
         """
         if not lines:
             return []
+        values = [""] * len(lines)
+        try:
+            values = self._exchange(lines)
+        finally:
+            if self.watch is not None:
+                self.watch(lines, values)
+        return values
+
+    def _exchange(self, lines: Sequence[str]) -> list[str]:
         if self._interrupted:
             raise QtestError(lines[0], "not sent: an earlier exchange was cut short")
         self._interrupted = True
         answers = self._send_and_receive("".join(f"{line}\n" for line in lines).encode(), len(lines))
+        if len(answers) != len(lines):
+            raise QtestError(lines[0][:80], f"{len(answers)} answers to {len(lines)} commands")
         self._interrupted = False
         for line, answer in zip(lines, answers, strict=True):
             if not answer.startswith("OK"):
-                raise QtestError(line[:80], answer)
+                raise QtestError(line[:80], answer[:80])
         return [answer[3:] for answer in answers]
 
     def _send_and_receive(self, data: bytes, count: int) -> list[str]:
@@ -129,7 +146,8 @@ class Qtest:
                 lacking -= chunk.count(b"\n")
         except ConnectionError:
             raise self._process.died() from None
-        return received.decode("ascii").splitlines()
+        # What is not ASCII cannot be parsed, which is reported when the answer is used.
+        return received.decode("ascii", errors="replace").removesuffix("\n").split("\n")
 
     def close(self) -> None:
         """Close the connection."""

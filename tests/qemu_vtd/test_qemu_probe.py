@@ -1,5 +1,5 @@
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ from qemu.vtd.devices import IommuTestdev
 from qemu.vtd.errors import QemuNotFound, QemuUnsuitable
 from tests.qemu_vtd.remains import nothing_remains
 
-# Implements just enough QMP for a probe. The tests fill in VERSION and DEVICES.
+# Implements just enough QMP for a probe. The tests fill in the words in capital letters.
 FAKE_QEMU = f"""#!{sys.executable}
 import json, re, socket, sys
 descriptor = next(int(found[1]) for word in sys.argv if (found := re.search(r"fd=(\\d+)", word)))
@@ -23,14 +23,49 @@ while heard := connection.recv(65536):
         answer = {{"return": {{"qemu": dict(zip(("major", "minor", "micro"), VERSION))}}}}
     elif command["execute"] == "device-list-properties" and command["arguments"]["typename"] not in DEVICES:
         answer = {{"error": {{"class": "DeviceNotFound", "desc": "no such device"}}}}
+    elif command["execute"] == "device-list-properties":
+        answer = {{"return": [{{"name": name}} for name in PROPERTIES]}}
+    elif command["execute"] == "query-machines":
+        answer = {{"return": MACHINES}}
     else:
         answer = {{"return": []}}
     say(**answer, **{{name: command[name] for name in command if name == "id"}})
 """
 
 
-def fake_qemu(version: tuple[int, int, int], devices: list[str]) -> str:
-    return FAKE_QEMU.replace("VERSION", repr(version)).replace("DEVICES", repr(devices))
+def fake_qemu(
+    version: object, devices: list[str], properties: Sequence[str] = (), machines: Sequence[dict[str, str]] = ()
+) -> str:
+    text = FAKE_QEMU.replace("VERSION", repr(version)).replace("DEVICES", repr(devices))
+    return text.replace("PROPERTIES", repr(list(properties))).replace("MACHINES", repr(list(machines)))
+
+
+@pytest.mark.parametrize(
+    ("version", "machine", "doubted"),
+    [
+        ((11, 1, 3), "pc-q35-11.1", False),
+        ((11, 1, 3), "pc-q35-7.2", True),
+        ((11, 1, 50), "pc-q35-11.2", False),
+        ((10, 2, 93), "pc-q35-11.0", False),
+        ((10, 1, 3), "pc-q35-10.2", True),
+        ((9, 0, 0), "pc-q35-rhel9.4.0", False),
+        ((9, 0, 0), "", False),
+    ],
+)
+def test_a_version_that_does_not_fit_the_newest_machine_is_doubted(
+    version: tuple[int, int, int], machine: str, doubted: bool
+) -> None:
+    build = probe.Build("qemu", version, frozenset(), frozenset(), (), machine)
+    assert bool(build.doubts) is doubted
+
+
+def test_the_installed_qemu_is_believed(build: probe.Build) -> None:
+    assert build.doubts == ()
+
+
+def test_a_qemu_that_answers_nonsense(script: Callable[[str], str]) -> None:
+    with nothing_remains(), pytest.raises(QemuUnsuitable, match="answers QMP with nonsense"):
+        Machine(script(fake_qemu(("x", None, 3), ["intel-iommu"])))
 
 
 def test_the_installed_qemu(build: probe.Build) -> None:

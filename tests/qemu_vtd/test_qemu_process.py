@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.qemu_vtd.remains import is_gone, nothing_remains
 
 OWNER = """
 import sys
+import time
 from qemu.vtd import Machine
 with Machine(sys.argv[1], iommu={}) as machine:
     print(machine.pid, flush=True)
@@ -78,6 +80,26 @@ def test_output_is_kept_and_its_last_lines_are_reported() -> None:
     assert (died.status, str(died)) == (3, "QEMU ended, status 3: last words")
     process.end()
     assert process.stderr() == died.stderr
+
+
+def test_a_process_may_end_by_itself_before_it_is_killed() -> None:
+    """A QEMU built with coverage writes its data then."""
+    with nothing_remains():
+        process = Process(["sh", "-c", "trap 'echo data; exit' TERM; echo ready; while :; do sleep 0.01; done"], [])
+        while not process.stderr():
+            pass
+        process.end()
+    assert process.stderr()[-1] == "data"
+
+
+def test_a_process_that_does_not_end_by_itself_is_killed_soon() -> None:
+    with nothing_remains():
+        process = Process(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.01; done"], [])
+        while not process.stderr():
+            pass
+        begin = time.monotonic()
+        process.end()
+    assert time.monotonic() - begin < 3
 
 
 def test_child_processes_end_with_their_parent() -> None:

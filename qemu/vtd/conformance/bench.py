@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from iommu import Access, AddressType, SourceId
@@ -32,6 +32,10 @@ P0, P1, P2, P3 = DATA[:4]
 NOWHERE = 0x40_0000_0000
 """A host address where there is neither memory nor a device."""
 
+# Of the words that a stray write changed, at most so many are shown.
+_MOST = 8
+_TYPES = {each.value: each.name.lower().replace("_", " ") for each in AddressType}
+
 
 class Bench:
     """One scenario's machine, freshly reset, with empty tables. `log` returns what was observed, line by line.
@@ -45,7 +49,6 @@ class Bench:
         self.driver = Driver(platform)
         self._lines: list[str | Transfer] = []
         platform.reset()
-        self.memory.write(TABLES.start, bytes(len(TABLES) * PAGE))
         for page in DATA:
             self.memory.write(page, stamp(page) * (PAGE // 4))
         self._free = iter(TABLES)
@@ -193,10 +196,20 @@ class Bench:
         """Log the granularity an invalidation command reported."""
         self._lines.append(f"performed {performed.name}")
 
+    def log_so_far(self) -> tuple[str, ...]:
+        """Everything observed by a scenario that was cut short. Where reads got their data from is not known then."""
+        return self._shown(_show_unsettled)
+
     def log(self) -> tuple[str, ...]:
         """Everything observed, in order; settles the transfers."""
         self.platform.settle()
-        return tuple(line if isinstance(line, str) else show_transfer(line) for line in self._lines)
+        return self._shown(show_transfer)
+
+    def _shown(self, show: Callable[[Transfer], str]) -> tuple[str, ...]:
+        shown: list[str] = []
+        for line in self._lines:
+            shown += [line] if isinstance(line, str) else [show(line), *show_changes(line)]
+        return tuple(shown)
 
 
 def entry_address(table: int, address: int, level: int) -> int:
@@ -207,7 +220,22 @@ def entry_address(table: int, address: int, level: int) -> int:
 def show_transfer(transfer: Transfer) -> str:
     """A transfer as a line: "A write 0x5000 -> 0x800000", or "-> blocked"."""
     where = "blocked" if transfer.host is None else f"{transfer.host:#x}"
-    return f"{transfer.device} {transfer.access.name.lower()} {transfer.address:#x} -> {where}"
+    return f"{_request(transfer)} -> {where}"
+
+
+def _show_unsettled(transfer: Transfer) -> str:
+    return f"{_request(transfer)} -> unknown" if transfer.access is Access.READ else show_transfer(transfer)
+
+
+def _request(transfer: Transfer) -> str:
+    return f"{transfer.device} {transfer.access.name.lower()} {transfer.address:#x}"
+
+
+def show_changes(transfer: Transfer) -> list[str]:
+    """What else a transfer changed in memory, a line for each word: "changed 0x103028 from 0x800003 to 0x800023"."""
+    shown = [f"changed {address:#x} from {old:#x} to {new:#x}" for address, old, new in transfer.changes[:_MOST]]
+    more = len(transfer.changes) - _MOST
+    return [*shown, f"changed {more} more words"] if more > 0 else shown
 
 
 def show_fault(fault: RecordedFault, source_ids: Mapping[str, SourceId] = DEVICES) -> str:
@@ -219,7 +247,7 @@ def show_fault(fault: RecordedFault, source_ids: Mapping[str, SourceId] = DEVICE
         return f"fault {fault.reason:#04x} {name} index {fault.index}"
     kind = "read" if fault.is_read else "write"
     if fault.address_type:
-        kind = fault.address_type.name.lower().replace("_", " ")
+        kind = _TYPES.get(fault.address_type, f"AT {fault.address_type} (reserved)")
     pasid = "" if fault.pasid is None else f" PASID {fault.pasid:#x}"
     return f"fault {fault.reason:#04x} {name} {fault.page:#x} {kind}{pasid}"
 

@@ -8,19 +8,25 @@ from enum import Enum
 from iommu import Capabilities
 from qemu.vtd.conformance.scenario import Scenario
 from qemu.vtd.conformance.setups import Setup
-from qemu.vtd.errors import QemuUnsuitable
 from qemu.vtd.platform import ModelPlatform
 from qemu.vtd.quirks import POLICY, Version, profile, quirks_of
 
 
 class Verdict(Enum):
-    """Result of the comparison. Only DIFFERS is a failure: of QEMU, the model or the list of quirks."""
+    """Result of the comparison. Only DIFFERS is a failure: of QEMU, the model or the list of quirks.
+
+    MODEL_ONLY is what no device can do that QEMU emulates; NOT_APPLICABLE is what this QEMU does not offer.
+    """
 
     AGREES = "agrees"
     ALLOWED = "agrees (allowed)"
     QUIRK = "known quirk"
     MODEL_ONLY = "model only"
+    NOT_APPLICABLE = "not applicable"
     DIFFERS = "DIFFERS"
+
+
+WRONG_MODEL = "the model does not do what the specification says"
 
 
 @dataclass(frozen=True)
@@ -51,15 +57,17 @@ def on_profile(scenario: Scenario, version: Version) -> tuple[str, ...]:
     return scenario.run(ModelPlatform(scenario.setup.capabilities, POLICY, profile(version), scenario.setup.topology))
 
 
-def model_only(scenario: Scenario, model: tuple[str, ...]) -> Verdict:
-    """The verdict on a scenario that only the model can run."""
-    return Verdict.MODEL_ONLY if model == scenario.expect else Verdict.DIFFERS
+def without_qemu(scenario: Scenario, model: tuple[str, ...], verdict: Verdict, why: str) -> Result:
+    """The result of a scenario that this QEMU cannot run; DIFFERS when the model is wrong."""
+    if model != scenario.expect:
+        return Result(scenario, model, None, Verdict.DIFFERS, WRONG_MODEL)
+    return Result(scenario, model, None, verdict, why)
 
 
 def judge(scenario: Scenario, model: tuple[str, ...], seen: tuple[str, ...], version: Version) -> tuple[Verdict, str]:
     """The verdict on the outcome `seen` on that QEMU version, and the reason for it."""
     if model != scenario.expect:
-        return Verdict.DIFFERS, "the model does not do what the specification says"
+        return Verdict.DIFFERS, WRONG_MODEL
     claimed = [quirk for quirk in quirks_of(version) if scenario.id in quirk.scenarios]
     names = ", ".join(quirk.id for quirk in claimed)
     right = {scenario.expect: ""} | {allowed.lines: allowed.because for allowed in scenario.allowed}
@@ -112,19 +120,20 @@ _RELEVANT = (
 
 
 def missing_capabilities(setup: Setup, offered: Capabilities) -> str:
-    """Names of the capabilities that a setup needs and the unit does not offer; empty when there are none.
-
-    Raises QemuUnsuitable when the unit differs in another capability that the expected outcomes depend on.
-    """
+    """Names of the capabilities that a setup needs and the unit does not offer; empty when there are none."""
     missing = []
     for name in setup.needs:
         have, want = getattr(offered, name), getattr(setup.capabilities, name)
         if have != want:
             missing.append(name if want is True else f"{name}={want}")
-    if missing:
-        return ", ".join(missing)
+    return ", ".join(missing)
+
+
+def unexpected_capabilities(setup: Setup, offered: Capabilities) -> str:
+    """The other capabilities that the outcomes depend on, and that this unit has otherwise; empty when none."""
+    found = []
     for name in _RELEVANT:
         have, want = getattr(offered, name), getattr(setup.capabilities, name)
-        if have != want:
-            raise QemuUnsuitable(f"the {setup.name} catalogue is for {name}={want}, this QEMU has {have}")
-    return ""
+        if have != want and name not in setup.needs:
+            found.append(f"{name}={have}, not {want}")
+    return ", ".join(found)

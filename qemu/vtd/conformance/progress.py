@@ -15,10 +15,13 @@ def run_with_bar(scenarios: Sequence[Scenario], qemu: str | None) -> Report:
     """`conform` with a progress bar on stderr."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    # It refreshes when a result arrives: a thread that does so would be forked with the workers.
+    with Progress(
+        *columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal
+    ) as progress:
         task = progress.add_task("conformance", total=len(scenarios))
 
         def show(result: object) -> None:
-            progress.advance(task)
+            progress.update(task, advance=1, refresh=True)
 
         return conform(scenarios, qemu, show)

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from qemu.vtd.conformance.judge import Result, Verdict, judge, missing_capabilities, model_only, on_model
+from qemu.vtd.conformance.judge import WRONG_MODEL, Result, Verdict
 from qemu.vtd.conformance.scenario import Scenario
-from qemu.vtd.errors import PropertyMissing, QemuError, QemuUnsuitable
-from qemu.vtd.platform import Unreachable
-from qemu.vtd.probe import find_qemu, probe
-from qemu.vtd.qemu_platform import QemuPlatform
+from qemu.vtd.conformance.workers import run_all
+from qemu.vtd.errors import QemuUnsuitable
+from qemu.vtd.probe import Build, find_qemu, probe, version_text
 from qemu.vtd.quirks import Version
-from qemu.vtd.topology import Topology
 
 
 @dataclass
 class Report:
-    """All scenarios on one QEMU. `seconds` is the time the scenarios took, including QEMU's start."""
+    """All scenarios on one QEMU.
+
+    Attributes:
+        path: the program.
+        version: what it says its version is.
+        results: one for each scenario.
+        seconds: how long the scenarios took, including QEMU's start.
+        doubts: reasons not to believe what it says of itself.
+    """
 
     path: str
     version: Version
     results: list[Result] = field(default_factory=list)
     seconds: float = 0.0
+    doubts: tuple[str, ...] = ()
 
     def count(self, verdict: Verdict) -> int:
         """Number of scenarios with this verdict."""
@@ -35,63 +42,46 @@ class Report:
         return self.count(Verdict.DIFFERS) == 0
 
 
+@dataclass(frozen=True)
+class Unusable:
+    """A QEMU on which no scenario could be run, and why."""
+
+    path: str
+    why: str
+
+
 def conform(
     scenarios: Sequence[Scenario], qemu: str | None, each: Callable[[Result], None] = lambda _: None
 ) -> Report:
     """Run scenarios against one QEMU; `each` is called with every result as it becomes available.
 
-    Raises QemuError when there is no suitable QEMU, or when it dies. No process is left running.
+    Whatever QEMU does in a scenario is the result of that scenario, and the others are still run. No process is left
+    running.
+
+    Raises QemuNotFound or QemuUnsuitable when no scenario can be run on it.
     """
     started = time.monotonic()
-    if not scenarios:
-        raise QemuUnsuitable("no scenario to run")
     build = probe(find_qemu(qemu))
-    report = Report(build.path, build.version)
-    by_machine: dict[tuple[tuple[tuple[str, str], ...], Topology], list[Scenario]] = {}
-    for scenario in scenarios:
-        by_machine.setdefault(scenario.setup.machine, []).append(scenario)
-    for group in by_machine.values():
-        for result in _run_group(group, qemu):
-            report.results.append(result)
-            each(result)
+    report = Report(build.path, build.version, doubts=build.doubts)
+
+    def add(result: Result) -> None:
+        report.results.append(result)
+        each(result)
+
+    run_all(scenarios, build.path, add)
     order = {scenario.id: n for n, scenario in enumerate(scenarios)}
     report.results.sort(key=lambda result: order[result.scenario.id])
     report.seconds = time.monotonic() - started
+    if all(result.qemu is None for result in report.results):
+        _check_that_it_can_run(report, build)
     return report
 
 
-def _run_group(scenarios: list[Scenario], qemu: str | None) -> Iterator[Result]:
-    """Run the scenarios of one machine; on a QEMU that lacks a property of its unit, on the model alone."""
-    properties, topology = scenarios[0].setup.machine
-    try:
-        platform = QemuPlatform(qemu, dict(properties), topology)
-    except PropertyMissing as lack:
-        for scenario in scenarios:
-            model = on_model(scenario)
-            why = f"this QEMU has no property {lack.name}"
-            yield Result(scenario, model, None, model_only(scenario, model), why)
-        return
-    with platform:
-        yield from _run(scenarios, platform)
-
-
-def _run(scenarios: list[Scenario], platform: QemuPlatform) -> Iterator[Result]:
-    for scenario in scenarios:
-        try:
-            yield run_one(scenario, platform)
-        except QemuError as error:
-            raise QemuError(f"{error} (in scenario {scenario.id}, {platform.name})") from error
-
-
-def run_one(scenario: Scenario, platform: QemuPlatform) -> Result:
-    """Run one scenario on the model and on a running QEMU, and compare."""
-    model = on_model(scenario)
-    missing = missing_capabilities(scenario.setup, platform.capabilities)
-    if missing:
-        return Result(scenario, model, None, model_only(scenario, model), f"this QEMU does not offer {missing}")
-    try:
-        seen = scenario.run(platform)
-    except Unreachable as reason:
-        return Result(scenario, model, None, model_only(scenario, model), str(reason))
-    verdict, why = judge(scenario, model, seen, platform.machine.version)
-    return Result(scenario, model, seen, verdict, why)
+def _check_that_it_can_run(report: Report, build: Build) -> None:
+    """Called when no scenario was run: raises QemuUnsuitable unless it was right not to run any."""
+    lacking = [model for model in ("edu", "rocker") if model not in build.devices]
+    if lacking:
+        raise QemuUnsuitable(f"QEMU {version_text(build.version)} has no device {' and no device '.join(lacking)}")
+    never_started = [each for each in report.results if each.verdict is Verdict.DIFFERS and each.why != WRONG_MODEL]
+    if never_started:
+        raise QemuUnsuitable(never_started[0].why)

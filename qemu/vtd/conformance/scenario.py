@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import import_module
+from pathlib import Path
 
-from iommu import MisuseError, Policy
+from iommu import MisuseError, Policy, VtdError
 from qemu.vtd.conformance.bench import Bench
 from qemu.vtd.conformance.setups import WIDE, Setup
-from qemu.vtd.platform import Platform
+from qemu.vtd.errors import QemuDied, QemuTimeout
+from qemu.vtd.platform import Platform, Unreachable
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,36 @@ class Allowed:
     because: str
     lines: tuple[str, ...]
     policy: Policy | None = None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A scenario's outcome on one platform.
+
+    Attributes:
+        lines: the log; of a scenario that was cut short, its last line says by what.
+        cause: what cut it short; None when nothing did.
+        begun: whether the scenario had begun; it has not when the reset before it fails.
+    """
+
+    lines: tuple[str, ...]
+    cause: Exception | None = None
+    begun: bool = True
+
+
+def describe(error: Exception) -> str:
+    """An error in one line: its message, and of an unforeseen one its type and place."""
+    if isinstance(error, VtdError):
+        return " ".join(str(error).split())
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
+
+
+def _in_short(error: Exception) -> str:
+    """The same, without what depends on the build of a QEMU or on a line number of ours: it is compared."""
+    if isinstance(error, QemuDied | QemuTimeout):
+        return error.how
+    return describe(error) if isinstance(error, VtdError) else f"{type(error).__name__}: {error}"
 
 
 @dataclass(frozen=True)
@@ -51,10 +84,21 @@ class Scenario:
 
     def run(self, platform: Platform) -> tuple[str, ...]:
         """The outcome on this platform: the log, ending with the pending faults and FSTS. Raises Unreachable."""
-        bench = Bench(platform)
-        self.stimulus(bench)
-        bench.note_faults()
-        return bench.log()
+        return self.observe(platform).lines
+
+    def observe(self, platform: Platform) -> Observation:
+        """The same, with what cut the scenario short, if anything did: it is an outcome like any other."""
+        bench: Bench | None = None
+        try:
+            bench = Bench(platform)
+            self.stimulus(bench)
+            bench.note_faults()
+            return Observation(bench.log())
+        except Unreachable:
+            raise
+        except Exception as cause:  # a unit that misbehaves can cause any: its registers may hold any value
+            so_far = () if bench is None else bench.log_so_far()
+            return Observation((*so_far, f"cut short: {_in_short(cause)}"), cause, begun=bench is not None)
 
 
 _CATALOGUE: dict[str, Scenario] = {}
@@ -69,6 +113,7 @@ _CHAPTERS = (
     "orders",
     "messages",
     "queue",
+    "device_tlb",
     "interrupts",
     "scalable_tables",
     "scalable_reserved",

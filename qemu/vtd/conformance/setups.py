@@ -18,6 +18,8 @@ class Setup:
         capabilities: of the unit, as far as the outcomes depend on them.
         properties: of QEMU's intel-iommu, to get such a unit, by the names of `probe.Build.spelled`.
         needs: fields of Capabilities that no property sets; a unit that differs in them cannot run the scenario.
+        refused: what a QEMU says that has the properties, but cannot give such a unit. Any other QEMU that does not
+            start is a finding.
         topology: the devices below the unit.
     """
 
@@ -25,6 +27,7 @@ class Setup:
     capabilities: Capabilities
     properties: tuple[tuple[str, str], ...]
     needs: tuple[str, ...] = ()
+    refused: str = ""
     topology: Topology = PLAIN
 
     @property
@@ -38,6 +41,7 @@ NARROW = Setup("39-bit", Capabilities(address_width=39, host_address_width=39), 
 SNOOPING = Setup(
     "48-bit, snoop control", Capabilities(snoop_control=True), (*WIDE.properties, ("snoop-control", "on"))
 )
+DEVICE_TLB = Setup("48-bit, device-TLBs", Capabilities(device_tlb=True), (*WIDE.properties, ("device-iotlb", "on")))
 # Not every QEMU can turn pass-through off.
 NO_PASS_THROUGH = Setup(
     "48-bit, no pass-through", Capabilities(pass_through=False), WIDE.properties, ("pass_through",)

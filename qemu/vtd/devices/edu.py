@@ -79,6 +79,12 @@ class Edu(DmaSource):
             raise MisuseError(f"{length} bytes starting at slot {slot} exceed the buffer")
         self._transfer(address, _BUFFER + offset, length, _RUN)
 
+    def clear_slots(self, zeros: int, count: int) -> None:
+        """Fill the first `count` slots from memory at `zeros`, where there have to be `longest` bytes that are 0."""
+        per_read = self.longest // self.SLOT_SIZE
+        for slot in range(0, count, per_read):
+            self.dma_read(zeros, self.SLOT_SIZE * min(per_read, count - slot), slot)
+
     def dump_buffer(self, address: int) -> None:
         """Have the device write its whole buffer, `BUFFER_SIZE` bytes, to `address`: the only way to read it."""
         self._transfer(_BUFFER, address, self.BUFFER_SIZE, _RUN | _TO_MEMORY)

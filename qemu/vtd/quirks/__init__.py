@@ -1,7 +1,8 @@
 """QEMU's departures from the specification: each a small override of the engine, with the scenarios that show it.
 
-A quirk is a class that overrides one part of `iommu.RemappingUnit`. It states the QEMU versions that have it and the
-conformance scenarios that show it. A QEMU version is modelled as the engine with its quirks:
+A quirk is a class that overrides one part of `iommu.RemappingUnit`. It states the QEMU versions that have it, the
+conformance scenarios that show it, and what it means for a driver; see `Quirk`. A QEMU version is modelled as the
+engine with its quirks:
 
     profile(version)            a RemappingUnit class that behaves like that QEMU
     POLICY                      the choices every QEMU makes where the specification leaves one
@@ -10,6 +11,8 @@ The conformance run fails on a departure that no quirk explains, and on a quirk 
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from iommu import Policy, RemappingUnit
 from qemu.vtd.quirks.faults import (
@@ -25,8 +28,14 @@ from qemu.vtd.quirks.interrupts import (
     InterruptFaultsUnrecorded,
     InterruptFieldsUnchecked,
 )
-from qemu.vtd.quirks.queue import FenceOnlyWaitRefused, QueueErrorWithoutCode, QueueWaitsForTail
-from qemu.vtd.quirks.quirk import Quirk, Version
+from qemu.vtd.quirks.queue import (
+    DevicesAlwaysAnswer,
+    DeviceTlbAlwaysAccepted,
+    FenceOnlyWaitRefused,
+    QueueErrorWithoutCode,
+    QueueWaitsForTail,
+)
+from qemu.vtd.quirks.quirk import Quirk, Severity, Version, version_text
 from qemu.vtd.quirks.scalable import (
     BothHalvesOfRootChecked,
     ClearedEntryStillUsed,
@@ -80,6 +89,8 @@ QUIRKS: tuple[type[Quirk], ...] = (
     FenceOnlyWaitRefused,
     QueueErrorWithoutCode,
     QueueWaitsForTail,
+    DeviceTlbAlwaysAccepted,
+    DevicesAlwaysAnswer,
     TranslationsByRequester,
     InterruptFaultsUnrecorded,
     CompatibilityAlwaysPasses,
@@ -136,18 +147,23 @@ _PARTS = (
 
 def quirks_of(version: Version) -> list[type[Quirk]]:
     """The quirks of that QEMU version."""
-    return [quirk for quirk in QUIRKS if quirk.first <= version and (quirk.gone is None or version < quirk.gone)]
+    return [quirk for quirk in QUIRKS if quirk.is_in(version)]
 
 
 def profile(version: Version) -> type[RemappingUnit]:
     """The engine with the quirks of that QEMU version."""
+    return unit_with(quirks_of(version))
+
+
+def unit_with(quirks: Sequence[type[Quirk]]) -> type[RemappingUnit]:
+    """The engine with these quirks."""
     parts = {}
     for name in _PARTS:
         part = getattr(RemappingUnit, name)
         # A quirk may override a base class that several parts share.
-        overrides = [quirk for quirk in quirks_of(version) if issubclass(part, quirk.__bases__[-1])]
+        overrides = [quirk for quirk in quirks if issubclass(part, quirk.__bases__[-1])]
         parts[name] = type(name, (*overrides, part), {})
     return type("QemuUnit", (RemappingUnit,), parts)
 
 
-__all__ = ["POLICY", "QUIRKS", "Quirk", "Version", "profile", "quirks_of"]
+__all__ = ["POLICY", "QUIRKS", "Quirk", "Severity", "Version", "profile", "quirks_of", "unit_with", "version_text"]

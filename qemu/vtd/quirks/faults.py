@@ -7,17 +7,18 @@ from typing import Any
 from iommu import DmaRequest, FaultReason
 from iommu.engine.faults.log import FaultLog
 from iommu.registers import FRCD, FSTS
-from qemu.vtd.quirks.quirk import Quirk
+from qemu.vtd.quirks.quirk import Quirk, Severity
 
 
 class FaultAddressUnmasked(Quirk, FaultLog):
-    """The fault address is recorded in full, including bits at and above the guest address width.
-
-    The specification has those bits of FI read as 0.
-    """
+    """The fault address is recorded in full, including bits at and above the guest address width."""
 
     id = "Q06"
+    severity = Severity.REPORT_DIFFERS
     section = "11.4.7.6"
+    hardware = "The bits of FI at and above the guest address width read as 0."
+    driver = "Mask FI before comparing it: hardware does not report the upper bits that QEMU does."
+    function = "vtd_report_dmar_fault"
     scenarios = (
         "legacy.width.beyond-guest-width",
         "legacy.width.beyond-39-bits",
@@ -40,7 +41,11 @@ class ReservedContextAlwaysRecorded(Quirk, FaultLog):
     """
 
     id = "Q07"
+    severity = Severity.REPORT_DIFFERS
     section = "7.1.3 LCT.3"
+    hardware = "LCT.3 is a qualified fault: FPD in the context entry suppresses its record."
+    driver = "FPD does not silence a device whose context entry has reserved bits set: QEMU records its faults."
+    function = "vtd_is_qualified_fault"
     scenarios = ("legacy.fpd.0b",)
 
     def is_qualified(self, reason: FaultReason) -> bool:
@@ -55,16 +60,20 @@ _OF_WALKS = frozenset(reason for reason in FaultReason if reason.name.startswith
 class PasidWithoutPasid(Quirk, FaultLog):
     """The fault of a request without PASID is recorded with PASID 0xffff, while PP is 0.
 
-    Observed up to 10.0; 11.1 writes 0.
+    PV holds QEMU's internal value for "no PASID", truncated to 16 bits.
     """
 
     id = "Q08"
+    severity = Severity.REPORT_DIFFERS
     section = "11.4.7.6"
+    hardware = "PV is 0 when PP is 0."
+    driver = "Read PV only if PP is 1."
+    function = "vtd_report_dmar_fault"
     scenarios = ("legacy.record.all-bits",)
     gone = (11, 0, 0)
 
     def compose(self, reason: FaultReason, request: DmaRequest) -> int:
-        """PV holds QEMU's internal value for "no PASID", truncated to 16 bits; in the faults of walks only."""
+        """PV is all ones, in the faults of walks only."""
         record = super().compose(reason, request)
         return FRCD.PV.put(record, 0xFFFF) if request.pasid is None and reason in _OF_WALKS else record
 
@@ -76,7 +85,13 @@ class EventKeptUntilStatusWritten(Quirk, FaultLog):
     """
 
     id = "Q09"
+    severity = Severity.REPORT_DIFFERS
     section = "7.3"
+    hardware = "When no record, overflow or error is pending any more, FECTL.IP clears and the message is not sent."
+    driver = (
+        "A fault event may come although nothing is pending any more, when faults are cleared while FECTL.IM is set."
+    )
+    function = "vtd_handle_fsts_write, vtd_update_fsts_ppf"
     scenarios = ("message.fault.serviced-while-masked",)
 
     def __init__(self, *parts: Any) -> None:

@@ -10,7 +10,7 @@ from iommu.engine.formats import Formats
 from iommu.engine.reasons import Blocked
 from iommu.engine.translation.scalable import ScalableMode
 from iommu.structures import FirstStage1GPage, PasidEntry
-from qemu.vtd.quirks.quirk import Quirk
+from qemu.vtd.quirks.quirk import Quirk, Severity
 
 
 class CanonicalBySecondWidth(Quirk, ScalableMode):
@@ -20,7 +20,11 @@ class CanonicalBySecondWidth(Quirk, ScalableMode):
     """
 
     id = "Q51"
+    severity = Severity.FAILS_IN_QEMU
     section = "3.6.1"
+    hardware = "With 4 levels, an address is canonical if bits 63:47 are equal. AW does not concern a first stage."
+    driver = "In QEMU a first stage reaches addresses from 0x20000000 on only if AW of the PASID-table entry is 2."
+    function = "vtd_iova_fl_check_canonical"
     scenarios = (
         "scalable.canonical.bit-29",
         "scalable.canonical.bit-39",
@@ -42,7 +46,11 @@ class GigabytePagesAlways(Quirk, Formats):
     """A first-stage page of 1 GiB is accepted without CAP.FS1GP."""
 
     id = "Q52"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "9.7"
+    hardware = "Without CAP.FS1GP, PS in a level-3 entry is a reserved bit: SFS.3, code 0x72."
+    driver = "Pages of 1 GiB work in QEMU although the unit does not offer them."
+    function = "vtd_iova_to_flpte"
     scenarios = ("scalable.first.1g-not-offered",)
     first = (10, 0, 0)
 
@@ -56,7 +64,11 @@ class HitsLeaveDirty(Quirk, ScalableMode):
     """A write that finds its page in the IOTLB does not set the dirty bit."""
 
     id = "Q60"
+    severity = Severity.EITHER
     section = "3.6.2"
+    hardware = "A write through a cached page whose D is clear sets D in the tables."
+    driver = "A page that is read first and written later is not marked dirty in QEMU."
+    function = "vtd_do_iommu_translate"
     scenarios = ("scalable.cache.first.write-after-read",)
     first = (10, 0, 0)
 

@@ -7,17 +7,18 @@ from iommu.engine.faults.log import FaultLog
 from iommu.engine.formats import Formats
 from iommu.engine.interrupts.remapping import Interrupts
 from iommu.structures import InterruptEntry, RemappedInterruptEntry
-from qemu.vtd.quirks.quirk import Quirk
+from qemu.vtd.quirks.quirk import Quirk, Severity
 
 
 class InterruptFaultsUnrecorded(Quirk, FaultLog):
-    """A blocked interrupt request leaves no fault record.
-
-    Seen on 7.2; 10.0 and 11.1 record it.
-    """
+    """A blocked interrupt request leaves no fault record."""
 
     id = "Q14"
+    severity = Severity.REPORT_DIFFERS
     section = "7.1.3 IR"
+    hardware = "A blocked interrupt request is recorded, with the reason and the index."
+    driver = "An interrupt that is blocked by a wrong entry disappears in QEMU without any record of the reason."
+    function = "vtd_interrupt_remap_msi"
     scenarios = (
         "ir.index.beyond-the-table",
         "ir.entry.not-present",
@@ -47,7 +48,14 @@ class CompatibilityAlwaysPasses(Quirk, Interrupts):
     """
 
     id = "Q15"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "5.1.2.1"
+    hardware = "With GSTS.CFIS clear, a request of compatibility format is blocked: IR.25, code 0x25."
+    driver = (
+        "Program every MSI and I/O APIC pin in remappable format before enabling interrupt remapping; one that "
+        "was left out still works in QEMU."
+    )
+    function = "vtd_interrupt_remap_msi"
     scenarios = ("ir.compatibility.blocked",)
 
     def check_compatibility_format(self) -> None:
@@ -55,13 +63,17 @@ class CompatibilityAlwaysPasses(Quirk, Interrupts):
 
 
 class BusRangeReversed(Quirk, Interrupts):
-    """Source validation by bus takes SID 7:0 for the first bus and SID 15:8 for the last.
-
-    The specification has the first bus in SID 15:8.
-    """
+    """Source validation by bus takes SID 7:0 for the first bus and SID 15:8 for the last."""
 
     id = "Q16"
+    severity = Severity.EITHER
     section = "9.9 SVT"
+    hardware = "With SVT 2 the first bus is in SID 15:8 and the last in SID 7:0."
+    driver = (
+        "An entry with a right range blocks the interrupt in QEMU, and one with the two buses exchanged lets it "
+        "through."
+    )
+    function = "vtd_irte_get"
     scenarios = ("ir.source.bus-range",)
 
     def is_bus_in_range(self, entry: int, bus: int) -> bool:
@@ -77,7 +89,13 @@ class InterruptFieldsUnchecked(Quirk, Formats):
     """
 
     id = "Q17"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "9.9"
+    hardware = (
+        "A request that selects such an entry is blocked: IR.24, code 0x24. (IM is allowed on a unit with CAP.PI.)"
+    )
+    driver = "An entry with reserved bits or a reserved delivery mode works in QEMU and is blocked by hardware."
+    function = "vtd_irte_get, vtd_remap_irq_get"
     scenarios = ("ir.reserved.delivery-mode", "ir.reserved.destination", "ir.reserved.posted")
 
     def reserved_in_interrupt(self, entry: int, *, extended: bool = True) -> int:

@@ -7,18 +7,22 @@ from typing import Any
 from iommu.engine.invalidation.errors import QueueError
 from iommu.engine.invalidation.queue import Queue
 from iommu.registers import FSTS, QueueFault
-from iommu.structures import WaitDescriptor
-from qemu.vtd.quirks.quirk import Quirk
+from iommu.structures import DescriptorType, WaitDescriptor
+from qemu.vtd.quirks.quirk import Quirk, Severity
 
 
 class FenceOnlyWaitRefused(Quirk, Queue):
     """A wait descriptor that is only a fence is refused.
 
-    `vtd_process_wait_desc` accepts SW or IF and takes everything else for an invalid descriptor. Seen up to 10.0.
+    A descriptor has to have SW or IF; any other is taken for an invalid one.
     """
 
     id = "Q10"
+    severity = Severity.FAILS_IN_QEMU
     section = "6.5.2.8"
+    hardware = "A wait descriptor with FN alone orders the descriptors around it and completes."
+    driver = "A wait descriptor that is only a fence stops the queue in QEMU; with SW set it works on both."
+    function = "vtd_process_wait_desc"
     scenarios = ("queue.wait.fence-only",)
     gone = (11, 0, 0)
 
@@ -36,7 +40,11 @@ class QueueErrorWithoutCode(Quirk, Queue):
     """
 
     id = "Q11"
+    severity = Severity.REPORT_DIFFERS
     section = "11.4.9.9"
+    hardware = "IQERCD.IQEI says what was wrong with the descriptor that the queue stopped at."
+    driver = "IQERCD does not give the cause of an error in QEMU; look at the descriptor that IQH points to."
+    function = "vtd_handle_inv_queue_error"
     scenarios = ("queue.error.code",)
 
     def stop(self, code: QueueFault) -> None:
@@ -45,15 +53,60 @@ class QueueErrorWithoutCode(Quirk, Queue):
 
 
 class QueueWaitsForTail(Quirk, Queue):
-    """Clearing IQE does not resume the queue: it goes on when the tail is written.
-
-    `vtd_handle_fsts_write` does not fetch descriptors.
-    """
+    """Clearing IQE does not resume the queue: it goes on when the tail is written."""
 
     id = "Q12"
+    severity = Severity.FAILS_IN_QEMU
     section = "6.5.2"
+    hardware = "Once software clears IQE, hardware fetches descriptors again, starting at the head."
+    driver = (
+        "A driver that clears IQE and waits hangs in QEMU; writing IQT again, with the same value, works on both."
+    )
+    function = "vtd_handle_fsts_write"
     scenarios = ("queue.error.resumes",)
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
         self.faults.after_clear = lambda: None
+
+
+class DeviceTlbAlwaysAccepted(Quirk, Queue):
+    """A device-TLB invalidation is accepted on a unit without device-TLB support."""
+
+    id = "Q80"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "6.5.2.5"
+    hardware = "Without ECAP.DT the type of the descriptor is invalid: IQE is set, and the queue stops at it."
+    driver = "A driver that does not look at ECAP.DT before it invalidates device-TLBs stops the queue on hardware."
+    function = "vtd_process_inv_desc"
+    scenarios = ("device-tlb.unsupported",)
+
+    def has_type(self, number: int, bits: int) -> bool:
+        """Type 3 needs nothing."""
+        return number == DescriptorType.DEVICE_TLB or super().has_type(number, bits)
+
+
+class DevicesAlwaysAnswer(Quirk, Queue):
+    """Every invalidation of a device-TLB is complete at once, that of a device without one too.
+
+    ITE and ICE are not implemented.
+    """
+
+    id = "Q81"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "6.5.2.10"
+    hardware = (
+        "A device that does not answer sets FSTS.ITE; the wait descriptors behind its invalidation are dropped."
+    )
+    driver = "Invalidating the device-TLB of a device without ATS works in QEMU, and times out on hardware."
+    function = "vtd_process_device_iotlb_desc"
+    scenarios = (
+        "device-tlb.no-answer",
+        "device-tlb.no-answer.everything",
+        "device-tlb.no-answer.source",
+        "device-tlb.no-answer.after-a-wait",
+        "device-tlb.no-answer.and-an-error",
+    )
+
+    def no_completion(self, source_id: int) -> None:
+        """It counts as an answer."""

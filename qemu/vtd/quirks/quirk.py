@@ -1,7 +1,9 @@
-"""The base of all quirks: identity, section, scenarios, versions."""
+"""The base of all quirks: what each has to declare."""
 
 from __future__ import annotations
 
+from enum import Enum
+from inspect import cleandoc
 from typing import ClassVar
 
 Version = tuple[int, int, int]
@@ -9,20 +11,47 @@ Version = tuple[int, int, int]
 FIRST: Version = (7, 0, 0)
 """The oldest supported QEMU; a quirk that starts here may be older."""
 
+TRIED: tuple[Version, ...] = ((7, 2, 22), (10, 0, 13), (11, 1, 3))
+"""The QEMUs that the catalogue is run on: every quirk is observed on those of its versions."""
+
+
+def version_text(version: Version) -> str:
+    """A version as text: "7.2.22"."""
+    return ".".join(map(str, version))
+
+
+class Severity(Enum):
+    """What a quirk means for the author of a driver, the most dangerous first. The value is what people read."""
+
+    FAILS_ON_HARDWARE = "Works in QEMU, fails on hardware"
+    FAILS_IN_QEMU = "Works on hardware, fails in QEMU"
+    EITHER = "May work on one and fail on the other"
+    REPORT_DIFFERS = "Only what the unit reports differs"
+
 
 class Quirk:
-    """Mixed into an override of one part of the engine. The docstring's first line is the title.
+    """Mixed into an override of one part of the engine.
+
+    The docstring says what QEMU does; its first line is the title.
 
     Attributes:
         id: such as "Q01"; never reused.
+        severity: what it means for the author of a driver.
         section: the section of the specification that QEMU departs from.
+        hardware: what the specification has hardware do, in a sentence or two.
+        driver: the consequence for a driver, in a sentence or two.
+        function: where in QEMU's source it comes from, by the names of functions, separated by commas.
         scenarios: ids of the conformance scenarios that show it.
         first: the first version known to have it.
         gone: the first version without it; None when every later version has it.
     """
 
     id: ClassVar[str]
+    severity: ClassVar[Severity]
     section: ClassVar[str]
+    hardware: ClassVar[str]
+    driver: ClassVar[str]
+    function: ClassVar[str]
     scenarios: ClassVar[tuple[str, ...]]
     first: ClassVar[Version] = FIRST
     gone: ClassVar[Version | None] = None
@@ -30,4 +59,25 @@ class Quirk:
     @classmethod
     def title(cls) -> str:
         """The quirk in one line."""
-        return (cls.__doc__ or "").strip().splitlines()[0]
+        return cls.behaviour().splitlines()[0]
+
+    @classmethod
+    def behaviour(cls) -> str:
+        """What QEMU does: the whole docstring."""
+        return cleandoc(cls.__doc__ or "")
+
+    @classmethod
+    def versions(cls) -> str:
+        """The versions that have it, as text."""
+        until = f", gone in {version_text(cls.gone)}" if cls.gone else ""
+        return f"{version_text(cls.first)} and later{until}"
+
+    @classmethod
+    def observed(cls) -> list[str]:
+        """The QEMUs that it was observed on."""
+        return [version_text(version) for version in TRIED if cls.is_in(version)]
+
+    @classmethod
+    def is_in(cls, version: Version) -> bool:
+        """Whether that QEMU version has it."""
+        return cls.first <= version and (cls.gone is None or version < cls.gone)

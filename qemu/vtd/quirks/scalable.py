@@ -17,7 +17,7 @@ from iommu.engine.translation.translation import Translation
 from iommu.registers import TableMode
 from iommu.structures import PasidEntry, PasidTranslationType, ScalableContextEntry, ScalableRootHalf
 from iommu.structures.second_stage import SecondStagePage
-from qemu.vtd.quirks.quirk import Quirk
+from qemu.vtd.quirks.quirk import Quirk, Severity
 
 _LEGACY_REASONS = {
     FaultReason.SRT_1: FaultReason.LRT_1,
@@ -32,11 +32,15 @@ _LEGACY_REASONS = {
 class LegacyReasonsForTables(Quirk, FaultLog):
     """In scalable mode, faults of root and context entries have the codes of legacy mode.
 
-    One function, `vtd_dev_to_context_entry`, serves both modes.
+    One function serves both modes.
     """
 
     id = "Q40"
+    severity = Severity.REPORT_DIFFERS
     section = "7.1.3 SRT, SCT"
+    hardware = "Root and context entries of scalable mode have codes of their own: 0x38 to 0x3a and 0x40 to 0x42."
+    driver = "In QEMU a fault code below 0x10 does not mean that the unit is in legacy mode."
+    function = "vtd_dev_to_context_entry"
     scenarios = (
         "scalable.root.not-present",
         "scalable.root.not-present-reserved",
@@ -68,7 +72,11 @@ class BothHalvesOfRootChecked(Quirk, ScalableMode):
     """The reserved bits of both halves of a root entry are checked, whichever half the device uses."""
 
     id = "Q41"
+    severity = Severity.FAILS_IN_QEMU
     section = "9.2"
+    hardware = "Only the half that serves the device is looked at."
+    driver = "A reserved bit in one half of a root entry blocks the devices of the other half too in QEMU."
+    function = "vtd_root_entry_rsvd_bits_check"
     scenarios = ("scalable.root.other-half-reserved", "scalable.root.upper-half-reserved")
 
     def read_root(self, where: int) -> int:
@@ -82,11 +90,17 @@ class BothHalvesOfRootChecked(Quirk, ScalableMode):
 class TypeBeforePresence(Quirk, ScalableMode):
     """The type of a PASID-table entry is checked before P: an entry of zeros has an invalid type.
 
-    `vtd_get_pe_in_pasid_leaf_table` checks the type, and its caller whether the entry is present.
+    The function that reads the entry checks the type, and its caller whether the entry is present.
     """
 
     id = "Q42"
+    severity = Severity.REPORT_DIFFERS
     section = "7.1.3 SPT.2"
+    hardware = "An entry whose P is 0 is not present, whatever its other bits are: SPT.2, code 0x59."
+    driver = (
+        "A device without a PASID-table entry shows as code 0x5b, invalid entry, in QEMU, and as 0x59 on hardware."
+    )
+    function = "vtd_get_pe_in_pasid_leaf_table"
     scenarios = ("scalable.entry.zero",)
     first = (8, 0, 0)
 
@@ -101,7 +115,13 @@ class OneReasonForPasidTables(Quirk, ScalableMode):
     """Every fault of the PASID directory and the PASID table is reported as 0x58, and FPD never suppresses it."""
 
     id = "Q43"
+    severity = Severity.REPORT_DIFFERS
     section = "7.1.3 SPD, SPT"
+    hardware = (
+        "Each fault of these tables has a code of its own, from 0x50 to 0x5d, and FPD suppresses the qualified ones."
+    )
+    driver = "Code 0x58 in QEMU 7 says only that something is wrong in the PASID directory or the PASID table."
+    function = "vtd_ce_get_rid2pasid_entry, vtd_get_pe_from_pasid_table"
     scenarios = (
         "scalable.directory.not-present",
         "scalable.directory.unreadable",
@@ -146,7 +166,11 @@ class DirectoryFpdForWalksOnly(Quirk, ScalableMode):
     """
 
     id = "Q53"
+    severity = Severity.REPORT_DIFFERS
     section = "7.1.3"
+    hardware = "FPD of a directory or PASID-table entry counts as soon as the entry is read, even if its P is 0."
+    driver = "FPD of these entries does not keep QEMU from recording that they are absent or invalid."
+    function = "vtd_ce_get_pasid_fpd"
     scenarios = (
         "scalable.fpd.directory.51",
         "scalable.fpd.directory.59",
@@ -168,7 +192,11 @@ class RidPasidAlwaysUsed(Quirk, ScalableMode):
     """RID_PASID is used without ECAP.RPS, and may be beyond the PASID directory. Seen up to 10.0."""
 
     id = "Q54"
+    severity = Severity.EITHER
     section = "9.4"
+    hardware = "Without ECAP.RPS, requests without PASID use PASID 0, and RID_PASID is ignored or reserved."
+    driver = "Leave RID_PASID 0 where ECAP.RPS is 0: QEMU and hardware would use different entries."
+    function = "vtd_ce_get_rid2pasid_entry"
     scenarios = ("scalable.rid-pasid.not-offered",)
     gone = (11, 0, 0)
 
@@ -182,7 +210,11 @@ class ScalablePassThroughUnlimited(Quirk, ScalableMode):
     """Pass-through of scalable mode does not check the address against the host address width: see Q04."""
 
     id = "Q55"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "7.1.3 SGN.4"
+    hardware = "Pass-through is limited by the host address width: SGN.4, code 0x83."
+    driver = "An address beyond the host address width is not reported in QEMU."
+    function = "vtd_switch_address_space"
     scenarios = ("scalable.pass-through.beyond-host-width", "scalable.pass-through.beyond-39-bits")
 
     def pass_through(self, request: DmaRequest, pasid_context: PasidContext) -> Outcome:
@@ -194,7 +226,11 @@ class PassThroughWidthChecked(Quirk, Formats):
     """A PASID-table entry for pass-through must hold an address width that the unit supports."""
 
     id = "Q57"
+    severity = Severity.FAILS_IN_QEMU
     section = "9.6"
+    hardware = "AW is not used by pass-through."
+    driver = "Write the largest supported width to AW for pass-through: QEMU wants one."
+    function = "vtd_get_pe_in_pasid_leaf_table"
     scenarios = ("scalable.pass-through.width-ignored",)
     gone = (10, 0, 0)
 
@@ -208,7 +244,11 @@ class TableModesUnchecked(Quirk, Translation):
     """Only the lower bit of the table mode counts: 2 is legacy mode, 3 scalable mode, where the unit has it."""
 
     id = "Q56"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "7.1.3 RTA.1"
+    hardware = "A table mode that the unit does not have blocks every request: RTA.1, code 0x30."
+    driver = "A wrong table mode is taken for another one in QEMU, and may work."
+    function = "vtd_update_scalable_state"
     scenarios = ("scalable.mode.reserved", "scalable.mode.abort-not-offered", "scalable.mode.not-offered")
 
     def set_root_table(self, address: int, mode: int) -> None:
@@ -220,11 +260,17 @@ class TableModesUnchecked(Quirk, Translation):
 class EveryStageIsTheSecond(Quirk, Formats):
     """An entry for a first stage, or for a nested one, is taken for one of a second stage alone.
 
-    `vtd_pe_type_check` accepts the types, and everything else reads the second-stage pointer.
+    The check of the type accepts them, and everything else reads the second-stage pointer.
     """
 
     id = "Q44"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "7.1.3 SPT.4"
+    hardware = "A type that the unit does not offer is invalid: SPT.4, code 0x5b."
+    driver = (
+        "A PASID-table entry for first-stage or nested translation works in QEMU, with the second-stage tables only."
+    )
+    function = "vtd_pe_type_check"
     scenarios = ("scalable.entry.type-1", "scalable.entry.type-3")
     gone = (10, 0, 0)
 
@@ -242,7 +288,11 @@ class ContextFieldsUnchecked(Quirk, ScalableMode):
     """DTE, PASIDE, PRE and RID_PRIV may be set in a context entry without the capabilities that they need."""
 
     id = "Q45"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "9.4"
+    hardware = "A field whose capability the unit lacks is reserved: SCT.3, code 0x42."
+    driver = "Context entries with DTE, PASIDE, PRE or RID_PRIV work in QEMU even if ECAP does not offer them."
+    function = "vtd_context_entry_rsvd_bits_check"
     scenarios = (
         "scalable.reserved.context-entry.device-tlb",
         "scalable.reserved.context-entry.pasid-enable",
@@ -260,7 +310,11 @@ class DirectoryUnchecked(Quirk, Formats):
     """The reserved bits of a PASID directory entry are not checked; too large a pointer is tried."""
 
     id = "Q46"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "9.5"
+    hardware = "A reserved bit in a present directory entry blocks the request: SPD.3, code 0x52."
+    driver = "A directory entry with reserved bits works in QEMU and is blocked by hardware."
+    function = "vtd_get_pdire_from_pdir_table"
     scenarios = (
         "scalable.reserved.directory-entry.low",
         "scalable.reserved.directory-entry.width",
@@ -291,7 +345,11 @@ class PasidEntryUnchecked(Quirk, ScalableMode):
     """The reserved bits of a PASID-table entry are not checked and have no effect; too large a pointer is tried."""
 
     id = "Q47"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "9.6"
+    hardware = "A reserved bit in a present PASID-table entry blocks the request: SPT.3, code 0x5a."
+    driver = "A PASID-table entry with reserved bits works in QEMU and is blocked by hardware."
+    function = "vtd_get_pe_in_pasid_leaf_table"
     scenarios = (
         *(f"scalable.fpd.{place}.5a" for place in ("context", "directory", "entry")),
         *(f"scalable.reserved.pasid-entry.{name}" for name in _UNCHECKED_IN_ENTRY),
@@ -365,7 +423,11 @@ class LegacyReasonsForSecondStage(Quirk, ScalableMode):
     """In scalable mode, faults of the second stage have the codes of legacy mode; only 0x87 is right."""
 
     id = "Q48"
+    severity = Severity.REPORT_DIFFERS
     section = "7.1.3 SSS, SGN"
+    hardware = "The second stage has codes of its own in scalable mode, from 0x78 on."
+    driver = "In QEMU faults of the second stage have the codes of legacy mode, also in scalable mode."
+    function = "vtd_iova_to_slpte"
     scenarios = _SECOND_STAGE_FAULTS
 
     def second_root(self, entry: PasidEntry, levels: int) -> SecondStageRoot:
@@ -375,13 +437,14 @@ class LegacyReasonsForSecondStage(Quirk, ScalableMode):
 
 
 class WalkFaultsWithPasid(Quirk, Translation):
-    """The fault of a walk is recorded with RID_PASID, as if the request had carried it: PP is 1.
-
-    Seen up to 10.0; 11.1 writes 0.
-    """
+    """The fault of a walk is recorded with RID_PASID, as if the request had carried it: PP is 1."""
 
     id = "Q49"
+    severity = Severity.REPORT_DIFFERS
     section = "11.4.7.6"
+    hardware = "The record of a request without PASID has PP and PV 0."
+    driver = "PP does not show in QEMU whether the request had a PASID."
+    function = "vtd_do_iommu_translate"
     scenarios = (*_SECOND_STAGE_FAULTS, *_INTERRUPT_RANGE, *_FIRST_STAGE_FAULTS)
     gone = (11, 0, 0)
 
@@ -398,7 +461,11 @@ class SnoopAlwaysAccepted(Quirk, Formats):
     """On a unit with scalable mode, SNP may be set in second-stage pages without ECAP.SC."""
 
     id = "Q50"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "9.8"
+    hardware = "Without ECAP.SC, SNP in a second-stage page is a reserved bit: SSS.3, code 0x7a."
+    driver = "A driver that sets SNP without looking at ECAP.SC works in QEMU and is blocked by hardware."
+    function = "vtd_init"
     scenarios = tuple(f"scalable.second.snoop-without-{size}" for size in (1, 2, 3))
 
     def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
@@ -415,7 +482,13 @@ class ClearedEntryStillUsed(Quirk, ScalableMode):
     """
 
     id = "Q58"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.3.3"
+    hardware = (
+        "Once P is clear and the PASID cache and the IOTLB are invalidated, no request is translated by the entry."
+    )
+    driver = "Clearing P alone does not end a device's access in QEMU: clear the whole entry, or invalidate its context too."
+    function = "vtd_do_iommu_translate, vtd_ce_get_pasid_fpd"
     scenarios = ("scalable.cache.entry.cleared", "scalable.cache.entry.cleared-with-fpd")
 
     def __init__(self, *parts: Any) -> None:
@@ -443,7 +516,11 @@ class PassThroughKept(Quirk, ScalableMode):
     """
 
     id = "Q59"
+    severity = Severity.FAILS_IN_QEMU
     section = "6.5.3.3"
+    hardware = "After an invalidation of the PASID cache, the new PASID-table entry is used."
+    driver = "A device leaves pass-through in QEMU only after an invalidation of its context entry."
+    function = "vtd_switch_address_space"
     scenarios = ("scalable.cache.type.from-pass-through", "scalable.cache.type.pass-through-cleared")
     gone = (11, 0, 0)
 

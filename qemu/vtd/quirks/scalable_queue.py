@@ -11,7 +11,7 @@ from iommu.structures import (
     InterruptDescriptor,
     PasidIotlbDescriptor,
 )
-from qemu.vtd.quirks.quirk import Quirk
+from qemu.vtd.quirks.quirk import Quirk, Severity
 
 _KINDS = ("context", "iotlb", "interrupt", "wait", "pasid-iotlb", "pasid-cache")
 _OF_SCALABLE_MODE = (DescriptorType.PASID_IOTLB, DescriptorType.PASID_CACHE, DescriptorType.PASID_DEVICE_TLB)
@@ -21,7 +21,11 @@ class PasidMaskLimited(Quirk, Queue):
     """The address mask of a PASID-based IOTLB descriptor is held to CAP.MAMV."""
 
     id = "Q62"
+    severity = Severity.FAILS_IN_QEMU
     section = "6.5.2.4"
+    hardware = "CAP.MAMV limits invalidations of second-stage pages only."
+    driver = "In QEMU a PASID-based invalidation of more than 2**MAMV pages stops the queue."
+    function = "vtd_process_piotlb_desc"
     scenarios = ("scalable.queue.pasid-iotlb-large-mask",)
     first = (10, 0, 0)
 
@@ -36,7 +40,11 @@ class DeviceTlbAlwaysTaken(Quirk, Queue):
     """A PASID-based device-TLB descriptor is accepted without ECAP.DT, and does nothing."""
 
     id = "Q63"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2.6"
+    hardware = "Without ECAP.DT there is no such descriptor, and the queue stops."
+    driver = "The descriptor is ignored in QEMU where hardware stops the queue."
+    function = "vtd_process_device_piotlb_desc"
     scenarios = ("scalable.queue.device-not-offered",)
     first = (10, 0, 0)
 
@@ -53,7 +61,11 @@ class ScalableDescriptorsInLegacyMode(Quirk, Queue):
     """The descriptors of scalable mode are accepted in legacy mode, from a queue of 256-bit descriptors."""
 
     id = "Q64"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2"
+    hardware = "In legacy mode there are no such descriptors, and the queue stops."
+    driver = "A driver that issues them in legacy mode works in QEMU and stops the queue of hardware."
+    function = "vtd_process_inv_desc"
     scenarios = ("scalable.queue.in-legacy-mode.pasid-iotlb", "scalable.queue.in-legacy-mode.pasid-cache")
     first = (10, 0, 0)
 
@@ -68,7 +80,11 @@ class WidthUnchecked(Quirk, Queue):
     """Scalable mode takes descriptors of 128 bits too."""
 
     id = "Q65"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2"
+    hardware = "Scalable mode needs descriptors of 256 bits; with others the queue stops."
+    driver = "A queue of 128-bit descriptors works in QEMU in scalable mode, and not on hardware."
+    function = "vtd_update_iq_dw"
     scenarios = ("scalable.queue.narrow",)
 
     def check_mode(self) -> None:
@@ -82,7 +98,11 @@ class PasidCacheDescriptorUnchecked(Quirk, Queue):
     """
 
     id = "Q66"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2.2"
+    hardware = "Reserved bits and the reserved granularity stop the queue."
+    driver = "A malformed PASID-cache descriptor passes unnoticed in QEMU."
+    function = "vtd_process_inv_desc"
     scenarios = (
         "scalable.queue.reserved.pasid-cache.lower",
         "scalable.queue.reserved.pasid-cache.upper",
@@ -102,7 +122,11 @@ class UpperHalfIgnored(Quirk, Queue):
     """The upper half of a 256-bit descriptor, and the reserved bits of an interrupt-entry one, are not checked."""
 
     id = "Q67"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2"
+    hardware = "Reserved bits stop the queue."
+    driver = "A malformed descriptor passes unnoticed in QEMU."
+    function = "vtd_process_inv_desc, vtd_process_inv_iec_desc"
     scenarios = (
         *(f"scalable.queue.reserved.{kind}.upper" for kind in _KINDS),
         "scalable.queue.reserved.interrupt.lower",
@@ -121,7 +145,11 @@ class ScalableDescriptorsIgnored(Quirk, Queue):
     """PASID-cache and PASID-based IOTLB descriptors are accepted in any mode and width, unchecked, and do nothing."""
 
     id = "Q68"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2"
+    hardware = "They exist in scalable mode and with 256 bits only, and reserved bits stop the queue."
+    driver = "Malformed and misplaced descriptors of scalable mode pass unnoticed in QEMU."
+    function = "vtd_process_inv_desc"
     scenarios = (
         "scalable.queue.reserved.pasid-iotlb.lower",
         "scalable.queue.reserved.pasid-cache.lower",
@@ -145,7 +173,11 @@ class MisalignedTailIgnored(Quirk, Queue):
     """With descriptors of 256 bits, a tail in the middle of one is ignored, without an error."""
 
     id = "Q69"
+    severity = Severity.REPORT_DIFFERS
     section = "6.5.2"
+    hardware = "The queue stops, with an error."
+    driver = "A tail that hardware refuses is ignored in QEMU, and the queue waits."
+    function = "vtd_handle_iqt_write"
     scenarios = ("scalable.queue.tail-misaligned",)
     gone = (10, 0, 0)
 

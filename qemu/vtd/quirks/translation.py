@@ -14,7 +14,7 @@ from iommu.engine.request import INTERRUPT_RANGE, identity
 from iommu.engine.translation.legacy import LegacyMode
 from iommu.engine.translation.paging import Paging, Stage, StageWalk
 from iommu.structures import ContextEntry
-from qemu.vtd.quirks.quirk import Quirk
+from qemu.vtd.quirks.quirk import Quirk, Severity
 
 _ALL_ONES = (1 << 64) - 1
 
@@ -22,12 +22,16 @@ _ALL_ONES = (1 << 64) - 1
 class SilentOnHit(Quirk, Paging):
     """A missing permission found in the IOTLB blocks the request and records no fault.
 
-    An IOTLB hit in `vtd_do_iommu_translate` skips the permission check. QEMU's memory core refuses the access later,
-    where the unit can no longer record a fault.
+    An IOTLB hit skips the permission check. QEMU's memory core refuses the access later, where the unit can no longer
+    record a fault.
     """
 
     id = "Q01"
+    severity = Severity.REPORT_DIFFERS
     section = "7.1.3 LGN.2, LGN.3"
+    hardware = "Every blocked access is recorded, whether its translation was cached or not."
+    driver = "In QEMU a device can be blocked by a missing permission and leave no fault record."
+    function = "vtd_do_iommu_translate"
     scenarios = (
         "cache.iotlb.write-after-read",
         "scalable.cache.second.write-after-read",
@@ -45,11 +49,15 @@ class SilentOnHit(Quirk, Paging):
 class AllOnesUnreadable(Quirk, StageWalk):
     """A paging entry of all ones is reported as unreadable.
 
-    `vtd_get_pte` returns all ones for a failed read, and its caller cannot tell the two apart.
+    The function that reads an entry returns all ones when the read fails, and its caller cannot tell the two apart.
     """
 
     id = "Q02"
+    severity = Severity.REPORT_DIFFERS
     section = "7.1.3 LSL.2"
+    hardware = "An entry of all ones is present and has reserved bits set: LSL.2, code 0xc."
+    driver = "A table overwritten with ones shows as code 7, unreadable memory, in QEMU."
+    function = "vtd_get_pte (vtd_get_slpte in 7.2), vtd_iova_to_slpte"
     scenarios = ("legacy.reserved.all-ones", "scalable.second.all-ones", "scalable.first.all-ones")
 
     def read_entry(self, entry_format: PagingFormat, where: int, snooped: int) -> int:
@@ -67,7 +75,13 @@ class InterruptRangeByPage(Quirk, Paging):
     """
 
     id = "Q03"
+    severity = Severity.FAILS_IN_QEMU
     section = "3.14"
+    hardware = (
+        "Only the translated address counts. A large page may overlap the range, and accesses to the rest of it work."
+    )
+    driver = "An identity map of all memory with large pages loses the 2 MiB or 1 GiB around 0xfee00000 in QEMU."
+    function = "vtd_do_iommu_translate (vtd_iova_to_slpte in 7.2)"
     scenarios = ("legacy.interrupt-range.same-superpage", "scalable.second.beside-interrupt-range")
 
     def reaches_interrupt_range(self, page: Page, host: int) -> bool:
@@ -83,7 +97,11 @@ class PassThroughUnlimited(Quirk, LegacyMode):
     """
 
     id = "Q04"
+    severity = Severity.FAILS_ON_HARDWARE
     section = "7.1.3 LGN.1"
+    hardware = "An address above the host address width is blocked in pass-through too: LGN.1, code 4."
+    driver = "A DMA address too wide for the machine is not noticed in QEMU while the device is in pass-through."
+    function = "vtd_switch_address_space"
     scenarios = ("legacy.pass-through.beyond-host-width",)
 
     def pass_through(self, request: DmaRequest) -> Outcome:
@@ -94,11 +112,15 @@ class PassThroughUnlimited(Quirk, LegacyMode):
 class PassThroughPointerChecked(Quirk, Formats):
     """Pass-through checks the reserved bits of a table pointer that it does not use.
 
-    `vtd_context_entry_rsvd_bits_check` does not look at the translation type.
+    The check of reserved bits does not look at the translation type.
     """
 
     id = "Q05"
+    severity = Severity.FAILS_IN_QEMU
     section = "9.3"
+    hardware = "SSPTPTR is ignored when the translation type is pass-through, its reserved bits included."
+    driver = "A context entry for pass-through with a leftover SSPTPTR may fault in QEMU; leave it 0."
+    function = "vtd_context_entry_rsvd_bits_check"
     scenarios = ("legacy.pass-through.table-ignored",)
 
     def reserved_in_context(self, entry: int) -> int:
@@ -110,11 +132,15 @@ class ContextsByDevice(Quirk, LegacyMode):
     """A cached context entry stays with the device when the number of its bus changes.
 
     `VTDAddressSpace` belongs to a bus and a devfn, and holds the context entry last used. The number of the bus is
-    looked up only when the entry is read again. On hardware a request with another source-id cannot match the entry.
+    looked up only when the entry is read again.
     """
 
     id = "Q70"
+    severity = Severity.FAILS_IN_QEMU
     section = "6.2.2"
+    hardware = "Cached context entries are found by source-id: a request with another source-id cannot match them."
+    driver = "A device whose bus gets another number uses its old context entry in QEMU until that is invalidated."
+    function = "vtd_find_add_as, vtd_do_iommu_translate"
     scenarios = (
         "source.renumbered.translated",
         "source.renumbered.function",
@@ -133,11 +159,20 @@ class TranslationsByRequester(Quirk, Paging):
     """Translations are found by requester and address: the domain-id is a tag for invalidations only.
 
     A device whose context entry names another domain goes on using the translations of the old one, until they are
-    invalidated; two devices of a domain share none. See `vtd_lookup_iotlb`.
+    invalidated; two devices of a domain share none.
     """
 
     id = "Q13"
+    severity = Severity.FAILS_IN_QEMU
     section = "6.2.4"
+    hardware = (
+        "Cached translations are tagged by domain-id: a request uses those of the domain its context entry names."
+    )
+    driver = (
+        "A device moved to another domain uses stale translations in QEMU until the IOTLB of the old domain is "
+        "invalidated too."
+    )
+    function = "vtd_lookup_iotlb"
     scenarios = ("queue.context.new-domain", "scalable.cache.entry.new-domain-same-page")
 
     def __init__(self, *parts: Any, **options: Any) -> None:

@@ -1,17 +1,17 @@
 """The catalogue: one test per scenario and platform, and checks of every scenario's declaration."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
 from iommu import FaultReason
 from qemu.vtd.conformance.judge import Verdict, on_model
-from qemu.vtd.conformance.runner import run_one
+from qemu.vtd.conformance.machines import Machines
 from qemu.vtd.conformance.scenario import Allowed, Scenario, catalogue
-from qemu.vtd.errors import PropertyMissing
+from qemu.vtd.conformance.trial import run_one
 from qemu.vtd.platform import ModelPlatform
 from qemu.vtd.probe import Build
-from qemu.vtd.qemu_platform import QemuPlatform
 
 CATALOGUE = catalogue()
 WITH_POLICY = [(each, allowed) for each in CATALOGUE for allowed in each.allowed if allowed.policy is not None]
@@ -28,38 +28,31 @@ def test_model_with_an_allowed_policy(scenario: Scenario, allowed: Allowed) -> N
     assert scenario.run(platform) == allowed.lines
 
 
-class Platforms:
+class Qemus:
     """The installed QEMU, started once for each machine that a setup needs."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._running: dict[object, QemuPlatform] = {}
+    def __init__(self, path: str, owner: ExitStack) -> None:
+        self._path, self._owner = path, owner
+        self._machines: dict[object, Machines] = {}
 
-    def get(self, scenario: Scenario) -> QemuPlatform:
-        machine = properties, topology = scenario.setup.machine
-        if machine not in self._running:
-            self._running[machine] = QemuPlatform(self._path, dict(properties), topology).__enter__()
-        return self._running[machine]
-
-    def close(self) -> None:
-        for platform in self._running.values():
-            platform.__exit__()
+    def get(self, scenario: Scenario) -> Machines:
+        key = scenario.setup.machine
+        if key not in self._machines:
+            self._machines[key] = self._owner.enter_context(Machines(self._path))
+        return self._machines[key]
 
 
 @pytest.fixture(scope="module")
-def platforms(build: Build) -> Iterator[Platforms]:
-    running = Platforms(build.path)
-    yield running
-    running.close()
+def qemus(build: Build) -> Iterator[Qemus]:
+    with ExitStack() as owner:
+        yield Qemus(build.path, owner)
 
 
 @pytest.mark.parametrize("scenario", CATALOGUE, ids=lambda scenario: scenario.id)
-def test_qemu(scenario: Scenario, platforms: Platforms) -> None:
-    try:
-        platform = platforms.get(scenario)
-    except PropertyMissing as lack:
-        pytest.skip(str(lack))
-    result = run_one(scenario, platform)
+def test_qemu(scenario: Scenario, qemus: Qemus) -> None:
+    result = run_one(scenario, qemus.get(scenario))
+    if result.verdict is Verdict.NOT_APPLICABLE:
+        pytest.skip(result.why)
     assert result.verdict is not Verdict.DIFFERS, f"{result.why}\nQEMU: {result.qemu}\nexpected: {scenario.expect}"
 
 

@@ -5,10 +5,17 @@ from collections.abc import Callable
 import pytest
 
 from iommu import Capabilities
-from qemu.vtd.conformance.judge import Verdict, judge, missing_capabilities, on_model, on_profile
+from qemu.vtd.conformance.judge import (
+    Verdict,
+    judge,
+    missing_capabilities,
+    on_model,
+    on_profile,
+    unexpected_capabilities,
+    without_qemu,
+)
 from qemu.vtd.conformance.scenario import Scenario, catalogue
 from qemu.vtd.conformance.setups import NARROW, SELF_INVALIDATING, WIDE
-from qemu.vtd.errors import QemuUnsuitable
 from qemu.vtd.quirks import QUIRKS, Quirk, quirks_of
 
 OLD, MIDDLE, NEW = (7, 2, 22), (10, 0, 13), (11, 1, 3)
@@ -72,9 +79,17 @@ def test_a_quirk_explains_nothing_in_a_version_without_it() -> None:
     assert judge(QUIRKY, QUIRKY.expect, on_profile(QUIRKY, OLD), NEW)[0] is Verdict.DIFFERS
 
 
-def test_a_unit_with_other_capabilities_is_refused() -> None:
-    with pytest.raises(QemuUnsuitable, match="address_width=48, this QEMU has 39"):
-        missing_capabilities(WIDE, NARROW.capabilities)
+def test_unexpected_capabilities_are_named_with_both_values() -> None:
+    named = unexpected_capabilities(WIDE, NARROW.capabilities)
+    assert named.startswith("address_width=39, not 48, ")
+    assert unexpected_capabilities(WIDE, SELF_INVALIDATING.capabilities) == ""
+
+
+def test_a_wrong_model_is_reported_where_qemu_cannot_run_the_scenario() -> None:
+    assert without_qemu(PLAIN, PLAIN.expect, Verdict.NOT_APPLICABLE, "no such unit").verdict is Verdict.NOT_APPLICABLE
+    wrong = without_qemu(PLAIN, ("something else",), Verdict.NOT_APPLICABLE, "no such unit")
+    assert (wrong.verdict, wrong.qemu) == (Verdict.DIFFERS, None)
+    assert "model" in wrong.why
 
 
 def test_a_missing_capability_is_named() -> None:

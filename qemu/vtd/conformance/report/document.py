@@ -5,8 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from qemu.vtd.conformance.judge import Result, Verdict
-from qemu.vtd.conformance.report.words import quirk_ids, reason_of, version_text
-from qemu.vtd.conformance.runner import Report
+from qemu.vtd.conformance.report.words import quirk_ids, reason_of
+from qemu.vtd.conformance.runner import Report, Unusable
+from qemu.vtd.quirks import version_text
+
+
+def as_document(reports: list[Report], unusable: list[Unusable]) -> dict[str, Any]:
+    """A whole run as plain data: the reports, and the QEMUs on which no scenario could be run."""
+    return {
+        "passed": not unusable and all(report.passed for report in reports),
+        "runs": list(map(as_dict, reports)),
+        "unusable": [{"qemu": each.path, "why": each.why} for each in unusable],
+    }
 
 
 def as_dict(report: Report) -> dict[str, Any]:
@@ -14,6 +24,7 @@ def as_dict(report: Report) -> dict[str, Any]:
     return {
         "qemu": report.path,
         "version": version_text(report.version),
+        "doubts": list(report.doubts),
         "passed": report.passed,
         "seconds": round(report.seconds, 3),
         "counts": {verdict.name.lower(): report.count(verdict) for verdict in Verdict},

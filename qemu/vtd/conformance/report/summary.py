@@ -12,10 +12,10 @@ from qemu.vtd.conformance.report.words import (
     chapter_title,
     print_hanging,
     quirks_shown,
-    version_text,
     with_reason,
 )
 from qemu.vtd.conformance.runner import Report
+from qemu.vtd.quirks import version_text
 
 _IN_WORDS = {
     Verdict.AGREES: "agree",
@@ -30,6 +30,8 @@ def print_summary(report: Report, console: Console) -> None:
     shown = quirks_shown(report.results)
     print_hanging(console, "", headline(report), "bold" if report.passed else "bold red")
     print_hanging(console, "", report.path, "dim")
+    for doubt in report.doubts:
+        print_hanging(console, "", doubt, "bold yellow")
     console.print()
     for quirk in shown:
         print_hanging(console, f"{quirk.id}  ", f"{quirk.title()} (spec {quirk.section})", "yellow")

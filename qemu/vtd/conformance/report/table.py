@@ -24,7 +24,7 @@ def print_table(report: Report, console: Console) -> None:
         _print_stacked(report, console)
     else:
         _print_columns(report, console, width)
-    for verdict in (Verdict.ALLOWED, Verdict.MODEL_ONLY):
+    for verdict in (Verdict.ALLOWED, Verdict.MODEL_ONLY, Verdict.NOT_APPLICABLE):
         _print_reasons(report, verdict, console)
     console.print()
 

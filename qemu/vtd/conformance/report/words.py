@@ -10,23 +10,19 @@ from rich.text import Text
 
 from iommu import FaultReason
 from qemu.vtd.conformance.judge import Result, Verdict
-from qemu.vtd.quirks import QUIRKS, Quirk, Version
+from qemu.vtd.quirks import QUIRKS, Quirk
 
 STYLE = {
     Verdict.AGREES: "green",
     Verdict.ALLOWED: "green",
     Verdict.QUIRK: "yellow",
     Verdict.MODEL_ONLY: "dim",
+    Verdict.NOT_APPLICABLE: "dim",
     Verdict.DIFFERS: "bold red",
 }
 
 _REASONS = {reason.value: reason for reason in FaultReason}
 _NARROWEST = 20
-
-
-def version_text(version: Version) -> str:
-    """A version as text: "7.2.22"."""
-    return ".".join(map(str, version))
 
 
 def chapter_title(chapter: str) -> str:

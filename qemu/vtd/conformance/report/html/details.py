@@ -8,13 +8,13 @@ from xml.etree.ElementTree import Element
 
 from qemu.vtd.conformance.judge import Result
 from qemu.vtd.conformance.report.html.elements import append, element
-from qemu.vtd.conformance.report.words import quirk_ids, version_text, with_reason
+from qemu.vtd.conformance.report.words import quirk_ids, with_reason
 from qemu.vtd.conformance.runner import Report
 from qemu.vtd.conformance.scenario import Scenario
 from qemu.vtd.conformance.stimulus.events import record
 from qemu.vtd.conformance.stimulus.walk import Box, result_of, walk_of
 from qemu.vtd.conformance.stimulus.words import Step, steps_of
-from qemu.vtd.quirks import QUIRKS
+from qemu.vtd.quirks import QUIRKS, version_text
 
 
 def details(scenario: Scenario, results: Sequence[Result | None], reports: list[Report]) -> Element:

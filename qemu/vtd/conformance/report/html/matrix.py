@@ -10,9 +10,10 @@ from xml.etree.ElementTree import Element
 from qemu.vtd.conformance.judge import Result, Verdict
 from qemu.vtd.conformance.report.html.details import details
 from qemu.vtd.conformance.report.html.elements import element
-from qemu.vtd.conformance.report.words import chapter_title, quirk_ids, version_text
+from qemu.vtd.conformance.report.words import chapter_title, quirk_ids
 from qemu.vtd.conformance.runner import Report
 from qemu.vtd.conformance.scenario import Scenario
+from qemu.vtd.quirks import version_text
 
 
 @dataclass(frozen=True)

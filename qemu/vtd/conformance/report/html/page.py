@@ -12,9 +12,9 @@ from qemu.vtd.conformance.judge import Verdict
 from qemu.vtd.conformance.report.html.elements import document, element
 from qemu.vtd.conformance.report.html.matrix import Row, css_class, matrix, rows_of
 from qemu.vtd.conformance.report.summary import headline
-from qemu.vtd.conformance.report.words import chapter_title, quirks_shown, version_text
+from qemu.vtd.conformance.report.words import chapter_title, quirks_shown
 from qemu.vtd.conformance.runner import Report
-from qemu.vtd.quirks import Quirk
+from qemu.vtd.quirks import Quirk, version_text
 
 _HERE = Path(__file__).parent
 _BAR = 1000

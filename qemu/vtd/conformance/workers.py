@@ -1,0 +1,187 @@
+"""Runs scenarios in several processes, each with a QEMU of its own: half of the time is spent in Python.
+
+The processes are forks, so that they have the scenarios; results come back one by one. Whatever ends this process
+ends them, and with each its QEMU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from qemu.vtd.conformance.judge import Result, Verdict, on_model, without_qemu
+from qemu.vtd.conformance.machines import Machines
+from qemu.vtd.conformance.scenario import Scenario
+from qemu.vtd.conformance.trial import run_one
+
+# A worker takes so many scenarios of one machine at a time. Starting a QEMU takes as long as some ten scenarios.
+_PIECE = 16
+# How long a worker may take to end its QEMU before it is killed.
+_END_SECONDS = 3.0
+_PR_SET_PDEATHSIG = 1
+_NO_MORE: list[int] = []
+
+Piece = deque[int]
+"""Indices of scenarios that share a machine, in the order in which they are to be run."""
+
+
+def run_all(
+    scenarios: Sequence[Scenario], qemu: str, each: Callable[[Result], None], workers: int | None = None
+) -> None:
+    """Run every scenario, and call `each` with every result as it becomes available.
+
+    `workers` is the number of processes; by default one for each core, and none for a few scenarios.
+    """
+    if workers is None:
+        workers = min(len(os.sched_getaffinity(0)), len(scenarios) // _PIECE)
+    if workers > 1:
+        _Crew(scenarios, qemu, each).run(workers)
+        return
+    with Machines(qemu) as machines:
+        for piece in _pieces(scenarios):
+            for index in piece:
+                each(run_one(scenarios[index], machines))
+
+
+def _pieces(scenarios: Sequence[Scenario]) -> list[Piece]:
+    """All scenarios, the largest groups of one machine first."""
+    by_machine: dict[object, list[int]] = {}
+    for index, scenario in enumerate(scenarios):
+        by_machine.setdefault(scenario.setup.machine, []).append(index)
+    groups = sorted(by_machine.values(), key=len, reverse=True)
+    return [deque(group[at : at + _PIECE]) for group in groups for at in range(0, len(group), _PIECE)]
+
+
+@dataclass
+class _Worker:
+    """A worker as this process sees it: what it has been given and not returned, and the machine it last had."""
+
+    process: BaseProcess
+    connection: Connection
+    piece: Piece = field(default_factory=deque)
+    machine: object = None
+
+
+class _Crew:
+    def __init__(self, scenarios: Sequence[Scenario], qemu: str, each: Callable[[Result], None]) -> None:
+        self._scenarios, self._qemu, self._each = scenarios, qemu, each
+        self._open = _pieces(scenarios)
+        self._workers: dict[Connection, _Worker] = {}
+
+    def run(self, count: int) -> None:
+        """Run everything; whatever happens, no worker is left."""
+        try:
+            for _ in range(min(count, len(self._open))):
+                self._hire()
+            while self._workers:
+                for ready in wait(list(self._workers)):
+                    assert isinstance(ready, Connection)
+                    self._hear(self._workers[ready])
+        finally:
+            self._end()
+
+    def _hire(self) -> None:
+        context = multiprocessing.get_context("fork")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(self._scenarios, self._qemu, theirs, os.getpid()), daemon=True)
+        # A Ctrl-C in between would end the new process with a traceback.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        theirs.close()
+        worker = self._workers[ours] = _Worker(process, ours)
+        self._give(worker)
+
+    def _give(self, worker: _Worker) -> None:
+        """Give a worker its next piece, of the machine it has if there is one; without any, it ends."""
+        if not self._open:
+            self._dismiss(worker)
+            return
+        piece = next((piece for piece in self._open if self._machine(piece) == worker.machine), self._open[0])
+        self._open.remove(piece)
+        worker.piece, worker.machine = piece, self._machine(piece)
+        with suppress(BrokenPipeError):  # it has died: its end is heard of next
+            worker.connection.send(list(piece))
+
+    def _machine(self, piece: Piece) -> object:
+        return self._scenarios[piece[0]].setup.machine
+
+    def _hear(self, worker: _Worker) -> None:
+        try:
+            message = worker.connection.recv()
+        except (EOFError, ConnectionError):
+            self._replace(worker)
+            return
+        scenario = self._scenarios[worker.piece.popleft()]
+        self._each(Result(scenario=scenario, **message))
+        if not worker.piece:
+            self._give(worker)
+
+    def _replace(self, worker: _Worker) -> None:
+        """A worker has died. So has the scenario it was running; another worker takes the rest of its piece."""
+        self._dismiss(worker)
+        if worker.piece:
+            scenario = self._scenarios[worker.piece.popleft()]
+            why = f"the process that ran it ended, status {worker.process.exitcode}"
+            self._each(without_qemu(scenario, on_model(scenario), Verdict.DIFFERS, why))
+        if worker.piece:
+            self._open.append(worker.piece)
+        if self._open:
+            self._hire()
+
+    def _dismiss(self, worker: _Worker) -> None:
+        """Let a worker end, and wait for it."""
+        del self._workers[worker.connection]
+        with suppress(BrokenPipeError):
+            worker.connection.send(_NO_MORE)
+        worker.connection.close()
+        worker.process.join(_END_SECONDS)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+
+    def _end(self) -> None:
+        """Interrupt the workers that are left, each of which ends its QEMU; kill those that do not end."""
+        try:
+            for worker in self._workers.values():
+                if worker.process.pid is not None and worker.process.is_alive():
+                    os.kill(worker.process.pid, signal.SIGINT)
+            for worker in self._workers.values():
+                worker.process.join(_END_SECONDS)
+        finally:
+            for worker in self._workers.values():
+                worker.process.kill()
+                worker.process.join()
+                worker.connection.close()
+            self._workers.clear()
+
+
+def _work(scenarios: Sequence[Scenario], qemu: str, connection: Connection, parent: int) -> None:
+    """A worker: receives lists of indices, and sends a result for each."""
+    # Ctrl-C goes to the first process alone, which interrupts the others; and whatever ends it ends them.
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
+    with suppress(KeyboardInterrupt, EOFError, ConnectionError), Machines(qemu) as machines:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        while piece := connection.recv():
+            for index in piece:
+                connection.send(_without_scenario(run_one(scenarios[index], machines)))
+
+
+def _without_scenario(result: Result) -> dict[str, Any]:
+    """A result as it can be sent: a scenario is a function, and the receiver has it."""
+    return {each.name: getattr(result, each.name) for each in fields(result) if each.name != "scenario"}

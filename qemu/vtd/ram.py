@@ -1,0 +1,93 @@
+"""A machine's RAM, of which most is never used: a memfd whose unused pages are holes.
+
+Only the pages in use can hold anything but zeros, and the kernel names them in a few microseconds. So a write
+anywhere in RAM is found without looking at all of it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from iommu.memory import FlatMemory
+
+_PAGE = mmap.PAGESIZE
+_ZEROS = bytes(_PAGE)
+
+
+class Change(NamedTuple):
+    """An aligned 64-bit word of memory that has changed: its address, and its value before and after."""
+
+    address: int
+    before: int
+    after: int
+
+
+class Ram:
+    """RAM that is shared with QEMU.
+
+    Args:
+        descriptor: the memfd; a copy of it is kept, and the caller closes its own.
+        size: in bytes.
+
+    Attributes:
+        memory: its contents.
+    """
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._mapping = mmap.mmap(descriptor, size)
+        self._descriptor = os.dup(descriptor)
+        self.memory = FlatMemory(self._mapping)
+
+    def clear(self) -> None:
+        """Make it all zero again, and give the pages in use back."""
+        self._mapping.madvise(mmap.MADV_REMOVE)
+
+    def pages(self) -> dict[int, bytes]:
+        """The contents of the pages in use, by address. All others are zero."""
+        read = self.memory.read
+        return {page: read(page, _PAGE) for first, end in self._ranges() for page in range(first, end, _PAGE)}
+
+    def _ranges(self) -> Iterator[tuple[int, int]]:
+        end = 0
+        while True:
+            try:
+                first = os.lseek(self._descriptor, end, os.SEEK_DATA)
+            except OSError:  # ENXIO: only holes are left
+                return
+            end = os.lseek(self._descriptor, first, os.SEEK_HOLE)
+            yield first, end
+
+    def changes_since(self, before: dict[int, bytes]) -> list[Change]:
+        """The words that differ from those of an earlier `pages`, in the order of their addresses."""
+        after = self.pages()
+        if after == before:
+            return []
+        return [
+            change
+            for page in sorted(before | after)
+            for change in _changes(page, before.get(page, _ZEROS), after.get(page, _ZEROS))
+        ]
+
+    def close(self) -> None:
+        """Release the memory, whatever still refers to it."""
+        self.memory.release()
+        self._mapping.close()
+        os.close(self._descriptor)
+
+
+def _changes(page: int, before: bytes, after: bytes) -> Iterator[Change]:
+    if before == after:
+        return
+    for number, (old, new) in enumerate(zip(_words(before), _words(after), strict=True)):
+        if old != new:
+            yield Change(page + 8 * number, old, new)
+
+
+def _words(data: bytes) -> list[int]:
+    if sys.byteorder == "little":
+        return memoryview(data).cast("Q").tolist()
+    return [int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data), 8)]
