@@ -487,7 +487,7 @@ class ClearedEntryStillUsed(Quirk, ScalableMode):
     hardware = (
         "Once P is clear and the PASID cache and the IOTLB are invalidated, no request is translated by the entry."
     )
-    driver = "Clearing P alone does not end a device's access in QEMU: clear the whole entry, or invalidate its context too."
+    driver = "Clearing P alone does not end the access in QEMU: clear the whole entry, or invalidate the context too."
     function = "vtd_do_iommu_translate, vtd_ce_get_pasid_fpd"
     scenarios = ("scalable.cache.entry.cleared", "scalable.cache.entry.cleared-with-fpd")
 
