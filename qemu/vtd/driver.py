@@ -25,7 +25,7 @@ from qemu.vtd.platform import Platform
 # One-shot commands: they are not part of the state that GCMD carries from one write to the next (spec 11.4.4.1).
 _ONE_SHOT = GCMD.make(SRTP=1, WBF=1, SIRTP=1)
 # Commands complete immediately on every platform here; a unit that needs more polls than this has hung.
-_POLLS = 1000
+_POLLS = 100
 
 
 @dataclass(frozen=True)

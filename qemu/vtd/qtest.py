@@ -134,7 +134,7 @@ class Qtest:
                         unsent = unsent[connection.send(unsent[:_CHUNK]) :]
                 poll.register(connection, select.POLLIN | (select.POLLOUT if unsent else 0))
                 if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                    raise self._process.hung(f"qtest, {lacking} of {count} answers", self._timeout)
+                    raise self._process.hung(f"qtest: {lacking} of {count} answers missing", self._timeout)
                 try:
                     chunk = connection.recv(_CHUNK)
                 except BlockingIOError:

@@ -30,4 +30,4 @@ def test_how_a_process_ended(status: int | None, lines: list[str], said: str) ->
 
 def test_how_it_ended_is_the_same_in_every_build() -> None:
     assert QemuDied(-signal.SIGABRT, ["../x.c:12: Assertion failed"]).how == "QEMU ended by SIGABRT"
-    assert QemuTimeout("qtest, 1 of 2 answers", 10.0).how == "QEMU did not answer"
+    assert QemuTimeout("qtest: 1 of 2 answers missing", 10.0).how == "QEMU did not answer"

@@ -10,12 +10,13 @@ from qemu.vtd.conformance.setups import Setup
 from qemu.vtd.errors import DeviceError, PropertyMissing, QemuDied, QemuError, QemuTimeout, QemuUnsuitable
 from qemu.vtd.qemu_platform import QemuPlatform
 
+# How long an answer may take; and how long once this QEMU has been seen not to answer.
 _ANSWER_SECONDS = 10.0
+_NEXT_ANSWER_SECONDS = 3.0
 # A start that fails for no reason of ours, on a busy machine, may succeed when it is tried again.
 _STARTS = 2
-# Each answer that does not come costs that time, and a transfer that does not finish costs seconds too: a QEMU that
-# hangs in every scenario must not take hours.
-_HANGS = 4
+# A QEMU that hangs in every scenario must not take hours.
+_HANGS = 8
 
 
 class NotOffered(VtdError):
@@ -72,7 +73,8 @@ class Machines:
         while True:
             try:
                 properties = dict(setup.properties)
-                return QemuPlatform(self._qemu, properties, setup.topology, _ANSWER_SECONDS).__enter__()
+                seconds = _NEXT_ANSWER_SECONDS if self._hangs else _ANSWER_SECONDS
+                return QemuPlatform(self._qemu, properties, setup.topology, seconds).__enter__()
             except PropertyMissing as lack:
                 raise NotOffered(f"its intel-iommu has no property {lack.name}") from None
             except QemuUnsuitable as lack:
@@ -85,10 +87,14 @@ class Machines:
                 if len(failed) >= _STARTS:
                     raise
 
-    def discard(self, cause: Exception) -> None:
-        """End the running QEMU: after `cause` nothing that it does can be trusted."""
+    def failed(self, cause: Exception) -> None:
+        """End the running QEMU, unless `cause` only says that its unit did not do what a driver waits for.
+
+        Such a unit is reset before the next scenario, as every unit is.
+        """
         self._hangs += isinstance(cause, QemuTimeout | DeviceError)
-        self._end()
+        if isinstance(cause, QemuError) or not isinstance(cause, VtdError):
+            self._end()
 
     def _end(self) -> None:
         self.last = ""

@@ -1,27 +1,38 @@
-"""A progress bar while the catalogue runs, shown only on a terminal."""
+"""Progress bars, shown only on a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from qemu.vtd.conformance.runner import Report, conform
+from iommu.cli.output import error_console
+from qemu.vtd.conformance.report.html.page import as_html
+from qemu.vtd.conformance.runner import Report, Unusable, conform
 from qemu.vtd.conformance.scenario import Scenario
 
 
 def run_with_bar(scenarios: Sequence[Scenario], qemu: str | None) -> Report:
     """`conform` with a progress bar on stderr."""
-    console = Console(stderr=True)
+    with _bar("conformance", len(scenarios)) as advance:
+        return conform(scenarios, qemu, advance)
+
+
+def page_with_bar(reports: list[Report], unusable: list[Unusable]) -> bytes:
+    """`as_html` with a progress bar on stderr."""
+    with _bar("page", max((len(report.results) for report in reports), default=0)) as advance:
+        return as_html(reports, unusable, advance)
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[Callable[[object], None]]:
+    """A bar; what it gives is to be called for each of `total` parts."""
+    console = error_console()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    # It refreshes when a result arrives: a thread that does so would be forked with the workers.
+    # It refreshes when it is told: a thread that does so would be forked with the workers of a run.
     with Progress(
         *columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal
     ) as progress:
-        task = progress.add_task("conformance", total=len(scenarios))
-
-        def show(result: object) -> None:
-            progress.update(task, advance=1, refresh=True)
-
-        return conform(scenarios, qemu, show)
+        task = progress.add_task(what, total=total)
+        yield lambda _: progress.update(task, advance=1, refresh=True)

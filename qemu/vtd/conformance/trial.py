@@ -26,7 +26,7 @@ def run_one(scenario: Scenario, machines: Machines) -> Result:
     except NotOffered as lack:
         return without_qemu(scenario, model, Verdict.NOT_APPLICABLE, str(lack))
     except Exception as error:  # such as capabilities that make no sense: no one scenario may lose the run
-        machines.discard(error)
+        machines.failed(error)
         return without_qemu(scenario, model, Verdict.DIFFERS, describe(error))
 
 
@@ -40,17 +40,16 @@ def _run_on_qemu(scenario: Scenario, model: tuple[str, ...], machines: Machines)
     if seen.cause is not None and not seen.begun:
         # The scenario has not done anything yet. What it does is seen on a QEMU that has just started.
         before = f"in the reset after {machines.last or 'the start'}: {describe(seen.cause)}"
-        machines.discard(seen.cause)
+        machines.failed(seen.cause)
         platform = machines.get(scenario.setup)
         seen = scenario.observe(platform)
     machines.last = scenario.id
     if seen.cause is not None:
-        machines.discard(seen.cause)
+        machines.failed(seen.cause)
     verdict, why = judge(scenario, model, seen.lines, platform.machine.version)
     other = unexpected_capabilities(scenario.setup, platform.capabilities)
     if before or other:
         verdict = Verdict.DIFFERS
-    reasons = [before, other and f"the unit has {other}", why]
-    if verdict is Verdict.DIFFERS and seen.cause is not None:
-        reasons.append(describe(seen.cause))
+    cause = describe(seen.cause) if verdict is Verdict.DIFFERS and seen.cause is not None else ""
+    reasons = [before, other and f"the unit has {other}", cause, why]
     return Result(scenario, model, seen.lines, verdict, "; ".join(filter(None, reasons)))

@@ -90,6 +90,20 @@ def test_what_ends_a_scenario_is_its_outcome_and_the_run_goes_on(
     assert why in broken.why
 
 
+def test_a_qemu_whose_unit_does_not_do_what_a_driver_waits_for_is_only_reset(build: Build) -> None:
+    """Starting a QEMU takes longer than all else, and every scenario may end in this way."""
+    pids = []
+
+    def act(platform: QemuPlatform) -> None:
+        pids.append(platform.machine.pid)
+        raise VtdError("GSTS.TES did not become 1")
+
+    one, two, last = run(build, during("one", act), during("two", act), plain("last"))
+    assert one.qemu == two.qemu == (EXPECT[0], "cut short: GSTS.TES did not become 1")
+    assert last.verdict is Verdict.AGREES
+    assert pids[0] == pids[1]
+
+
 def test_a_qemu_that_hangs_is_replaced(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machines_module, "_ANSWER_SECONDS", 1.0)
 
@@ -104,6 +118,7 @@ def test_a_qemu_that_hangs_is_replaced(build: Build, monkeypatch: pytest.MonkeyP
 
 def test_a_qemu_that_always_hangs_is_given_up(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machines_module, "_ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(machines_module, "_NEXT_ANSWER_SECONDS", 0.5)
     monkeypatch.setattr(machines_module, "_HANGS", 2)
 
     def stop(platform: QemuPlatform) -> None:

@@ -1,7 +1,6 @@
 """The catalogue: one test per scenario and platform, and checks of every scenario's declaration."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 
@@ -14,6 +13,9 @@ from qemu.vtd.platform import ModelPlatform
 from qemu.vtd.probe import Build
 
 CATALOGUE = catalogue()
+_MACHINES = list(dict.fromkeys(scenario.setup.machine for scenario in CATALOGUE))
+# One QEMU after the other: those of all machines would take gigabytes.
+BY_MACHINE = sorted(CATALOGUE, key=lambda scenario: _MACHINES.index(scenario.setup.machine))
 WITH_POLICY = [(each, allowed) for each in CATALOGUE for allowed in each.allowed if allowed.policy is not None]
 
 
@@ -28,29 +30,15 @@ def test_model_with_an_allowed_policy(scenario: Scenario, allowed: Allowed) -> N
     assert scenario.run(platform) == allowed.lines
 
 
-class Qemus:
-    """The installed QEMU, started once for each machine that a setup needs."""
-
-    def __init__(self, path: str, owner: ExitStack) -> None:
-        self._path, self._owner = path, owner
-        self._machines: dict[object, Machines] = {}
-
-    def get(self, scenario: Scenario) -> Machines:
-        key = scenario.setup.machine
-        if key not in self._machines:
-            self._machines[key] = self._owner.enter_context(Machines(self._path))
-        return self._machines[key]
-
-
 @pytest.fixture(scope="module")
-def qemus(build: Build) -> Iterator[Qemus]:
-    with ExitStack() as owner:
-        yield Qemus(build.path, owner)
+def machines(build: Build) -> Iterator[Machines]:
+    with Machines(build.path) as machines:
+        yield machines
 
 
-@pytest.mark.parametrize("scenario", CATALOGUE, ids=lambda scenario: scenario.id)
-def test_qemu(scenario: Scenario, qemus: Qemus) -> None:
-    result = run_one(scenario, qemus.get(scenario))
+@pytest.mark.parametrize("scenario", BY_MACHINE, ids=lambda scenario: scenario.id)
+def test_qemu(scenario: Scenario, machines: Machines) -> None:
+    result = run_one(scenario, machines)
     if result.verdict is Verdict.NOT_APPLICABLE:
         pytest.skip(result.why)
     assert result.verdict is not Verdict.DIFFERS, f"{result.why}\nQEMU: {result.qemu}\nexpected: {scenario.expect}"
