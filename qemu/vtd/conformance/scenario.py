@@ -122,6 +122,7 @@ _CHAPTERS = (
     "scalable_faults",
     "scalable_caches",
     "scalable_queue",
+    "scalable_marks",
 )
 
 

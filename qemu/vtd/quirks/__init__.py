@@ -21,7 +21,14 @@ from qemu.vtd.quirks.faults import (
     PasidWithoutPasid,
     ReservedContextAlwaysRecorded,
 )
-from qemu.vtd.quirks.first_stage import CanonicalBySecondWidth, GigabytePagesAlways, HitsLeaveDirty
+from qemu.vtd.quirks.first_stage import (
+    CanonicalBySecondWidth,
+    DirtyOnlyWithAccessed,
+    GigabytePagesAlways,
+    HitsLeaveDirty,
+    MarkedThoughBlocked,
+    UpdatesUnsnooped,
+)
 from qemu.vtd.quirks.interrupts import (
     BusRangeReversed,
     CompatibilityAlwaysPasses,
@@ -118,6 +125,9 @@ QUIRKS: tuple[type[Quirk], ...] = (
     ClearedEntryStillUsed,
     PassThroughKept,
     HitsLeaveDirty,
+    UpdatesUnsnooped,
+    DirtyOnlyWithAccessed,
+    MarkedThoughBlocked,
     PasidMaskLimited,
     DeviceTlbAlwaysTaken,
     ScalableDescriptorsInLegacyMode,

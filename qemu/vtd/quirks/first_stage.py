@@ -5,11 +5,13 @@ from __future__ import annotations
 from iommu import DmaRequest, FaultReason, Outcome
 from iommu.engine.caches.entries import PasidContext, ScalableContext
 from iommu.engine.caches.page import Intent, Page
-from iommu.engine.caches.tables import Root
+from iommu.engine.caches.tables import FirstStageRoot, Root
 from iommu.engine.formats import Formats
 from iommu.engine.reasons import Blocked
+from iommu.engine.translation.first_stage import FirstStage
+from iommu.engine.translation.paging import Leaf
 from iommu.engine.translation.scalable import ScalableMode
-from iommu.structures import FirstStage1GPage, PasidEntry
+from iommu.structures import FirstStage1GPage, FirstStageEntry, PasidEntry
 from qemu.vtd.quirks.quirk import Quirk, Severity
 
 
@@ -69,9 +71,72 @@ class HitsLeaveDirty(Quirk, ScalableMode):
     hardware = "A write through a cached page whose D is clear sets D in the tables."
     driver = "A page that is read first and written later is not marked dirty in QEMU."
     function = "vtd_do_iommu_translate"
-    scenarios = ("scalable.cache.first.write-after-read",)
+    scenarios = ("scalable.first-dirty.write-after-read", "scalable.cache.first.write-after-read")
     first = (10, 0, 0)
 
     def cached_page(self, tables: Root, intent: Intent, address: int) -> Page | None:
         """Whether the page is dirty does not matter."""
         return super().cached_page(tables, intent._replace(sets_dirty=False), address)
+
+
+class UpdatesUnsnooped(Quirk, ScalableMode):
+    """Accessed and dirty bits are set although the walk is not snooped."""
+
+    id = "Q61"
+    severity = Severity.EITHER
+    section = "7.1.3 SFS.9"
+    hardware = "Where the walk is not snooped, an entry that needs A or D blocks the request: SFS.9, code 0x90."
+    driver = "Set A and D in advance where ECAP.SMPWCS is 0: hardware does not set them, and QEMU does."
+    function = "vtd_set_flag_in_pte"
+    scenarios = (
+        "scalable.first-dirty.read-not-snooped",
+        "scalable.first-dirty.write-not-snooped",
+        "scalable.first-dirty.both-not-snooped",
+        "scalable.first-dirty.table-not-snooped",
+        "scalable.first-dirty.write-after-read",
+    )
+    first = (10, 0, 0)
+
+    def is_snooped(self, entry: PasidEntry) -> int:
+        """Always."""
+        return 1
+
+
+class DirtyOnlyWithAccessed(Quirk, FirstStage):
+    """The dirty bit is not set in an entry whose accessed bit is set already.
+
+    The update is skipped if any of the bits to set is set.
+    """
+
+    id = "Q97"
+    severity = Severity.EITHER
+    section = "3.6.2"
+    hardware = "A write sets D in the entry of its page, whether A was set or not."
+    driver = "A page that was read before it is written is never marked dirty in QEMU."
+    function = "vtd_set_flag_in_pte"
+    scenarios = ("scalable.first-dirty.write-not-snooped",)
+    first = (10, 0, 0)
+
+    def bits_to_set(self, tables: FirstStageRoot, entry: int, *, dirty: bool) -> int:
+        """None once one of them is set."""
+        wanted = FirstStageEntry.A.mask | (FirstStageEntry.D.mask if dirty else 0)
+        return 0 if entry & wanted else super().bits_to_set(tables, entry, dirty=dirty)
+
+
+class MarkedThoughBlocked(Quirk, FirstStage):
+    """The entry of a page is marked before it is known that the page is in the interrupt address range."""
+
+    id = "Q98"
+    severity = Severity.REPORT_DIFFERS
+    section = "3.6.2"
+    hardware = "A page in the interrupt address range blocks the request before its entry is marked."
+    driver = "A blocked access can leave A and D set in QEMU."
+    function = "vtd_iova_to_flpte"
+    scenarios = ("scalable.first-dirty.interrupt-range",)
+    first = (10, 0, 0)
+
+    def find(self, tables: FirstStageRoot, address: int, intent: Intent) -> Leaf:
+        """See FirstStage. The permissions have been checked."""
+        leaf = super().find(tables, address, intent)
+        self.set_accessed_dirty(tables, leaf, dirty=intent.sets_dirty)
+        return leaf

@@ -247,6 +247,33 @@ class ContextsByBusOnly(Break, ScalableMode):
         return super().context_of(SourceId(source_id.bus, 4, 0))
 
 
+class NothingMarked(Break, FirstStage):
+    """A first stage sets neither accessed nor dirty bits."""
+
+    scenario = "scalable.first-dirty.write-snooped"
+
+    def bits_to_set(self, tables: FirstStageRoot, entry: int, *, dirty: bool) -> int:
+        return 0
+
+
+class ReadsMarkDirty(Break, FirstStage):
+    """A read sets the dirty bit too."""
+
+    scenario = "scalable.first-dirty.read-snooped"
+
+    def bits_to_set(self, tables: FirstStageRoot, entry: int, *, dirty: bool) -> int:
+        return super().bits_to_set(tables, entry, dirty=True)
+
+
+class AlwaysSnooped(Break, ScalableMode):
+    """Every walk counts as snooped, and may update entries."""
+
+    scenario = "scalable.first-dirty.read-not-snooped"
+
+    def is_snooped(self, entry: PasidEntry) -> int:
+        return 1
+
+
 BREAKS: tuple[type[Break], ...] = (
     LowerHalfForAll,
     ContextsOfHalfTheSize,
@@ -272,4 +299,7 @@ BREAKS: tuple[type[Break], ...] = (
     NarrowDescriptorsTaken,
     UpperHalfUnchecked,
     ContextsByBusOnly,
+    NothingMarked,
+    ReadsMarkDirty,
+    AlwaysSnooped,
 )
