@@ -162,13 +162,13 @@ def test_a_program_that_changes_is_probed_again(script: Callable[[str], str]) ->
         ({"aw-bits", "scalable-mode", "x-scalable-mode", "flts"}, ["aw-bits", "scalable-mode", "flts"]),
     ],
 )
-def test_properties_as_this_qemu_spells_them(build: Build, has: set[str], spelled: list[str]) -> None:
+def test_properties_as_this_qemu_spells_them(build: probe.Build, has: set[str], spelled: list[str]) -> None:
     renamed = replace(build, iommu_properties=frozenset(has))
     wanted = {"aw-bits": "48", "scalable-mode": "on", "flts": "on"}
     assert renamed.spelled(wanted) == dict(zip(spelled, wanted.values(), strict=True))
 
 
-def test_a_property_under_no_name_is_missing(build: Build) -> None:
+def test_a_property_under_no_name_is_missing(build: probe.Build) -> None:
     without = replace(build, iommu_properties=frozenset({"aw-bits"}))
     with pytest.raises(PropertyMissing, match="no property 'flts'; it has aw-bits") as raised:
         without.spelled({"aw-bits": "48", "flts": "on"})
