@@ -26,7 +26,6 @@ FIRST, SECOND = PasidTranslationType.FIRST_STAGE, PasidTranslationType.SECOND_ST
 NESTED, PASS_THROUGH = PasidTranslationType.NESTED, PasidTranslationType.PASS_THROUGH
 
 PAGE = 0x1000
-_SIZES = {1: PAGE, 2: PAGE << 9, 3: PAGE << 18}
 
 
 class _FirstStageMapper(FirstStageMapper):
@@ -137,7 +136,7 @@ class ScalableTables:
         left for the unit to set.
         """
         mapper = _FirstStageMapper(self.memory, self.new_table, root=table)
-        length = _SIZES[size]
+        length = PAGE << 9 * (size - 1)
         mapper.map(
             address & -length,
             page,
