@@ -38,6 +38,8 @@ SRTP_RESETS = "a new root table resets the context cache and the IOTLB"
 NO_ENTRY_CACHE = "without KVM, the interrupt entry is read from memory for each interrupt"
 COLLAPSED = "vtd_try_collapse_fault drops a fault while one of the same source-id is pending"
 PER_LEVEL = "the walk checks R and W of an entry before it reads the next table"
+NO_PASID_CACHE = "the PASID-table entry is read from memory for each walk"
+ANY_TYPE = "a PASID-based invalidation drops entries of every translation type"
 
 FREEDOMS: tuple[Freedom, ...] = (
     Freedom("cache.context.domain", 1, CONTEXT_GLOBAL),
@@ -49,6 +51,15 @@ FREEDOMS: tuple[Freedom, ...] = (
     Freedom("legacy.permission.missing-above-reserved-below", 1, PER_LEVEL),
     Freedom("order.walk.table-before-permission", 1, PER_LEVEL),
     Freedom("queue.context.other-domain", 1, CONTEXT_GLOBAL),
+    Freedom("scalable.cache.entry.new-domain", 1, NO_PASID_CACHE),
+    Freedom("scalable.cache.entry.only-context-cache", 1, NO_PASID_CACHE),
+    Freedom("scalable.cache.entry.only-iotlb", 1, NO_PASID_CACHE),
+    Freedom("scalable.cache.entry.other-pasid", 1, NO_PASID_CACHE),
+    Freedom("scalable.cache.entry.pasid-new-domain", 1, NO_PASID_CACHE),
+    Freedom("scalable.cache.entry.stale", 1, NO_PASID_CACHE),
+    Freedom("scalable.cache.second.by-pasid", 1, ANY_TYPE, first=(10, 0, 0)),
+    Freedom("scalable.cache.srtp.alone", 1, SRTP_RESETS),
+    Freedom("scalable.first.missing-above-reserved-below", 1, PER_LEVEL),
 )
 
 
