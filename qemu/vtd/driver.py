@@ -87,9 +87,13 @@ class Driver:
         self.capabilities: Capabilities = platform.capabilities
         self.queue: InvalidationQueue | None = None
 
+    def write_root_table(self, table: int, mode: int = TableMode.LEGACY) -> None:
+        """Program RTADDR, which changes nothing until the unit latches it."""
+        self.platform.write_register(RTADDR.offset, RTADDR.make(RTA=table, TTM=mode), 8)
+
     def set_root_table(self, table: int, mode: int = TableMode.LEGACY) -> None:
         """Program RTADDR and have the unit latch it (spec 6.6)."""
-        self.platform.write_register(RTADDR.offset, RTADDR.make(RTA=table, TTM=mode), 8)
+        self.write_root_table(table, mode)
         self._command(GCMD.SRTP.mask, GSTS.RTPS.mask, GSTS.RTPS.mask)
 
     def enable(self) -> None:

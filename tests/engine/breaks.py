@@ -1,7 +1,7 @@
 """Entry rules broken on purpose, each by one override of Formats: tests that let one pass would prove nothing.
 
 A rule is dropped, or it is too strict and holds as reserved what hardware has to ignore. test_formats_broken.py sees
-that each is noticed by the unit tests in `unit`, by the naive oracle of its mode, and in legacy mode by `scenario`.
+that each is noticed by the unit tests in `unit`, by the naive oracle of its mode, and by `scenario` where it has one.
 docs/conformance.md lists them.
 """
 
@@ -32,7 +32,7 @@ class Break(Formats):
         rule: the specification's name of it.
         mode: which oracle knows it.
         unit: the file of tests of which one has to fail.
-        scenario: of the conformance catalogue, which has to fail; "" for what legacy mode does not have.
+        scenario: of the conformance catalogue, which has to fail; "" where none can.
     """
 
     rule: ClassVar[str]
@@ -338,6 +338,7 @@ class ScalableRootBitsUnchecked(Break):
     """Bits 11:1 of half a root entry may be anything."""
 
     rule, mode, unit = "SRT.3", SCALABLE, "test_scalable.py"
+    scenario = "scalable.reserved.root-entry.low"
 
     def reserved_in_scalable_root(self, entry: int) -> int:
         return super().reserved_in_scalable_root(entry) & ~bits(11, 1)
@@ -347,6 +348,7 @@ class ScalableContextBitsUnchecked(Break):
     """Bits 255:85 of a context entry may be anything."""
 
     rule, mode, unit = "SCT.3", SCALABLE, "test_scalable.py"
+    scenario = "scalable.reserved.context-entry.fourth"
 
     def reserved_in_scalable_context(self, entry: int) -> int:
         return super().reserved_in_scalable_context(entry) & bits(84, 0)
@@ -356,6 +358,7 @@ class DeviceTlbEnableUnchecked(Break):
     """DTE may be set without ECAP.DT."""
 
     rule, mode, unit = "SCT.3", SCALABLE, "test_scalable.py"
+    scenario = "scalable.reserved.context-entry.device-tlb"
 
     def reserved_in_scalable_context(self, entry: int) -> int:
         return super().reserved_in_scalable_context(entry) & ~(1 << 2)
@@ -375,6 +378,7 @@ class DirectoryBitsUnchecked(Break):
     """Bits 11:2 of a PASID directory entry may be anything."""
 
     rule, mode, unit = "SPD.3", SCALABLE, "test_scalable.py"
+    scenario = "scalable.reserved.directory-entry.low"
 
     def reserved_in_directory(self, entry: int) -> int:
         return super().reserved_in_directory(entry) & ~bits(11, 2)
@@ -384,6 +388,7 @@ class PasidBitsUnchecked(Break):
     """Bits 511:192 of a PASID-table entry may be anything."""
 
     rule, mode, unit = "SPT.3", SCALABLE, "test_scalable.py"
+    scenario = "scalable.reserved.pasid-entry.eighth"
 
     def reserved_in_pasid(self, entry: int) -> int:
         return super().reserved_in_pasid(entry) & bits(191, 0)
@@ -393,6 +398,7 @@ class PasidDomainUnlimited(Break):
     """The domain-id of a PASID-table entry may have more bits than CAP.ND says."""
 
     rule, mode, unit = "SPT.3", SCALABLE, "test_scalable_fields.py"
+    scenario = "scalable.reserved.pasid-entry.domain"
 
     def reserved_in_pasid(self, entry: int) -> int:
         return super().reserved_in_pasid(entry) & ~PasidEntry.DID.mask
@@ -402,6 +408,7 @@ class AbsentSecondStageUnchecked(Break):
     """AW and SSPTPTR may be anything on a unit without a second stage."""
 
     rule, mode, unit = "SPT.3", SCALABLE, "test_scalable_fields.py"
+    scenario = "scalable.reserved.first-stage-pasid-entry.second-pointer"
 
     def reserved_in_pasid(self, entry: int) -> int:
         absent = 0 if self.capabilities.second_stage else bits(4, 2) | bits(63, 12)
@@ -412,6 +419,7 @@ class AbsentFirstStageUnchecked(Break):
     """SRE, FSPM, WPE and FSPTPTR may be anything on a unit without a first stage."""
 
     rule, mode, unit = "SPT.3", SCALABLE, "test_scalable_fields.py"
+    scenario = "scalable.reserved.pasid-entry.first-pointer"
 
     def reserved_in_pasid(self, entry: int) -> int:
         absent = 0 if self.capabilities.first_stage else bits(191, 140) | bits(132, 128)
@@ -422,6 +430,7 @@ class AccessedDirtyUnchecked(Break):
     """SSADE may be set without ECAP.SSADS."""
 
     rule, mode, unit = "SPT.3", SCALABLE, "test_scalable.py"
+    scenario = "scalable.reserved.pasid-entry.second-dirty"
 
     def reserved_in_pasid(self, entry: int) -> int:
         return super().reserved_in_pasid(entry) & ~(1 << 9)
@@ -440,6 +449,7 @@ class ReservedPgttPassesThrough(Break):
     """The reserved values of PGTT are taken as pass-through."""
 
     rule, mode, unit = "SPT.4 (PGTT)", SCALABLE, "test_scalable.py"
+    scenario = "scalable.entry.type-5"
 
     def stages(self, entry: int) -> Stages | None:
         return super().stages(entry) if PasidEntry.PGTT.get(entry) in (1, 2, 3, 4) else Stages(0, 0)
@@ -449,6 +459,7 @@ class NestedAlwaysOffered(Break):
     """PGTT may be 011 without ECAP.NEST."""
 
     rule, mode, unit = "SPT.4 (PGTT)", SCALABLE, "test_scalable.py"
+    scenario = "scalable.entry.type-3"
 
     def stages(self, entry: int) -> Stages | None:
         if PasidEntry.PGTT.get(entry) != 3 or self.capabilities.nested:
@@ -462,6 +473,7 @@ class SecondStageLevelsUnchecked(Break):
     """AW of a PASID-table entry is not compared with CAP.SAGAW."""
 
     rule, mode, unit = "SPT.4 (AW)", SCALABLE, "test_scalable.py"
+    scenario = "scalable.entry.width-3"
 
     def stages(self, entry: int) -> Stages | None:
         levels = {1: 3, 2: 4, 3: 5}.get(PasidEntry.AW.get(entry))
@@ -473,6 +485,7 @@ class FiveFirstStageLevelsAccepted(Break):
     """FSPM may be 01 without CAP.FS5LP."""
 
     rule, mode, unit = "SPT.4 (FSPM)", SCALABLE, "test_scalable.py"
+    scenario = "scalable.first.five-levels"
 
     def first_stage_levels(self, mode: int) -> int | None:
         return 5 if mode == 1 else super().first_stage_levels(mode)
@@ -482,6 +495,7 @@ class ReservedPagingModeAccepted(Break):
     """The reserved values of FSPM are taken as 4 levels."""
 
     rule, mode, unit = "SPT.4 (FSPM)", SCALABLE, "test_scalable.py"
+    scenario = "scalable.first.levels-reserved-2"
 
     def first_stage_levels(self, mode: int) -> int | None:
         return 4 if mode > 1 else super().first_stage_levels(mode)
@@ -494,6 +508,7 @@ class FirstStageAddressUnlimited(Break):
     """A first-stage table or page may lie beyond the host address width."""
 
     rule, mode, unit = "SFS.3", SCALABLE, "test_first_stage.py"
+    scenario = "scalable.reserved.first-stage-1.width"
 
     def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
         beyond_host = bits(51, 0) & ~bits(self.capabilities.host_address_width - 1, 0)
@@ -504,6 +519,7 @@ class FirstStagePageSizeUncheckedAtTheTop(Break):
     """PS may be set at levels 4 and 5, where no page can be."""
 
     rule, mode, unit = "SFS.3", SCALABLE, "test_first_stage.py"
+    scenario = "scalable.reserved.first-stage-4.page-size"
 
     def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
         return super().reserved_in_first_stage(level, page=page, nested=nested) & ~(PS if level > 3 else 0)
@@ -513,6 +529,7 @@ class FirstStageGigabytePageUnchecked(Break):
     """PS may be set at level 3 without CAP.FS1GP."""
 
     rule, mode, unit = "SFS.3", SCALABLE, "test_first_stage.py"
+    scenario = "scalable.first.1g-not-offered"
 
     def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
         return super().reserved_in_first_stage(level, page=page, nested=nested) & ~(PS if level == 3 else 0)
@@ -522,6 +539,7 @@ class FirstStageLargePageUnaligned(Break):
     """A large first-stage page may have address bits below its size."""
 
     rule, mode, unit = "SFS.3", SCALABLE, "test_first_stage.py"
+    scenario = "scalable.reserved.first-stage-2-page.alignment"
 
     def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
         below_size = (1 << 3 + 9 * level) - (1 << 13) if page and level in (2, 3) else 0
@@ -532,6 +550,7 @@ class FirstStagePatReserved(Break):
     """Too strict: bit 12 of a large first-stage page, its PAT bit, must be 0."""
 
     rule, mode, unit = "SFS.3", SCALABLE, "test_first_stage.py"
+    scenario = "scalable.first.2m-pat"
 
     def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
         pat = 1 << 12 if page and level in (2, 3) else 0
@@ -542,6 +561,7 @@ class FirstStageSoftwareBitsReserved(Break):
     """Too strict: bits 62:52 of a first-stage entry, which are software's, must be 0."""
 
     rule, mode, unit = "SFS.3", SCALABLE, "test_first_stage.py"
+    scenario = "scalable.first.ignored-bits"
 
     def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
         return super().reserved_in_first_stage(level, page=page, nested=nested) | bits(62, 52)

@@ -1,12 +1,13 @@
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from qemu.vtd import Machine, find_qemu, probe
 from qemu.vtd.devices import IommuTestdev
-from qemu.vtd.errors import QemuNotFound, QemuUnsuitable
+from qemu.vtd.errors import PropertyMissing, QemuNotFound, QemuUnsuitable
 from tests.qemu_vtd.remains import nothing_remains
 
 # Implements just enough QMP for a probe. The tests fill in the words in capital letters.
@@ -151,3 +152,24 @@ def test_a_program_that_changes_is_probed_again(script: Callable[[str], str]) ->
     assert probe.probe(path).version == (8, 0, 0)
     script(fake_qemu((10, 0, 0), ["intel-iommu", "edu"]))
     assert probe.probe(path).version == (10, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("has", "spelled"),
+    [
+        ({"aw-bits", "x-scalable-mode", "x-flts"}, ["aw-bits", "x-scalable-mode", "x-flts"]),
+        ({"aw-bits", "scalable-mode", "fsts"}, ["aw-bits", "scalable-mode", "fsts"]),
+        ({"aw-bits", "scalable-mode", "x-scalable-mode", "flts"}, ["aw-bits", "scalable-mode", "flts"]),
+    ],
+)
+def test_properties_as_this_qemu_spells_them(build: probe.Build, has: set[str], spelled: list[str]) -> None:
+    renamed = replace(build, iommu_properties=frozenset(has))
+    wanted = {"aw-bits": "48", "scalable-mode": "on", "flts": "on"}
+    assert renamed.spelled(wanted) == dict(zip(spelled, wanted.values(), strict=True))
+
+
+def test_a_property_under_no_name_is_missing(build: probe.Build) -> None:
+    without = replace(build, iommu_properties=frozenset({"aw-bits"}))
+    with pytest.raises(PropertyMissing, match="no property 'flts'; it has aw-bits") as raised:
+        without.spelled({"aw-bits": "48", "flts": "on"})
+    assert raised.value.name == "flts"

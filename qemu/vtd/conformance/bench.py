@@ -11,9 +11,7 @@ from iommu.registers import FSTS, Granularity, Register, TableMode
 from iommu.structures import (
     ContextEntry,
     RootEntry,
-    SecondStage1GPage,
-    SecondStage2MPage,
-    SecondStage4KPage,
+    SecondStageMapper,
     SecondStageTable,
     TranslationType,
 )
@@ -101,21 +99,10 @@ class Bench:
 
         `size` is the level of the entry: 1 for 4 KiB, 2 for 2 MiB, 3 for 1 GiB.
         """
-        for level in range(levels, size, -1):
-            where = entry_address(table, address, level)
-            if not self.memory.read_u64(where):
-                self.memory.write_u64(where, SecondStageTable.make(R=1, W=1, ADDR=self.new_table()))
-            table = SecondStageTable.ADDR.get(self.memory.read_u64(where))
-        where = entry_address(table, address, size)
-        match size:
-            case 1:
-                entry = SecondStage4KPage.make(R=r, W=w, ADDR=page)
-            case 2:
-                entry = SecondStage2MPage.make(R=r, W=w, ADDR=page, PS=1)
-            case _:
-                entry = SecondStage1GPage.make(R=r, W=w, ADDR=page, PS=1)
-        self.memory.write_u64(where, entry)
-        return where
+        length = PAGE << 9 * (size - 1)
+        mapper = SecondStageMapper(self.memory, partial(next, self._free), levels, root=table)
+        mapper.map(address & -length, page, length, read=bool(r), write=bool(w), page_size=length)
+        return self.entry(table, address, size, levels=levels)
 
     def entry(self, table: int, address: int, level: int, *, levels: int = 4) -> int:
         """The address of the entry for `address` at one level."""

@@ -26,7 +26,6 @@ FIRST, SECOND = PasidTranslationType.FIRST_STAGE, PasidTranslationType.SECOND_ST
 NESTED, PASS_THROUGH = PasidTranslationType.NESTED, PasidTranslationType.PASS_THROUGH
 
 PAGE = 0x1000
-_SIZES = {1: PAGE, 2: PAGE << 9, 3: PAGE << 18}
 
 
 class _FirstStageMapper(FirstStageMapper):
@@ -109,9 +108,12 @@ class ScalableTables:
         fields = {"P": 1, "FPD": fpd, "PGTT": type_, "DID": domain}
         if type_ == FIRST:
             fields |= {"FSPTPTR": table, "FSPM": levels - 4}
+        elif type_ == PASS_THROUGH:
+            # AW does not count; drivers write the largest. Without a second stage it is reserved (9.6).
+            capabilities = self.driver.capabilities
+            fields |= {"SSPTPTR": table, "AW": max(capabilities.levels) - 2 if capabilities.second_stage else 0}
         else:
-            # Without a second stage, AW is reserved for pass-through too (9.6).
-            fields |= {"SSPTPTR": table, "AW": levels - 2 if self.driver.capabilities.second_stage else 0}
+            fields |= {"SSPTPTR": table, "AW": levels - 2}
         where = self.entry_at(device, pasid)
         self.memory.write(where, (PasidEntry.make(**fields) | also).to_bytes(64, "little"))
         return where
@@ -134,7 +136,7 @@ class ScalableTables:
         left for the unit to set.
         """
         mapper = _FirstStageMapper(self.memory, self.new_table, root=table)
-        length = _SIZES[size]
+        length = PAGE << 9 * (size - 1)
         mapper.map(
             address & -length,
             page,

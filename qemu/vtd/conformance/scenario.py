@@ -141,6 +141,12 @@ _CHAPTERS = (
     "scalable_unit",
     "scalable_tables",
     "scalable_reserved",
+    "scalable_second_stage",
+    "scalable_first_stage",
+    "scalable_faults",
+    "scalable_caches",
+    "scalable_queue",
+    "scalable_marks",
 )
 
 

@@ -85,12 +85,25 @@ def _scalable(name: str, width: int, *extra: tuple[str, str], needs: tuple[str, 
 
 _FLTS = ("flts", "on")
 SECOND_STAGE = _scalable("scalable, second stage", 48, second_stage=True)
+SECOND_STAGE_SELF_INVALIDATING = _scalable(
+    "scalable, second stage, ESRTPS",
+    48,
+    needs=("invalidate_on_root_pointer",),
+    second_stage=True,
+    invalidate_on_root_pointer=True,
+)
 SECOND_STAGE_39 = _scalable("scalable, second stage, 39-bit", 39, second_stage=True)
 SECOND_STAGE_SNOOPING = _scalable(
     "scalable, second stage, snoop control", 48, ("snoop-control", "on"), second_stage=True, snoop_control=True
 )
 SECOND_STAGE_DEVICE_TLB = _scalable(
     "scalable, second stage, device-TLB", 48, ("device-iotlb", "on"), second_stage=True, device_tlb=True
+)
+SECOND_STAGE_FEW_DOMAINS = _scalable(
+    "scalable, second stage, 256 domains", 48, needs=("domain_id_bits",), second_stage=True, domain_id_bits=8
+)
+SECOND_STAGE_NO_PASS_THROUGH = _scalable(
+    "scalable, second stage, no pass-through", 48, ("pt", "off"), second_stage=True, pass_through=False
 )
 FIRST_STAGE = _scalable("scalable, first stage", 48, _FLTS, first_stage=True, first_stage_1g=True)
 FIRST_STAGE_NO_1G = _scalable("scalable, first stage, no 1 GiB pages", 48, _FLTS, ("fs1gp", "off"), first_stage=True)

@@ -21,10 +21,8 @@ from qemu.vtd.quirks.descriptors import (
     InterruptDescriptorAccepted,
     InterruptDescriptorUnchecked,
     PasidCacheTypeIn128Bits,
-    PasidDescriptorsIgnored,
     QueueStaysOn,
     ScalableTypesInLegacyMode,
-    StatusWithInterruptAborts,
     TypeHighIgnored,
     UnalignedTailIgnored,
     UpperHalfUnchecked,
@@ -34,7 +32,14 @@ from qemu.vtd.quirks.faults import (
     FaultAddressUnmasked,
     PasidWithoutPasid,
     ReservedContextAlwaysRecorded,
-    ScalableReasonForInterruptRange,
+)
+from qemu.vtd.quirks.first_stage import (
+    CanonicalBySecondWidth,
+    DirtyOnlyWithAccessed,
+    GigabytePagesAlways,
+    HitsLeaveDirty,
+    MarkedThoughBlocked,
+    UpdatesUnsnooped,
 )
 from qemu.vtd.quirks.interrupts import (
     BusRangeReversed,
@@ -70,15 +75,29 @@ from qemu.vtd.quirks.requests import (
 )
 from qemu.vtd.quirks.scalable import (
     BothHalvesOfRootChecked,
+    ClearedEntryStillUsed,
     ContextFieldsUnchecked,
+    DirectoryFpdForWalksOnly,
     DirectoryUnchecked,
     EveryStageIsTheSecond,
     LegacyReasonsForSecondStage,
     LegacyReasonsForTables,
     OneReasonForPasidTables,
     PasidEntryUnchecked,
+    PassThroughKept,
+    PassThroughWidthChecked,
+    RidPasidAlwaysUsed,
+    ScalablePassThroughUnlimited,
+    SnoopAlwaysAccepted,
     TypeBeforePresence,
     WalkFaultsWithPasid,
+)
+from qemu.vtd.quirks.scalable_queue import (
+    DeviceTlbAlwaysTaken,
+    PasidCacheDescriptorUnchecked,
+    PasidMaskLimited,
+    ScalableDescriptorsIgnored,
+    WidthUnchecked,
 )
 from qemu.vtd.quirks.translation import (
     AllOnesUnreadable,
@@ -88,7 +107,6 @@ from qemu.vtd.quirks.translation import (
     PassThroughUnlimited,
     ScalableCodeForInterruptRange,
     SilentOnHit,
-    SnoopAcceptedWithScalable,
     TranslationsByRequester,
 )
 
@@ -141,7 +159,6 @@ QUIRKS: tuple[type[Quirk], ...] = (
     InterruptDescriptorUnchecked,
     IndexMaskUnlimited,
     TypeHighIgnored,
-    PasidDescriptorsIgnored,
     QueueStaysOn,
     DescriptorWidthNeedsScalable,
     InterruptDescriptorAccepted,
@@ -149,9 +166,24 @@ QUIRKS: tuple[type[Quirk], ...] = (
     UpperHalfUnchecked,
     ScalableTypesInLegacyMode,
     PasidCacheTypeIn128Bits,
-    StatusWithInterruptAborts,
-    ScalableReasonForInterruptRange,
-    SnoopAcceptedWithScalable,
+    SnoopAlwaysAccepted,
+    CanonicalBySecondWidth,
+    GigabytePagesAlways,
+    DirectoryFpdForWalksOnly,
+    RidPasidAlwaysUsed,
+    ScalablePassThroughUnlimited,
+    PassThroughWidthChecked,
+    ClearedEntryStillUsed,
+    PassThroughKept,
+    HitsLeaveDirty,
+    UpdatesUnsnooped,
+    DirtyOnlyWithAccessed,
+    MarkedThoughBlocked,
+    PasidMaskLimited,
+    DeviceTlbAlwaysTaken,
+    WidthUnchecked,
+    PasidCacheDescriptorUnchecked,
+    ScalableDescriptorsIgnored,
 )
 
 POLICY = Policy(
@@ -196,7 +228,8 @@ def unit_with(quirks: Sequence[type[Quirk]]) -> type[RemappingUnit]:
     parts = {}
     for name in _PARTS:
         part = getattr(RemappingUnit, name)
-        overrides = [quirk for quirk in quirks if issubclass(quirk, part)]
+        # A quirk may override a base class that several parts share.
+        overrides = [quirk for quirk in quirks if issubclass(part, quirk.__bases__[-1])]
         parts[name] = type(name, (*overrides, part), {})
     return type("QemuUnit", (RemappingUnit,), parts)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from iommu import VtdError
 from iommu.engine.invalidation.queue import Queue
 from iommu.engine.invalidation.selector import Selector
-from iommu.registers import TableMode
-from iommu.structures import Descriptor, DescriptorType, InterruptDescriptor, WaitDescriptor
+from iommu.structures import Descriptor, DescriptorType, InterruptDescriptor
 from qemu.vtd.quirks.quirk import Quirk, Severity
 
 _PASID_TYPES = (DescriptorType.PASID_IOTLB, DescriptorType.PASID_CACHE)
+
+_KINDS = ("context", "iotlb", "interrupt", "wait", "pasid-iotlb", "pasid-cache")
 
 
 class InterruptDescriptorUnchecked(Quirk, Queue):
@@ -28,6 +28,7 @@ class InterruptDescriptorUnchecked(Quirk, Queue):
         "queue.reserved.interrupt-above-type",
         "queue.reserved.interrupt-high",
         "queue.reserved.interrupt-upper-half",
+        "scalable.queue.reserved.interrupt.lower",
     )
     gone = (10, 0, 0)
 
@@ -50,28 +51,6 @@ class IndexMaskUnlimited(Quirk, Queue):
     def select_interrupts(self, command: InterruptDescriptor) -> Selector | None:
         """Any mask."""
         return Selector.interrupts(command.IIDX, command.IM) if command.G else super().select_interrupts(command)
-
-
-class PasidDescriptorsIgnored(Quirk, Queue):
-    """In legacy mode, descriptors of types 6 and 7 are accepted unchecked, and do nothing. Seen on 7.2."""
-
-    id = "Q29"
-    severity = Severity.FAILS_ON_HARDWARE
-    section = "6.5.2.2, 6.5.2.4"
-    hardware = "In legacy mode the types do not exist: the queue stops with IQE."
-    driver = "A driver that submits them in legacy mode works in QEMU; on hardware its queue stops."
-    function = "vtd_process_inv_desc"
-    scenarios = ("queue.types.low", "setup.scalable-unit.types-128", "setup.scalable-unit.types-256")
-    gone = (10, 0, 0)
-
-    def carry_out(self, raw: int, bits: int) -> None:
-        """Types 6 and 7 are skipped."""
-        if (
-            self.mode != TableMode.LEGACY
-            or Descriptor.TYPE_HIGH.get(raw)
-            or Descriptor.TYPE.get(raw) not in _PASID_TYPES
-        ):
-            super().carry_out(raw, bits)
 
 
 class TypeHighIgnored(Quirk, Queue):
@@ -163,7 +142,11 @@ class UnalignedTailIgnored(Quirk, Queue):
     hardware = "A tail that is not a multiple of the descriptors' width stops the queue with IQE."
     driver = "A driver that writes such a tail waits in QEMU without an error; on hardware it gets one."
     function = "vtd_handle_iqt_write"
-    scenarios = ("setup.scalable-unit.tail-unaligned", "queue.error.code-alignment")
+    scenarios = (
+        "setup.scalable-unit.tail-unaligned",
+        "queue.error.code-alignment",
+        "scalable.queue.tail-misaligned",
+    )
     gone = (10, 0, 0)
 
     def tail(self) -> int:
@@ -186,6 +169,10 @@ class UpperHalfUnchecked(Quirk, Queue):
         "setup.scalable-unit.upper-half-interrupt",
         "setup.scalable-unit.upper-half-wait",
         "queue.error.code-upper-half",
+        *(
+            f"scalable.queue.reserved.{kind}.upper"
+            for kind in ("context", "iotlb", "interrupt", "wait", "pasid-iotlb", "pasid-cache")
+        ),
     )
     gone = (10, 0, 0)
 
@@ -203,7 +190,11 @@ class ScalableTypesInLegacyMode(Quirk, Queue):
     hardware = "In legacy mode these types do not exist: the queue stops with IQE."
     driver = "A driver that submits them in legacy mode works in QEMU; on hardware its queue stops."
     function = "vtd_process_inv_desc"
-    scenarios = ("setup.scalable-unit.types-256",)
+    scenarios = (
+        "setup.scalable-unit.types-256",
+        "scalable.queue.in-legacy-mode.pasid-iotlb",
+        "scalable.queue.in-legacy-mode.pasid-cache",
+    )
     first = (10, 0, 0)
     types = range(DescriptorType.PASID_IOTLB, DescriptorType.PASID_DEVICE_TLB + 1)
 
@@ -233,25 +224,3 @@ class PasidCacheTypeIn128Bits(Quirk, Queue):
         """Type 7 is there on a unit with scalable mode."""
         known = number == DescriptorType.PASID_CACHE and self.capabilities.scalable_mode
         return known or super().has_type(number, bits)
-
-
-class StatusWithInterruptAborts(Quirk, Queue):
-    """A wait descriptor with both SW and IF ends QEMU. Seen on 7.2; 10.0.13 carries it out.
-
-    An assertion fails. Sources of 10.1 still have it.
-    """
-
-    id = "Q82"
-    severity = Severity.FAILS_IN_QEMU
-    section = "6.5.2.8"
-    hardware = "Such a descriptor writes its status and raises the completion event."
-    driver = "A driver that asks for both, as it may, ends the whole virtual machine in QEMU."
-    function = "vtd_process_wait_desc"
-    scenarios = ("queue.wait.status-and-interrupt",)
-    gone = (10, 0, 13)
-
-    def wait(self, command: WaitDescriptor) -> None:
-        """QEMU's assertion fails."""
-        if command.SW and command.IF:
-            raise VtdError("QEMU ended by SIGABRT")
-        super().wait(command)

@@ -6,14 +6,8 @@ from typing import Any
 
 from iommu import DmaRequest, FaultReason
 from iommu.engine.faults.log import FaultLog
-from iommu.engine.register_file import RegisterFile
 from iommu.registers import FRCD, FSTS
 from qemu.vtd.quirks.quirk import Quirk, Severity
-
-_BEFORE_THE_WALK = (
-    *(FaultReason.LRT_1, FaultReason.LRT_2, FaultReason.LRT_3),
-    *(FaultReason.LCT_1, FaultReason.LCT_2, FaultReason.LCT_3),
-)
 
 
 class FaultAddressUnmasked(Quirk, FaultLog):
@@ -25,7 +19,15 @@ class FaultAddressUnmasked(Quirk, FaultLog):
     hardware = "The bits of FI at and above the guest address width read as 0."
     driver = "Mask FI before comparing it: hardware does not report the upper bits that QEMU does."
     function = "vtd_report_dmar_fault"
-    scenarios = ("legacy.width.beyond-guest-width", "legacy.width.beyond-39-bits")
+    scenarios = (
+        "legacy.width.beyond-guest-width",
+        "legacy.width.beyond-39-bits",
+        "scalable.width.beyond-guest-width",
+        "scalable.width.beyond-39-bits",
+        "scalable.canonical.bit-48",
+        "scalable.canonical.bit-63",
+        "scalable.canonical.bit-62-clear",
+    )
 
     def compose(self, reason: FaultReason, request: DmaRequest) -> int:
         """All 52 bits of the page number."""
@@ -51,6 +53,10 @@ class ReservedContextAlwaysRecorded(Quirk, FaultLog):
         return reason is not FaultReason.LCT_3 and super().is_qualified(reason)
 
 
+# An unreadable top table is another, but has the code of an invalid context entry.
+_OF_WALKS = frozenset(reason for reason in FaultReason if reason.name.startswith(("LGN", "LSL")))
+
+
 class PasidWithoutPasid(Quirk, FaultLog):
     """The fault of a request without PASID is recorded with PASID 0xffff, while PP is 0.
 
@@ -73,10 +79,9 @@ class PasidWithoutPasid(Quirk, FaultLog):
     gone = (11, 0, 0)
 
     def compose(self, reason: FaultReason, request: DmaRequest) -> int:
-        """PV is all ones."""
+        """PV is all ones, in the faults of walks only."""
         record = super().compose(reason, request)
-        with_zero = request.pasid is not None or reason in _BEFORE_THE_WALK
-        return record if with_zero else FRCD.PV.put(record, 0xFFFF)
+        return FRCD.PV.put(record, 0xFFFF) if request.pasid is None and reason in _OF_WALKS else record
 
 
 class EventKeptUntilStatusWritten(Quirk, FaultLog):
@@ -105,27 +110,3 @@ class EventKeptUntilStatusWritten(Quirk, FaultLog):
         if not any(FRCD.F.get(slot.value) for slot in self._records):
             self._status.value &= ~FSTS.PPF.mask
         self.after_clear()
-
-
-class ScalableReasonForInterruptRange(Quirk, FaultLog):
-    """In legacy mode on a unit with scalable mode, an output in the interrupt range has the reason of scalable mode.
-
-    The unit's capability is looked at, not the mode.
-    """
-
-    id = "Q36"
-    severity = Severity.REPORT_DIFFERS
-    section = "7.1.3 LGN.4"
-    hardware = "In legacy mode the reason is 0x0e, whatever other modes the unit has."
-    driver = "A driver that knows the reasons of its mode does not know the 0x87 that QEMU records."
-    function = "vtd_do_iommu_translate"
-    scenarios = ("setup.scalable-unit.interrupt-range",)
-
-    def __init__(self, registers: RegisterFile, *parts: Any) -> None:
-        super().__init__(registers, *parts)
-        self._scalable = registers.capabilities.scalable_mode
-
-    def compose(self, reason: FaultReason, request: DmaRequest) -> int:
-        """LGN.4 becomes SGN.8."""
-        wrong = self._scalable and reason is FaultReason.LGN_4
-        return super().compose(FaultReason.SGN_8 if wrong else reason, request)

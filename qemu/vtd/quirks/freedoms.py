@@ -43,6 +43,8 @@ QUEUE_ONLY = "vtd_handle_ccmd_write and vtd_handle_iotlb_write return at once wh
 DROPS_MORE = "a page-selective invalidation drops more pages than it names"
 COLLAPSED = "vtd_try_collapse_fault drops a fault while one of the same source-id is pending"
 PER_LEVEL = "the walk checks R and W of an entry before it reads the next table"
+NO_PASID_CACHE = "the PASID-table entry is read from memory for each walk"
+ANY_TYPE = "a PASID-based invalidation drops entries of every translation type"
 
 FREEDOMS: tuple[Freedom, ...] = (
     Freedom("cache.context.domain", 1, CONTEXT_GLOBAL),
@@ -101,6 +103,15 @@ FREEDOMS: tuple[Freedom, ...] = (
         Freedom(f"ir.source.svt-3-sq-{sq}", 1, "vtd_irte_get takes SVT 3 for a failed validation", first=(10, 0, 0))
         for sq in range(4)
     ),
+    Freedom("scalable.cache.entry.new-domain", 1, NO_PASID_CACHE),
+    Freedom("scalable.cache.entry.only-context-cache", 1, NO_PASID_CACHE),
+    Freedom("scalable.cache.entry.only-iotlb", 1, NO_PASID_CACHE),
+    Freedom("scalable.cache.entry.other-pasid", 1, NO_PASID_CACHE),
+    Freedom("scalable.cache.entry.pasid-new-domain", 1, NO_PASID_CACHE),
+    Freedom("scalable.cache.entry.stale", 1, NO_PASID_CACHE),
+    Freedom("scalable.cache.second.by-pasid", 1, ANY_TYPE, first=(10, 0, 0)),
+    Freedom("scalable.cache.srtp.alone", 1, SRTP_RESETS),
+    Freedom("scalable.first.missing-above-reserved-below", 1, PER_LEVEL),
 )
 
 

@@ -147,6 +147,9 @@ class TableModeUnchecked(Quirk, Translation):
         "registers.rtaddr.mode-reserved",
         "registers.rtaddr.mode-abort",
         "setup.scalable-unit.mode-reserved",
+        "scalable.mode.reserved",
+        "scalable.mode.abort-not-offered",
+        "scalable.mode.not-offered",
     )
 
     def set_root_table(self, address: int, mode: int) -> None:

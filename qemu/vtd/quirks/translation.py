@@ -12,15 +12,14 @@ from iommu.engine.formats import Formats
 from iommu.engine.reasons import Blocked
 from iommu.engine.request import INTERRUPT_RANGE, identity
 from iommu.engine.translation.legacy import LegacyMode
-from iommu.engine.translation.paging import Stage
-from iommu.engine.translation.second_stage import SecondStage
-from iommu.structures import ContextEntry, SecondStage4KPage
+from iommu.engine.translation.paging import Paging, Stage, StageWalk
+from iommu.structures import ContextEntry
 from qemu.vtd.quirks.quirk import Quirk, Severity
 
 _ALL_ONES = (1 << 64) - 1
 
 
-class SilentOnHit(Quirk, LegacyMode):
+class SilentOnHit(Quirk, Paging):
     """A missing permission found in the IOTLB blocks the request and records no fault.
 
     An IOTLB hit skips the permission check. QEMU's memory core refuses the access later, where the unit can no longer
@@ -37,6 +36,8 @@ class SilentOnHit(Quirk, LegacyMode):
         "cache.iotlb.write-after-read",
         "cache.iotlb.read-after-write",
         "cache.iotlb.other-level-permission",
+        "scalable.cache.second.write-after-read",
+        "scalable.cache.first.write-after-read",
     )
 
     def translate_stage(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Outcome:
@@ -47,7 +48,7 @@ class SilentOnHit(Quirk, LegacyMode):
         return super().translate_stage(stage, tables, intent, request)
 
 
-class AllOnesUnreadable(Quirk, SecondStage):
+class AllOnesUnreadable(Quirk, StageWalk):
     """A paging entry of all ones is reported as unreadable.
 
     The function that reads an entry returns all ones when the read fails, and its caller cannot tell the two apart.
@@ -59,7 +60,7 @@ class AllOnesUnreadable(Quirk, SecondStage):
     hardware = "An entry of all ones is present and has reserved bits set: LSL.2, code 0xc."
     driver = "A table overwritten with ones shows as code 7, unreadable memory, in QEMU."
     function = "vtd_get_pte (vtd_get_slpte in 7.2), vtd_iova_to_slpte"
-    scenarios = ("legacy.reserved.all-ones",)
+    scenarios = ("legacy.reserved.all-ones", "scalable.second.all-ones", "scalable.first.all-ones")
 
     def read_entry(self, entry_format: PagingFormat, where: int, snooped: int) -> int:
         """All ones is a read error."""
@@ -69,7 +70,7 @@ class AllOnesUnreadable(Quirk, SecondStage):
         return entry
 
 
-class InterruptRangeByPage(Quirk, LegacyMode):
+class InterruptRangeByPage(Quirk, Paging):
     """A large page that overlaps the interrupt address range blocks accesses anywhere in it.
 
     The check at the end of the walk uses the first and last byte of the page instead of the address.
@@ -83,7 +84,7 @@ class InterruptRangeByPage(Quirk, LegacyMode):
     )
     driver = "An identity map of all memory with large pages loses the 2 MiB or 1 GiB around 0xfee00000 in QEMU."
     function = "vtd_do_iommu_translate (vtd_iova_to_slpte in 7.2)"
-    scenarios = ("legacy.interrupt-range.same-superpage",)
+    scenarios = ("legacy.interrupt-range.same-superpage", "scalable.second.beside-interrupt-range")
 
     def reaches_interrupt_range(self, page: Page, host: int) -> bool:
         """Whether the page overlaps the range."""
@@ -103,7 +104,11 @@ class ScalableCodeForInterruptRange(Quirk, LegacyMode):
     hardware = "In legacy mode the code is 0xe, whatever else the unit offers."
     driver = "On a QEMU with scalable mode, code 0x87 does not mean that the unit is in that mode."
     function = "vtd_do_iommu_translate (vtd_iova_to_slpte in 7.2)"
-    scenarios = ("legacy-on-scalable.interrupt-range", "legacy-on-scalable.interrupt-range-read")
+    scenarios = (
+        "legacy-on-scalable.interrupt-range",
+        "legacy-on-scalable.interrupt-range-read",
+        "setup.scalable-unit.interrupt-range",
+    )
 
     def translate_stage(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Outcome:
         """See Paging."""
@@ -180,7 +185,7 @@ class ContextsByDevice(Quirk, LegacyMode):
             self.caches.contexts.fill(new, context)
 
 
-class TranslationsByRequester(Quirk, LegacyMode):
+class TranslationsByRequester(Quirk, Paging):
     """Translations are found by requester and address: the domain-id is a tag for invalidations only.
 
     A device whose context entry names another domain goes on using the translations of the old one, until they are
@@ -198,20 +203,16 @@ class TranslationsByRequester(Quirk, LegacyMode):
         "invalidated too."
     )
     function = "vtd_lookup_iotlb"
-    scenarios = ("queue.context.new-domain",)
+    scenarios = ("queue.context.new-domain", "scalable.cache.entry.new-domain-same-page")
 
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*parts)
+    def __init__(self, *parts: Any, **options: Any) -> None:
+        super().__init__(*parts, **options)
         self._filled: dict[tuple[int, int], Root] = {}
         self._requester = 0
 
-    def translate(self, request: DmaRequest) -> Outcome:
-        """See LegacyMode."""
-        self._requester = request.source_id
-        return super().translate(request)
-
     def translate_stage(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Outcome:
         """See Paging. What the request has used is recorded with its requester."""
+        self._requester = request.source_id
         outcome = super().translate_stage(stage, tables, intent, request)
         self._filled.setdefault((request.source_id, request.address >> 12), tables)
         return outcome
@@ -224,29 +225,3 @@ class TranslationsByRequester(Quirk, LegacyMode):
         if page is None:
             self._filled.pop(place, None)
         return page
-
-
-class SnoopAcceptedWithScalable(Quirk, Formats):
-    """On a unit with scalable mode, SNP of a page entry is not reserved, although there is no snoop control.
-
-    The unit's capability is looked at, not the mode.
-    """
-
-    id = "Q86"
-    severity = Severity.FAILS_ON_HARDWARE
-    section = "9.8"
-    hardware = "In legacy mode without ECAP.SC, SNP is reserved in every entry."
-    driver = (
-        "A driver that sets SNP without looking at ECAP.SC works in QEMU; on hardware its device's DMA is blocked."
-    )
-    function = "vtd_init"
-    scenarios = (
-        "setup.scalable-unit.snoop-level-1",
-        "setup.scalable-unit.snoop-level-2",
-        "setup.scalable-unit.snoop-level-3",
-    )
-
-    def reserved_in_second_stage(self, level: int, *, page: bool) -> int:
-        """Not SNP, in an entry that maps a page."""
-        accepted = SecondStage4KPage.SNP.mask if page and self.capabilities.scalable_mode else 0
-        return super().reserved_in_second_stage(level, page=page) & ~accepted

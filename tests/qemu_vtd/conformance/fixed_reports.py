@@ -28,8 +28,10 @@ def report(*ids: str, differs: str = "") -> Report:
 def _result(scenario: Scenario, *, missing_fault: bool) -> Result:
     if scenario.id == MODEL_ONLY:
         return Result(scenario, scenario.expect, None, Verdict.MODEL_ONLY, "no device sends it")
-    departs = any(scenario.id in quirk.scenarios for quirk in quirks_of(OLD))
-    seen = scenario.allowed[0].lines if scenario.allowed and not departs else on_profile(scenario, OLD)
+    if scenario.setup.needs or ("flts", "on") in scenario.setup.properties:
+        return Result(scenario, scenario.expect, None, Verdict.NOT_APPLICABLE, "7.2 does not offer it")
+    quirky = any(scenario.id in quirk.scenarios for quirk in quirks_of(OLD))
+    seen = scenario.allowed[0].lines if scenario.allowed and not quirky else on_profile(scenario, OLD)
     if missing_fault:
         seen = tuple(line for line in seen if not line.startswith("fault"))
     return Result(scenario, scenario.expect, seen, *judge(scenario, scenario.expect, seen, OLD))

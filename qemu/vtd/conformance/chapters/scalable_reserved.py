@@ -6,10 +6,13 @@ of the capabilities that give further bits a meaning.
 
 from dataclasses import dataclass
 
-from qemu.vtd.conformance.bench import Bench
+from qemu.vtd.conformance.bench import P0, Bench
+from qemu.vtd.conformance.chapters.scalable_first_stage import ADDRESS as LOW_ADDRESS
+from qemu.vtd.conformance.chapters.scalable_second_stage import ADDRESS, OFFSETS
 from qemu.vtd.conformance.chapters.scalable_tables import CONTEXT, DIRECTORY, ENTRY, ROOT, TO_P0, Place, start
+from qemu.vtd.conformance.scalable_bench import FIRST, SECOND
 from qemu.vtd.conformance.scenario import scenario
-from qemu.vtd.conformance.setups import SECOND_STAGE
+from qemu.vtd.conformance.setups import FIRST_STAGE, SECOND_STAGE, SECOND_STAGE_FEW_DOMAINS, Setup
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Reserved:
     lsb: int
     what: str
 
+
+# The tables (9.2, 9.4 to 9.6).
 
 _ROOT = (
     Reserved("low", 11, 1, "bits 11:1"),
@@ -68,35 +73,165 @@ _ENTRY = (
 )
 
 
-def _each_bit(structure: str, section: str, condition: str, code: int, place: Place, run: Reserved) -> None:
-    """One scenario: A writes with each bit of the run set alone, and once more with none."""
+def _each_bit(
+    structure: str,
+    section: str,
+    code: int,
+    place: Place,
+    run: Reserved,
+    *,
+    address: int = 0x5010,
+    moved: str = TO_P0,
+    setup: Setup = SECOND_STAGE,
+) -> None:
+    """One scenario: A writes with each bit of the run set alone, and once more with none.
+
+    `place` builds the tables and returns the entry's address; `moved` is the line of a write that is not blocked.
+    """
 
     def stimulus(bench: Bench) -> None:
-        start(bench)
         where = place(bench)
         bench.scalable.turn_on()
         for bit in range(run.lsb, run.msb + 1):
             quadword, mask = where + bit // 64 * 8, 1 << bit % 64
             bench.change(quadword, set_=mask)
-            bench.write("A", 0x5010)
+            bench.write("A", address)
             bench.note_faults()
             bench.driver.clear_faults()
             bench.change(quadword, clear=mask)
             bench.scalable.invalidate_everything()
-        bench.write("A", 0x5010)
+        bench.write("A", address)
 
     stimulus.__doc__ = f"Reserved in the {structure.replace('-', ' ')}: {run.what}; bit by bit, then none of them."
-    fault = ("A write 0x5010 -> blocked", f"fault {code:#04x} A 0x5000 write", "FSTS PPF")
+    fault = (f"A write {address:#x} -> blocked", f"fault {code:#04x} A {address & ~0xFFF:#x} write", "FSTS PPF")
     lines = fault * (run.msb - run.lsb + 1)
     id_ = f"scalable.reserved.{structure}.{run.name}"
-    scenario(id_, f"7.1.3 {condition}, {section}", *lines, TO_P0, "FSTS 0", setup=SECOND_STAGE)(stimulus)
+    scenario(id_, section, *lines, moved, "FSTS 0", setup=setup)(stimulus)
+
+
+def _of(place: Place) -> Place:
+    """A second stage that maps 0x5000; then the place of one of the entries that lead to it."""
+
+    def build(bench: Bench) -> int:
+        start(bench)
+        return place(bench)
+
+    return build
 
 
 for _run in _ROOT:
-    _each_bit("root-entry", "9.2", "SRT.3", 0x3A, ROOT, _run)
+    _each_bit("root-entry", "7.1.3 SRT.3, 9.2", 0x3A, _of(ROOT), _run)
 for _run in _CONTEXT:
-    _each_bit("context-entry", "9.4", "SCT.3", 0x42, CONTEXT, _run)
+    _each_bit("context-entry", "7.1.3 SCT.3, 9.4", 0x42, _of(CONTEXT), _run)
 for _run in _DIRECTORY:
-    _each_bit("directory-entry", "9.5", "SPD.3", 0x52, DIRECTORY, _run)
+    _each_bit("directory-entry", "7.1.3 SPD.3, 9.5", 0x52, _of(DIRECTORY), _run)
 for _run in _ENTRY:
-    _each_bit("pasid-entry", "9.6", "SPT.3", 0x5A, ENTRY, _run)
+    _each_bit("pasid-entry", "7.1.3 SPT.3, 9.6", 0x5A, _of(ENTRY), _run)
+
+_each_bit(
+    "pasid-entry",
+    "7.1.3 SPT.3, 9.6",
+    0x5A,
+    _of(ENTRY),
+    Reserved("domain", 79, 72, "domain-id bits beyond CAP.ND"),
+    setup=SECOND_STAGE_FEW_DOMAINS,
+)
+
+# Second-stage entries (9.8): with SNP in a page entry and TM see scalable_second_stage.py.
+
+_WIDTH = Reserved("width", 51, 48, "the address beyond the host address width")
+_TM = Reserved("transient", 62, 62, "TM, without ECAP.DT")
+_SNP_IN_TABLE = Reserved("snoop", 11, 11, "SNP, in an entry that points to a table")
+# By the level and the size of the page: 1 for 4 KiB, 2 for 2 MiB, 3 for 1 GiB.
+_SECOND = {
+    (4, 1): (Reserved("page-size", 7, 7, "PS at level 4"), _SNP_IN_TABLE, _WIDTH, _TM),
+    (3, 1): (_SNP_IN_TABLE, _WIDTH, _TM),
+    (2, 1): (_SNP_IN_TABLE, _WIDTH, _TM),
+    (1, 1): (_WIDTH, _TM),
+    (2, 2): (Reserved("alignment", 20, 12, "address bits below 2 MiB"), _WIDTH, _TM),
+    (3, 3): (Reserved("alignment", 29, 12, "address bits below 1 GiB"), _WIDTH, _TM),
+}
+_PAGES = {1: P0, 2: 0x800000, 3: 0}
+
+
+def _second_stage(level: int, size: int) -> Place:
+    """A second stage that maps ADDRESS by a page of a size; then the place of its entry of one level."""
+
+    def build(bench: Bench) -> int:
+        table = bench.new_table()
+        bench.scalable.entry("A", SECOND, table)
+        bench.map(table, ADDRESS, _PAGES[size], size=size)
+        return bench.entry(table, ADDRESS, level)
+
+    return build
+
+
+for (_level, _size), _runs in _SECOND.items():
+    for _run in _runs:
+        _each_bit(
+            f"second-stage-{_level}" if _size == 1 else f"second-stage-{_size}-page",
+            "7.1.3 SSS.3, 9.8",
+            0x7A,
+            _second_stage(_level, _size),
+            _run,
+            address=ADDRESS + 0x10,
+            moved=f"A write 0x200c0401010 -> {OFFSETS[_size]}",
+        )
+
+
+# A unit with a first stage alone: its PASID-table entries, and first-stage entries (9.6, 9.7).
+
+_FIRST_ENTRY = (
+    Reserved("second-width", 4, 2, "AW, without a second stage"),
+    Reserved("second-pointer", 63, 12, "SSPTPTR, without a second stage"),
+    Reserved("supervisor", 128, 128, "SRE, without ECAP.SRS"),
+    Reserved("execute", 129, 129, "ERE, without ECAP.ERS"),
+    Reserved("extended-accessed", 135, 135, "EAFE, without ECAP.EAFS"),
+    Reserved("below-first-pointer", 139, 136, "bits 139:136"),
+    Reserved("first-pointer-width", 191, 188, "the first-stage pointer beyond the host address width"),
+)
+_PS_AT_TOP = Reserved("page-size", 7, 7, "PS at level 4")
+_FIRST = {
+    (4, 1): (_PS_AT_TOP, _WIDTH),
+    (3, 1): (_WIDTH,),
+    (2, 1): (_WIDTH,),
+    (1, 1): (_WIDTH,),
+    (2, 2): (Reserved("alignment", 20, 13, "address bits below 2 MiB"), _WIDTH),
+    (3, 3): (Reserved("alignment", 29, 13, "address bits below 1 GiB"), _WIDTH),
+}
+
+
+def _first_stage(level: int, size: int, address: int) -> Place:
+    """A first stage that maps an address by a page of a size; then the place of its entry of one level."""
+
+    def build(bench: Bench) -> int:
+        table = bench.new_table()
+        bench.scalable.entry("A", FIRST, table)
+        bench.scalable.map_first(table, address, _PAGES[size], size=size)
+        return bench.entry(table, address, level)
+
+    return build
+
+
+def _first_stage_entry(bench: Bench) -> int:
+    """A first stage that maps 0x5000 to P0; then the place of the PASID-table entry."""
+    _first_stage(1, 1, 0x5000)(bench)
+    return bench.scalable.entry_at("A")
+
+
+for _run in _FIRST_ENTRY:
+    _each_bit("first-stage-pasid-entry", "7.1.3 SPT.3, 9.6", 0x5A, _first_stage_entry, _run, setup=FIRST_STAGE)
+for (_level, _size), _runs in _FIRST.items():
+    for _run in _runs:
+        # With a page of 1 GiB at 0, the page that is used is P0 itself.
+        _used = P0 if _size == 3 else LOW_ADDRESS
+        _each_bit(
+            f"first-stage-{_level}" if _size == 1 else f"first-stage-{_size}-page",
+            "7.1.3 SFS.3, 9.7",
+            0x72,
+            _first_stage(_level, _size, _used),
+            _run,
+            address=_used + 0x10,
+            moved=f"A write {_used + 0x10:#x} -> {'0x805010' if _size == 2 else '0x800010'}",
+            setup=FIRST_STAGE,
+        )

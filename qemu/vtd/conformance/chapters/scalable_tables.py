@@ -1,11 +1,13 @@
 """Spec 9.2, 9.4 to 9.6: root, context, PASID directory and PASID-table entries of scalable mode."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from qemu.vtd.conformance.bench import NOWHERE, P0, Bench
+from qemu.vtd.conformance.bench import NOWHERE, P0, P1, Bench
 from qemu.vtd.conformance.scalable_bench import FIRST, NESTED, SECOND
 from qemu.vtd.conformance.scenario import scenario
 from qemu.vtd.conformance.setups import SECOND_STAGE, SECOND_STAGE_39, Setup
+from qemu.vtd.conformance.topologies import HOST_BRIDGE
 
 BLOCKED = "A write 0x5010 -> blocked"
 TO_P0 = "A write 0x5010 -> 0x800010"
@@ -103,6 +105,76 @@ def other_half_reserved(bench: Bench) -> None:
     bench.memory.write_u64(bench.scalable.root_at("A") + 8, 0xFFE)
     bench.scalable.turn_on()
     bench.write("A", 0x5010)
+
+
+BY_HALVES = replace(SECOND_STAGE, name="scalable, second stage, second host bridge", topology=HOST_BRIDGE)
+
+
+def _half(device: str, other: str, half: str) -> None:
+    """One of the devices 00:0f.7 and 00:10.0, on either side of the border between the halves, has tables."""
+
+    def stimulus(bench: Bench) -> None:
+        table = bench.new_table()
+        bench.map(table, 0x5000, P0)
+        bench.scalable.entry(device, SECOND, table)
+        bench.scalable.turn_on()
+        bench.write(device, 0x5010)
+        bench.write(other, 0x5010)
+
+    stimulus.__doc__ = f"The {half} half of a root entry serves device {device} alone; the other is not present."
+    scenario(
+        f"scalable.root.{half}-half",
+        "9.2",
+        f"{device} write 0x5010 -> 0x800010",
+        f"{other} write 0x5010 -> blocked",
+        f"fault 0x39 {other} 0x5000 write",
+        "FSTS PPF",
+        setup=BY_HALVES,
+    )(stimulus)
+
+
+_half("C", "D", "lower")
+_half("D", "C", "upper")
+
+
+@scenario(
+    "scalable.root.upper-half-reserved",
+    "7.1.3 SRT.3",
+    "C write 0x5010 -> 0x800010",
+    "D write 0x5010 -> blocked",
+    "fault 0x3a D 0x5000 write",
+    "FSTS PPF",
+    setup=BY_HALVES,
+)
+def upper_half_reserved(bench: Bench) -> None:
+    """A reserved bit in the upper half concerns the devices it serves, and no others."""
+    for device in ("C", "D"):
+        table = bench.new_table()
+        bench.map(table, 0x5000, P0)
+        bench.scalable.entry(device, SECOND, table)
+    bench.change(bench.scalable.root_at("D"), set_=1 << 4)
+    bench.scalable.turn_on()
+    bench.write("C", 0x5010)
+    bench.write("D", 0x5010)
+
+
+@scenario(
+    "scalable.root.both-halves",
+    "9.4",
+    "C write 0x5010 -> 0x800010",
+    "D write 0x5010 -> 0x801010",
+    "FSTS 0",
+    setup=BY_HALVES,
+)
+def both_halves(bench: Bench) -> None:
+    """00:0f.7 has the last context entry of the lower table, 00:10.0 the first of the upper."""
+    for device, page, domain in (("C", P0, 1), ("D", P1, 2)):
+        table = bench.new_table()
+        bench.map(table, 0x5000, page)
+        bench.scalable.entry(device, SECOND, table, domain=domain)
+    bench.scalable.turn_on()
+    bench.write("C", 0x5010)
+    bench.write("D", 0x5010)
 
 
 # Context entry (7.1.3 SCT).

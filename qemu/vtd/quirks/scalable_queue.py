@@ -1,0 +1,129 @@
+"""Departures in descriptors of 256 bits and in those of scalable mode (spec 6.5.2)."""
+
+from __future__ import annotations
+
+from iommu.engine.invalidation.errors import QueueError
+from iommu.engine.invalidation.queue import Queue
+from iommu.registers import Granularity, QueueFault
+from iommu.structures import (
+    Descriptor,
+    DescriptorType,
+    PasidIotlbDescriptor,
+)
+from qemu.vtd.quirks.quirk import Quirk, Severity
+
+_KINDS = ("context", "iotlb", "interrupt", "wait", "pasid-iotlb", "pasid-cache")
+_OF_SCALABLE_MODE = (DescriptorType.PASID_IOTLB, DescriptorType.PASID_CACHE, DescriptorType.PASID_DEVICE_TLB)
+
+
+class PasidMaskLimited(Quirk, Queue):
+    """The address mask of a PASID-based IOTLB descriptor is held to CAP.MAMV."""
+
+    id = "Q62"
+    severity = Severity.FAILS_IN_QEMU
+    section = "6.5.2.4"
+    hardware = "CAP.MAMV limits invalidations of second-stage pages only."
+    driver = "In QEMU a PASID-based invalidation of more than 2**MAMV pages stops the queue."
+    function = "vtd_process_piotlb_desc"
+    scenarios = ("scalable.queue.pasid-iotlb-large-mask",)
+    first = (10, 0, 0)
+
+    def invalidate_pasid_translations(self, command: PasidIotlbDescriptor) -> None:
+        """See CacheCommands."""
+        if command.G == Granularity.SELECTIVE and command.AM > self.capabilities.max_address_mask:
+            raise QueueError(QueueFault.RESERVED)
+        super().invalidate_pasid_translations(command)
+
+
+class DeviceTlbAlwaysTaken(Quirk, Queue):
+    """A PASID-based device-TLB descriptor is accepted without ECAP.DT, and does nothing."""
+
+    id = "Q63"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "6.5.2.6"
+    hardware = "Without ECAP.DT there is no such descriptor, and the queue stops."
+    driver = "The descriptor is ignored in QEMU where hardware stops the queue."
+    function = "vtd_process_device_piotlb_desc"
+    scenarios = ("scalable.queue.device-not-offered",)
+    first = (10, 0, 0)
+
+    def carry_out(self, raw: int, bits: int) -> None:
+        """See Queue. Its reserved bits are checked."""
+        number = Descriptor.TYPE_HIGH.get(raw) << 4 | Descriptor.TYPE.get(raw)
+        if number != DescriptorType.PASID_DEVICE_TLB or self.capabilities.device_tlb or bits == 128:
+            super().carry_out(raw, bits)
+        elif raw & self._reserved[number] or raw >> 128:
+            raise QueueError(QueueFault.RESERVED)
+
+
+class WidthUnchecked(Quirk, Queue):
+    """Scalable mode takes descriptors of 128 bits too."""
+
+    id = "Q65"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "6.5.2"
+    hardware = "Scalable mode needs descriptors of 256 bits; with others the queue stops."
+    driver = "A queue of 128-bit descriptors works in QEMU in scalable mode, and not on hardware."
+    function = "vtd_update_iq_dw"
+    scenarios = ("scalable.queue.narrow",)
+
+    def check_mode(self) -> None:
+        """Neither the table mode nor the width is checked."""
+
+
+class PasidCacheDescriptorUnchecked(Quirk, Queue):
+    """A PASID-cache descriptor is accepted whatever it holds: there is no PASID cache, and nothing is done.
+
+    Seen on 10.0.
+    """
+
+    id = "Q66"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "6.5.2.2"
+    hardware = "Reserved bits and the reserved granularity stop the queue."
+    driver = "A malformed PASID-cache descriptor passes unnoticed in QEMU."
+    function = "vtd_process_inv_desc"
+    scenarios = (
+        "scalable.queue.reserved.pasid-cache.lower",
+        "scalable.queue.reserved.pasid-cache.upper",
+        "scalable.queue.granularity.pasid-cache-2",
+    )
+    first = (8, 0, 0)
+    gone = (11, 0, 0)
+
+    def carry_out(self, raw: int, bits: int) -> None:
+        """See Queue. The unit has to have scalable mode."""
+        number = Descriptor.TYPE_HIGH.get(raw) << 4 | Descriptor.TYPE.get(raw)
+        if number != DescriptorType.PASID_CACHE or not self.capabilities.scalable_mode:
+            super().carry_out(raw, bits)
+
+
+class ScalableDescriptorsIgnored(Quirk, Queue):
+    """PASID-cache and PASID-based IOTLB descriptors are accepted in any mode and width, unchecked, and do nothing."""
+
+    id = "Q68"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "6.5.2"
+    hardware = "They exist in scalable mode and with 256 bits only, and reserved bits stop the queue."
+    driver = "Malformed and misplaced descriptors of scalable mode pass unnoticed in QEMU."
+    function = "vtd_process_inv_desc"
+    scenarios = (
+        "scalable.queue.reserved.pasid-iotlb.lower",
+        "scalable.queue.reserved.pasid-cache.lower",
+        "scalable.queue.granularity.pasid-iotlb-0",
+        "scalable.queue.granularity.pasid-iotlb-1",
+        "scalable.queue.granularity.pasid-cache-2",
+        "scalable.queue.in-legacy-mode.pasid-iotlb",
+        "scalable.queue.in-legacy-mode.pasid-cache",
+        "scalable.queue.not-offered.pasid-iotlb",
+        "scalable.queue.not-offered.pasid-cache",
+        "queue.types.low",
+        "setup.scalable-unit.types-128",
+        "setup.scalable-unit.types-256",
+    )
+    gone = (8, 0, 0)
+
+    def carry_out(self, raw: int, bits: int) -> None:
+        """See Queue."""
+        if Descriptor.TYPE.get(raw) not in (DescriptorType.PASID_IOTLB, DescriptorType.PASID_CACHE):
+            super().carry_out(raw, bits)
