@@ -133,17 +133,28 @@ for _name, _row in DESCRIPTORS.items():
 # Fields with a limit.
 
 
+def runs(values: Iterable[int]) -> str:
+    """Numbers as runs: "0-18 20"."""
+    found: list[list[int]] = []
+    for value in sorted(values):
+        if found and found[-1][1] == value - 1:
+            found[-1][1] = value
+        else:
+            found.append([value, value])
+    return " ".join(str(first) if first == last else f"{first}-{last}" for first, last in found) or "none"
+
+
 def _values(id_: str, section: str, title: str, descriptors: dict[int, int], accepted: Iterable[int]) -> None:
     """Descriptors by the value of a field: which are accepted."""
     good = list(accepted)
 
     def stimulus(bench: Bench) -> None:
         for word, values in zip(("accepted", "refused"), sort(bench, descriptors), strict=True):
-            bench.note(f"{word} -> {' '.join(map(str, values)) or 'none'}")
+            bench.note(f"{word} -> {runs(values)}")
 
     bad = [value for value in descriptors if value not in good]
     stimulus.__doc__ = title
-    lines = (f"accepted -> {' '.join(map(str, good)) or 'none'}", f"refused -> {' '.join(map(str, bad)) or 'none'}")
+    lines = f"accepted -> {runs(good)}", f"refused -> {runs(bad)}"
     scenario(id_, section, *lines, "FSTS 0")(stimulus)
 
 
