@@ -117,7 +117,7 @@ class ScalableReasonForInterruptRange(Quirk, FaultLog):
     severity = Severity.REPORT_DIFFERS
     section = "7.1.3 LGN.4"
     hardware = "In legacy mode the reason is 0x0e, whatever other modes the unit has."
-    driver = "A driver that knows the reasons of its mode does not know the 0x87 that QEMU records."
+    driver = "In legacy mode on a unit with scalable mode, take reason 0x87 for 0x0e."
     function = "vtd_do_iommu_translate"
     scenarios = ("setup.scalable-unit.interrupt-range",)
 
