@@ -39,16 +39,62 @@ NO_ENTRY_CACHE = "without KVM, the interrupt entry is read from memory for each 
 COLLAPSED = "vtd_try_collapse_fault drops a fault while one of the same source-id is pending"
 PER_LEVEL = "the walk checks R and W of an entry before it reads the next table"
 
+NO_UPPER_CACHE = "only whole translations are cached, no upper entries"
+NO_FAULT_CACHE = "what faults is cached nowhere, with caching mode too"
+TE_RESETS = "turning translation off resets the context cache and the IOTLB"
+MASK_8_BITS = "a page-selective invalidation compares the low 8 bits of the page number only"
+BUSY = "vtd_handle_ccmd_write and vtd_handle_iotlb_write return before the command while the queue is on"
+UPPER_ABSENT = "vtd_init defines the upper addresses of messages as read-only"
+DATA_32_BITS = "vtd_init gives IEDATA 32 bits"
+SW_OR_IF = "vtd_process_wait_desc refuses a wait descriptor with neither SW nor IF"
+TM_RESERVED = "bit 62 is reserved unless stale-tm is set"
+
 FREEDOMS: tuple[Freedom, ...] = (
+    Freedom("cache.change.from-pass-through.root-pointer-keeps", 1, SRTP_RESETS),
     Freedom("cache.context.domain", 1, CONTEXT_GLOBAL),
     Freedom("cache.context.other-domain", 1, CONTEXT_GLOBAL),
+    Freedom("cache.large.1g-page-above", 1, MASK_8_BITS, gone=(10, 0, 0)),
+    Freedom("cache.large.2m-beside", 1, MASK_8_BITS, gone=(10, 0, 0)),
+    Freedom("cache.large.2m-page-above", 1, MASK_8_BITS, gone=(10, 0, 0)),
+    Freedom("cache.range.queue-12", 1, MASK_8_BITS, gone=(10, 0, 0)),
+    Freedom("cache.range.queue-18", 1, MASK_8_BITS, gone=(10, 0, 0)),
+    Freedom("cache.range.queue-9", 1, MASK_8_BITS, gone=(10, 0, 0)),
+    Freedom("cache.range.register-12", 1, MASK_8_BITS, gone=(10, 0, 0)),
+    Freedom("cache.range.register-18", 1, MASK_8_BITS, gone=(10, 0, 0)),
+    Freedom("cache.range.register-9", 1, MASK_8_BITS, gone=(10, 0, 0)),
     Freedom("cache.root.outlives-srtp", 1, SRTP_RESETS),
+    Freedom("cache.tables.level-2-hint", 1, NO_UPPER_CACHE),
+    Freedom("cache.tables.level-2-unused-page", 1, NO_UPPER_CACHE),
+    Freedom("cache.tables.level-3-hint", 1, NO_UPPER_CACHE),
+    Freedom("cache.tables.level-3-unused-page", 1, NO_UPPER_CACHE),
+    Freedom("cache.tables.level-4-hint", 1, NO_UPPER_CACHE),
+    Freedom("cache.tables.level-4-unused-page", 1, NO_UPPER_CACHE),
+    Freedom("fault.compression.other-reason", 1, COLLAPSED),
     Freedom("ir.cache.other-index", 1, NO_ENTRY_CACHE),
     Freedom("ir.cache.stale", 1, NO_ENTRY_CACHE),
     Freedom("legacy.compression.same-device", 1, COLLAPSED),
     Freedom("legacy.permission.missing-above-reserved-below", 1, PER_LEVEL),
     Freedom("order.walk.table-before-permission", 1, PER_LEVEL),
+    Freedom("queue.accepted.idle-wait", 1, SW_OR_IF),
     Freedom("queue.context.other-domain", 1, CONTEXT_GLOBAL),
+    Freedom("registers.bits.feuaddr", 1, UPPER_ABSENT),
+    Freedom("registers.bits.iedata", 1, DATA_32_BITS),
+    Freedom("registers.bits.ieuaddr", 1, UPPER_ABSENT),
+    Freedom("registers.ccmd.while-queue-is-on", 1, BUSY),
+    Freedom("registers.gcmd.off-and-on", 1, TE_RESETS),
+    Freedom("registers.iotlb.while-queue-is-on", 1, BUSY),
+    Freedom("registers.iva.upper-half", 1, MASK_8_BITS, gone=(10, 0, 0)),
+    Freedom("setup.caching.absent-context", 1, NO_FAULT_CACHE),
+    Freedom("setup.caching.absent-level-1", 1, NO_FAULT_CACHE),
+    Freedom("setup.caching.absent-level-2", 1, NO_FAULT_CACHE),
+    Freedom("setup.caching.absent-level-3", 1, NO_FAULT_CACHE),
+    Freedom("setup.caching.absent-level-4", 1, NO_FAULT_CACHE),
+    Freedom("setup.caching.absent-root", 1, NO_FAULT_CACHE),
+    Freedom("setup.caching.faulty-context", 1, NO_FAULT_CACHE),
+    Freedom("setup.caching.reserved-bit", 1, NO_FAULT_CACHE),
+    Freedom("setup.device-tlb.transient-level-1", 1, TM_RESERVED, first=(10, 0, 0)),
+    Freedom("setup.device-tlb.transient-level-2", 1, TM_RESERVED, first=(10, 0, 0)),
+    Freedom("setup.device-tlb.transient-level-3", 1, TM_RESERVED, first=(10, 0, 0)),
 )
 
 
