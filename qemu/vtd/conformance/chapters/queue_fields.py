@@ -103,11 +103,11 @@ def _each(id_: str, section: str, title: str, descriptors: dict[int, int], *, re
 
     def stimulus(bench: Bench) -> None:
         for word, bits in zip(("accepted", "refused"), sort(bench, descriptors), strict=True):
-            bench.note(f"{word} -> {_mask(bits)}")
+            bench.note(f"{word}: {_mask(bits)}")
 
     every = _mask(descriptors)
     stimulus.__doc__ = title
-    lines = ("accepted -> 0x0", f"refused -> {every}") if refused else (f"accepted -> {every}", "refused -> 0x0")
+    lines = ("accepted: 0x0", f"refused: {every}") if refused else (f"accepted: {every}", "refused: 0x0")
     scenario(id_, section, *lines, "FSTS 0")(stimulus)
 
 
@@ -150,11 +150,11 @@ def _values(id_: str, section: str, title: str, descriptors: dict[int, int], acc
 
     def stimulus(bench: Bench) -> None:
         for word, values in zip(("accepted", "refused"), sort(bench, descriptors), strict=True):
-            bench.note(f"{word} -> {runs(values)}")
+            bench.note(f"{word}: {runs(values)}")
 
     bad = [value for value in descriptors if value not in good]
     stimulus.__doc__ = title
-    lines = f"accepted -> {runs(good)}", f"refused -> {runs(bad)}"
+    lines = f"accepted: {runs(good)}", f"refused: {runs(bad)}"
     scenario(id_, section, *lines, "FSTS 0")(stimulus)
 
 
@@ -191,12 +191,12 @@ _values(
 @scenario(
     "queue.accepted.iotlb-unused",
     "6.5.2.3",
-    "refused -> nothing",
+    "refused: nothing",
     "FSTS 0",
     allowed=(
         Allowed(
             "the fields that a granularity does not use may have to be 0 (doubt D-35)",
-            ("refused -> global domain", "FSTS 0"),
+            ("refused: global domain", "FSTS 0"),
             Policy(unused_descriptor_fields_checked=True),
         ),
     ),
@@ -207,18 +207,18 @@ def iotlb_unused(bench: Bench) -> None:
     where = {"ADDR": 0x5000, "AM": 1, "IH": 1}
     descriptors = {"global": queue.iotlb(GLOBAL, **where), "domain": queue.iotlb(DOMAIN, **where)}
     refused = [name for name, descriptor in descriptors.items() if is_refused(bench, descriptor)]
-    bench.note(f"refused -> {' '.join(refused) or 'nothing'}")
+    bench.note(f"refused: {' '.join(refused) or 'nothing'}")
 
 
 @scenario(
     "queue.accepted.idle-wait",
     "6.5.2.8",
-    "refused -> no",
+    "refused: no",
     "FSTS 0",
     allowed=(
         Allowed(
             "a wait descriptor that asks for nothing may be refused (doubt D-12)",
-            ("refused -> yes", "FSTS 0"),
+            ("refused: yes", "FSTS 0"),
             Policy(idle_wait_accepted=False),
         ),
     ),
@@ -227,7 +227,7 @@ def idle_wait(bench: Bench) -> None:
     """A wait descriptor with neither IF nor SW nor FN."""
     queue.start(bench)
     refused = is_refused(bench, WaitDescriptor.make(TYPE=DescriptorType.WAIT))
-    bench.note(f"refused -> {'yes' if refused else 'no'}")
+    bench.note(f"refused: {'yes' if refused else 'no'}")
 
 
 # Types.
