@@ -127,6 +127,7 @@ _CHAPTERS = (
     "queue_recovery",
     "queue_completion",
     "device_tlb",
+    "legacy_on_scalable",
     "interrupts",
     "offers",
     "further_offers",

@@ -24,7 +24,6 @@ from qemu.vtd.quirks.descriptors import (
     PasidDescriptorsIgnored,
     QueueStaysOn,
     ScalableTypesInLegacyMode,
-    StatusWithInterruptAborts,
     TypeHighIgnored,
     UnalignedTailIgnored,
     UpperHalfUnchecked,
@@ -34,7 +33,6 @@ from qemu.vtd.quirks.faults import (
     FaultAddressUnmasked,
     PasidWithoutPasid,
     ReservedContextAlwaysRecorded,
-    ScalableReasonForInterruptRange,
 )
 from qemu.vtd.quirks.interrupts import (
     BusRangeReversed,
@@ -48,6 +46,7 @@ from qemu.vtd.quirks.queue import (
     FenceOnlyWaitRefused,
     QueueErrorWithoutCode,
     QueueWaitsForTail,
+    WaitForBothAborts,
 )
 from qemu.vtd.quirks.quirk import NEWEST, Quirk, Severity, Version, version_text
 from qemu.vtd.quirks.registers import (
@@ -79,6 +78,7 @@ from qemu.vtd.quirks.translation import (
     InterruptRangeByPage,
     PassThroughPointerChecked,
     PassThroughUnlimited,
+    ScalableCodeForInterruptRange,
     SilentOnHit,
     SnoopAcceptedWithScalable,
     TranslationsByRequester,
@@ -99,6 +99,8 @@ QUIRKS: tuple[type[Quirk], ...] = (
     QueueWaitsForTail,
     DeviceTlbAlwaysAccepted,
     DevicesAlwaysAnswer,
+    WaitForBothAborts,
+    ScalableCodeForInterruptRange,
     TranslationsByRequester,
     InterruptFaultsUnrecorded,
     CompatibilityAlwaysPasses,
@@ -135,8 +137,6 @@ QUIRKS: tuple[type[Quirk], ...] = (
     UpperHalfUnchecked,
     ScalableTypesInLegacyMode,
     PasidCacheTypeIn128Bits,
-    StatusWithInterruptAborts,
-    ScalableReasonForInterruptRange,
     SnoopAcceptedWithScalable,
 )
 

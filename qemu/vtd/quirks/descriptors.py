@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from iommu import VtdError
 from iommu.engine.invalidation.queue import Queue
 from iommu.engine.invalidation.selector import Selector
 from iommu.registers import TableMode
-from iommu.structures import Descriptor, DescriptorType, InterruptDescriptor, WaitDescriptor
+from iommu.structures import Descriptor, DescriptorType, InterruptDescriptor
 from qemu.vtd.quirks.quirk import Quirk, Severity
 
 _PASID_TYPES = (DescriptorType.PASID_IOTLB, DescriptorType.PASID_CACHE)
@@ -232,25 +231,3 @@ class PasidCacheTypeIn128Bits(Quirk, Queue):
         """Type 7 is there on a unit with scalable mode."""
         known = number == DescriptorType.PASID_CACHE and self.capabilities.scalable_mode
         return known or super().has_type(number, bits)
-
-
-class StatusWithInterruptAborts(Quirk, Queue):
-    """A wait descriptor with both SW and IF ends QEMU.
-
-    An assertion fails. Sources of 10.1 still have it.
-    """
-
-    id = "Q82"
-    severity = Severity.FAILS_IN_QEMU
-    section = "6.5.2.8"
-    hardware = "Such a descriptor writes its status and raises the completion event."
-    driver = "A wait descriptor with both SW and IF ends the whole virtual machine in QEMU."
-    function = "vtd_process_wait_desc"
-    scenarios = ("queue.wait.status-and-interrupt",)
-    gone = (10, 0, 13)
-
-    def wait(self, command: WaitDescriptor) -> None:
-        """QEMU's assertion fails."""
-        if command.SW and command.IF:
-            raise VtdError("QEMU ended by SIGABRT")
-        super().wait(command)

@@ -6,7 +6,6 @@ from typing import Any
 
 from iommu import DmaRequest, FaultReason
 from iommu.engine.faults.log import FaultLog
-from iommu.engine.register_file import RegisterFile
 from iommu.registers import FRCD, FSTS
 from qemu.vtd.quirks.quirk import Quirk, Severity
 
@@ -105,27 +104,3 @@ class EventKeptUntilStatusWritten(Quirk, FaultLog):
         if not any(FRCD.F.get(slot.value) for slot in self._records):
             self._status.value &= ~FSTS.PPF.mask
         self.after_clear()
-
-
-class ScalableReasonForInterruptRange(Quirk, FaultLog):
-    """In legacy mode on a unit with scalable mode, an output in the interrupt range has the reason of scalable mode.
-
-    The unit's capability is looked at, not the mode.
-    """
-
-    id = "Q36"
-    severity = Severity.REPORT_DIFFERS
-    section = "7.1.3 LGN.4"
-    hardware = "In legacy mode the reason is 0x0e, whatever other modes the unit has."
-    driver = "In legacy mode on a unit with scalable mode, take reason 0x87 for 0x0e."
-    function = "vtd_do_iommu_translate"
-    scenarios = ("setup.scalable-unit.interrupt-range",)
-
-    def __init__(self, registers: RegisterFile, *parts: Any) -> None:
-        super().__init__(registers, *parts)
-        self._scalable = registers.capabilities.scalable_mode
-
-    def compose(self, reason: FaultReason, request: DmaRequest) -> int:
-        """LGN.4 becomes SGN.8."""
-        wrong = self._scalable and reason is FaultReason.LGN_4
-        return super().compose(FaultReason.SGN_8 if wrong else reason, request)

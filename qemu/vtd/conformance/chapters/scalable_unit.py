@@ -38,20 +38,6 @@ def not_mapped(bench: Bench) -> None:
     bench.write("A", 0x6010)
 
 
-@scenario(
-    "setup.scalable-unit.interrupt-range",
-    "7.1.3 LGN.4",
-    "A write 0x5010 -> blocked",
-    "fault 0x0e A 0x5000 write",
-    "FSTS PPF",
-    setup=SECOND_STAGE,
-)
-def interrupt_range(bench: Bench) -> None:
-    """An output address in the interrupt range is LGN.4, the reason of legacy mode."""
-    bench.start(0xFEE0_1000)
-    bench.write("A", 0x5010)
-
-
 def _mode(name: str, title: str, mode: int) -> None:
     def stimulus(bench: Bench) -> None:
         table = bench.new_table()
