@@ -15,13 +15,13 @@ _KINDS = ("context", "iotlb", "interrupt", "wait", "pasid-iotlb", "pasid-cache")
 
 
 class InterruptDescriptorUnchecked(Quirk, Queue):
-    """The reserved bits of an interrupt-entry invalidation descriptor are not checked. Seen on 7.2."""
+    """The reserved bits of an interrupt-entry invalidation descriptor are not checked."""
 
     id = "Q26"
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2.7"
     hardware = "A reserved bit that is set stops the queue with IQE."
-    driver = "A driver that sets a reserved bit of this descriptor works in QEMU; on hardware its queue stops."
+    driver = "An interrupt-entry invalidation with a reserved bit set works in QEMU; on hardware the queue stops."
     function = "vtd_process_inv_iec_desc"
     scenarios = (
         "queue.reserved.interrupt-below-type",
@@ -44,7 +44,7 @@ class IndexMaskUnlimited(Quirk, Queue):
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2.7"
     hardware = "An index mask beyond ECAP.MHMV stops the queue with IQE."
-    driver = "A driver that does not look at ECAP.MHMV works in QEMU; on hardware its queue stops."
+    driver = "An index mask beyond ECAP.MHMV works in QEMU; on hardware the queue stops."
     function = "vtd_process_inv_iec_desc"
     scenarios = ("queue.values.index-mask",)
 
@@ -63,7 +63,7 @@ class TypeHighIgnored(Quirk, Queue):
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2"
     hardware = "The type has 7 bits, of which 11:9 are 0 in every type that exists; others stop the queue with IQE."
-    driver = "A driver that sets one of these bits may work in QEMU; on hardware its queue stops."
+    driver = "A descriptor with one of bits 11:9 set may work in QEMU; on hardware the queue stops."
     function = "vtd_process_inv_desc"
     scenarios = ("queue.types.high",)
     gone = (10, 0, 0)
@@ -108,7 +108,7 @@ class DescriptorWidthNeedsScalable(Quirk, Queue):
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2"
     hardware = "Without scalable mode, a queue of 256-bit descriptors stops at the first with IQE."
-    driver = "A driver that sets DW there finds its descriptors taken in halves in QEMU; on hardware the queue stops."
+    driver = "With IQA.DW set and no scalable mode, QEMU takes descriptors in halves; on hardware the queue stops."
     function = "vtd_update_iq_dw"
     scenarios = ("queue.error.width-without-scalable",)
 
@@ -124,7 +124,7 @@ class InterruptDescriptorAccepted(Quirk, Queue):
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2.7"
     hardware = "Without ECAP.IR the type does not exist: the queue stops with IQE."
-    driver = "A driver that does not look at ECAP.IR works in QEMU; on hardware its queue stops."
+    driver = "Invalidating interrupt entries without a look at ECAP.IR works in QEMU; on hardware the queue stops."
     function = "vtd_process_inv_desc"
     scenarios = ("setup.no-remapping.descriptor",)
 
@@ -134,13 +134,15 @@ class InterruptDescriptorAccepted(Quirk, Queue):
 
 
 class UnalignedTailIgnored(Quirk, Queue):
-    """In a queue of 256-bit descriptors, a tail in the middle of one is ignored. Seen on 7.2."""
+    """In a queue of 256-bit descriptors, a tail in the middle of one is ignored."""
 
     id = "Q37"
     severity = Severity.REPORT_DIFFERS
     section = "11.4.9.2"
     hardware = "A tail that is not a multiple of the descriptors' width stops the queue with IQE."
-    driver = "A driver that writes such a tail waits in QEMU without an error; on hardware it gets one."
+    driver = (
+        "A driver that writes a tail that is not aligned waits in QEMU without an error; on hardware it gets one."
+    )
     function = "vtd_handle_iqt_write"
     scenarios = (
         "setup.scalable-unit.tail-unaligned",
@@ -155,13 +157,13 @@ class UnalignedTailIgnored(Quirk, Queue):
 
 
 class UpperHalfUnchecked(Quirk, Queue):
-    """The upper half of a 256-bit descriptor is not checked. Seen on 7.2."""
+    """The upper half of a 256-bit descriptor is not checked."""
 
     id = "Q85"
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2"
     hardware = "The upper half of every 256-bit descriptor is reserved: a bit that is set stops the queue with IQE."
-    driver = "A driver that leaves garbage in the upper half works in QEMU; on hardware its queue stops."
+    driver = "Garbage in the upper half of a 256-bit descriptor does no harm in QEMU; on hardware the queue stops."
     function = "vtd_get_inv_desc"
     scenarios = (
         "setup.scalable-unit.upper-half-context",
@@ -188,7 +190,7 @@ class ScalableTypesInLegacyMode(Quirk, Queue):
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2"
     hardware = "In legacy mode these types do not exist: the queue stops with IQE."
-    driver = "A driver that submits them in legacy mode works in QEMU; on hardware its queue stops."
+    driver = "Descriptors of types 6, 7 and 8 in legacy mode work in QEMU; on hardware the queue stops."
     function = "vtd_process_inv_desc"
     scenarios = (
         "setup.scalable-unit.types-256",
@@ -205,16 +207,13 @@ class ScalableTypesInLegacyMode(Quirk, Queue):
 
 
 class PasidCacheTypeIn128Bits(Quirk, Queue):
-    """On a unit with scalable mode, descriptors of type 7 are accepted in 128 bits and in legacy mode too.
-
-    Seen on 10.0; 11.1 refuses them.
-    """
+    """On a unit with scalable mode, descriptors of type 7 are accepted in 128 bits and in legacy mode too."""
 
     id = "Q39"
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2.2"
     hardware = "Type 7 exists in scalable mode alone, whose descriptors have 256 bits: the queue stops with IQE."
-    driver = "A driver that submits it in legacy mode works in QEMU; on hardware its queue stops."
+    driver = "A descriptor of type 7 in a queue of 128-bit ones works in QEMU; on hardware the queue stops."
     function = "vtd_process_inv_desc"
     scenarios = ("setup.scalable-unit.types-128",)
     first = (10, 0, 0)

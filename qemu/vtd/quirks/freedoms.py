@@ -36,59 +36,67 @@ class Freedom:
 CONTEXT_GLOBAL = "each context-cache invalidation that names a domain is performed as a global one"
 SRTP_RESETS = "a new root table resets the context cache and the IOTLB"
 NO_ENTRY_CACHE = "without KVM, the interrupt entry is read from memory for each interrupt"
-NO_RANGE_ERRORS = "vtd_mem_ir_ops takes aligned writes of DWORDs, and the memory core refuses the others"
-NO_TABLE_CACHE = "the IOTLB holds whole translations, and nothing else of a walk is cached"
-NO_FAULT_CACHE = "only translations and valid context entries are cached, with caching mode too"
-QUEUE_ONLY = "vtd_handle_ccmd_write and vtd_handle_iotlb_write return at once while the queue is on"
-DROPS_MORE = "a page-selective invalidation drops more pages than it names"
 COLLAPSED = "vtd_try_collapse_fault drops a fault while one of the same source-id is pending"
 PER_LEVEL = "the walk checks R and W of an entry before it reads the next table"
+NO_UPPER_CACHE = "only whole translations are cached, no upper entries"
+NO_FAULT_CACHE = "what faults is cached nowhere, with caching mode too"
+TE_RESETS = "turning translation off resets the context cache and the IOTLB"
+MASK_8_BITS = "a page-selective invalidation compares the low 8 bits of the page number only"
+BUSY = "vtd_handle_ccmd_write and vtd_handle_iotlb_write return before the command while the queue is on"
+UPPER_ABSENT = "vtd_init defines the upper addresses of messages as read-only"
+DATA_32_BITS = "vtd_init gives IEDATA 32 bits"
+SW_OR_IF = "vtd_process_wait_desc refuses a wait descriptor with neither SW nor IF"
+TM_RESERVED = "bit 62 is reserved unless stale-tm is set"
+NO_RANGE_ERRORS = "vtd_mem_ir_ops takes aligned writes of DWORDs, and the memory core refuses the others"
 NO_PASID_CACHE = "the PASID-table entry is read from memory for each walk"
 ANY_TYPE = "a PASID-based invalidation drops entries of every translation type"
 
 FREEDOMS: tuple[Freedom, ...] = (
+    Freedom("cache.change.from-pass-through.root-pointer-keeps", 1, SRTP_RESETS),
     Freedom("cache.context.domain", 1, CONTEXT_GLOBAL),
     Freedom("cache.context.other-domain", 1, CONTEXT_GLOBAL),
+    Freedom("cache.large.1g-page-above", 1, MASK_8_BITS, gone=(10, 0, 0)),
+    Freedom("cache.large.2m-beside", 1, MASK_8_BITS, gone=(10, 0, 0)),
+    Freedom("cache.large.2m-page-above", 1, MASK_8_BITS, gone=(10, 0, 0)),
+    Freedom("cache.range.queue-12", 1, MASK_8_BITS, gone=(10, 0, 0)),
+    Freedom("cache.range.queue-18", 1, MASK_8_BITS, gone=(10, 0, 0)),
+    Freedom("cache.range.queue-9", 1, MASK_8_BITS, gone=(10, 0, 0)),
+    Freedom("cache.range.register-12", 1, MASK_8_BITS, gone=(10, 0, 0)),
+    Freedom("cache.range.register-18", 1, MASK_8_BITS, gone=(10, 0, 0)),
+    Freedom("cache.range.register-9", 1, MASK_8_BITS, gone=(10, 0, 0)),
     Freedom("cache.root.outlives-srtp", 1, SRTP_RESETS),
+    Freedom("cache.tables.level-2-hint", 1, NO_UPPER_CACHE),
+    Freedom("cache.tables.level-2-unused-page", 1, NO_UPPER_CACHE),
+    Freedom("cache.tables.level-3-hint", 1, NO_UPPER_CACHE),
+    Freedom("cache.tables.level-3-unused-page", 1, NO_UPPER_CACHE),
+    Freedom("cache.tables.level-4-hint", 1, NO_UPPER_CACHE),
+    Freedom("cache.tables.level-4-unused-page", 1, NO_UPPER_CACHE),
+    Freedom("fault.compression.other-reason", 1, COLLAPSED),
     Freedom("ir.cache.other-index", 1, NO_ENTRY_CACHE),
     Freedom("ir.cache.stale", 1, NO_ENTRY_CACHE),
     Freedom("legacy.compression.same-device", 1, COLLAPSED),
     Freedom("legacy.permission.missing-above-reserved-below", 1, PER_LEVEL),
     Freedom("order.walk.table-before-permission", 1, PER_LEVEL),
+    Freedom("queue.accepted.idle-wait", 1, SW_OR_IF),
     Freedom("queue.context.other-domain", 1, CONTEXT_GLOBAL),
-    Freedom("registers.bits.feuaddr", 1, "vtd_init has the register read-only"),
-    Freedom("registers.bits.ieuaddr", 1, "vtd_init has the register read-only"),
-    Freedom("registers.bits.iedata", 1, "vtd_init lets software write all 32 bits"),
-    Freedom("registers.gcmd.off-and-on", 1, "vtd_handle_gcmd_te resets the caches"),
-    Freedom("registers.iva.upper-half", 1, DROPS_MORE, gone=(10, 0, 0)),
-    Freedom("registers.ccmd.while-queue-is-on", 1, QUEUE_ONLY),
-    Freedom("registers.iotlb.while-queue-is-on", 1, QUEUE_ONLY),
-    Freedom("fault.compression.other-reason", 1, COLLAPSED),
-    *(
-        Freedom(f"cache.range.{by}-{mask}", 1, DROPS_MORE, gone=(10, 0, 0))
-        for by in ("register", "queue")
-        for mask in (9, 12, 18)
-    ),
-    *(
-        Freedom(f"cache.large.{what}", 1, DROPS_MORE, gone=(10, 0, 0))
-        for what in ("2m-beside", "2m-page-above", "1g-page-above")
-    ),
-    Freedom("cache.change.from-pass-through.root-pointer-keeps", 1, SRTP_RESETS),
-    *(
-        Freedom(f"cache.tables.level-{level}-{what}", 1, NO_TABLE_CACHE)
-        for level in (4, 3, 2)
-        for what in ("hint", "unused-page")
-    ),
-    Freedom("queue.accepted.idle-wait", 1, "vtd_process_wait_desc refuses a wait without SW, IF and FN"),
-    *(Freedom(f"setup.caching.absent-level-{level}", 1, NO_FAULT_CACHE) for level in (4, 3, 2, 1)),
-    *(
-        Freedom(f"setup.caching.{what}", 1, NO_FAULT_CACHE)
-        for what in ("reserved-bit", "absent-context", "faulty-context", "absent-root")
-    ),
-    *(
-        Freedom(f"setup.device-tlb.transient-level-{level}", 1, "TM is reserved without stale-tm", first=(10, 0, 0))
-        for level in (1, 2, 3)
-    ),
+    Freedom("registers.bits.feuaddr", 1, UPPER_ABSENT),
+    Freedom("registers.bits.iedata", 1, DATA_32_BITS),
+    Freedom("registers.bits.ieuaddr", 1, UPPER_ABSENT),
+    Freedom("registers.ccmd.while-queue-is-on", 1, BUSY),
+    Freedom("registers.gcmd.off-and-on", 1, TE_RESETS),
+    Freedom("registers.iotlb.while-queue-is-on", 1, BUSY),
+    Freedom("registers.iva.upper-half", 1, MASK_8_BITS, gone=(10, 0, 0)),
+    Freedom("setup.caching.absent-context", 1, NO_FAULT_CACHE),
+    Freedom("setup.caching.absent-level-1", 1, NO_FAULT_CACHE),
+    Freedom("setup.caching.absent-level-2", 1, NO_FAULT_CACHE),
+    Freedom("setup.caching.absent-level-3", 1, NO_FAULT_CACHE),
+    Freedom("setup.caching.absent-level-4", 1, NO_FAULT_CACHE),
+    Freedom("setup.caching.absent-root", 1, NO_FAULT_CACHE),
+    Freedom("setup.caching.faulty-context", 1, NO_FAULT_CACHE),
+    Freedom("setup.caching.reserved-bit", 1, NO_FAULT_CACHE),
+    Freedom("setup.device-tlb.transient-level-1", 1, TM_RESERVED, first=(10, 0, 0)),
+    Freedom("setup.device-tlb.transient-level-2", 1, TM_RESERVED, first=(10, 0, 0)),
+    Freedom("setup.device-tlb.transient-level-3", 1, TM_RESERVED, first=(10, 0, 0)),
     *(
         Freedom(f"ir.dma.{what}", 1, NO_RANGE_ERRORS)
         for what in ("one-byte", "two-bytes", "three-bytes", "unaligned", "read")

@@ -98,7 +98,7 @@ class QueueAddressShownOnceOn(Quirk, RegisterFile):
 
 
 class DescriptorWidthNotShown(Quirk, RegisterFile):
-    """IQA.DW reads as 0. Seen on 7.2."""
+    """IQA.DW reads as 0."""
 
     id = "Q23"
     severity = Severity.REPORT_DIFFERS
@@ -203,7 +203,7 @@ class UpperAddressesReadOnly(Quirk, RegisterFile):
     severity = Severity.FAILS_IN_QEMU
     section = "11.4.7.5, 11.4.9.8"
     hardware = "With ECAP.EIM they hold the upper address of the messages: bits 31:8 of the destination."
-    driver = "A driver that sends these messages to a processor with an id beyond 255 does not get them in QEMU."
+    driver = "The unit's own messages never reach a processor with an id beyond 255 in QEMU."
     function = "vtd_init, vtd_generate_interrupt"
     scenarios = ("setup.extended.feuaddr", "setup.extended.ieuaddr", "setup.extended.message")
     # Without KVM, 7.2 has no extended interrupts.
@@ -221,7 +221,7 @@ class PageRequestEventUnmasked(Quirk, RegisterFile):
     severity = Severity.EITHER
     section = "11.4.11.5"
     hardware = "After reset the event is masked, as the others are."
-    driver = "A driver that relies on the mask after reset may get a message before it expects one in QEMU."
+    driver = "Mask the page-request event before using its queue: in QEMU it is not masked after reset."
     function = "vtd_init"
     scenarios = ("setup.page-requests.reset",)
     # No QEMU before has page requests.

@@ -12,7 +12,6 @@ from iommu.structures import (
 )
 from qemu.vtd.quirks.quirk import Quirk, Severity
 
-_KINDS = ("context", "iotlb", "interrupt", "wait", "pasid-iotlb", "pasid-cache")
 _OF_SCALABLE_MODE = (DescriptorType.PASID_IOTLB, DescriptorType.PASID_CACHE, DescriptorType.PASID_DEVICE_TLB)
 
 

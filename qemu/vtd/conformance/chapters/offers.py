@@ -263,11 +263,11 @@ def no_remapping_table(bench: Bench) -> None:
     bench.note_register(IRTA)
 
 
-@scenario("setup.no-remapping.descriptor", "6.5.2.7", "refused -> yes", "FSTS 0", setup=NO_REMAPPING)
+@scenario("setup.no-remapping.descriptor", "6.5.2.7", "refused: yes", "FSTS 0", setup=NO_REMAPPING)
 def no_remapping_descriptor(bench: Bench) -> None:
     """Without interrupt remapping, an interrupt-entry invalidation descriptor is refused."""
     queue.start(bench)
-    bench.note(f"refused -> {'yes' if is_refused(bench, DescriptorType.INTERRUPT) else 'no'}")
+    bench.note(f"refused: {'yes' if is_refused(bench, DescriptorType.INTERRUPT) else 'no'}")
 
 
 @scenario(

@@ -193,15 +193,6 @@ _wait_with(
     "ICS 0x1",
     queue.MESSAGE,
 )
-_wait_with(
-    "status-and-interrupt",
-    "A wait descriptor with SW and IF writes its status and raises the event.",
-    {"SW": 1, "IF": 1},
-    "status 0x77",
-    "IQH 0x10",
-    "ICS 0x1",
-    queue.MESSAGE,
-)
 
 
 @scenario("queue.wait.status-in-order", "6.5.2.8", "status 1 2 3", "FSTS 0")

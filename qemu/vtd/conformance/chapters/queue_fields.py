@@ -103,11 +103,11 @@ def _each(id_: str, section: str, title: str, descriptors: dict[int, int], *, re
 
     def stimulus(bench: Bench) -> None:
         for word, bits in zip(("accepted", "refused"), sort(bench, descriptors), strict=True):
-            bench.note(f"{word} -> {_mask(bits)}")
+            bench.note(f"{word}: {_mask(bits)}")
 
     every = _mask(descriptors)
     stimulus.__doc__ = title
-    lines = ("accepted -> 0x0", f"refused -> {every}") if refused else (f"accepted -> {every}", "refused -> 0x0")
+    lines = ("accepted: 0x0", f"refused: {every}") if refused else (f"accepted: {every}", "refused: 0x0")
     scenario(id_, section, *lines, "FSTS 0")(stimulus)
 
 
@@ -133,17 +133,28 @@ for _name, _row in DESCRIPTORS.items():
 # Fields with a limit.
 
 
+def runs(values: Iterable[int]) -> str:
+    """Numbers as runs: "0-18 20"."""
+    found: list[list[int]] = []
+    for value in sorted(values):
+        if found and found[-1][1] == value - 1:
+            found[-1][1] = value
+        else:
+            found.append([value, value])
+    return " ".join(str(first) if first == last else f"{first}-{last}" for first, last in found) or "none"
+
+
 def _values(id_: str, section: str, title: str, descriptors: dict[int, int], accepted: Iterable[int]) -> None:
     """Descriptors by the value of a field: which are accepted."""
     good = list(accepted)
 
     def stimulus(bench: Bench) -> None:
         for word, values in zip(("accepted", "refused"), sort(bench, descriptors), strict=True):
-            bench.note(f"{word} -> {' '.join(map(str, values)) or 'none'}")
+            bench.note(f"{word}: {runs(values)}")
 
     bad = [value for value in descriptors if value not in good]
     stimulus.__doc__ = title
-    lines = (f"accepted -> {' '.join(map(str, good)) or 'none'}", f"refused -> {' '.join(map(str, bad)) or 'none'}")
+    lines = f"accepted: {runs(good)}", f"refused: {runs(bad)}"
     scenario(id_, section, *lines, "FSTS 0")(stimulus)
 
 
@@ -180,12 +191,12 @@ _values(
 @scenario(
     "queue.accepted.iotlb-unused",
     "6.5.2.3",
-    "refused -> nothing",
+    "refused: nothing",
     "FSTS 0",
     allowed=(
         Allowed(
             "the fields that a granularity does not use may have to be 0 (doubt D-35)",
-            ("refused -> global domain", "FSTS 0"),
+            ("refused: global domain", "FSTS 0"),
             Policy(unused_descriptor_fields_checked=True),
         ),
     ),
@@ -196,18 +207,18 @@ def iotlb_unused(bench: Bench) -> None:
     where = {"ADDR": 0x5000, "AM": 1, "IH": 1}
     descriptors = {"global": queue.iotlb(GLOBAL, **where), "domain": queue.iotlb(DOMAIN, **where)}
     refused = [name for name, descriptor in descriptors.items() if is_refused(bench, descriptor)]
-    bench.note(f"refused -> {' '.join(refused) or 'nothing'}")
+    bench.note(f"refused: {' '.join(refused) or 'nothing'}")
 
 
 @scenario(
     "queue.accepted.idle-wait",
     "6.5.2.8",
-    "refused -> no",
+    "refused: no",
     "FSTS 0",
     allowed=(
         Allowed(
             "a wait descriptor that asks for nothing may be refused (doubt D-12)",
-            ("refused -> yes", "FSTS 0"),
+            ("refused: yes", "FSTS 0"),
             Policy(idle_wait_accepted=False),
         ),
     ),
@@ -216,7 +227,7 @@ def idle_wait(bench: Bench) -> None:
     """A wait descriptor with neither IF nor SW nor FN."""
     queue.start(bench)
     refused = is_refused(bench, WaitDescriptor.make(TYPE=DescriptorType.WAIT))
-    bench.note(f"refused -> {'yes' if refused else 'no'}")
+    bench.note(f"refused: {'yes' if refused else 'no'}")
 
 
 # Types.

@@ -38,20 +38,6 @@ def not_mapped(bench: Bench) -> None:
     bench.write("A", 0x6010)
 
 
-@scenario(
-    "setup.scalable-unit.interrupt-range",
-    "7.1.3 LGN.4",
-    "A write 0x5010 -> blocked",
-    "fault 0x0e A 0x5000 write",
-    "FSTS PPF",
-    setup=SECOND_STAGE,
-)
-def interrupt_range(bench: Bench) -> None:
-    """An output address in the interrupt range is LGN.4, the reason of legacy mode."""
-    bench.start(0xFEE0_1000)
-    bench.write("A", 0x5010)
-
-
 def _mode(name: str, title: str, mode: int) -> None:
     def stimulus(bench: Bench) -> None:
         table = bench.new_table()
@@ -167,19 +153,19 @@ def _upper_half(name: str, valid: int, section: str) -> None:
         start(bench, wide=True)
         bits = [128 + n for n in (0, 1, 31, 32, 62, 63, 64, 65, 95, 96, 126, 127)]
         accepted = [bit for bit in bits if not refused_wide(bench, valid | 1 << bit)]
-        bench.note(f"accepted -> {' '.join(map(str, accepted)) or 'none'}")
-        bench.note(f"without them -> {'refused' if refused_wide(bench, valid) else 'accepted'}")
+        bench.note(f"accepted: {' '.join(map(str, accepted)) or 'none'}")
+        bench.note(f"without them: {'refused' if refused_wide(bench, valid) else 'accepted'}")
 
     stimulus.__doc__ = f"The upper half of a 256-bit descriptor of type {name} is reserved."
     id_ = f"setup.scalable-unit.upper-half-{name}"
-    scenario(id_, section, "accepted -> none", "without them -> accepted", "FSTS 0", setup=SECOND_STAGE)(stimulus)
+    scenario(id_, section, "accepted: none", "without them: accepted", "FSTS 0", setup=SECOND_STAGE)(stimulus)
 
 
 for _name, _row in DESCRIPTORS.items():
     _upper_half(_name, _row.valid, _row.section)
 
 
-@scenario("setup.scalable-unit.types-256", "6.5.2", "accepted -> 1 2 4 5", "FSTS 0", setup=SECOND_STAGE)
+@scenario("setup.scalable-unit.types-256", "6.5.2", "accepted: 1 2 4 5", "FSTS 0", setup=SECOND_STAGE)
 def types_256(bench: Bench) -> None:
     """In legacy mode the types of scalable mode are refused, in 256-bit descriptors too."""
     start(bench, wide=True)
@@ -193,10 +179,10 @@ def types_256(bench: Bench) -> None:
     }
     descriptors |= {n: n for n in (0, 3, *range(8, 16))}
     accepted = [n for n in sorted(descriptors) if not refused_wide(bench, descriptors[n])]
-    bench.note(f"accepted -> {' '.join(map(str, accepted))}")
+    bench.note(f"accepted: {' '.join(map(str, accepted))}")
 
 
-@scenario("setup.scalable-unit.types-128", "6.5.2", "accepted -> 1 2 4 5", "FSTS 0", setup=SECOND_STAGE)
+@scenario("setup.scalable-unit.types-128", "6.5.2", "accepted: 1 2 4 5", "FSTS 0", setup=SECOND_STAGE)
 def types_128(bench: Bench) -> None:
     """The types of scalable mode are refused in 128-bit descriptors."""
     start(bench, wide=False)
@@ -210,7 +196,7 @@ def types_128(bench: Bench) -> None:
     }
     descriptors |= {n: n for n in (0, 3, *range(8, 16))}
     accepted = [n for n in sorted(descriptors) if not is_refused(bench, descriptors[n])]
-    bench.note(f"accepted -> {' '.join(map(str, accepted))}")
+    bench.note(f"accepted: {' '.join(map(str, accepted))}")
 
 
 def _snoop(level: int, page: int, host: str) -> None:
