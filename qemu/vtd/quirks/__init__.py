@@ -41,6 +41,7 @@ from qemu.vtd.quirks.queue import (
     FenceOnlyWaitRefused,
     QueueErrorWithoutCode,
     QueueWaitsForTail,
+    WaitForBothAborts,
 )
 from qemu.vtd.quirks.quirk import NEWEST, Quirk, Severity, Version, version_text
 from qemu.vtd.quirks.scalable import (
@@ -79,6 +80,7 @@ from qemu.vtd.quirks.translation import (
     InterruptRangeByPage,
     PassThroughPointerChecked,
     PassThroughUnlimited,
+    ScalableCodeForInterruptRange,
     SilentOnHit,
     TranslationsByRequester,
 )
@@ -98,6 +100,8 @@ QUIRKS: tuple[type[Quirk], ...] = (
     QueueWaitsForTail,
     DeviceTlbAlwaysAccepted,
     DevicesAlwaysAnswer,
+    WaitForBothAborts,
+    ScalableCodeForInterruptRange,
     TranslationsByRequester,
     InterruptFaultsUnrecorded,
     CompatibilityAlwaysPasses,
