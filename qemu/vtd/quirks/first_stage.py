@@ -108,7 +108,7 @@ class DirtyOnlyWithAccessed(Quirk, FirstStage):
     The update is skipped if any of the bits to set is set.
     """
 
-    id = "Q90"
+    id = "Q92"
     severity = Severity.EITHER
     section = "3.6.2"
     hardware = "A write sets D in the entry of its page, whether A was set or not."
@@ -126,7 +126,7 @@ class DirtyOnlyWithAccessed(Quirk, FirstStage):
 class MarkedThoughBlocked(Quirk, FirstStage):
     """The entry of a page is marked before it is known that the page is in the interrupt address range."""
 
-    id = "Q91"
+    id = "Q93"
     severity = Severity.REPORT_DIFFERS
     section = "3.6.2"
     hardware = "A page in the interrupt address range blocks the request before its entry is marked."
