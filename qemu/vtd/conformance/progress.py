@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -9,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from qemu.vtd.conformance.runner import Report, conform
 from qemu.vtd.conformance.scenario import Scenario
+
+_REFRESH_SECONDS = 0.1
 
 
 def run_with_bar(scenarios: Sequence[Scenario], qemu: str | None) -> Report:
@@ -21,7 +24,13 @@ def run_with_bar(scenarios: Sequence[Scenario], qemu: str | None) -> Report:
     ) as progress:
         task = progress.add_task("conformance", total=len(scenarios))
 
+        shown = 0.0
+
         def show(result: object) -> None:
-            progress.update(task, advance=1, refresh=True)
+            nonlocal shown
+            due = time.monotonic() > shown + _REFRESH_SECONDS
+            progress.update(task, advance=1, refresh=due)
+            if due:
+                shown = time.monotonic()
 
         return conform(scenarios, qemu, show)

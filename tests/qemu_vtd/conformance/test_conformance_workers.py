@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -73,7 +75,7 @@ def running(mark: str) -> set[int]:
 
 
 @contextmanager
-def conforming(build: Build) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def conforming(build: Build, stderr: int = subprocess.PIPE) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`vtd conform` with two workers, once each has a QEMU."""
     mark = uuid.uuid4().hex
     program = """
@@ -87,7 +89,7 @@ main()
     with subprocess.Popen(
         [sys.executable, "-c", program],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         start_new_session=True,
         env=os.environ | {MARK: mark, "VTD_QEMU": build.path},
@@ -115,3 +117,21 @@ def test_workers_and_their_qemus_end_with_the_run(build: Build, number: signal.S
             time.sleep(0.01)
     assert process.returncode == (130 if number is signal.SIGINT else -number)
     assert (out, error) == ("", "")
+
+
+def test_the_bar_counts_the_results_of_all_workers(build: Build) -> None:
+    """On a terminal, where the report is read by another program."""
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal, conforming(build, stderr=theirs) as (process, _):
+        os.close(theirs)
+        assert process.stdout is not None
+        drawn = b""
+        with suppress(OSError):  # Linux reports the end of a terminal as an error
+            while piece := terminal.read(4096):
+                drawn += piece
+        report = process.stdout.read()
+        assert process.wait(10) == 0
+    counted = [int(number) for number in re.findall(rb"(\d+)/\d+", drawn)]
+    assert counted == sorted(counted)
+    assert len(set(counted)) > 3
+    assert f"{len(catalogue())} scenarios:" in report
