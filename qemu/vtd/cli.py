@@ -95,7 +95,7 @@ def conform(
     if junit is not None:
         _write_whole(junit, as_junit(reports, unusable))
     if html is not None:
-        _write_whole(html, as_html(reports))
+        _write_whole(html, as_html(reports, unusable))
     if as_json:
         print_json(as_document(reports, unusable))
     elif reports:

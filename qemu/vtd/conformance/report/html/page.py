@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -13,15 +14,15 @@ from qemu.vtd.conformance.report.html.elements import document, element
 from qemu.vtd.conformance.report.html.matrix import Row, css_class, matrix, rows_of
 from qemu.vtd.conformance.report.summary import headline
 from qemu.vtd.conformance.report.words import chapter_title, quirks_shown
-from qemu.vtd.conformance.runner import Report
+from qemu.vtd.conformance.runner import Report, Unusable
 from qemu.vtd.quirks import Quirk, version_text
 
 _HERE = Path(__file__).parent
 _BAR = 1000
 
 
-def as_html(reports: list[Report]) -> bytes:
-    """The reports of one call as a page: a column for each QEMU."""
+def as_html(reports: list[Report], unusable: Sequence[Unusable] = ()) -> bytes:
+    """The reports of one call as a page: a column for each QEMU, and a card for each that could not be run."""
     rows = rows_of(reports)
     style, script = ((_HERE / name).read_text() for name in ("style.css", "script.js"))
     names = ", ".join(version_text(report.version) for report in reports)
@@ -37,7 +38,7 @@ def as_html(reports: list[Report]) -> bytes:
         ),
         element(
             "body",
-            _header(reports, rows),
+            _header(reports, unusable, rows),
             element("main", _quirks(reports), _scenarios(reports, rows)),
             element("script", script),
         ),
@@ -52,7 +53,7 @@ def _policy(style: str, script: str) -> str:
     return "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'".format(*hashes)
 
 
-def _header(reports: list[Report], rows: list[Row]) -> Element:
+def _header(reports: list[Report], unusable: Sequence[Unusable], rows: list[Row]) -> Element:
     return element(
         "header",
         element("h1", "QEMU's intel-iommu against the VT-d specification"),
@@ -62,7 +63,7 @@ def _header(reports: list[Report], rows: list[Row]) -> Element:
             "What a scenario expects is written down from the specification, not taken from either.",
             class_="lead",
         ),
-        element("div", (_card(report) for report in reports), class_="cards"),
+        element("div", map(_card, reports), map(_unusable_card, unusable), class_="cards"),
     )
 
 
@@ -82,6 +83,17 @@ def _card(report: Report) -> Element:
             class_="counts",
         ),
         element("p", report.path, class_="path"),
+        (element("p", doubt) for doubt in report.doubts),
+        class_="card",
+    )
+
+
+def _unusable_card(each: Unusable) -> Element:
+    return element(
+        "section",
+        element("h2", "A QEMU on which no scenario could be run"),
+        element("p", each.why),
+        element("p", each.path, class_="path"),
         class_="card",
     )
 
