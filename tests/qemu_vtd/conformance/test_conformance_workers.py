@@ -75,19 +75,21 @@ def running(mark: str) -> set[int]:
 
 
 @contextmanager
-def conforming(build: Build, stderr: int = subprocess.PIPE) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`vtd conform` with two workers, once each has a QEMU."""
+def conforming(
+    build: Build, only: str = "*", stderr: int = subprocess.PIPE
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`vtd conform` with two workers, and the mark of its processes."""
     mark = uuid.uuid4().hex
     program = """
 import sys
 from iommu.cli.main import main
 from qemu.vtd.conformance import workers
 workers.os.sched_getaffinity = lambda _: {0, 1}
-sys.argv = ["vtd", "conform"]
+sys.argv = ["vtd", "conform", "--only", sys.argv[1]]
 main()
 """
     with subprocess.Popen(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, only],
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,
@@ -96,10 +98,6 @@ main()
         cwd=Path(__file__).parents[3],
     ) as process:
         try:
-            # It, two workers, two QEMUs.
-            while len(running(mark)) < 5:
-                assert process.poll() is None
-                time.sleep(0.01)
             yield process, mark
         finally:
             process.kill()
@@ -109,6 +107,10 @@ main()
 @pytest.mark.parametrize("group", [False, True], ids=["process", "group"])
 def test_workers_and_their_qemus_end_with_the_run(build: Build, number: signal.Signals, group: bool) -> None:
     with conforming(build) as (process, mark):
+        # It, two workers, two QEMUs.
+        while len(running(mark)) < 5:
+            assert process.poll() is None
+            time.sleep(0.01)
         (os.killpg if group else os.kill)(process.pid, number)
         out, error = process.communicate(timeout=10)
         deadline = time.monotonic() + 5
@@ -122,7 +124,7 @@ def test_workers_and_their_qemus_end_with_the_run(build: Build, number: signal.S
 def test_the_bar_counts_the_results_of_all_workers(build: Build) -> None:
     """On a terminal, where the report is read by another program."""
     ours, theirs = pty.openpty()
-    with os.fdopen(ours, "rb", buffering=0) as terminal, conforming(build, stderr=theirs) as (process, _):
+    with os.fdopen(ours, "rb", buffering=0) as terminal, conforming(build, "queue.", theirs) as (process, _):
         os.close(theirs)
         assert process.stdout is not None
         drawn = b""
@@ -134,4 +136,4 @@ def test_the_bar_counts_the_results_of_all_workers(build: Build) -> None:
     counted = [int(number) for number in re.findall(rb"(\d+)/\d+", drawn)]
     assert counted == sorted(counted)
     assert len(set(counted)) > 3
-    assert f"{len(catalogue())} scenarios:" in report
+    assert f"{len(catalogue('queue.'))} scenarios:" in report
