@@ -98,18 +98,6 @@ def checklist(area: str) -> str:
     return _table(("rule", "section", "what it says", "engine tests", "scenarios, or why there are none"), rows)
 
 
-def checklist_summary() -> str:
-    """How many rules of each area a scenario shows, the model alone shows, and are not modelled."""
-    rows = []
-    for area, title in AREAS.items():
-        rules = [rule for rule in RULES if rule.area == area]
-        shown = sum(bool(rule.scenarios) for rule in rules)
-        left_out = sum(bool(rule.not_modelled) for rule in rules)
-        rows.append((title, *map(str, (len(rules), shown, len(rules) - shown - left_out, left_out))))
-    totals = [str(sum(int(row[column]) for row in rows)) for column in range(1, 5)]
-    return _table(("area", "rules", "with scenarios", "model only", "not modelled"), [*rows, ("all", *totals)])
-
-
 def _tests(rule: Rule) -> str:
     """The tests of a rule, each file with its functions."""
     files: dict[str, list[str]] = {}
@@ -134,7 +122,6 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "breaks": ("conformance.md", breaks),
     "quirks": ("quirks.md", quirks),
     "engine breaks": ("conformance.md", engine_breaks),
-    "checklist summary": ("checklist.md", checklist_summary),
     **{f"checklist {area}": ("checklist.md", partial(checklist, area)) for area in AREAS},
 }
 """For the name in each mark: the page of the table, and the function that makes it."""

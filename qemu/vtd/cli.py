@@ -53,9 +53,8 @@ def conform(
     """
     from iommu.cli.output import console, error_console, print_json
     from iommu.errors import MisuseError
-    from qemu.vtd.conformance.progress import run_with_bar
+    from qemu.vtd.conformance.progress import page_with_bar, run_with_bar
     from qemu.vtd.conformance.report.document import as_document
-    from qemu.vtd.conformance.report.html.page import as_html
     from qemu.vtd.conformance.report.junit import as_junit
     from qemu.vtd.conformance.report.summary import print_next, print_summary
     from qemu.vtd.conformance.report.table import print_table
@@ -95,7 +94,7 @@ def conform(
     if junit is not None:
         _write_whole(junit, as_junit(reports, unusable))
     if html is not None:
-        _write_whole(html, as_html(reports, unusable))
+        _write_whole(html, page_with_bar(reports, unusable))
     if as_json:
         print_json(as_document(reports, unusable))
     elif reports:

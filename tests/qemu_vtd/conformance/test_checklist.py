@@ -202,6 +202,18 @@ def test_the_basis_of_a_rule_is_the_verdict_on_its_scenarios(verdict: Verdict, b
     assert written["rules"][0]["scenarios"] == {"QEMU 7.2.0": {"legacy.root.unreadable": verdict.name.lower()}}
 
 
+def test_two_qemus_of_one_version_are_told_apart() -> None:
+    (lrt_1,) = (rule for rule in RULES if rule.id == "LRT.1")
+    first, second = (report(("legacy.root.unreadable", verdict)) for verdict in (Verdict.AGREES, Verdict.DIFFERS))
+    second.path = "/patched"
+    (standing,) = standings([lrt_1], [first, second])
+    assert standing.basis is Basis.DIFFERS
+    assert {name: standing.counts(name).most_common() for name in standing.results} == {
+        "QEMU 7.2.0 /qemu": [("agrees", 1)],
+        "QEMU 7.2.0 /patched": [("DIFFERS", 1)],
+    }
+
+
 def test_a_rule_that_is_not_modelled_says_why() -> None:
     (rta_4,) = selected("RTA.4")
     (standing,) = standings([rta_4], [])

@@ -77,6 +77,7 @@ def test_ids_are_unique() -> None:
 
 def test_three_outcomes_of_a_difference() -> None:
     page = as_html([report(PLAIN, differs=PLAIN)]).decode()
+    assert f'<a href="#{PLAIN}">' in page
     outcomes = re.findall(r"<h5>(.*?)</h5><pre>(.*?)</pre>", page, re.DOTALL)
     assert [who for who, _ in outcomes] == ["Expected, model", "QEMU 7.2.22"]
     assert "<del>fault 0x02" in outcomes[1][1]

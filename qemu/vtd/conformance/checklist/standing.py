@@ -71,6 +71,8 @@ class Standing:
 def standings(rules: Sequence[Rule], reports: Sequence[Report]) -> list[Standing]:
     """Each rule with the results of the scenarios that stand behind it."""
     names = [f"QEMU {'.'.join(map(str, report.version))}" for report in reports]
+    if len(set(names)) < len(names):
+        names = [f"{name} {report.path}" for name, report in zip(names, reports, strict=True)]
     return [
         Standing(
             rule,

@@ -15,7 +15,7 @@ from qemu.vtd.conformance.report.words import (
     with_reason,
 )
 from qemu.vtd.conformance.runner import Report
-from qemu.vtd.quirks import version_text
+from qemu.vtd.quirks import Quirk, Severity, version_text
 
 _IN_WORDS = {
     Verdict.AGREES: "agree",
@@ -23,6 +23,8 @@ _IN_WORDS = {
     Verdict.QUIRK: "with a known quirk",
     Verdict.MODEL_ONLY: "on the model only",
 }
+
+_SERIOUS = frozenset((Verdict.QUIRK, Verdict.DIFFERS))
 
 
 def print_summary(report: Report, console: Console) -> None:
@@ -33,10 +35,8 @@ def print_summary(report: Report, console: Console) -> None:
     for doubt in report.doubts:
         print_hanging(console, "", doubt, "bold yellow")
     console.print()
-    for quirk in shown:
-        print_hanging(console, f"{quirk.id}  ", f"{quirk.title()} (spec {quirk.section})", "yellow")
-    if shown:
-        console.print()
+    for severity in Severity:
+        _print_quirks(severity, [quirk for quirk in shown if quirk.severity is severity], console)
     _print_chapters(report, console)
     for result in report.results:
         if result.verdict is Verdict.DIFFERS:
@@ -55,13 +55,12 @@ def headline(report: Report) -> str:
 
 
 def totals(report: Report) -> str:
-    """One line: counts by verdict, QEMU's version, time, scenarios per second."""
+    """One line: counts by verdict, QEMU's version; time and scenarios per second, if the run was timed."""
     counts = [f"{report.count(verdict)} {verdict.value}" for verdict in Verdict]
-    rate = len(report.results) / max(report.seconds, 1e-9)
-    return (
-        f"{len(report.results)} scenarios: {', '.join(counts)}; QEMU {version_text(report.version)}; "
-        f"{report.seconds:.1f} s, {rate:.0f} cases a second"
-    )
+    line = f"{len(report.results)} scenarios: {', '.join(counts)}; QEMU {version_text(report.version)}"
+    if not report.seconds:
+        return line
+    return f"{line}; {report.seconds:.1f} s, {len(report.results) / report.seconds:.0f} cases a second"
 
 
 def chapters(results: list[Result]) -> dict[str, Counter[Verdict]]:
@@ -72,14 +71,29 @@ def chapters(results: list[Result]) -> dict[str, Counter[Verdict]]:
     return found
 
 
+def _print_quirks(severity: Severity, quirks: list[type[Quirk]], console: Console) -> None:
+    """Quirks that mean the same for a driver, a line each."""
+    if quirks:
+        print_hanging(console, "", f"{severity.value}:", "bold yellow")
+        for quirk in quirks:
+            print_hanging(console, f"{quirk.id}  ", quirk.driver)
+        console.print()
+
+
 def _print_chapters(report: Report, console: Console) -> None:
     counted = chapters(report.results)
     name = max(len(chapter) for chapter in counted)
     number = max(len(str(verdicts.total())) for verdicts in counted.values())
     for chapter, verdicts in counted.items():
-        worst = max(verdicts, key=list(Verdict).index)
         head = f"{chapter_title(chapter):<{name}}  {verdicts.total():>{number}}  "
-        print_hanging(console, head, _in_words(verdicts), STYLE[worst])
+        print_hanging(console, head, _in_words(verdicts), _style(verdicts))
+
+
+def _style(verdicts: Counter[Verdict]) -> str:
+    """That of the most serious verdict; a chapter without a departure is good, whatever this QEMU cannot run."""
+    return next(
+        (STYLE[each] for each in reversed(Verdict) if verdicts[each] and each in _SERIOUS), STYLE[Verdict.AGREES]
+    )
 
 
 def _in_words(verdicts: Counter[Verdict]) -> str:

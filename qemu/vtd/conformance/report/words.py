@@ -38,7 +38,7 @@ def quirk_ids(result: Result) -> list[str]:
 def quirks_shown(results: list[Result]) -> list[type[Quirk]]:
     """The quirks that these results show, in the order of their ids."""
     shown = {id_ for result in results for id_ in quirk_ids(result)}
-    return [quirk for quirk in QUIRKS if quirk.id in shown]
+    return sorted((quirk for quirk in QUIRKS if quirk.id in shown), key=lambda quirk: quirk.id)
 
 
 def brief(lines: tuple[str, ...]) -> str:

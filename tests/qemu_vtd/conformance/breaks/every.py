@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tests.qemu_vtd.conformance.breaks import caches, faults, interrupts, queue, registers, translation
+from tests.qemu_vtd.conformance.breaks import caches, faults, interrupts, queue, registers, scalable, translation
 from tests.qemu_vtd.conformance.breaks.broken import Break
 
 BREAKS: dict[str, tuple[type[Break], ...]] = {
     "registers": registers.BREAKS,
     "translation": translation.BREAKS,
+    "scalable mode": scalable.BREAKS,
     "caches, invalidation": caches.BREAKS,
     "queue": queue.BREAKS,
     "faults": faults.BREAKS,

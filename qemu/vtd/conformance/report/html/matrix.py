@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from xml.etree.ElementTree import Element
@@ -41,7 +41,7 @@ def rows_of(reports: list[Report]) -> list[Row]:
     return [Row(each, tuple(results.get(id_) for results in by_report)) for id_, each in scenarios.items()]
 
 
-def matrix(reports: list[Report], rows: list[Row]) -> Element:
+def matrix(reports: list[Report], rows: list[Row], each: Callable[[Scenario], None]) -> Element:
     """A list of scenarios for each chapter, under one line of headings."""
     columns = f"columns-{min(len(reports), 6)}"
     headings = element(
@@ -52,24 +52,25 @@ def matrix(reports: list[Report], rows: list[Row]) -> Element:
         aria_hidden="true",
     )
     chapters = (
-        _chapter(chapter, list(group), reports)
+        _chapter(chapter, list(group), reports, each)
         for chapter, group in groupby(rows, key=lambda row: row.scenario.chapter)
     )
     return element("div", headings, chapters, class_=f"matrix {columns}")
 
 
-def _chapter(chapter: str, rows: list[Row], reports: list[Report]) -> Element:
+def _chapter(chapter: str, rows: list[Row], reports: list[Report], each: Callable[[Scenario], None]) -> Element:
     return element(
         "section",
         element("h3", chapter_title(chapter), element("span", f" {len(rows)}", class_="small")),
-        (_scenario(row, reports) for row in rows),
+        (_scenario(row, reports, each) for row in rows),
         class_="chapter",
         data_chapter=chapter,
     )
 
 
-def _scenario(row: Row, reports: list[Report]) -> Element:
+def _scenario(row: Row, reports: list[Report], each: Callable[[Scenario], None]) -> Element:
     scenario = row.scenario
+    each(scenario)
     summary = element(
         "summary",
         element(

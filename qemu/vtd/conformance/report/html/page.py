@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -15,14 +15,20 @@ from qemu.vtd.conformance.report.html.matrix import Row, css_class, matrix, rows
 from qemu.vtd.conformance.report.summary import headline
 from qemu.vtd.conformance.report.words import chapter_title, quirks_shown
 from qemu.vtd.conformance.runner import Report, Unusable
-from qemu.vtd.quirks import Quirk, version_text
+from qemu.vtd.conformance.scenario import Scenario
+from qemu.vtd.quirks import Quirk, Severity, version_text
 
 _HERE = Path(__file__).parent
 _BAR = 1000
 
 
-def as_html(reports: list[Report], unusable: Sequence[Unusable] = ()) -> bytes:
-    """The reports of one call as a page: a column for each QEMU, and a card for each that could not be run."""
+def as_html(
+    reports: list[Report], unusable: Sequence[Unusable] = (), each: Callable[[Scenario], None] = lambda _: None
+) -> bytes:
+    """The reports of one call as a page: a column for each QEMU, and those on which no scenario could be run.
+
+    `each` is called with every scenario that is drawn.
+    """
     rows = rows_of(reports)
     style, script = ((_HERE / name).read_text() for name in ("style.css", "script.js"))
     names = ", ".join(version_text(report.version) for report in reports)
@@ -39,7 +45,7 @@ def as_html(reports: list[Report], unusable: Sequence[Unusable] = ()) -> bytes:
         element(
             "body",
             _header(reports, unusable, rows),
-            element("main", _quirks(reports), _scenarios(reports, rows)),
+            element("main", _unexplained(rows), _quirks(reports), _scenarios(reports, rows, each)),
             element("script", script),
         ),
         lang="en",
@@ -63,7 +69,8 @@ def _header(reports: list[Report], unusable: Sequence[Unusable], rows: list[Row]
             "What a scenario expects is written down from the specification, not taken from either.",
             class_="lead",
         ),
-        element("div", map(_card, reports), map(_unusable_card, unusable), class_="cards"),
+        element("div", [*map(_card, reports), *map(_no_card, unusable)], class_="cards"),
+        element("nav", element("a", "Departures", href="#quirks"), element("a", "Scenarios", href="#scenarios")),
     )
 
 
@@ -88,13 +95,13 @@ def _card(report: Report) -> Element:
     )
 
 
-def _unusable_card(each: Unusable) -> Element:
+def _no_card(qemu: Unusable) -> Element:
     return element(
         "section",
-        element("h2", "A QEMU on which no scenario could be run"),
-        element("p", each.why),
-        element("p", each.path, class_="path"),
-        class_="card",
+        element("h2", "No scenario could be run"),
+        element("p", qemu.why),
+        element("p", qemu.path, class_="path"),
+        class_="card v-differs",
     )
 
 
@@ -111,7 +118,20 @@ def _bar(counts: Counter[Verdict], total: int) -> Element:
     return bar
 
 
+def _unexplained(rows: list[Row]) -> Element | None:
+    """Links to the scenarios that differ: what a reader looks for first."""
+    differing = [row.scenario for row in rows if Verdict.DIFFERS in row.verdicts]
+    if not differing:
+        return None
+    links = (
+        element("li", element("a", each.id, href=f"#{each.id}"), f" {each.title}", class_=css_class(Verdict.DIFFERS))
+        for each in differing
+    )
+    return element("section", element("h2", "What nothing explains"), element("ul", links, class_="unexplained"))
+
+
 def _quirks(reports: list[Report]) -> Element | None:
+    """The quirks that show on any of the QEMUs, the most dangerous for a driver first."""
     shown = {quirk.id: quirk for report in reports for quirk in quirks_shown(report.results)}
     if not shown:
         return None
@@ -121,10 +141,17 @@ def _quirks(reports: list[Report]) -> Element | None:
         element(
             "p",
             "Each is predicted exactly: a scenario with a known quirk ends as the model with that quirk does.",
+            class_="small",
         ),
-        element("ul", (_quirk(quirk, reports) for _, quirk in sorted(shown.items())), class_="quirks"),
+        (_alike(severity, [shown[id_] for id_ in sorted(shown)], reports) for severity in Severity),
         id="quirks",
     )
+
+
+def _alike(severity: Severity, quirks: list[type[Quirk]], reports: list[Report]) -> Element | None:
+    """The quirks that mean the same for a driver."""
+    alike = [_quirk(quirk, reports) for quirk in quirks if quirk.severity is severity]
+    return element("div", element("h3", severity.value), element("ul", alike, class_="quirks")) if alike else None
 
 
 def _quirk(quirk: type[Quirk], reports: list[Report]) -> Element:
@@ -133,16 +160,18 @@ def _quirk(quirk: type[Quirk], reports: list[Report]) -> Element:
         "li",
         element("a", quirk.id, href=f"#quirk={quirk.id}", title="Show its scenarios", class_="quirk"),
         element(
-            "div",
-            element("p", quirk.title()),
-            element("p", f"spec {quirk.section} · QEMU {', '.join(versions)}", class_="small"),
+            "details",
+            element("summary", quirk.driver),
+            element("p", element("b", "QEMU: "), quirk.title()),
+            element("p", element("b", "Hardware: "), quirk.hardware),
+            element("p", f"spec {quirk.section}; QEMU {', '.join(versions)}", class_="small"),
         ),
     )
 
 
-def _scenarios(reports: list[Report], rows: list[Row]) -> Element:
+def _scenarios(reports: list[Report], rows: list[Row], each: Callable[[Scenario], None]) -> Element:
     return element(
-        "section", element("h2", "Scenarios"), _filters(reports, rows), matrix(reports, rows), id="scenarios"
+        "section", element("h2", "Scenarios"), _filters(reports, rows), matrix(reports, rows, each), id="scenarios"
     )
 
 
