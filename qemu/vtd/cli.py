@@ -2,17 +2,36 @@
 
 # ruff: noqa: PLC0415 - a command imports what it needs when it runs, so that `vtd --help` is quick
 
+from __future__ import annotations
+
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qemu.vtd import qemu_cli
 
+if TYPE_CHECKING:
+    from qemu.vtd.conformance.runner import Report
+    from qemu.vtd.conformance.scenario import Scenario
+    from qemu.vtd.quirks import Version
+
 Qemu = Annotated[
     list[str] | None,
-    typer.Option("--qemu", metavar="PATH", help="QEMU to run; may be repeated. Default: $VTD_QEMU, then PATH."),
+    typer.Option(
+        "--qemu",
+        metavar="QEMU",
+        help="Path, or suite of vtd qemu install; may be repeated. Default: $VTD_QEMU, PATH.",
+    ),
+]
+All = Annotated[bool, typer.Option("--all", help="Every QEMU of vtd qemu list, side by side.")]
+Chapter = Annotated[str | None, typer.Option("--chapter", metavar="NAME", help="Scenarios of this chapter.")]
+FailedFirst = Annotated[bool, typer.Option("--failed-first", help="First those that failed last time.")]
+QuirksOf = Annotated[
+    str | None, typer.Option("--quirks-of", metavar="VERSION", help="Judge by the quirks of this QEMU version.")
 ]
 Only = Annotated[str, typer.Option("--only", metavar="PATTERN", help="Scenarios whose id contains or matches it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -38,7 +57,11 @@ def register(app: typer.Typer) -> None:
 
 def conform(
     qemu: Qemu = None,
+    every: All = False,
     only: Only = "*",
+    chapter: Chapter = None,
+    failed_first: FailedFirst = False,
+    quirks_of: QuirksOf = None,
     verbose: Verbose = False,
     as_json: Json = False,
     junit: Junit = None,
@@ -49,17 +72,18 @@ def conform(
 ) -> None:
     """Check the model and a QEMU against the specification, scenario by scenario.
 
+    With --qemu OLD --qemu NEW, a NEW of no known release, or of OLD's version, is judged by OLD's quirks: what it
+    fixes is listed and does not fail.
+
     Exit status 0 when every difference is explained, 1 when one is not, 2 when a QEMU could not be run at all.
     """
-    from iommu.cli.output import console, error_console, print_json
+    from iommu.cli.output import error_console, print_json
     from iommu.errors import MisuseError
-    from qemu.vtd.conformance.progress import page_with_bar, run_with_bar
+    from qemu.vtd.conformance.failed import record_failed
+    from qemu.vtd.conformance.progress import page_with_bar
     from qemu.vtd.conformance.report.document import as_document
     from qemu.vtd.conformance.report.junit import as_junit
-    from qemu.vtd.conformance.report.summary import print_next, print_summary
-    from qemu.vtd.conformance.report.table import print_table
-    from qemu.vtd.conformance.runner import Report, Unusable
-    from qemu.vtd.conformance.scenario import catalogue
+    from qemu.vtd.conformance.runner import Unusable
     from qemu.vtd.errors import QemuError
 
     if checklist:
@@ -70,27 +94,24 @@ def conform(
     if export:
         _export(export, qemu, to, as_json)
         return
-    scenarios = catalogue(only)
-    if not scenarios:
-        raise MisuseError(f"no scenario's id contains or matches {only!r}")
-    for option, file in (("--junit", junit), ("--html", html)):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise MisuseError(f"{option} {file}: no such directory: {file.absolute().parent}")
+    scenarios = _selected(only, chapter)
+    _check_writable(("--junit", junit), ("--html", html))
+    judge_by = None if quirks_of is None else _version(quirks_of)
+    wanted = _wanted(qemu, every)
     reports: list[Report] = []
     unusable: list[Unusable] = []
-    wanted: list[str | None] = [*qemu] if qemu else [None]
     for each in wanted:
+        old = reports[0].version if reports and len(wanted) == 2 and not every else None
         try:
-            report = run_with_bar(scenarios, each)
+            report = _run(scenarios, each, old, judge_by, failed_first=failed_first, quiet=as_json)
         except QemuError as error:
             unusable.append(Unusable(each or "", " ".join(str(error).split())))
             error_console().print(f"vtd: {unusable[-1].why}", style="bold red", markup=False, soft_wrap=True)
             continue
+        record_failed(report)
         reports.append(report)
-        if not as_json:
-            if verbose:
-                print_table(report, console())
-            print_summary(report, console())
+        if not as_json and not every:
+            _print_report(report, verbose)
     if junit is not None:
         _write_whole(junit, as_junit(reports, unusable))
     if html is not None:
@@ -98,11 +119,120 @@ def conform(
     if as_json:
         print_json(as_document(reports, unusable))
     elif reports:
-        print_next(reports, console())
+        _print_end(reports, every, verbose)
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
     if unusable:
         raise typer.Exit(2)
+
+
+def _print_report(report: Report, verbose: bool) -> None:
+    from iommu.cli.output import console
+    from qemu.vtd.conformance.report.summary import print_summary
+    from qemu.vtd.conformance.report.table import print_table
+
+    if verbose:
+        print_table(report, console())
+    print_summary(report, console())
+
+
+def _print_end(reports: list[Report], every: bool, verbose: bool) -> None:
+    """Print what comes after the reports: of every QEMU the matrix, then what to try next."""
+    from iommu.cli.output import console
+    from qemu.vtd.conformance.matrix import print_matrix
+    from qemu.vtd.conformance.report.summary import print_next
+
+    if every:
+        print_matrix(sorted(reports, key=lambda report: report.version), console(), whole=verbose)
+    print_next(reports, console())
+
+
+def _check_writable(*files: tuple[str, Path | None]) -> None:
+    """Raise MisuseError for a file to be written whose directory does not exist: before the run, not after it."""
+    from iommu.errors import MisuseError
+
+    for option, file in files:
+        if file is not None and not file.absolute().parent.is_dir():
+            raise MisuseError(f"{option} {file}: no such directory: {file.absolute().parent}")
+
+
+def _selected(only: str, chapter: str | None) -> list[Scenario]:
+    """The scenarios that --only and --chapter select. Raises MisuseError when there are none."""
+    from iommu.errors import MisuseError
+    from qemu.vtd.conformance.scenario import catalogue, of_chapter
+
+    scenarios = of_chapter(catalogue(only), chapter)
+    if not scenarios:
+        where = f" in chapter {chapter}" if chapter else ""
+        raise MisuseError(f"no scenario's id contains or matches {only!r}{where}")
+    return scenarios
+
+
+def _run(
+    scenarios: Sequence[Scenario],
+    qemu: str | None,
+    old: Version | None,
+    quirks_of: Version | None,
+    *,
+    failed_first: bool,
+    quiet: bool,
+) -> Report:
+    """Run scenarios on one QEMU; with `failed_first` those first that failed last time."""
+    from iommu.cli.output import console
+    from qemu.vtd.conformance import failed
+    from qemu.vtd.conformance.progress import run_with_bar
+
+    def run(part: Sequence[Scenario]) -> Report:
+        return run_with_bar(part, qemu, old=old, quirks_of=quirks_of)
+
+    if not failed_first:
+        return run(scenarios)
+
+    def tell(part: Report) -> Report:
+        if not quiet and len(part.results) < len(scenarios):
+            still = [result.scenario.id for result in part.changes]
+            fixed = len(part.results) - len(still)
+            console().print(f"of {len(part.results)} that failed before, {fixed} do no longer")
+            for id_ in still:
+                console().print(f"    still {id_}", markup=False)
+        return part
+
+    *_, whole = map(tell, failed.failed_first(scenarios, qemu, run))
+    return whole
+
+
+def _wanted(qemu: list[str] | None, every: bool) -> Sequence[str | None]:
+    """The QEMUs to run: those named, those of `vtd qemu list`, or None for the default.
+
+    Prints a line on stderr for each that is listed and of no use.
+    """
+    from iommu.cli.output import error_console
+    from iommu.errors import MisuseError
+    from qemu.vtd.errors import QemuNotFound
+    from qemu.vtd.found import find_all
+
+    if not every:
+        return qemu or [None]
+    if qemu:
+        raise MisuseError("--all and --qemu exclude each other: --all runs every QEMU of vtd qemu list")
+    found = find_all()
+    for each in found:
+        if each.build is None:
+            error_console().print(f"vtd: not run: {each.problem}", markup=False, soft_wrap=True)
+    paths = [each.path for each in found if each.build is not None]
+    if not paths:
+        raise QemuNotFound("no QEMU that can be used; get one with: vtd qemu install trixie")
+    return paths
+
+
+def _version(text: str) -> Version:
+    """A version as the user gave it: "10.0.13", or "10.0"."""
+    from iommu.errors import MisuseError
+
+    if re.fullmatch(r"\d{1,4}\.\d{1,4}(\.\d{1,4})?", text) is None:
+        raise MisuseError(f"--quirks-of {text}: a version is two or three numbers, such as 10.0.13")
+    major, minor, micro, *_ = (*map(int, text.split(".")), 0)
+    return major, minor, micro
 
 
 def _checklist(qemu: list[str] | None, only: str, as_json: bool) -> None:

@@ -9,13 +9,16 @@ from iommu import Capabilities
 from qemu.vtd.conformance.scenario import Scenario
 from qemu.vtd.conformance.setups import Setup
 from qemu.vtd.platform import ModelPlatform
-from qemu.vtd.quirks import POLICY, Version, profile, quirks_of
+from qemu.vtd.quirks import NEWEST, POLICY, Version, profile, quirks_of
+from qemu.vtd.quirks.freedoms import EXPECTED, freedom_of
 
 
 class Verdict(Enum):
-    """Result of the comparison. Only DIFFERS is a failure: of QEMU, the model or the list of quirks.
+    """Result of the comparison. Which of the last three fail the run is for its `Terms` to say.
 
-    MODEL_ONLY is what no device can do that QEMU emulates; NOT_APPLICABLE is what this QEMU does not offer.
+    MODEL_ONLY is what no device can do that QEMU emulates; NOT_APPLICABLE is what this QEMU does not offer. MOVED is
+    a right outcome, but not the one that is pinned for the version; GONE is a right one where a quirk is known;
+    DIFFERS is a wrong one, of QEMU or of the model.
     """
 
     AGREES = "agrees"
@@ -23,10 +26,53 @@ class Verdict(Enum):
     QUIRK = "known quirk"
     MODEL_ONLY = "model only"
     NOT_APPLICABLE = "not applicable"
+    MOVED = "freedom moved"
+    GONE = "quirk gone"
     DIFFERS = "DIFFERS"
 
 
 WRONG_MODEL = "the model does not do what the specification says"
+
+CHANGES = frozenset((Verdict.MOVED, Verdict.GONE, Verdict.DIFFERS))
+"""The verdicts that say that a QEMU is not as it was known."""
+
+# QEMU counts the micro version of a development tree from 50.
+_DEVELOPMENT = 50
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a QEMU is held to.
+
+    Attributes:
+        version: whose quirks and freedoms are expected of it.
+        fails: the verdicts that fail the run.
+    """
+
+    version: Version
+    fails: frozenset[Verdict] = CHANGES
+
+
+def is_release(version: Version) -> bool:
+    """Whether quirks and freedoms are known for a version: it is a release, and none newer than the newest known."""
+    return version[2] < _DEVELOPMENT and version <= NEWEST
+
+
+def terms_of(version: Version, old: Version | None = None, quirks_of: Version | None = None) -> Terms:
+    """What a QEMU of this version is held to.
+
+    Args:
+        version: what it says it is.
+        old: the version of the QEMU it is compared with: judges a build of the same version, or of no known release.
+        quirks_of: the version that judges it whatever its own is.
+    """
+    if quirks_of is not None:
+        return Terms(quirks_of, frozenset((Verdict.DIFFERS,)))
+    if old is not None and (old == version or not is_release(version)):
+        return Terms(old, frozenset((Verdict.DIFFERS,)))
+    if version > NEWEST:
+        return Terms(version, frozenset())
+    return Terms(version, CHANGES if is_release(version) else frozenset((Verdict.DIFFERS,)))
 
 
 @dataclass(frozen=True)
@@ -70,14 +116,31 @@ def judge(scenario: Scenario, model: tuple[str, ...], seen: tuple[str, ...], ver
         return Verdict.DIFFERS, WRONG_MODEL
     claimed = [quirk for quirk in quirks_of(version) if scenario.id in quirk.scenarios]
     names = ", ".join(quirk.id for quirk in claimed)
-    right = {scenario.expect: ""} | {allowed.lines: allowed.because for allowed in scenario.allowed}
+    right = [scenario.expect, *(allowed.lines for allowed in scenario.allowed)]
     if seen in right:
         if claimed:
-            return Verdict.DIFFERS, f"{names} no longer shows"
-        return (Verdict.ALLOWED, right[seen]) if right[seen] else (Verdict.AGREES, "")
+            return Verdict.GONE, f"{names} no longer shows"
+        return _freedom(scenario, right.index(seen), version)
     if claimed and seen == on_profile(scenario, version):
         return Verdict.QUIRK, names
     return Verdict.DIFFERS, f"and not as {names} predicts" if claimed else ""
+
+
+def _freedom(scenario: Scenario, used: int, version: Version) -> tuple[Verdict, str]:
+    """The verdict on a right outcome, against the one that is pinned for the version."""
+    because = "" if used == EXPECTED else scenario.allowed[used - 1].because
+    pinned = freedom_of(scenario.id, version)
+    if used == pinned:
+        return (Verdict.ALLOWED, because) if because else (Verdict.AGREES, "")
+    here = f"in qemu/vtd/quirks/freedoms.py for QEMU {'.'.join(map(str, version))}"
+    if used == EXPECTED:
+        return (
+            Verdict.MOVED,
+            f"it does what is expected; allowed outcome {pinned} is pinned: give that line {here} a gone=",
+        )
+    line = f'Freedom("{scenario.id}", {used}, "what in QEMU makes it so")'
+    was = "the expected outcome" if pinned == EXPECTED else f"allowed outcome {pinned}"
+    return Verdict.MOVED, f"{because}: allowed outcome {used}, where {was} is pinned; add {here}: {line}"
 
 
 # The capabilities that the catalogue's expected outcomes depend on.

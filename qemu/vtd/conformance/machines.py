@@ -9,6 +9,7 @@ from iommu import VtdError
 from qemu.vtd.conformance.setups import Setup
 from qemu.vtd.errors import DeviceError, PropertyMissing, QemuDied, QemuError, QemuTimeout, QemuUnsuitable
 from qemu.vtd.qemu_platform import QemuPlatform
+from qemu.vtd.quirks import Version
 
 # How long an answer may take; and how long once this QEMU has been seen not to answer.
 _ANSWER_SECONDS = 10.0
@@ -32,11 +33,13 @@ class Machines:
         qemu: the program; see `qemu.vtd.probe.find_qemu`.
 
     Attributes:
+        judge_by: the version whose quirks are expected; None for QEMU's own.
         last: id of the scenario last run on the running QEMU; empty when there was none.
     """
 
-    def __init__(self, qemu: str | None) -> None:
+    def __init__(self, qemu: str | None, judge_by: Version | None = None) -> None:
         self._qemu = qemu
+        self.judge_by = judge_by
         self.last = ""
         self._platform: QemuPlatform | None = None
         self._key: object = None

@@ -12,14 +12,21 @@ from iommu.cli.output import error_console
 from qemu.vtd.conformance.report.html.page import as_html
 from qemu.vtd.conformance.runner import Report, Unusable, conform
 from qemu.vtd.conformance.scenario import Scenario
+from qemu.vtd.quirks import Version
 
 _REFRESH_SECONDS = 0.1
 
 
-def run_with_bar(scenarios: Sequence[Scenario], qemu: str | None) -> Report:
+def run_with_bar(
+    scenarios: Sequence[Scenario],
+    qemu: str | None,
+    *,
+    old: Version | None = None,
+    quirks_of: Version | None = None,
+) -> Report:
     """`conform` with a progress bar on stderr."""
     with _bar("conformance", len(scenarios)) as advance:
-        return conform(scenarios, qemu, advance)
+        return conform(scenarios, qemu, advance, old=old, quirks_of=quirks_of)
 
 
 def page_with_bar(reports: list[Report], unusable: list[Unusable]) -> bytes:

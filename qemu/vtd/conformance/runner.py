@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from qemu.vtd.conformance.judge import WRONG_MODEL, Result, Verdict
+from qemu.vtd.conformance.judge import CHANGES, WRONG_MODEL, Result, Terms, Verdict, terms_of
 from qemu.vtd.conformance.scenario import Scenario
 from qemu.vtd.conformance.workers import run_all
 from qemu.vtd.errors import QemuUnsuitable
@@ -24,6 +24,7 @@ class Report:
         results: one for each scenario.
         seconds: how long the scenarios took, including QEMU's start.
         doubts: reasons not to believe what it says of itself.
+        old, quirks_of: what else decides what it is held to: see `terms_of`.
     """
 
     path: str
@@ -31,15 +32,32 @@ class Report:
     results: list[Result] = field(default_factory=list)
     seconds: float = 0.0
     doubts: tuple[str, ...] = ()
+    old: Version | None = None
+    quirks_of: Version | None = None
 
     def count(self, verdict: Verdict) -> int:
         """Number of scenarios with this verdict."""
         return sum(result.verdict is verdict for result in self.results)
 
     @property
+    def terms(self) -> Terms:
+        """What it is held to."""
+        return terms_of(self.version, self.old, self.quirks_of)
+
+    @property
     def passed(self) -> bool:
-        """Whether no scenario differs."""
-        return self.count(Verdict.DIFFERS) == 0
+        """Whether no scenario has a verdict that fails the run."""
+        return not self.failures
+
+    @property
+    def failures(self) -> list[Result]:
+        """The results that fail the run."""
+        return [result for result in self.results if result.verdict in self.terms.fails]
+
+    @property
+    def changes(self) -> list[Result]:
+        """The results that are not as known, whether or not they fail the run."""
+        return [result for result in self.results if result.verdict in CHANGES]
 
 
 @dataclass(frozen=True)
@@ -51,24 +69,29 @@ class Unusable:
 
 
 def conform(
-    scenarios: Sequence[Scenario], qemu: str | None, each: Callable[[Result], None] = lambda _: None
+    scenarios: Sequence[Scenario],
+    qemu: str | None,
+    each: Callable[[Result], None] = lambda _: None,
+    *,
+    old: Version | None = None,
+    quirks_of: Version | None = None,
 ) -> Report:
     """Run scenarios against one QEMU; `each` is called with every result as it becomes available.
 
     Whatever QEMU does in a scenario is the result of that scenario, and the others are still run. No process is left
-    running.
+    running. `old` and `quirks_of` decide what it is held to: see `terms_of`.
 
     Raises QemuNotFound or QemuUnsuitable when no scenario can be run on it.
     """
     started = time.monotonic()
     build = probe(find_qemu(qemu))
-    report = Report(build.path, build.version, doubts=build.doubts)
+    report = Report(build.path, build.version, doubts=build.doubts, old=old, quirks_of=quirks_of)
 
     def add(result: Result) -> None:
         report.results.append(result)
         each(result)
 
-    run_all(scenarios, build.path, add)
+    run_all(scenarios, build.path, add, judge_by=report.terms.version)
     order = {scenario.id: n for n, scenario in enumerate(scenarios)}
     report.results.sort(key=lambda result: order[result.scenario.id])
     report.seconds = time.monotonic() - started

@@ -146,6 +146,16 @@ def catalogue(pattern: str = "*") -> list[Scenario]:
     return list(_matching(pattern))
 
 
+def of_chapter(scenarios: list[Scenario], chapter: str | None) -> list[Scenario]:
+    """Those of a chapter; all for None. Raises MisuseError when there is no such chapter."""
+    if chapter is None:
+        return scenarios
+    name = chapter.replace(" ", "_").replace("-", "_")
+    if name not in _CHAPTERS:
+        raise MisuseError(f"no chapter {chapter!r}; the chapters are {', '.join(_CHAPTERS)}")
+    return [each for each in scenarios if each.chapter == name]
+
+
 def _matching(pattern: str) -> Iterator[Scenario]:
     for each in _CATALOGUE.values():
         if fnmatchcase(each.id, pattern) or pattern in each.id:

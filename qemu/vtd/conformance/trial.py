@@ -46,7 +46,7 @@ def _run_on_qemu(scenario: Scenario, model: tuple[str, ...], machines: Machines)
     machines.last = scenario.id
     if seen.cause is not None:
         machines.failed(seen.cause)
-    verdict, why = judge(scenario, model, seen.lines, platform.machine.version)
+    verdict, why = judge(scenario, model, seen.lines, machines.judge_by or platform.machine.version)
     other = unexpected_capabilities(scenario.setup, platform.capabilities)
     if before or other:
         verdict = Verdict.DIFFERS

@@ -23,6 +23,7 @@ from qemu.vtd.conformance.judge import Result, Verdict, on_model, without_qemu
 from qemu.vtd.conformance.machines import Machines
 from qemu.vtd.conformance.scenario import Scenario
 from qemu.vtd.conformance.trial import run_one
+from qemu.vtd.quirks import Version
 
 # A worker takes so many scenarios of one machine at a time. Starting a QEMU takes as long as some ten scenarios.
 _PIECE = 16
@@ -36,18 +37,24 @@ Piece = deque[int]
 
 
 def run_all(
-    scenarios: Sequence[Scenario], qemu: str, each: Callable[[Result], None], workers: int | None = None
+    scenarios: Sequence[Scenario],
+    qemu: str,
+    each: Callable[[Result], None],
+    workers: int | None = None,
+    *,
+    judge_by: Version | None = None,
 ) -> None:
     """Run every scenario, and call `each` with every result as it becomes available.
 
     `workers` is the number of processes; by default one for each core, and none for a few scenarios.
+    The quirks of `judge_by` are expected, by default those of QEMU's own version.
     """
     if workers is None:
         workers = min(len(os.sched_getaffinity(0)), len(scenarios) // _PIECE)
     if workers > 1:
-        _Crew(scenarios, qemu, each).run(workers)
+        _Crew(scenarios, qemu, each, judge_by).run(workers)
         return
-    with Machines(qemu) as machines:
+    with Machines(qemu, judge_by) as machines:
         for piece in _pieces(scenarios):
             for index in piece:
                 each(run_one(scenarios[index], machines))
@@ -73,8 +80,10 @@ class _Worker:
 
 
 class _Crew:
-    def __init__(self, scenarios: Sequence[Scenario], qemu: str, each: Callable[[Result], None]) -> None:
-        self._scenarios, self._qemu, self._each = scenarios, qemu, each
+    def __init__(
+        self, scenarios: Sequence[Scenario], qemu: str, each: Callable[[Result], None], judge_by: Version | None
+    ) -> None:
+        self._scenarios, self._qemu, self._each, self._judge_by = scenarios, qemu, each, judge_by
         self._open = _pieces(scenarios)
         self._workers: dict[Connection, _Worker] = {}
 
@@ -93,7 +102,9 @@ class _Crew:
     def _hire(self) -> None:
         context = multiprocessing.get_context("fork")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(self._scenarios, self._qemu, theirs, os.getpid()), daemon=True)
+        process = context.Process(
+            target=_work, args=(self._scenarios, self._qemu, self._judge_by, theirs, os.getpid()), daemon=True
+        )
         # A Ctrl-C in between would end the new process with a traceback.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -168,7 +179,9 @@ class _Crew:
             self._workers.clear()
 
 
-def _work(scenarios: Sequence[Scenario], qemu: str, connection: Connection, parent: int) -> None:
+def _work(
+    scenarios: Sequence[Scenario], qemu: str, judge_by: Version | None, connection: Connection, parent: int
+) -> None:
     """A worker: receives lists of indices, and sends a result for each."""
     # Ctrl-C goes to the first process alone, which interrupts the others; and whatever ends it ends them.
     os.setpgid(0, 0)
@@ -178,7 +191,7 @@ def _work(scenarios: Sequence[Scenario], qemu: str, connection: Connection, pare
         return
     # Memory is shared with the first process until it is written to, and garbage collection writes to every object.
     gc.freeze()
-    with suppress(KeyboardInterrupt, EOFError, ConnectionError), Machines(qemu) as machines:
+    with suppress(KeyboardInterrupt, EOFError, ConnectionError), Machines(qemu, judge_by) as machines:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         while piece := connection.recv():
             for index in piece:

@@ -34,7 +34,7 @@ from qemu.vtd.quirks.queue import (
     QueueErrorWithoutCode,
     QueueWaitsForTail,
 )
-from qemu.vtd.quirks.quirk import Quirk, Severity, Version, version_text
+from qemu.vtd.quirks.quirk import NEWEST, Quirk, Severity, Version, version_text
 from qemu.vtd.quirks.scalable import (
     BothHalvesOfRootChecked,
     ContextFieldsUnchecked,
@@ -127,4 +127,15 @@ def unit_with(quirks: Sequence[type[Quirk]]) -> type[RemappingUnit]:
     return type("QemuUnit", (RemappingUnit,), parts)
 
 
-__all__ = ["POLICY", "QUIRKS", "Quirk", "Severity", "Version", "profile", "quirks_of", "unit_with", "version_text"]
+__all__ = [
+    "NEWEST",
+    "POLICY",
+    "QUIRKS",
+    "Quirk",
+    "Severity",
+    "Version",
+    "profile",
+    "quirks_of",
+    "unit_with",
+    "version_text",
+]

@@ -14,6 +14,9 @@ FIRST: Version = (7, 0, 0)
 TRIED: tuple[Version, ...] = ((7, 2, 22), (10, 0, 13), (11, 1, 3))
 """The QEMUs that the catalogue is run on: every quirk is observed on those of its versions."""
 
+NEWEST = max(TRIED)
+"""The newest release that the quirks and freedoms are known for."""
+
 
 def version_text(version: Version) -> str:
     """A version as text: "7.2.22"."""

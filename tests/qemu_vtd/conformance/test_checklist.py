@@ -188,6 +188,8 @@ def result(scenario: Scenario, verdict: Verdict) -> Result:
     [
         (Verdict.AGREES, Basis.QEMU, ""),
         (Verdict.ALLOWED, Basis.QEMU, ""),
+        (Verdict.MOVED, Basis.QEMU, ""),
+        (Verdict.GONE, Basis.QEMU, ""),
         (Verdict.QUIRK, Basis.QUIRK, ""),
         (Verdict.DIFFERS, Basis.DIFFERS, ""),
         (Verdict.MODEL_ONLY, Basis.MODEL, "it cannot"),

@@ -71,7 +71,7 @@ def test_a_quirk_explains_only_what_it_predicts() -> None:
 
 def test_a_quirk_that_no_longer_shows_differs() -> None:
     verdict, why = judge(QUIRKY, QUIRKY.expect, QUIRKY.expect, OLD)
-    assert verdict is Verdict.DIFFERS
+    assert verdict is Verdict.GONE
     assert "Q08" in why
 
 

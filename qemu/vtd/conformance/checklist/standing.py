@@ -48,6 +48,8 @@ class Standing:
         for verdict, basis in (
             (Verdict.DIFFERS, Basis.DIFFERS),
             (Verdict.QUIRK, Basis.QUIRK),
+            (Verdict.GONE, Basis.QEMU),
+            (Verdict.MOVED, Basis.QEMU),
             (Verdict.ALLOWED, Basis.QEMU),
             (Verdict.AGREES, Basis.QEMU),
         ):

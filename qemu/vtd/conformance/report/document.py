@@ -24,6 +24,7 @@ def as_dict(report: Report) -> dict[str, Any]:
     return {
         "qemu": report.path,
         "version": version_text(report.version),
+        "quirks_of": version_text(report.terms.version),
         "doubts": list(report.doubts),
         "passed": report.passed,
         "seconds": round(report.seconds, 3),

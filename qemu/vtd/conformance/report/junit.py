@@ -15,8 +15,8 @@ _SKIPPED = (Verdict.MODEL_ONLY, Verdict.NOT_APPLICABLE)
 def as_junit(reports: list[Report], unusable: Sequence[Unusable] = ()) -> bytes:
     """JUnit XML: one suite per QEMU.
 
-    A difference is a failure, a QEMU on which no scenario could be run an error; a scenario that this QEMU cannot run
-    is skipped.
+    What fails the run is a failure, a QEMU on which no scenario could be run an error; a scenario that this QEMU
+    cannot run is skipped.
     """
     root = ElementTree.Element("testsuites")
     for report in reports:
@@ -25,12 +25,12 @@ def as_junit(reports: list[Report], unusable: Sequence[Unusable] = ()) -> bytes:
             "testsuite",
             name=f"vtd conform, QEMU {version_text(report.version)}",
             tests=str(len(report.results)),
-            failures=str(report.count(Verdict.DIFFERS)),
+            failures=str(len(report.failures)),
             skipped=str(sum(report.count(verdict) for verdict in _SKIPPED)),
             time=f"{report.seconds:.3f}",
         )
         for result in report.results:
-            _add_case(suite, result)
+            _add_case(suite, result, failed=result.verdict in report.terms.fails)
     for each in unusable:
         suite = ElementTree.SubElement(root, "testsuite", name=f"vtd conform, {each.path}", tests="1", errors="1")
         case = ElementTree.SubElement(suite, "testcase", classname="vtd.conform", name="start")
@@ -39,11 +39,11 @@ def as_junit(reports: list[Report], unusable: Sequence[Unusable] = ()) -> bytes:
     return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
-def _add_case(suite: ElementTree.Element, result: Result) -> None:
+def _add_case(suite: ElementTree.Element, result: Result, *, failed: bool) -> None:
     group, _, name = result.scenario.id.rpartition(".")
     case = ElementTree.SubElement(suite, "testcase", classname=group, name=name)
-    if result.verdict is Verdict.DIFFERS:
-        failure = ElementTree.SubElement(case, "failure", message=_printable(result.why or "QEMU differs"))
+    if failed:
+        failure = ElementTree.SubElement(case, "failure", message=_printable(result.why or result.verdict.value))
         outcomes = (("expected", result.scenario.expect), ("model", result.model), ("QEMU", result.qemu))
         failure.text = _printable("\n".join(f"{who}: {'; '.join(lines or ('-',))}" for who, lines in outcomes))
     elif result.verdict in _SKIPPED:

@@ -15,7 +15,7 @@ from qemu.vtd.conformance.report.words import (
     with_reason,
 )
 from qemu.vtd.conformance.runner import Report
-from qemu.vtd.quirks import Quirk, Severity, version_text
+from qemu.vtd.quirks import NEWEST, Quirk, Severity, version_text
 
 _IN_WORDS = {
     Verdict.AGREES: "agree",
@@ -32,15 +32,16 @@ def print_summary(report: Report, console: Console) -> None:
     shown = quirks_shown(report.results)
     print_hanging(console, "", headline(report), "bold" if report.passed else "bold red")
     print_hanging(console, "", report.path, "dim")
+    if terms := terms_in_words(report):
+        print_hanging(console, "", terms)
     for doubt in report.doubts:
         print_hanging(console, "", doubt, "bold yellow")
     console.print()
     for severity in Severity:
         _print_quirks(severity, [quirk for quirk in shown if quirk.severity is severity], console)
     _print_chapters(report, console)
-    for result in report.results:
-        if result.verdict is Verdict.DIFFERS:
-            _print_difference(result, console)
+    for result in report.changes:
+        print_change(result, console)
     console.print()
     print_hanging(console, "", totals(report), "green" if report.passed else "bold red")
 
@@ -48,15 +49,39 @@ def print_summary(report: Report, console: Console) -> None:
 def headline(report: Report) -> str:
     """The result in one sentence."""
     ways = len(quirks_shown(report.results))
-    differs = report.count(Verdict.DIFFERS)
-    known = f"departs from VT-d in {ways} {'way' if ways == 1 else 'ways'}" if ways else "shows no known quirk"
-    unknown = f", and in {differs} {'scenario' if differs == 1 else 'scenarios'} that nothing explains"
-    return f"QEMU {version_text(report.version)} {known}{unknown if differs else ''}"
+    known = f"departs from VT-d in {_number(ways, 'way')}" if ways else "shows no known quirk"
+    more = [
+        f"{text} {_number(report.count(verdict), 'scenario')}{rest}"
+        for verdict, text, rest in (
+            (Verdict.DIFFERS, "and in", " that nothing explains"),
+            (Verdict.GONE, "no longer in", " with a known quirk"),
+            (Verdict.MOVED, "uses another freedom in", ""),
+        )
+        if report.count(verdict)
+    ]
+    return ", ".join([f"QEMU {version_text(report.version)} {known}", *more])
+
+
+def terms_in_words(report: Report) -> str:
+    """What the QEMU is held to, when that is not what is known of its own version; empty when it is."""
+    if report.terms.version != report.version or report.old is not None:
+        return f"judged by the quirks of QEMU {version_text(report.terms.version)}: what is fixed does not fail"
+    if not report.terms.fails:
+        return f"newer than {version_text(NEWEST)}, the last version known: differences are shown and do not fail"
+    if Verdict.GONE not in report.terms.fails:
+        return "not a release: what is fixed does not fail"
+    return ""
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def totals(report: Report) -> str:
     """One line: counts by verdict, QEMU's version; time and scenarios per second, if the run was timed."""
-    counts = [f"{report.count(verdict)} {verdict.value}" for verdict in Verdict]
+    rare = (Verdict.MOVED, Verdict.GONE)
+    shown = [verdict for verdict in Verdict if verdict not in rare or report.count(verdict)]
+    counts = [f"{report.count(verdict)} {verdict.value}" for verdict in shown]
     line = f"{len(report.results)} scenarios: {', '.join(counts)}; QEMU {version_text(report.version)}"
     if not report.seconds:
         return line
@@ -103,10 +128,12 @@ def _in_words(verdicts: Counter[Verdict]) -> str:
     return ", ".join(f"{verdicts[each]} {_IN_WORDS.get(each, each.value)}" for each in Verdict if verdicts[each])
 
 
-def _print_difference(result: Result, console: Console) -> None:
+def print_change(result: Result, console: Console, where: str = "") -> None:
+    """Print a result that is not as known, with all three outcomes; `where` names the QEMU."""
     scenario = result.scenario
     console.print()
-    print_hanging(console, "", f"DIFFERS {scenario.id} (spec {scenario.section})", "bold red")
+    head = f"{result.verdict.value} {scenario.id} (spec {scenario.section}){where and ', '}{where}"
+    print_hanging(console, "", head, STYLE[result.verdict])
     print_hanging(console, "  ", scenario.title)
     if result.why:
         print_hanging(console, "  ", result.why)
@@ -117,8 +144,8 @@ def _print_difference(result: Result, console: Console) -> None:
 
 def print_next(reports: list[Report], console: Console) -> None:
     """Print two commands to try next."""
-    differing = [r.scenario.id for report in reports for r in report.results if r.verdict is Verdict.DIFFERS]
-    first = (f"vtd conform --only {differing[0]}", "that alone") if differing else ("vtd quirks", "each departure")
+    changed = [result.scenario.id for report in reports for result in report.changes]
+    first = (f"vtd conform --only {changed[0]}", "that alone") if changed else ("vtd quirks", "each departure")
     commands = (first, ("vtd conform --html report.html", "every scenario with its tables and walks"))
     width = max(len(command) for command, _ in commands)
     console.print()

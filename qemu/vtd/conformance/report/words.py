@@ -18,6 +18,8 @@ STYLE = {
     Verdict.QUIRK: "yellow",
     Verdict.MODEL_ONLY: "dim",
     Verdict.NOT_APPLICABLE: "dim",
+    Verdict.MOVED: "bold yellow",
+    Verdict.GONE: "bold yellow",
     Verdict.DIFFERS: "bold red",
 }
 
