@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -12,6 +13,8 @@ from qemu.vtd.conformance.report.html.page import as_html
 from qemu.vtd.conformance.runner import Report, Unusable, conform
 from qemu.vtd.conformance.scenario import Scenario
 from qemu.vtd.quirks import Version
+
+_REFRESH_SECONDS = 0.1
 
 
 def run_with_bar(
@@ -42,4 +45,13 @@ def _bar(what: str, total: int) -> Iterator[Callable[[object], None]]:
         *columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal
     ) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda _: progress.update(task, advance=1, refresh=True)
+        shown = 0.0
+
+        def advance(_: object) -> None:
+            nonlocal shown
+            due = time.monotonic() > shown + _REFRESH_SECONDS
+            progress.update(task, advance=1, refresh=due)
+            if due:
+                shown = time.monotonic()
+
+        yield advance

@@ -7,6 +7,7 @@ ends them, and with each its QEMU.
 from __future__ import annotations
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
@@ -188,6 +189,8 @@ def _work(
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
+    # Memory is shared with the first process until it is written to, and garbage collection writes to every object.
+    gc.freeze()
     with suppress(KeyboardInterrupt, EOFError, ConnectionError), Machines(qemu, judge_by) as machines:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         while piece := connection.recv():

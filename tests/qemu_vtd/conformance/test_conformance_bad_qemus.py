@@ -311,10 +311,10 @@ def vtd(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_other_qemus_are_run_and_every_file_is_written(build: Build, tmp_path: Path) -> None:
     """One QEMU is none, one has no device; the third is run."""
-    junit, scenario = tmp_path / "junit.xml", catalogue()[0].id
+    junit, html, scenario = tmp_path / "junit.xml", tmp_path / "report.html", catalogue()[0].id
     lacking = lying(build, tmp_path, ["edu"])
     ran = vtd(
-        *("conform", "--only", scenario, "--json", "--junit", str(junit)),
+        *("conform", "--only", scenario, "--json", "--junit", str(junit), "--html", str(html)),
         *("--qemu", "/bin/true", "--qemu", lacking, "--qemu", build.path),
     )
     assert ran.returncode == 2
@@ -326,6 +326,7 @@ def test_other_qemus_are_run_and_every_file_is_written(build: Build, tmp_path: P
     assert ran.stderr.splitlines()[1] == "vtd: QEMU 98.7.0 has no device rocker"
     suites = ElementTree.parse(junit).getroot()
     assert [suite.get("errors", "0") for suite in suites] == ["0", "1", "1"]
+    assert "QEMU 98.7.0 has no device rocker" in html.read_text()
 
 
 DYING = """#!/bin/sh

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -73,31 +75,29 @@ def running(mark: str) -> set[int]:
 
 
 @contextmanager
-def conforming(build: Build) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`vtd conform` with two workers, once each has a QEMU."""
+def conforming(
+    build: Build, only: str = "*", stderr: int = subprocess.PIPE
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`vtd conform` with two workers, and the mark of its processes."""
     mark = uuid.uuid4().hex
     program = """
 import sys
 from iommu.cli.main import main
 from qemu.vtd.conformance import workers
 workers.os.sched_getaffinity = lambda _: {0, 1}
-sys.argv = ["vtd", "conform"]
+sys.argv = ["vtd", "conform", "--only", sys.argv[1]]
 main()
 """
     with subprocess.Popen(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, only],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         start_new_session=True,
         env=os.environ | {MARK: mark, "VTD_QEMU": build.path},
         cwd=Path(__file__).parents[3],
     ) as process:
         try:
-            # It, two workers, two QEMUs.
-            while len(running(mark)) < 5:
-                assert process.poll() is None
-                time.sleep(0.01)
             yield process, mark
         finally:
             process.kill()
@@ -107,6 +107,10 @@ main()
 @pytest.mark.parametrize("group", [False, True], ids=["process", "group"])
 def test_workers_and_their_qemus_end_with_the_run(build: Build, number: signal.Signals, group: bool) -> None:
     with conforming(build) as (process, mark):
+        # It, two workers, two QEMUs.
+        while len(running(mark)) < 5:
+            assert process.poll() is None
+            time.sleep(0.01)
         (os.killpg if group else os.kill)(process.pid, number)
         out, error = process.communicate(timeout=10)
         deadline = time.monotonic() + 5
@@ -115,3 +119,21 @@ def test_workers_and_their_qemus_end_with_the_run(build: Build, number: signal.S
             time.sleep(0.01)
     assert process.returncode == (130 if number is signal.SIGINT else -number)
     assert (out, error) == ("", "")
+
+
+def test_the_bar_counts_the_results_of_all_workers(build: Build) -> None:
+    """On a terminal, where the report is read by another program."""
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal, conforming(build, "queue.", theirs) as (process, _):
+        os.close(theirs)
+        assert process.stdout is not None
+        drawn = b""
+        with suppress(OSError):  # Linux reports the end of a terminal as an error
+            while piece := terminal.read(4096):
+                drawn += piece
+        report = process.stdout.read()
+        assert process.wait(10) == 0
+    counted = [int(number) for number in re.findall(rb"(\d+)/\d+", drawn)]
+    assert counted == sorted(counted)
+    assert len(set(counted)) > 3
+    assert f"{len(catalogue('queue.'))} scenarios:" in report

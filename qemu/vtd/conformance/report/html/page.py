@@ -90,6 +90,7 @@ def _card(report: Report) -> Element:
             class_="counts",
         ),
         element("p", report.path, class_="path"),
+        (element("p", doubt) for doubt in report.doubts),
         class_="card",
     )
 
