@@ -190,7 +190,7 @@ def _run(
 
     def tell(part: Report) -> Report:
         if not quiet and len(part.results) < len(scenarios):
-            still = [result.scenario.id for result in part.changes]
+            still = [result.scenario.id for result in part.failures]
             fixed = len(part.results) - len(still)
             console().print(f"of {len(part.results)} that failed before, {fixed} do no longer")
             for id_ in still:

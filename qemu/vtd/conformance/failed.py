@@ -14,7 +14,7 @@ from qemu.vtd.probe import find_qemu
 
 
 def failed_before(qemu: str) -> frozenset[str]:
-    """The ids of the scenarios that were not as known when last run on the program at that path."""
+    """The ids of the scenarios that failed when last run on the program at that path."""
     return frozenset(_read().get(_key(qemu), ()))
 
 
@@ -43,11 +43,11 @@ def failed_first(
 
 
 def record_failed(report: Report) -> None:
-    """Note which of these scenarios are not as known now. What is noted of others stays."""
+    """Note which of these scenarios fail now. What is noted of others stays."""
     noted, key = _read(), _key(report.path)
     before = frozenset(noted.get(key, ()))
     run = {result.scenario.id for result in report.results}
-    now = sorted((before - run) | {result.scenario.id for result in report.changes})
+    now = sorted((before - run) | {result.scenario.id for result in report.failures})
     if now == sorted(before):
         return
     noted[key] = now

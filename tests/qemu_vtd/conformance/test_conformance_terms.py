@@ -16,6 +16,7 @@ from qemu.vtd import private_cache
 from qemu.vtd.conformance.failed import failed_before, failed_first, record_failed
 from qemu.vtd.conformance.judge import CHANGES, Verdict, judge, on_profile, terms_of
 from qemu.vtd.conformance.matrix import columns, print_matrix
+from qemu.vtd.conformance.report.summary import print_summary, terms_in_words
 from qemu.vtd.conformance.runner import Report
 from qemu.vtd.conformance.scenario import Scenario, catalogue
 from qemu.vtd.quirks import NEWEST, QUIRKS, Version, freedoms
@@ -187,6 +188,31 @@ def test_equal_versions_are_numbered() -> None:
         "11.1.3",
         "7.2.22 (2)",
     ]
+
+
+def test_the_summary_lists_the_quirks_that_are_fixed() -> None:
+    out = io.StringIO()
+    made = judged(PATCHED, PLAIN, QUIRKY, seen="right", old=OLD)
+    print_summary(made, Console(file=out, soft_wrap=True, highlight=False))
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "QEMU 10.1.50 shows no known quirk, no longer in 1 scenario with a known quirk"
+    assert "judged by the quirks of QEMU 7.2.22: what is fixed does not fail" in lines
+    assert any(line.startswith("Q08  fixed: The fault of a request without PASID") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("version", "old", "said"),
+    [
+        (OLD, None, ""),
+        (OTHER, OLD, ""),
+        (PATCHED, None, "not a release"),
+        (OLD, OLD, "judged by the quirks of QEMU 7.2.22"),
+        ((99, 0, 0), None, "newer than 11.1.3"),
+    ],
+)
+def test_the_terms_are_said(version: Version, old: Version | None, said: str) -> None:
+    words = terms_in_words(Report("/opt/qemu", version, old=old))
+    assert words.startswith(said) and bool(words) is bool(said)
 
 
 @pytest.fixture

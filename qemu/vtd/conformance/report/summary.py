@@ -15,7 +15,7 @@ from qemu.vtd.conformance.report.words import (
     with_reason,
 )
 from qemu.vtd.conformance.runner import Report
-from qemu.vtd.quirks import NEWEST, Quirk, Severity, version_text
+from qemu.vtd.quirks import NEWEST, QUIRKS, Quirk, Severity, version_text
 
 _IN_WORDS = {
     Verdict.AGREES: "agree",
@@ -39,6 +39,9 @@ def print_summary(report: Report, console: Console) -> None:
     console.print()
     for severity in Severity:
         _print_quirks(severity, [quirk for quirk in shown if quirk.severity is severity], console)
+    if report.count(Verdict.GONE):
+        _print_fixed(report, console)
+        console.print()
     _print_chapters(report, console)
     for result in report.changes:
         print_change(result, console)
@@ -64,13 +67,24 @@ def headline(report: Report) -> str:
 
 def terms_in_words(report: Report) -> str:
     """What the QEMU is held to, when that is not what is known of its own version; empty when it is."""
-    if report.terms.version != report.version or report.old is not None:
-        return f"judged by the quirks of QEMU {version_text(report.terms.version)}: what is fixed does not fail"
-    if not report.terms.fails:
+    terms = report.terms
+    if Verdict.GONE in terms.fails:
+        return ""
+    if not terms.fails:
         return f"newer than {version_text(NEWEST)}, the last version known: differences are shown and do not fail"
-    if Verdict.GONE not in report.terms.fails:
+    if terms.version == report.version and report.old is None and report.quirks_of is None:
         return "not a release: what is fixed does not fail"
-    return ""
+    return f"judged by the quirks of QEMU {version_text(terms.version)}: what is fixed does not fail"
+
+
+def _print_fixed(report: Report, console: Console) -> None:
+    """Print the quirks that no longer show, each with the scenarios in which they do not."""
+    for quirk in QUIRKS:
+        results = [result for result in report.results if result.scenario.id in quirk.scenarios]
+        gone = [result for result in results if result.verdict is Verdict.GONE]
+        if gone:
+            where = "" if len(gone) == len(results) else f" in {len(gone)} of {len(results)} scenarios"
+            print_hanging(console, f"{quirk.id}  ", f"fixed{where}: {quirk.title()}", STYLE[Verdict.GONE])
 
 
 def _number(count: int, noun: str) -> str:
@@ -144,7 +158,8 @@ def print_change(result: Result, console: Console, where: str = "") -> None:
 
 def print_next(reports: list[Report], console: Console) -> None:
     """Print two commands to try next."""
-    changed = [result.scenario.id for report in reports for result in report.changes]
+    results = [result for report in reports for result in (*report.failures, *report.changes)]
+    changed = [result.scenario.id for result in results]
     first = (f"vtd conform --only {changed[0]}", "that alone") if changed else ("vtd quirks", "each departure")
     commands = (first, ("vtd conform --html report.html", "every scenario with its tables and walks"))
     width = max(len(command) for command, _ in commands)
