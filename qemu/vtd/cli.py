@@ -87,9 +87,10 @@ def conform(
     from qemu.vtd.errors import QemuError
 
     if checklist:
-        if junit is not None:
-            raise MisuseError("--junit is for scenarios; the checklist of rules is printed, or written by --json")
-        _checklist(qemu, only, as_json)
+        for option, file in (("--junit", junit), ("--html", html)):
+            if file is not None:
+                raise MisuseError(f"{option} is for scenarios; the checklist of rules is printed, also as --json")
+        _checklist(_wanted(qemu, every), only, as_json)
         return
     if export:
         _export(export, qemu, to, as_json)
@@ -235,7 +236,7 @@ def _version(text: str) -> Version:
     return major, minor, micro
 
 
-def _checklist(qemu: list[str] | None, only: str, as_json: bool) -> None:
+def _checklist(wanted: Sequence[str | None], only: str, as_json: bool) -> None:
     """Run the scenarios that stand behind the selected rules, and print what stands behind each rule."""
     from iommu.cli.output import console, print_json
     from iommu.errors import MisuseError
@@ -247,7 +248,6 @@ def _checklist(qemu: list[str] | None, only: str, as_json: bool) -> None:
     if not rules:
         raise MisuseError(f"no rule's id contains or matches {only!r}")
     scenarios = [each for each in catalogue() if any(rule.is_shown_by(each.id) for rule in rules)]
-    wanted: list[str | None] = [*qemu] if qemu else [None]
     reports = [run_with_bar(scenarios, each) for each in wanted] if scenarios else []
     all_ = standing.standings(rules, reports)
     if as_json:

@@ -179,7 +179,7 @@ def report(*verdicts: tuple[str, Verdict]) -> Report:
 
 def result(scenario: Scenario, verdict: Verdict) -> Result:
     lines = on_model(scenario)
-    unseen = verdict is Verdict.MODEL_ONLY
+    unseen = verdict in (Verdict.MODEL_ONLY, Verdict.NOT_APPLICABLE)
     return Result(scenario, lines, None if unseen else lines, verdict, "it cannot" if unseen else "")
 
 
@@ -190,9 +190,12 @@ def result(scenario: Scenario, verdict: Verdict) -> Result:
         (Verdict.ALLOWED, Basis.QEMU, ""),
         (Verdict.MOVED, Basis.QEMU, ""),
         (Verdict.GONE, Basis.QEMU, ""),
+        (Verdict.MOVED, Basis.QEMU, ""),
+        (Verdict.GONE, Basis.QEMU, ""),
         (Verdict.QUIRK, Basis.QUIRK, ""),
         (Verdict.DIFFERS, Basis.DIFFERS, ""),
         (Verdict.MODEL_ONLY, Basis.MODEL, "it cannot"),
+        (Verdict.NOT_APPLICABLE, Basis.MODEL, "it cannot"),
     ],
 )
 def test_the_basis_of_a_rule_is_the_verdict_on_its_scenarios(verdict: Verdict, basis: Basis, why: str) -> None:
@@ -239,7 +242,8 @@ def test_a_pattern_that_matches_no_rule_is_an_error() -> None:
     assert "no rule's id contains or matches 'no such rule'" in ran.stderr.decode()
 
 
-def test_the_checklist_has_no_junit_file(tmp_path: Path) -> None:
-    ran = vtd("conform", "--checklist", "--junit", tmp_path / "rules.xml")
+@pytest.mark.parametrize("option", ["--junit", "--html"])
+def test_the_checklist_is_no_report_of_scenarios(option: str, tmp_path: Path) -> None:
+    ran = vtd("conform", "--checklist", option, tmp_path / "rules")
     assert (ran.returncode, ran.stdout, list(tmp_path.iterdir())) == (2, b"", [])
-    assert "--junit is for scenarios" in ran.stderr.decode()
+    assert f"{option} is for scenarios" in ran.stderr.decode()

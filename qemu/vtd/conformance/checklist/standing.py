@@ -51,6 +51,8 @@ class Standing:
             (Verdict.GONE, Basis.QEMU),
             (Verdict.MOVED, Basis.QEMU),
             (Verdict.ALLOWED, Basis.QEMU),
+            (Verdict.MOVED, Basis.QEMU),
+            (Verdict.GONE, Basis.QEMU),
             (Verdict.AGREES, Basis.QEMU),
         ):
             if verdict in seen:
