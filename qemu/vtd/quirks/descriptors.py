@@ -17,7 +17,7 @@ _KINDS = ("context", "iotlb", "interrupt", "wait", "pasid-iotlb", "pasid-cache")
 class InterruptDescriptorUnchecked(Quirk, Queue):
     """The reserved bits of an interrupt-entry invalidation descriptor are not checked."""
 
-    id = "Q26"
+    id = "Q46"
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2.7"
     hardware = "A reserved bit that is set stops the queue with IQE."
@@ -40,7 +40,7 @@ class InterruptDescriptorUnchecked(Quirk, Queue):
 class IndexMaskUnlimited(Quirk, Queue):
     """An interrupt-entry invalidation descriptor may have an index mask beyond ECAP.MHMV."""
 
-    id = "Q27"
+    id = "Q47"
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2.7"
     hardware = "An index mask beyond ECAP.MHMV stops the queue with IQE."
@@ -59,7 +59,7 @@ class TypeHighIgnored(Quirk, Queue):
     The types that have these bits among their reserved ones are refused for that reason.
     """
 
-    id = "Q30"
+    id = "Q48"
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2"
     hardware = "The type has 7 bits, of which 11:9 are 0 in every type that exists; others stop the queue with IQE."
@@ -78,7 +78,7 @@ class TypeHighIgnored(Quirk, Queue):
 class QueueStaysOn(Quirk, Queue):
     """The queue does not turn off unless it is empty and its last descriptor was a wait descriptor."""
 
-    id = "Q32"
+    id = "Q49"
     severity = Severity.FAILS_IN_QEMU
     section = "11.4.4.1"
     hardware = "QIES clears once GCMD.QIE is 0 and what was submitted has been carried out."
@@ -104,7 +104,7 @@ class QueueStaysOn(Quirk, Queue):
 class DescriptorWidthNeedsScalable(Quirk, Queue):
     """IQA.DW has no effect on a unit without scalable mode: descriptors are taken for 128 bits."""
 
-    id = "Q33"
+    id = "Q50"
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2"
     hardware = "Without scalable mode, a queue of 256-bit descriptors stops at the first with IQE."
@@ -120,7 +120,7 @@ class DescriptorWidthNeedsScalable(Quirk, Queue):
 class InterruptDescriptorAccepted(Quirk, Queue):
     """Interrupt-entry invalidation descriptors are accepted on a unit without interrupt remapping."""
 
-    id = "Q35"
+    id = "Q51"
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2.7"
     hardware = "Without ECAP.IR the type does not exist: the queue stops with IQE."
@@ -136,7 +136,7 @@ class InterruptDescriptorAccepted(Quirk, Queue):
 class UnalignedTailIgnored(Quirk, Queue):
     """In a queue of 256-bit descriptors, a tail in the middle of one is ignored."""
 
-    id = "Q37"
+    id = "Q52"
     severity = Severity.REPORT_DIFFERS
     section = "11.4.9.2"
     hardware = "A tail that is not a multiple of the descriptors' width stops the queue with IQE."
@@ -159,7 +159,7 @@ class UnalignedTailIgnored(Quirk, Queue):
 class UpperHalfUnchecked(Quirk, Queue):
     """The upper half of a 256-bit descriptor is not checked."""
 
-    id = "Q85"
+    id = "Q53"
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2"
     hardware = "The upper half of every 256-bit descriptor is reserved: a bit that is set stops the queue with IQE."
@@ -186,7 +186,7 @@ class UpperHalfUnchecked(Quirk, Queue):
 class ScalableTypesInLegacyMode(Quirk, Queue):
     """On a unit with scalable mode, 256-bit descriptors of types 6, 7 and 8 are accepted in legacy mode too."""
 
-    id = "Q38"
+    id = "Q54"
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2"
     hardware = "In legacy mode these types do not exist: the queue stops with IQE."
@@ -209,7 +209,7 @@ class ScalableTypesInLegacyMode(Quirk, Queue):
 class PasidCacheTypeIn128Bits(Quirk, Queue):
     """On a unit with scalable mode, descriptors of type 7 are accepted in 128 bits and in legacy mode too."""
 
-    id = "Q39"
+    id = "Q55"
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2.2"
     hardware = "Type 7 exists in scalable mode alone, whose descriptors have 256 bits: the queue stops with IQE."

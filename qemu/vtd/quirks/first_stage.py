@@ -21,7 +21,7 @@ class CanonicalBySecondWidth(Quirk, ScalableMode):
     On a unit without a second stage AW is 0, which counts as 30 bits: addresses from 0x20000000 on are refused.
     """
 
-    id = "Q51"
+    id = "Q57"
     severity = Severity.FAILS_IN_QEMU
     section = "3.6.1"
     hardware = "With 4 levels, an address is canonical if bits 63:47 are equal. AW does not concern a first stage."
@@ -47,7 +47,7 @@ class CanonicalBySecondWidth(Quirk, ScalableMode):
 class GigabytePagesAlways(Quirk, Formats):
     """A first-stage page of 1 GiB is accepted without CAP.FS1GP."""
 
-    id = "Q52"
+    id = "Q58"
     severity = Severity.FAILS_ON_HARDWARE
     section = "9.7"
     hardware = "Without CAP.FS1GP, PS in a level-3 entry is a reserved bit: SFS.3, code 0x72."
@@ -65,7 +65,7 @@ class GigabytePagesAlways(Quirk, Formats):
 class HitsLeaveDirty(Quirk, ScalableMode):
     """A write that finds its page in the IOTLB does not set the dirty bit."""
 
-    id = "Q60"
+    id = "Q65"
     severity = Severity.EITHER
     section = "3.6.2"
     hardware = "A write through a cached page whose D is clear sets D in the tables."
@@ -82,7 +82,7 @@ class HitsLeaveDirty(Quirk, ScalableMode):
 class UpdatesUnsnooped(Quirk, ScalableMode):
     """Accessed and dirty bits are set although the walk is not snooped."""
 
-    id = "Q61"
+    id = "Q66"
     severity = Severity.EITHER
     section = "7.1.3 SFS.9"
     hardware = "Where the walk is not snooped, an entry that needs A or D blocks the request: SFS.9, code 0x90."
@@ -108,7 +108,7 @@ class DirtyOnlyWithAccessed(Quirk, FirstStage):
     The update is skipped if any of the bits to set is set.
     """
 
-    id = "Q92"
+    id = "Q67"
     severity = Severity.EITHER
     section = "3.6.2"
     hardware = "A write sets D in the entry of its page, whether A was set or not."
@@ -126,7 +126,7 @@ class DirtyOnlyWithAccessed(Quirk, FirstStage):
 class MarkedThoughBlocked(Quirk, FirstStage):
     """The entry of a page is marked before it is known that the page is in the interrupt address range."""
 
-    id = "Q93"
+    id = "Q68"
     severity = Severity.REPORT_DIFFERS
     section = "3.6.2"
     hardware = "A page in the interrupt address range blocks the request before its entry is marked."

@@ -41,7 +41,7 @@ class WaitForBothAborts(Quirk, Queue):
     An assertion says that the two exclude each other. 10.0.13 does not have it; earlier stable releases may.
     """
 
-    id = "Q90"
+    id = "Q20"
     severity = Severity.FAILS_IN_QEMU
     section = "6.5.2.8"
     hardware = "SW and IF may both be set: the status is written, then IWC is set and the message is sent."
@@ -111,7 +111,7 @@ class QueueWaitsForTail(Quirk, Queue):
 class DeviceTlbAlwaysAccepted(Quirk, Queue):
     """A device-TLB invalidation is accepted on a unit without device-TLB support."""
 
-    id = "Q80"
+    id = "Q18"
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2.5"
     hardware = "Without ECAP.DT the type of the descriptor is invalid: IQE is set, and the queue stops at it."
@@ -135,7 +135,7 @@ class DevicesAlwaysAnswer(Quirk, Queue):
     ITE and ICE are not implemented.
     """
 
-    id = "Q81"
+    id = "Q19"
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2.10"
     hardware = (

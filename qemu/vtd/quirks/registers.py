@@ -17,7 +17,7 @@ class PointersKeepAllBits(Quirk, RegisterFile):
     They are masked only where the pointer is used, in `vtd_root_table_setup` and `vtd_interrupt_remap_table_setup`.
     """
 
-    id = "Q20"
+    id = "Q37"
     severity = Severity.REPORT_DIFFERS
     section = "11.4.5, 11.4.10.1, 11.4.11.3"
     hardware = "Address bits from the host address width on are not implemented: they read as 0."
@@ -50,7 +50,7 @@ class PointersKeepAllBits(Quirk, RegisterFile):
 class ExtendedModeAlwaysWritable(Quirk, RegisterFile):
     """IRTA.EIME can be set on a unit that does not offer extended interrupts."""
 
-    id = "Q21"
+    id = "Q38"
     severity = Severity.FAILS_ON_HARDWARE
     section = "11.4.10.1"
     hardware = "Without ECAP.EIM, IRTA.EIME is reserved and stays 0: destinations have 8 bits."
@@ -72,7 +72,7 @@ class ExtendedModeAlwaysWritable(Quirk, RegisterFile):
 class QueueAddressShownOnceOn(Quirk, RegisterFile):
     """IQA reads as 0, apart from DW and QS, until the queue is turned on; then it shows the address in use."""
 
-    id = "Q22"
+    id = "Q39"
     severity = Severity.REPORT_DIFFERS
     section = "11.4.9.3"
     hardware = "IQA reads back as software wrote it."
@@ -100,7 +100,7 @@ class QueueAddressShownOnceOn(Quirk, RegisterFile):
 class DescriptorWidthNotShown(Quirk, RegisterFile):
     """IQA.DW reads as 0."""
 
-    id = "Q23"
+    id = "Q40"
     severity = Severity.REPORT_DIFFERS
     section = "11.4.9.3"
     hardware = "IQA reads back as software wrote it, DW included."
@@ -117,7 +117,7 @@ class DescriptorWidthNotShown(Quirk, RegisterFile):
 class CompatibilityStatusNeverSets(Quirk, RegisterFile):
     """GSTS.CFIS stays 0 whatever GCMD.CFI says."""
 
-    id = "Q24"
+    id = "Q41"
     severity = Severity.FAILS_IN_QEMU
     section = "11.4.4.2"
     hardware = "CFIS shows whether interrupt requests of compatibility format pass."
@@ -136,7 +136,7 @@ class TableModeUnchecked(Quirk, Translation):
     Only bit 10 of RTADDR is looked at, and only on a unit with scalable mode.
     """
 
-    id = "Q25"
+    id = "Q42"
     severity = Severity.FAILS_ON_HARDWARE
     section = "7.1.3 RTA.1"
     hardware = "Every request is blocked with fault 0x30 while RTADDR holds a table mode that the unit does not have."
@@ -161,7 +161,7 @@ class TableModeUnchecked(Quirk, Translation):
 class InterruptTableAlwaysThere(Quirk, RegisterFile):
     """IRTA can be written, and SIRTP sets IRTPS, on a unit without interrupt remapping."""
 
-    id = "Q34"
+    id = "Q43"
     severity = Severity.EITHER
     section = "11.4.4.1, 11.4.10.1"
     hardware = "Without ECAP.IR there is no IRTA, and SIRTP is reserved."
@@ -199,7 +199,7 @@ class InterruptTableAlwaysThere(Quirk, RegisterFile):
 class UpperAddressesReadOnly(Quirk, RegisterFile):
     """FEUADDR and IEUADDR cannot be written, also on a unit with extended interrupts."""
 
-    id = "Q83"
+    id = "Q44"
     severity = Severity.FAILS_IN_QEMU
     section = "11.4.7.5, 11.4.9.8"
     hardware = "With ECAP.EIM they hold the upper address of the messages: bits 31:8 of the destination."
@@ -217,7 +217,7 @@ class UpperAddressesReadOnly(Quirk, RegisterFile):
 class PageRequestEventUnmasked(Quirk, RegisterFile):
     """The page-request event is unmasked after reset: PECTL.IM is 0."""
 
-    id = "Q84"
+    id = "Q45"
     severity = Severity.EITHER
     section = "11.4.11.5"
     hardware = "After reset the event is masked, as the others are."

@@ -21,7 +21,7 @@ class RequestsWithoutSource(Quirk, Interrupts):
     Only MSI and MSI-X carry it. Entries do not check the source of the others, and faults are recorded for ff:1f.7.
     """
 
-    id = "Q71"
+    id = "Q23"
     severity = Severity.FAILS_ON_HARDWARE
     section = "9.9 SVT"
     hardware = "Every request carries a source-id, the I/O APIC's being the one that the DMAR gives; SVT checks it."
@@ -69,7 +69,7 @@ class LongWritesAreRequests(Quirk, Interrupts):
     QEMU's memory core splits an access that is longer than a region allows.
     """
 
-    id = "Q72"
+    id = "Q24"
     severity = Severity.REPORT_DIFFERS
     section = "3.14"
     hardware = "Only a write of one DWORD is an interrupt request; other writes in the range are errors."
@@ -85,7 +85,7 @@ class LongWritesAreRequests(Quirk, Interrupts):
 class DataCheckedLast(Quirk, Interrupts):
     """Reserved bits in the data of a request are found after the entry has been read and checked."""
 
-    id = "Q74"
+    id = "Q25"
     severity = Severity.REPORT_DIFFERS
     section = "5.1.4"
     hardware = "The request is checked before the index is computed: 0x20 comes before 0x21 to 0x26."
@@ -114,7 +114,7 @@ class DataCheckedLast(Quirk, Interrupts):
 class ExtendedModeNotOffered(Quirk, Interrupts):
     """EIME selects 32-bit destinations even in a unit without ECAP.EIM."""
 
-    id = "Q73"
+    id = "Q26"
     severity = Severity.EITHER
     section = "11.4.10.1"
     hardware = "Without ECAP.EIM, EIME is reserved, and a destination is the 8 bits 15:8 of DST."

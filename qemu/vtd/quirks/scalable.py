@@ -35,7 +35,7 @@ class LegacyReasonsForTables(Quirk, FaultLog):
     One function serves both modes.
     """
 
-    id = "Q40"
+    id = "Q27"
     severity = Severity.REPORT_DIFFERS
     section = "7.1.3 SRT, SCT"
     hardware = "Root and context entries of scalable mode have codes of their own: 0x38 to 0x3a and 0x40 to 0x42."
@@ -71,7 +71,7 @@ class LegacyReasonsForTables(Quirk, FaultLog):
 class BothHalvesOfRootChecked(Quirk, ScalableMode):
     """The reserved bits of both halves of a root entry are checked, whichever half the device uses."""
 
-    id = "Q41"
+    id = "Q28"
     severity = Severity.FAILS_IN_QEMU
     section = "9.2"
     hardware = "Only the half that serves the device is looked at."
@@ -93,7 +93,7 @@ class TypeBeforePresence(Quirk, ScalableMode):
     The function that reads the entry checks the type, and its caller whether the entry is present.
     """
 
-    id = "Q42"
+    id = "Q29"
     severity = Severity.REPORT_DIFFERS
     section = "7.1.3 SPT.2"
     hardware = "An entry whose P is 0 is not present, whatever its other bits are: SPT.2, code 0x59."
@@ -114,7 +114,7 @@ class TypeBeforePresence(Quirk, ScalableMode):
 class OneReasonForPasidTables(Quirk, ScalableMode):
     """Every fault of the PASID directory and the PASID table is reported as 0x58, and FPD never suppresses it."""
 
-    id = "Q43"
+    id = "Q30"
     severity = Severity.REPORT_DIFFERS
     section = "7.1.3 SPD, SPT"
     hardware = (
@@ -165,7 +165,7 @@ class DirectoryFpdForWalksOnly(Quirk, ScalableMode):
     `vtd_ce_get_pasid_fpd` reads it after `vtd_dev_to_context_entry` has found both entries valid.
     """
 
-    id = "Q53"
+    id = "Q59"
     severity = Severity.REPORT_DIFFERS
     section = "7.1.3"
     hardware = "FPD of a directory or PASID-table entry counts as soon as the entry is read, even if its P is 0."
@@ -191,7 +191,7 @@ class DirectoryFpdForWalksOnly(Quirk, ScalableMode):
 class RidPasidAlwaysUsed(Quirk, ScalableMode):
     """RID_PASID is used without ECAP.RPS, and may be beyond the PASID directory. Seen up to 10.0."""
 
-    id = "Q54"
+    id = "Q60"
     severity = Severity.EITHER
     section = "9.4"
     hardware = "Without ECAP.RPS, requests without PASID use PASID 0, and RID_PASID is ignored or reserved."
@@ -209,7 +209,7 @@ class RidPasidAlwaysUsed(Quirk, ScalableMode):
 class ScalablePassThroughUnlimited(Quirk, ScalableMode):
     """Pass-through of scalable mode does not check the address against the host address width: see Q04."""
 
-    id = "Q55"
+    id = "Q61"
     severity = Severity.FAILS_ON_HARDWARE
     section = "7.1.3 SGN.4"
     hardware = "Pass-through is limited by the host address width: SGN.4, code 0x83."
@@ -225,7 +225,7 @@ class ScalablePassThroughUnlimited(Quirk, ScalableMode):
 class PassThroughWidthChecked(Quirk, Formats):
     """A PASID-table entry for pass-through must hold an address width that the unit supports."""
 
-    id = "Q57"
+    id = "Q62"
     severity = Severity.FAILS_IN_QEMU
     section = "9.6"
     hardware = "AW is not used by pass-through."
@@ -246,7 +246,7 @@ class EveryStageIsTheSecond(Quirk, Formats):
     The check of the type accepts them, and everything else reads the second-stage pointer.
     """
 
-    id = "Q44"
+    id = "Q31"
     severity = Severity.FAILS_ON_HARDWARE
     section = "7.1.3 SPT.4"
     hardware = "A type that the unit does not offer is invalid: SPT.4, code 0x5b."
@@ -270,7 +270,7 @@ _CONTEXT_FIELDS = ScalableContextEntry.bits_of("DTE", "PASIDE", "PRE", "RID_PRIV
 class ContextFieldsUnchecked(Quirk, ScalableMode):
     """DTE, PASIDE, PRE and RID_PRIV may be set in a context entry without the capabilities that they need."""
 
-    id = "Q45"
+    id = "Q32"
     severity = Severity.FAILS_ON_HARDWARE
     section = "9.4"
     hardware = "A field whose capability the unit lacks is reserved: SCT.3, code 0x42."
@@ -292,7 +292,7 @@ class ContextFieldsUnchecked(Quirk, ScalableMode):
 class DirectoryUnchecked(Quirk, Formats):
     """The reserved bits of a PASID directory entry are not checked; too large a pointer is tried."""
 
-    id = "Q46"
+    id = "Q33"
     severity = Severity.FAILS_ON_HARDWARE
     section = "9.5"
     hardware = "A reserved bit in a present directory entry blocks the request: SPD.3, code 0x52."
@@ -327,7 +327,7 @@ _UNCHECKED_IN_FIRST_STAGE_ENTRY = (
 class PasidEntryUnchecked(Quirk, ScalableMode):
     """The reserved bits of a PASID-table entry are not checked and have no effect; too large a pointer is tried."""
 
-    id = "Q47"
+    id = "Q34"
     severity = Severity.FAILS_ON_HARDWARE
     section = "9.6"
     hardware = "A reserved bit in a present PASID-table entry blocks the request: SPT.3, code 0x5a."
@@ -408,7 +408,7 @@ _FIRST_STAGE_FAULTS = (
 class LegacyReasonsForSecondStage(Quirk, ScalableMode):
     """In scalable mode, faults of the second stage have the codes of legacy mode; only 0x87 is right."""
 
-    id = "Q48"
+    id = "Q35"
     severity = Severity.REPORT_DIFFERS
     section = "7.1.3 SSS, SGN"
     hardware = "The second stage has codes of its own in scalable mode, from 0x78 on."
@@ -425,7 +425,7 @@ class LegacyReasonsForSecondStage(Quirk, ScalableMode):
 class WalkFaultsWithPasid(Quirk, Translation):
     """The fault of a walk is recorded with RID_PASID, as if the request had carried it: PP is 1."""
 
-    id = "Q49"
+    id = "Q36"
     severity = Severity.REPORT_DIFFERS
     section = "11.4.7.6"
     hardware = "The record of a request without PASID has PP and PV 0."
@@ -446,7 +446,7 @@ class WalkFaultsWithPasid(Quirk, Translation):
 class SnoopAlwaysAccepted(Quirk, Formats):
     """On a unit with scalable mode, SNP may be set in second-stage pages without ECAP.SC."""
 
-    id = "Q50"
+    id = "Q56"
     severity = Severity.FAILS_ON_HARDWARE
     section = "9.8"
     hardware = "Without ECAP.SC, SNP in a second-stage page is a reserved bit: SSS.3, code 0x7a."
@@ -471,7 +471,7 @@ class ClearedEntryStillUsed(Quirk, ScalableMode):
     entry whatever it holds. Only an invalidation of the context entry, which software need not issue, helps.
     """
 
-    id = "Q58"
+    id = "Q63"
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.3.3"
     hardware = (
@@ -505,7 +505,7 @@ class PassThroughKept(Quirk, ScalableMode):
     Only invalidations of the context cache make `vtd_switch_address_space` look at the tables again. Seen up to 10.0.
     """
 
-    id = "Q59"
+    id = "Q64"
     severity = Severity.FAILS_IN_QEMU
     section = "6.5.3.3"
     hardware = "After an invalidation of the PASID cache, the new PASID-table entry is used."

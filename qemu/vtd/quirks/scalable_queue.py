@@ -18,7 +18,7 @@ _OF_SCALABLE_MODE = (DescriptorType.PASID_IOTLB, DescriptorType.PASID_CACHE, Des
 class PasidMaskLimited(Quirk, Queue):
     """The address mask of a PASID-based IOTLB descriptor is held to CAP.MAMV."""
 
-    id = "Q62"
+    id = "Q69"
     severity = Severity.FAILS_IN_QEMU
     section = "6.5.2.4"
     hardware = "CAP.MAMV limits invalidations of second-stage pages only."
@@ -37,7 +37,7 @@ class PasidMaskLimited(Quirk, Queue):
 class DeviceTlbAlwaysTaken(Quirk, Queue):
     """A PASID-based device-TLB descriptor is accepted without ECAP.DT, and does nothing."""
 
-    id = "Q63"
+    id = "Q70"
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2.6"
     hardware = "Without ECAP.DT there is no such descriptor, and the queue stops."
@@ -58,7 +58,7 @@ class DeviceTlbAlwaysTaken(Quirk, Queue):
 class WidthUnchecked(Quirk, Queue):
     """Scalable mode takes descriptors of 128 bits too."""
 
-    id = "Q65"
+    id = "Q71"
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2"
     hardware = "Scalable mode needs descriptors of 256 bits; with others the queue stops."
@@ -76,7 +76,7 @@ class PasidCacheDescriptorUnchecked(Quirk, Queue):
     Seen on 10.0.
     """
 
-    id = "Q66"
+    id = "Q72"
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2.2"
     hardware = "Reserved bits and the reserved granularity stop the queue."
@@ -100,7 +100,7 @@ class PasidCacheDescriptorUnchecked(Quirk, Queue):
 class ScalableDescriptorsIgnored(Quirk, Queue):
     """PASID-cache and PASID-based IOTLB descriptors are accepted in any mode and width, unchecked, and do nothing."""
 
-    id = "Q68"
+    id = "Q73"
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2"
     hardware = "They exist in scalable mode and with 256 bits only, and reserved bits stop the queue."

@@ -98,7 +98,7 @@ class ScalableCodeForInterruptRange(Quirk, LegacyMode):
     The code is chosen by what the unit offers, not by the mode it is in.
     """
 
-    id = "Q91"
+    id = "Q21"
     severity = Severity.REPORT_DIFFERS
     section = "7.1.3 LGN.4"
     hardware = "In legacy mode the code is 0xe, whatever else the unit offers."
@@ -165,7 +165,7 @@ class ContextsByDevice(Quirk, LegacyMode):
     looked up only when the entry is read again.
     """
 
-    id = "Q70"
+    id = "Q22"
     severity = Severity.FAILS_IN_QEMU
     section = "6.2.2"
     hardware = "Cached context entries are found by source-id: a request with another source-id cannot match them."
