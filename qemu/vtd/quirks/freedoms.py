@@ -119,7 +119,7 @@ FREEDOMS: tuple[Freedom, ...] = (
     Freedom("scalable.cache.entry.stale", 1, NO_PASID_CACHE),
     Freedom("scalable.cache.second.by-pasid", 1, ANY_TYPE, first=(10, 0, 0)),
     Freedom("scalable.cache.srtp.alone", 1, SRTP_RESETS),
-    Freedom("scalable.first.missing-above-reserved-below", 1, PER_LEVEL),
+    Freedom("scalable.first.missing-above-reserved-below", 1, PER_LEVEL, first=(11, 0, 0)),
 )
 
 
