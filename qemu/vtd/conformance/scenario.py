@@ -114,6 +114,7 @@ _CHAPTERS = (
     "messages",
     "queue",
     "device_tlb",
+    "legacy_on_scalable",
     "interrupts",
     "scalable_tables",
     "scalable_reserved",

@@ -33,6 +33,7 @@ from qemu.vtd.quirks.queue import (
     FenceOnlyWaitRefused,
     QueueErrorWithoutCode,
     QueueWaitsForTail,
+    WaitForBothAborts,
 )
 from qemu.vtd.quirks.quirk import NEWEST, Quirk, Severity, Version, version_text
 from qemu.vtd.quirks.scalable import (
@@ -53,6 +54,7 @@ from qemu.vtd.quirks.translation import (
     InterruptRangeByPage,
     PassThroughPointerChecked,
     PassThroughUnlimited,
+    ScalableCodeForInterruptRange,
     SilentOnHit,
     TranslationsByRequester,
 )
@@ -72,6 +74,8 @@ QUIRKS: tuple[type[Quirk], ...] = (
     QueueWaitsForTail,
     DeviceTlbAlwaysAccepted,
     DevicesAlwaysAnswer,
+    WaitForBothAborts,
+    ScalableCodeForInterruptRange,
     TranslationsByRequester,
     InterruptFaultsUnrecorded,
     CompatibilityAlwaysPasses,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 from iommu.engine.invalidation.errors import QueueError
 from iommu.engine.invalidation.queue import Queue
 from iommu.registers import FSTS, QueueFault
 from iommu.structures import DescriptorType, WaitDescriptor
+from qemu.vtd.errors import QemuDied
 from qemu.vtd.quirks.quirk import Quirk, Severity
 
 
@@ -30,6 +32,28 @@ class FenceOnlyWaitRefused(Quirk, Queue):
         """It has to ask for a status write or for an interrupt."""
         if not (command.SW or command.IF):
             raise QueueError(QueueFault.RESERVED)
+        super().wait(command)
+
+
+class WaitForBothAborts(Quirk, Queue):
+    """QEMU aborts on a wait descriptor that asks for a status write and an interrupt.
+
+    An assertion says that the two exclude each other. 10.0.13 does not have it; earlier stable releases may.
+    """
+
+    id = "Q90"
+    severity = Severity.FAILS_IN_QEMU
+    section = "6.5.2.8"
+    hardware = "SW and IF may both be set: the status is written, then IWC is set and the message is sent."
+    driver = "One wait descriptor with both SW and IF ends QEMU, and with it the whole virtual machine."
+    function = "vtd_process_wait_desc"
+    scenarios = ("queue.wait.both",)
+    gone = (10, 0, 13)
+
+    def wait(self, command: WaitDescriptor) -> None:
+        """The end of QEMU is an outcome like any other."""
+        if command.SW and command.IF:
+            raise QemuDied(-signal.SIGABRT)
         super().wait(command)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from iommu import DmaRequest, MemoryAccessError, Outcome, SourceId
+from iommu import DmaRequest, FaultReason, MemoryAccessError, Outcome, SourceId
 from iommu.engine.caches.page import Intent, Page
 from iommu.engine.caches.tables import Root
 from iommu.engine.entry_format import PagingFormat
@@ -85,6 +85,30 @@ class InterruptRangeByPage(Quirk, LegacyMode):
         """Whether the page overlaps the range."""
         last = page.host + page.kind.size - 1
         return page.host >> 20 <= INTERRUPT_RANGE <= last >> 20
+
+
+class ScalableCodeForInterruptRange(Quirk, LegacyMode):
+    """On a unit with scalable mode, an output in the interrupt range is reported as 0x87 in legacy mode too.
+
+    The code is chosen by what the unit offers, not by the mode it is in.
+    """
+
+    id = "Q91"
+    severity = Severity.REPORT_DIFFERS
+    section = "7.1.3 LGN.4"
+    hardware = "In legacy mode the code is 0xe, whatever else the unit offers."
+    driver = "On a QEMU with scalable mode, code 0x87 does not mean that the unit is in that mode."
+    function = "vtd_do_iommu_translate (vtd_iova_to_slpte in 7.2)"
+    scenarios = ("legacy-on-scalable.interrupt-range", "legacy-on-scalable.interrupt-range-read")
+
+    def translate_stage(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Outcome:
+        """See Paging."""
+        try:
+            return super().translate_stage(stage, tables, intent, request)
+        except Blocked as condition:
+            if condition.reason is FaultReason.LGN_4 and self.capabilities.scalable_mode:
+                raise Blocked(FaultReason.SGN_8, condition.fpd) from None
+            raise
 
 
 class PassThroughUnlimited(Quirk, LegacyMode):

@@ -89,6 +89,17 @@ def wait_interrupt(bench: Bench) -> None:
     bench.note_register(IECTL)
 
 
+@scenario("queue.wait.both", "6.5.2.8", f"status {DATA:#x}", MESSAGE, "ICS 0x1", "IQH 0x10", "FSTS 0")
+def wait_both(bench: Bench) -> None:
+    """A wait descriptor with SW and IF does both: it writes the status, and sends the message."""
+    _completion(bench, masked=False)
+    bench.driver.submit(wait(SW=1, IF=1))
+    status(bench)
+    bench.note_messages()
+    bench.note_register(ICS)
+    bench.note_register(IQH)
+
+
 @scenario("queue.wait.interrupt-masked", "6.5.2.8", "ICS 0x1", "IECTL 0xc0000000", MESSAGE, "IECTL 0x0", "FSTS 0")
 def wait_interrupt_masked(bench: Bench) -> None:
     """While IM is 1 the completion message is held back; it is sent when IM is cleared."""

@@ -83,7 +83,9 @@ def export(scenario: Scenario, qemu: str | None) -> str:
         expected = scenario.run(right)
         if expected not in (scenario.expect, *(allowed.lines for allowed in scenario.allowed)):
             raise VtdError(f"{scenario.id}: the model does not do what the specification says")
-        scenario.run(explained)
+        if scenario.run(explained) == seen:
+            # Quirks that claim other scenarios show in this one too: nothing is left out of the comparison for them.
+            explained = right
         if seen != expected and any("PPF" in lines[-1] for lines in (seen, expected)):
             for each in (platform, right, explained):
                 _look_at_faults(each)

@@ -6,7 +6,7 @@ from collections import Counter
 
 from rich.console import Console
 
-from qemu.vtd.conformance.judge import Result, Verdict
+from qemu.vtd.conformance.judge import CHANGES, Result, Verdict
 from qemu.vtd.conformance.report.words import (
     STYLE,
     chapter_title,
@@ -24,7 +24,7 @@ _IN_WORDS = {
     Verdict.MODEL_ONLY: "on the model only",
 }
 
-_SERIOUS = frozenset((Verdict.QUIRK, Verdict.DIFFERS))
+_SERIOUS = CHANGES | {Verdict.QUIRK}
 
 
 def print_summary(report: Report, console: Console) -> None:

@@ -75,4 +75,5 @@ def _print_reasons(report: Report, verdict: Verdict, console: Console) -> None:
         if result.verdict is verdict:
             given.setdefault(result.why, []).append(result.scenario.id)
     for why, ids in given.items():
-        print_hanging(console, f"{verdict.value}: ", f"{why}: {', '.join(ids)}")
+        print_hanging(console, "", f"{verdict.value}: {why}:")
+        print_hanging(console, "    ", ", ".join(ids))

@@ -25,6 +25,7 @@ STYLE = {
 
 _REASONS = {reason.value: reason for reason in FaultReason}
 _NARROWEST = 20
+_INDENT = " " * 4
 
 
 def chapter_title(chapter: str) -> str:
@@ -87,9 +88,17 @@ def width_of(console: Console) -> int | None:
 
 
 def print_hanging(console: Console, head: str, text: str, style: str = "") -> None:
-    """Print `head` and `text` on a line; what does not fit continues below the text."""
-    line, width = head + text, width_of(console)
-    if width is not None:
-        indent = " " * (len(head) if len(head) <= width // 2 else 4)
-        line = textwrap.fill(line, width, subsequent_indent=indent, break_on_hyphens=False)
-    console.print(Text(line, style))
+    """Print `head` and `text` on a line; what does not fit continues below the text, or both below a long head."""
+    width = width_of(console)
+    if width is None:
+        lines = [head + text]
+    elif len(head) <= width // 2:
+        lines = [_folded(head + text, width, indent=" " * len(head))]
+    else:
+        lines = [_folded(head.rstrip(), width, indent=_INDENT), _folded(_INDENT + text, width, indent=_INDENT)]
+    for line in lines:
+        console.print(Text(line, style))
+
+
+def _folded(text: str, width: int, *, indent: str) -> str:
+    return textwrap.fill(text, width, subsequent_indent=indent, break_on_hyphens=False)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from qemu.vtd.conformance.judge import Verdict
+from qemu.vtd.conformance.judge import CHANGES, Verdict
 from qemu.vtd.conformance.report.html.elements import document, element
 from qemu.vtd.conformance.report.html.matrix import Row, css_class, matrix, rows_of
 from qemu.vtd.conformance.report.summary import headline
@@ -45,7 +45,7 @@ def as_html(
         element(
             "body",
             _header(reports, unusable, rows),
-            element("main", _unexplained(rows), _quirks(reports), _scenarios(reports, rows, each)),
+            element("main", _changed(rows), _quirks(reports), _scenarios(reports, rows, each)),
             element("script", script),
         ),
         lang="en",
@@ -117,16 +117,19 @@ def _bar(counts: Counter[Verdict], total: int) -> Element:
     return bar
 
 
-def _unexplained(rows: list[Row]) -> Element | None:
-    """Links to the scenarios that differ: what a reader looks for first."""
-    differing = [row.scenario for row in rows if Verdict.DIFFERS in row.verdicts]
-    if not differing:
-        return None
-    links = (
-        element("li", element("a", each.id, href=f"#{each.id}"), f" {each.title}", class_=css_class(Verdict.DIFFERS))
-        for each in differing
-    )
-    return element("section", element("h2", "What nothing explains"), element("ul", links, class_="unexplained"))
+def _changed(rows: list[Row]) -> Element | None:
+    """Links to the scenarios that do not end as known: what a reader looks for first."""
+    links = [
+        element(
+            "li",
+            element("a", row.scenario.id, href=f"#{row.scenario.id}"),
+            f" {row.scenario.title} ",
+            element("b", ", ".join(verdict.value for verdict in changed), class_=css_class(changed[0])),
+        )
+        for row in rows
+        if (changed := [verdict for verdict in row.verdicts if verdict in CHANGES])
+    ]
+    return element("section", element("h2", "Not as known"), element("ul", links)) if links else None
 
 
 def _quirks(reports: list[Report]) -> Element | None:
