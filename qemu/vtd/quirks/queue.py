@@ -47,10 +47,7 @@ class WaitForBothAborts(Quirk, Queue):
     hardware = "SW and IF may both be set: the status is written, then IWC is set and the message is sent."
     driver = "One wait descriptor with both SW and IF ends QEMU, and with it the whole virtual machine."
     function = "vtd_process_wait_desc"
-    scenarios = (
-        "queue.wait.both",
-        "queue.wait.status-and-interrupt",
-    )
+    scenarios = ("queue.wait.both",)
     gone = (10, 0, 13)
 
     def wait(self, command: WaitDescriptor) -> None:

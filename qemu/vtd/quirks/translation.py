@@ -107,7 +107,6 @@ class ScalableCodeForInterruptRange(Quirk, LegacyMode):
     scenarios = (
         "legacy-on-scalable.interrupt-range",
         "legacy-on-scalable.interrupt-range-read",
-        "setup.scalable-unit.interrupt-range",
     )
 
     def translate_stage(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Outcome:

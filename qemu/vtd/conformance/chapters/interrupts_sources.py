@@ -204,7 +204,7 @@ MALFORMED = "the sources disagree which requests 0x29 is for (3.14)"
 
 
 def _malformed(id_: str, title: str, offset: int, length: int) -> None:
-    """A write in the interrupt range that is no DWORD."""
+    """A write in the interrupt range that is not a DWORD."""
     where = address(1) + offset
     line = f"B writes {length} bytes to {where:#x} -> blocked"
 
@@ -218,11 +218,11 @@ def _malformed(id_: str, title: str, offset: int, length: int) -> None:
     scenario(id_, "3.14", line, "fault 0x29 B index 0", "FSTS PPF", allowed=(silent,))(stimulus)
 
 
-_malformed("ir.dma.one-byte", "A write of one byte is no interrupt request.", 0, 1)
-_malformed("ir.dma.two-bytes", "A write of two bytes is no interrupt request.", 0, 2)
-_malformed("ir.dma.three-bytes", "A write of three bytes is no interrupt request.", 0, 3)
-_malformed("ir.dma.eight-bytes", "A write of eight bytes is no interrupt request.", 0, 8)
-_malformed("ir.dma.unaligned", "A write of four bytes that is not aligned is no interrupt request.", 2, 4)
+_malformed("ir.dma.one-byte", "A write of one byte is not an interrupt request.", 0, 1)
+_malformed("ir.dma.two-bytes", "A write of two bytes is not an interrupt request.", 0, 2)
+_malformed("ir.dma.three-bytes", "A write of three bytes is not an interrupt request.", 0, 3)
+_malformed("ir.dma.eight-bytes", "A write of eight bytes is not an interrupt request.", 0, 8)
+_malformed("ir.dma.unaligned", "A write of four bytes that is not aligned is not an interrupt request.", 2, 4)
 
 
 @scenario(

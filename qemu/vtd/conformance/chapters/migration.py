@@ -209,7 +209,7 @@ def _queue_stopped(bench: Bench) -> None:
 
 @_migrated(
     "queue-error",
-    "A queue error stays; cleared and mended, the queue goes on.",
+    "A queue error stays; cleared and corrected, the queue goes on.",
     "FSTS 0x10",
     "IQH 0x0",
     f"status {queue.DATA:#x}",

@@ -190,7 +190,7 @@ class RecordingPlatform(ModelPlatform):
         return message
 
     def write_interrupt(self, device: str, address: int, length: int = 4) -> list[Message]:
-        """See Platform. A write that is no interrupt request is a DMA request."""
+        """See Platform. A write that is not an interrupt request is a DMA request."""
         messages = super().write_interrupt(device, address, length)
         request, outcome = self._unit.last
         if outcome.interrupt:
