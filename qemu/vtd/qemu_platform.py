@@ -28,9 +28,12 @@ _IO_APIC_ENTRY = 0x10
 _IO_APIC_PATH = "/machine/q35/ioapic"
 _MASKED = 1 << 16
 
-_EVENTS = ("vtd_ir_remap_msi", "vtd_irq_generate")
+_EVENTS = ("vtd_ir_remap_msi", "vtd_irq_generate", "apic_deliver_irq")
 _REMAPPED = re.compile(r"vtd_ir_remap_msi \(.*\) -> \(addr (0x[0-9a-f]+), data (0x[0-9a-f]+)\)")
 _OWN = re.compile(r"vtd_irq_generate addr (0x[0-9a-f]+) data (0x[0-9a-f]+)")
+_DELIVERED = re.compile(
+    r"apic_deliver_irq dest (\d+) dest_mode (\d+) delivery_mode (\d+) vector (\d+) trigger_mode (\d+)"
+)
 
 
 class QemuPlatform:
@@ -207,13 +210,35 @@ class QemuPlatform:
         return own
 
     def _trace(self) -> list[Message]:
-        """Read the trace: the messages of devices that the unit has passed on, and those that it has sent itself."""
+        """Read the trace: the messages of devices that the unit has passed on, and those that it has sent itself.
+
+        Raises VtdError when one did not reach the local APICs as it is, or when they got one that is neither.
+        """
+        sent: Message | None = None
         for line in self.machine.trace_lines():
-            if (found := _REMAPPED.search(line)) is not None:
-                self._remapped.append(Message(int(found[1], 16), int(found[2], 16)))
-            elif (found := _OWN.search(line)) is not None:
-                self._own.append(Message(int(found[1], 16), int(found[2], 16)))
+            if (found := _REMAPPED.search(line) or _OWN.search(line)) is not None:
+                self._check_delivery(sent, None)
+                sent = Message(int(found[1], 16), int(found[2], 16))
+                (self._remapped if found.re is _REMAPPED else self._own).append(sent)
+            elif (found := _DELIVERED.search(line)) is not None:
+                self._check_delivery(sent, tuple(map(int, found.groups())))
+                sent = None
+        self._check_delivery(sent, None)
         return self._remapped
+
+    def _check_delivery(self, sent: Message | None, delivered: tuple[int, ...] | None) -> None:
+        """Compare a message with what reached the local APICs, of whose destination the trace shows 8 bits."""
+        if sent is None and delivered is None:
+            return
+        if sent is None:
+            raise VtdError(
+                f"{self.name}: the local APICs got an interrupt that the unit has not passed on: {delivered}"
+            )
+        address, data = sent.address, sent.data
+        expected = (address >> 12 & 0xFF, address >> 2 & 1, data >> 8 & 7, data & 0xFF, data >> 15 & 1)
+        if delivered != expected:
+            got = "nothing" if delivered is None else f"{delivered}"
+            raise VtdError(f"{self.name}: the unit sent {address:#x} {data:#x}, and the local APICs got {got}")
 
     def renumber(self, bus: str, number: int) -> None:
         """See Platform. The port is on a root bus; the window to its devices' registers stays as it is."""
