@@ -94,8 +94,10 @@ def print_checklist(all_: Sequence[Standing], console: Console) -> None:
     console.print(f"{len(all_)} rules", style="bold")
     for basis, number in _by_basis(all_).items():
         console.print(f"{number:5} {basis.value}", style=_STYLE[basis])
-    console.print("\nWhy no QEMU shows a rule:")
-    for why, number in Counter(each.why for each in all_ if each.why).most_common():
+    reasons = Counter(each.why for each in all_ if each.why)
+    if reasons:
+        console.print("\nWhy no QEMU shows a rule:")
+    for why, number in reasons.most_common():
         console.print(f"{number:5} {why}")
     area = ""
     for each in all_:

@@ -6,6 +6,7 @@ from tests.qemu_vtd.conformance.breaks import (
     caches,
     faults,
     finer,
+    first_stage,
     interrupts,
     queue,
     registers,
@@ -17,7 +18,7 @@ from tests.qemu_vtd.conformance.breaks.broken import Break
 BREAKS: dict[str, tuple[type[Break], ...]] = {
     "registers": registers.BREAKS,
     "translation": translation.BREAKS,
-    "scalable mode": scalable.BREAKS,
+    "scalable mode": (*scalable.BREAKS, *first_stage.BREAKS),
     "caches, invalidation": caches.BREAKS,
     "queue": queue.BREAKS,
     "faults": faults.BREAKS,
