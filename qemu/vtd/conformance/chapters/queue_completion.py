@@ -39,14 +39,22 @@ def reset_is_masked(bench: Bench) -> None:
     bench.note_messages()
 
 
-@scenario("queue.completion.ics-bits", "11.4.9.4", "ICS 0x1", "ICS 0x1", "ICS 0x0", "FSTS 0")
+@scenario(
+    "queue.completion.ics-bits",
+    "11.4.9.4, 11.4.9.5",
+    *("ICS 0x1", "IECTL 0xc0000000"),
+    *("ICS 0x1", "IECTL 0xc0000000"),
+    *("ICS 0x0", "IECTL 0x80000000"),
+    "FSTS 0",
+)
 def ics_bits(bench: Bench) -> None:
-    """IWC is cleared by a one in bit 0, and by nothing else."""
+    """IWC is cleared by a one in bit 0, and by nothing else; a message is held back until then."""
     program(bench, masked=True)
     tail(bench, 1)
     for value in (0, 0xFFFF_FFFE, 0xFFFF_FFFF):
         bench.platform.write_register(ICS.offset, value, 4)
         bench.note_register(ICS)
+        bench.note_register(IECTL)
 
 
 @scenario("queue.completion.masked-twice", "6.5.2.8", "IECTL 0xc0000000", "IECTL 0x0", queue.MESSAGE, "FSTS 0")
