@@ -145,6 +145,7 @@ _CHAPTERS = (
     "scalable_first_stage",
     "scalable_faults",
     "scalable_caches",
+    "scalable_cache_entries",
     "scalable_queue",
     "scalable_marks",
 )

@@ -20,7 +20,6 @@ from qemu.vtd.quirks.descriptors import (
     IndexMaskUnlimited,
     InterruptDescriptorAccepted,
     InterruptDescriptorUnchecked,
-    PasidCacheTypeIn128Bits,
     QueueStaysOn,
     ScalableTypesInLegacyMode,
     TypeHighIgnored,
@@ -75,29 +74,31 @@ from qemu.vtd.quirks.requests import (
 )
 from qemu.vtd.quirks.scalable import (
     BothHalvesOfRootChecked,
-    ClearedEntryStillUsed,
     ContextFieldsUnchecked,
     DirectoryFpdForWalksOnly,
     DirectoryUnchecked,
     EveryStageIsTheSecond,
-    LegacyReasonsForSecondStage,
     LegacyReasonsForTables,
     OneReasonForPasidTables,
     PasidEntryUnchecked,
-    PassThroughKept,
-    PassThroughWidthChecked,
     RidPasidAlwaysUsed,
-    ScalablePassThroughUnlimited,
-    SnoopAlwaysAccepted,
     TypeBeforePresence,
-    WalkFaultsWithPasid,
 )
 from qemu.vtd.quirks.scalable_queue import (
-    DeviceTlbAlwaysTaken,
+    NarrowQueueAccepted,
     PasidCacheDescriptorUnchecked,
+    PasidDeviceTlbAccepted,
     PasidMaskLimited,
     ScalableDescriptorsIgnored,
-    WidthUnchecked,
+)
+from qemu.vtd.quirks.scalable_translation import (
+    ClearedEntryStillUsed,
+    LegacyReasonsForSecondStage,
+    PassThroughKept,
+    PassThroughWidthChecked,
+    ScalablePassThroughUnlimited,
+    SnoopAlwaysAccepted,
+    WalkFaultsWithPasid,
 )
 from qemu.vtd.quirks.translation import (
     AllOnesUnreadable,
@@ -165,7 +166,6 @@ QUIRKS: tuple[type[Quirk], ...] = (
     UnalignedTailIgnored,
     UpperHalfUnchecked,
     ScalableTypesInLegacyMode,
-    PasidCacheTypeIn128Bits,
     SnoopAlwaysAccepted,
     CanonicalBySecondWidth,
     GigabytePagesAlways,
@@ -180,8 +180,8 @@ QUIRKS: tuple[type[Quirk], ...] = (
     DirtyOnlyWithAccessed,
     MarkedThoughBlocked,
     PasidMaskLimited,
-    DeviceTlbAlwaysTaken,
-    WidthUnchecked,
+    PasidDeviceTlbAccepted,
+    NarrowQueueAccepted,
     PasidCacheDescriptorUnchecked,
     ScalableDescriptorsIgnored,
 )

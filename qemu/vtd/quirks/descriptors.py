@@ -11,8 +11,6 @@ from qemu.vtd.quirks.quirk import Quirk, Severity
 
 _PASID_TYPES = (DescriptorType.PASID_IOTLB, DescriptorType.PASID_CACHE)
 
-_KINDS = ("context", "iotlb", "interrupt", "wait", "pasid-iotlb", "pasid-cache")
-
 
 class InterruptDescriptorUnchecked(Quirk, Queue):
     """The reserved bits of an interrupt-entry invalidation descriptor are not checked."""
@@ -204,22 +202,3 @@ class ScalableTypesInLegacyMode(Quirk, Queue):
         """Only the width counts."""
         wide = bits == 256 and self.capabilities.scalable_mode
         return (wide and number in self.types) or super().has_type(number, bits)
-
-
-class PasidCacheTypeIn128Bits(Quirk, Queue):
-    """On a unit with scalable mode, descriptors of type 7 are accepted in 128 bits and in legacy mode too."""
-
-    id = "Q55"
-    severity = Severity.FAILS_ON_HARDWARE
-    section = "6.5.2.2"
-    hardware = "Type 7 exists in scalable mode alone, whose descriptors have 256 bits: the queue stops with IQE."
-    driver = "A descriptor of type 7 in a queue of 128-bit ones works in QEMU; on hardware the queue stops."
-    function = "vtd_process_inv_desc"
-    scenarios = ("setup.scalable-unit.types-128",)
-    first = (10, 0, 0)
-    gone = (11, 0, 0)
-
-    def has_type(self, number: int, bits: int) -> bool:
-        """Type 7 is there on a unit with scalable mode."""
-        known = number == DescriptorType.PASID_CACHE and self.capabilities.scalable_mode
-        return known or super().has_type(number, bits)

@@ -49,7 +49,7 @@ SW_OR_IF = "vtd_process_wait_desc refuses a wait descriptor with neither SW nor 
 TM_RESERVED = "bit 62 is reserved unless stale-tm is set"
 NO_RANGE_ERRORS = "vtd_mem_ir_ops takes aligned writes of DWORDs, and the memory core refuses the others"
 NO_PASID_CACHE = "the PASID-table entry is read from memory for each walk"
-ANY_TYPE = "a PASID-based invalidation drops entries of every translation type"
+ANY_TYPE = "vtd_hash_remove_by_pasid drops the entries of a PASID whatever their translation type"
 
 FREEDOMS: tuple[Freedom, ...] = (
     Freedom("cache.change.from-pass-through.root-pointer-keeps", 1, SRTP_RESETS),

@@ -5,18 +5,12 @@ from __future__ import annotations
 from iommu.engine.invalidation.errors import QueueError
 from iommu.engine.invalidation.queue import Queue
 from iommu.registers import Granularity, QueueFault
-from iommu.structures import (
-    Descriptor,
-    DescriptorType,
-    PasidIotlbDescriptor,
-)
+from iommu.structures import Descriptor, DescriptorType, PasidIotlbDescriptor
 from qemu.vtd.quirks.quirk import Quirk, Severity
-
-_OF_SCALABLE_MODE = (DescriptorType.PASID_IOTLB, DescriptorType.PASID_CACHE, DescriptorType.PASID_DEVICE_TLB)
 
 
 class PasidMaskLimited(Quirk, Queue):
-    """The address mask of a PASID-based IOTLB descriptor is held to CAP.MAMV."""
+    """A PASID-based IOTLB descriptor with an address mask beyond CAP.MAMV is refused."""
 
     id = "Q69"
     severity = Severity.FAILS_IN_QEMU
@@ -34,7 +28,7 @@ class PasidMaskLimited(Quirk, Queue):
         super().invalidate_pasid_translations(command)
 
 
-class DeviceTlbAlwaysTaken(Quirk, Queue):
+class PasidDeviceTlbAccepted(Quirk, Queue):
     """A PASID-based device-TLB descriptor is accepted without ECAP.DT, and does nothing."""
 
     id = "Q70"
@@ -55,7 +49,7 @@ class DeviceTlbAlwaysTaken(Quirk, Queue):
             raise QueueError(QueueFault.RESERVED)
 
 
-class WidthUnchecked(Quirk, Queue):
+class NarrowQueueAccepted(Quirk, Queue):
     """Scalable mode takes descriptors of 128 bits too."""
 
     id = "Q71"
@@ -71,21 +65,24 @@ class WidthUnchecked(Quirk, Queue):
 
 
 class PasidCacheDescriptorUnchecked(Quirk, Queue):
-    """A PASID-cache descriptor is accepted whatever it holds: there is no PASID cache, and nothing is done.
+    """A PASID-cache descriptor is accepted whatever it holds, in 128 bits and in legacy mode too, and does nothing.
 
-    Seen on 10.0.
+    The unit has to have scalable mode. There is no PASID cache. Seen on 10.0.
     """
 
     id = "Q72"
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2.2"
-    hardware = "Reserved bits and the reserved granularity stop the queue."
-    driver = "A malformed PASID-cache descriptor passes unnoticed in QEMU."
+    hardware = "It exists in scalable mode and with 256 bits only; reserved bits and values stop the queue."
+    driver = "A malformed or misplaced PASID-cache descriptor passes unnoticed in QEMU; on hardware the queue stops."
     function = "vtd_process_inv_desc"
     scenarios = (
         "scalable.queue.reserved.pasid-cache.lower",
         "scalable.queue.reserved.pasid-cache.upper",
         "scalable.queue.granularity.pasid-cache-2",
+        "scalable.queue.in-legacy-mode.pasid-cache",
+        "setup.scalable-unit.types-128",
+        "setup.scalable-unit.types-256",
     )
     first = (8, 0, 0)
     gone = (11, 0, 0)

@@ -7,7 +7,7 @@ from iommu.structures import SecondStageEntry, WaitDescriptor
 from qemu.vtd.conformance.bench import P0, P1, Bench
 from qemu.vtd.conformance.chapters import messages, queue
 from qemu.vtd.conformance.chapters.register_bits import kept_bits
-from qemu.vtd.conformance.chapters.reserved import try_each
+from qemu.vtd.conformance.chapters.reserved import try_in_page
 from qemu.vtd.conformance.scenario import scenario
 from qemu.vtd.conformance.setups import EXTENDED, NO_DRAIN, PAGE_REQUESTS, STALE_TM, Setup
 
@@ -103,12 +103,7 @@ def page_request_drain(bench: Bench) -> None:
 
 def _transient(level: int, page: int, host: str) -> None:
     def stimulus(bench: Bench) -> None:
-        table = bench.new_table()
-        where = bench.map(table, 0xC080_1010, page, size=level)
-        bench.context("A", table)
-        bench.turn_on()
-        entry = bench.memory.read_u64(where)
-        try_each(bench, 1 << 62, lambda bits: bench.memory.write_u64(where, entry | bits))
+        try_in_page(bench, 1 << 62, page, level)
 
     stimulus.__doc__ = f"TM, bit 62, of a page entry of level {level} on a unit that still has it."
     lines = f"no bit -> {host}", f"bits {1 << 62:#x} -> {host}", "FSTS 0"

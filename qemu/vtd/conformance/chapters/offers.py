@@ -10,7 +10,7 @@ from iommu.structures import ContextEntry, DescriptorType, SecondStageEntry, Tra
 from qemu.vtd.conformance.bench import P0, Bench
 from qemu.vtd.conformance.chapters import queue
 from qemu.vtd.conformance.chapters.queue_fields import is_refused
-from qemu.vtd.conformance.chapters.reserved import try_each
+from qemu.vtd.conformance.chapters.reserved import try_each, try_in_page
 from qemu.vtd.conformance.scenario import Allowed, scenario
 from qemu.vtd.conformance.setups import CACHING, DEVICE_TLB, NO_REMAPPING, SNOOPING, WIDE, Setup
 
@@ -207,12 +207,7 @@ def _transient(level: int, page: int, host: str) -> None:
     lines = "no bit -> {0}", "bits {1:#x} -> {2}", "FSTS 0"
 
     def stimulus(bench: Bench) -> None:
-        table = bench.new_table()
-        where = bench.map(table, 0xC080_1010, page, size=level)
-        bench.context("A", table)
-        bench.turn_on()
-        entry = bench.memory.read_u64(where)
-        try_each(bench, 1 << 62, lambda bits: bench.memory.write_u64(where, entry | bits))
+        try_in_page(bench, 1 << 62, page, level)
 
     stimulus.__doc__ = f"TM, bit 62, of a page entry of level {level} on a unit with device-TLBs."
     expect = [line.format(host, 1 << 62, host) for line in lines]

@@ -69,6 +69,16 @@ def try_each(bench: Bench, bits: int, put: Put) -> None:
         bench.note(f"bits {which:#x} -> {result}")
 
 
+def try_in_page(bench: Bench, bit: int, page: int, level: int) -> None:
+    """As `try_each`, of one bit of a page entry of a level, in a legacy-mode second stage that maps ADDRESS."""
+    table = bench.new_table()
+    where = bench.map(table, ADDRESS, page, size=level)
+    bench.context("A", table)
+    bench.turn_on()
+    entry = bench.memory.read_u64(where)
+    try_each(bench, bit, lambda bits: bench.memory.write_u64(where, entry | bits))
+
+
 def _each_bit(
     id_: str,
     section: str,

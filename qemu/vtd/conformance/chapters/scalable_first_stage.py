@@ -250,7 +250,7 @@ for _level, _code, _condition in ((4, 0x73, "SFS.4"), (3, 0x70, "SFS.1"), (2, 0x
             bench.memory.write_u64(bench.entry(table, ADDRESS, level + 1), NOWHERE | P | RW | US | A)
         bench.write("A", ADDRESS + 0x10)
 
-    _unreadable.__doc__ = f"The table of level {_level} is where there is no memory."
+    _unreadable.__doc__ = f"The table of level {_level} lies outside memory, and cannot be read."
     scenario(
         f"scalable.first.unreadable-{_level}",
         f"7.1.3 {_condition}",

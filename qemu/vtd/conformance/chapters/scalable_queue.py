@@ -146,14 +146,14 @@ _one(
 _one(
     "scalable.queue.pasid-iotlb-large-mask",
     "6.5.2.4",
-    "The address mask of a PASID-based IOTLB descriptor is not held to CAP.MAMV.",
+    "The address mask of a PASID-based IOTLB descriptor may exceed CAP.MAMV.",
     DescriptorType.PASID_IOTLB | 3 << 4 | 20 << 64,
     *("IQH 0x20", "FSTS 0"),
 )
 _one(
     "scalable.queue.iotlb-large-mask",
     "6.5.2.3",
-    "The address mask of an IOTLB descriptor is.",
+    "The address mask of an IOTLB descriptor must not exceed CAP.MAMV.",
     DescriptorType.IOTLB | 3 << 4 | 20 << 64,
     *_STOPPED,
 )
@@ -161,21 +161,21 @@ for _type in (0, 10, 15):
     _one(
         f"scalable.queue.type-{_type}",
         "6.5.2",
-        f"There is no type {_type}.",
+        f"A descriptor of type {_type}, which does not exist, stops the queue.",
         _type,
         *_STOPPED,
     )
 _one(
     "scalable.queue.type-high",
     "6.5.2",
-    "Bits 11:9 are a part of the type: there is no type 0x11.",
+    "Bits 11:9 are part of the type: a descriptor of type 0x11, which does not exist, stops the queue.",
     DescriptorType.CONTEXT | 1 << 4 | 1 << 9,
     *_STOPPED,
 )
 _one(
     "scalable.queue.narrow",
     "6.5.2",
-    "Scalable mode needs descriptors of 256 bits.",
+    "A descriptor of 128 bits stops the queue in scalable mode.",
     CONTEXT.plain,
     *_STOPPED,
     wide=False,
@@ -192,7 +192,7 @@ for _kind in (PASID_IOTLB, PASID_CACHE):
     _one(
         f"scalable.queue.in-legacy-mode.{_kind.name}",
         "6.5.2",
-        f"There is no {_kind.name.replace('-', ' ')} descriptor in legacy mode.",
+        f"A {_kind.name.replace('-', ' ')} descriptor stops the queue in legacy mode.",
         _kind.plain,
         *_STOPPED,
         mode=TableMode.LEGACY,
@@ -200,7 +200,7 @@ for _kind in (PASID_IOTLB, PASID_CACHE):
     _one(
         f"scalable.queue.not-offered.{_kind.name}",
         "6.5.2",
-        f"There is no {_kind.name.replace('-', ' ')} descriptor on a unit without scalable mode.",
+        f"A {_kind.name.replace('-', ' ')} descriptor stops the queue of a unit without scalable mode.",
         _kind.plain,
         *_STOPPED,
         mode=TableMode.LEGACY,
@@ -210,14 +210,14 @@ for _kind in (PASID_IOTLB, PASID_CACHE):
 _one(
     "scalable.queue.page-response-not-offered",
     "7.6.1",
-    "There is no page response without ECAP.PRS.",
+    "A page response stops the queue of a unit without ECAP.PRS.",
     DescriptorType.PAGE_RESPONSE,
     *_STOPPED,
 )
 _one(
     "scalable.queue.device-not-offered",
     "6.5.2.6",
-    "There is no PASID-based device-TLB descriptor without ECAP.DT.",
+    "A PASID-based device-TLB descriptor stops the queue of a unit without ECAP.DT.",
     DescriptorType.PASID_DEVICE_TLB,
     *_STOPPED,
 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from qemu.vtd.conformance.bench import P0, Bench
 from qemu.vtd.conformance.chapters.scalable_first_stage import ADDRESS as LOW_ADDRESS
 from qemu.vtd.conformance.chapters.scalable_second_stage import ADDRESS, OFFSETS
-from qemu.vtd.conformance.chapters.scalable_tables import CONTEXT, DIRECTORY, ENTRY, ROOT, TO_P0, Place, start
+from qemu.vtd.conformance.chapters.scalable_tables import TO_P0, Place, context, directory, entry, root, start
 from qemu.vtd.conformance.scalable_bench import FIRST, SECOND
 from qemu.vtd.conformance.scenario import scenario
 from qemu.vtd.conformance.setups import FIRST_STAGE, SECOND_STAGE, SECOND_STAGE_FEW_DOMAINS, Setup
@@ -120,19 +120,19 @@ def _of(place: Place) -> Place:
 
 
 for _run in _ROOT:
-    _each_bit("root-entry", "7.1.3 SRT.3, 9.2", 0x3A, _of(ROOT), _run)
+    _each_bit("root-entry", "7.1.3 SRT.3, 9.2", 0x3A, _of(root), _run)
 for _run in _CONTEXT:
-    _each_bit("context-entry", "7.1.3 SCT.3, 9.4", 0x42, _of(CONTEXT), _run)
+    _each_bit("context-entry", "7.1.3 SCT.3, 9.4", 0x42, _of(context), _run)
 for _run in _DIRECTORY:
-    _each_bit("directory-entry", "7.1.3 SPD.3, 9.5", 0x52, _of(DIRECTORY), _run)
+    _each_bit("directory-entry", "7.1.3 SPD.3, 9.5", 0x52, _of(directory), _run)
 for _run in _ENTRY:
-    _each_bit("pasid-entry", "7.1.3 SPT.3, 9.6", 0x5A, _of(ENTRY), _run)
+    _each_bit("pasid-entry", "7.1.3 SPT.3, 9.6", 0x5A, _of(entry), _run)
 
 _each_bit(
     "pasid-entry",
     "7.1.3 SPT.3, 9.6",
     0x5A,
-    _of(ENTRY),
+    _of(entry),
     Reserved("domain", 79, 72, "domain-id bits beyond CAP.ND"),
     setup=SECOND_STAGE_FEW_DOMAINS,
 )

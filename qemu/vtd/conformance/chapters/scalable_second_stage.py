@@ -229,7 +229,7 @@ for _level, _code, _condition in ((4, 0x7B, "SSS.4"), (3, 0x78, "SSS.1"), (2, 0x
             bench.memory.write_u64(bench.entry(table, ADDRESS, level + 1), NOWHERE | R | W)
         bench.write("A", ADDRESS + 0x10)
 
-    _unreadable.__doc__ = f"The table of level {_level} is where there is no memory."
+    _unreadable.__doc__ = f"The table of level {_level} lies outside memory, and cannot be read."
     scenario(
         f"scalable.unreadable.level-{_level}",
         f"7.1.3 {_condition}",

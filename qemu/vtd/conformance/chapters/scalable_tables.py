@@ -27,10 +27,25 @@ def start(bench: Bench, *, pasid: int = 0, domain: int = 1) -> int:
 
 Place = Callable[[Bench], int]
 
-ROOT: Place = lambda bench: bench.scalable.root_at("A")  # noqa: E731
-CONTEXT: Place = lambda bench: bench.scalable.context_at("A")  # noqa: E731
-DIRECTORY: Place = lambda bench: bench.scalable.directory_at("A")  # noqa: E731
-ENTRY: Place = lambda bench: bench.scalable.entry_at("A")  # noqa: E731
+
+def root(bench: Bench) -> int:
+    """The address of A's root entry's half."""
+    return bench.scalable.root_at("A")
+
+
+def context(bench: Bench) -> int:
+    """The address of A's context entry."""
+    return bench.scalable.context_at("A")
+
+
+def directory(bench: Bench) -> int:
+    """The address of A's PASID directory entry."""
+    return bench.scalable.directory_at("A")
+
+
+def entry(bench: Bench) -> int:
+    """The address of A's PASID-table entry."""
+    return bench.scalable.entry_at("A")
 
 
 def _edited(
@@ -73,7 +88,7 @@ _edited(
     "scalable.root.not-present",
     "7.1.3 SRT.2",
     "The half of the root entry for A is not present.",
-    ROOT,
+    root,
     BLOCKED,
     *fault(0x39),
     clear=P,
@@ -82,7 +97,7 @@ _edited(
     "scalable.root.not-present-reserved",
     "7.1.3 SRT.2",
     "Not present, with all its reserved bits set: they are not checked.",
-    ROOT,
+    root,
     BLOCKED,
     *fault(0x39),
     clear=P,
@@ -92,7 +107,7 @@ _edited(
 
 @scenario("scalable.root.unreadable", "7.1.3 SRT.1", BLOCKED, *fault(0x38), setup=SECOND_STAGE)
 def root_unreadable(bench: Bench) -> None:
-    """The root table is where there is no memory."""
+    """The root table lies outside memory, and cannot be read."""
     bench.scalable.root = NOWHERE
     bench.scalable.turn_on()
     bench.write("A", 0x5010)
@@ -183,7 +198,7 @@ _edited(
     "scalable.context.not-present",
     "7.1.3 SCT.2",
     "The context entry of A is not present.",
-    CONTEXT,
+    context,
     BLOCKED,
     *fault(0x41),
     clear=P,
@@ -191,8 +206,8 @@ _edited(
 _edited(
     "scalable.context.unreadable",
     "7.1.3 SCT.1",
-    "The context table is where there is no memory.",
-    ROOT,
+    "The context table lies outside memory, and cannot be read.",
+    root,
     BLOCKED,
     *fault(0x40),
     clear=ADDRESS_BITS,
@@ -205,7 +220,7 @@ _edited(
     "scalable.directory.not-present",
     "7.1.3 SPD.2",
     "The PASID directory entry is not present.",
-    DIRECTORY,
+    directory,
     BLOCKED,
     *fault(0x51),
     clear=P,
@@ -213,8 +228,8 @@ _edited(
 _edited(
     "scalable.directory.unreadable",
     "7.1.3 SPD.1",
-    "The PASID directory is where there is no memory.",
-    CONTEXT,
+    "The PASID directory lies outside memory, and cannot be read.",
+    context,
     BLOCKED,
     *fault(0x50),
     clear=ADDRESS_BITS,
@@ -227,7 +242,7 @@ _edited(
     "scalable.entry.not-present",
     "7.1.3 SPT.2",
     "The PASID-table entry is not present.",
-    ENTRY,
+    entry,
     BLOCKED,
     *fault(0x59),
     clear=P,
@@ -235,8 +250,8 @@ _edited(
 _edited(
     "scalable.entry.unreadable",
     "7.1.3 SPT.1",
-    "The PASID table is where there is no memory.",
-    DIRECTORY,
+    "The PASID table lies outside memory, and cannot be read.",
+    directory,
     BLOCKED,
     *fault(0x58),
     clear=ADDRESS_BITS,
@@ -246,7 +261,7 @@ _edited(
     "scalable.entry.zero",
     "7.1.3 SPT.2",
     "A PASID-table entry of zeros is not present, whatever its type.",
-    ENTRY,
+    entry,
     BLOCKED,
     *fault(0x59),
     clear=(1 << 64) - 1,
@@ -257,7 +272,7 @@ for _type in (0, FIRST, NESTED, 5, 6, 7):
         f"scalable.entry.type-{int(_type)}",
         "7.1.3 SPT.4",
         f"Translation type {int(_type)} on a unit with a second stage alone.",
-        ENTRY,
+        entry,
         BLOCKED,
         *fault(0x5B),
         clear=PGTT,
@@ -269,7 +284,7 @@ for _width in (0, 3, 4, 5, 6, 7):
         f"scalable.entry.width-{_width}",
         "7.1.3 SPT.4",
         f"Address width {_width} for a second stage of a unit that walks 3 and 4 levels.",
-        ENTRY,
+        entry,
         BLOCKED,
         *fault(0x5B),
         clear=AW,
@@ -279,7 +294,7 @@ _edited(
     "scalable.entry.width-2-on-39",
     "7.1.3 SPT.4",
     "4 levels on a unit that walks 3.",
-    ENTRY,
+    entry,
     BLOCKED,
     *fault(0x5B),
     setup=SECOND_STAGE_39,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from iommu.registers import FSTS, IQH, IQT, Granularity
 from iommu.structures import DescriptorType, SecondStageEntry
 from qemu.vtd.conformance.bench import P0, P1, Bench
 from qemu.vtd.conformance.chapters import queue
 from qemu.vtd.conformance.chapters.queue_fields import DESCRIPTORS, is_refused
-from qemu.vtd.conformance.chapters.reserved import try_each
+from qemu.vtd.conformance.chapters.reserved import try_in_page
 from qemu.vtd.conformance.scenario import scenario
 from qemu.vtd.conformance.setups import SECOND_STAGE
 
 R, W = SecondStageEntry.R.mask, SecondStageEntry.W.mask
-GLOBAL, DOMAIN, SELECTIVE = Granularity.GLOBAL, Granularity.DOMAIN, Granularity.SELECTIVE
+GLOBAL, DOMAIN = Granularity.GLOBAL, Granularity.DOMAIN
 TO_P0, TO_P1 = "A write 0x5010 -> 0x800010", "A write 0x5010 -> 0x801010"
 STATUS = queue.STATUS
 
@@ -165,48 +167,34 @@ for _name, _row in DESCRIPTORS.items():
     _upper_half(_name, _row.valid, _row.section)
 
 
-@scenario("setup.scalable-unit.types-256", "6.5.2", "accepted: 1 2 4 5", "FSTS 0", setup=SECOND_STAGE)
-def types_256(bench: Bench) -> None:
-    """In legacy mode the types of scalable mode are refused, in 256-bit descriptors too."""
-    start(bench, wide=True)
-    descriptors = {
-        1: queue.context(GLOBAL),
-        2: queue.iotlb(GLOBAL),
-        4: 4,
-        5: queue.wait(SW=1),
-        6: 2 << 4 | 6,
-        7: 3 << 4 | 7,
-    }
-    descriptors |= {n: n for n in (0, 3, *range(8, 16))}
-    accepted = [n for n in sorted(descriptors) if not refused_wide(bench, descriptors[n])]
-    bench.note(f"accepted: {' '.join(map(str, accepted))}")
+_TYPES = {number: number for number in range(16)} | {
+    1: queue.context(GLOBAL),
+    2: queue.iotlb(GLOBAL),
+    5: queue.wait(SW=1),
+    6: 2 << 4 | 6,
+    7: 3 << 4 | 7,
+}
+"""A descriptor of each type, with a granularity that is valid where the type is."""
 
 
-@scenario("setup.scalable-unit.types-128", "6.5.2", "accepted: 1 2 4 5", "FSTS 0", setup=SECOND_STAGE)
-def types_128(bench: Bench) -> None:
-    """The types of scalable mode are refused in 128-bit descriptors."""
-    start(bench, wide=False)
-    descriptors = {
-        1: queue.context(GLOBAL),
-        2: queue.iotlb(GLOBAL),
-        4: 4,
-        5: queue.wait(SW=1),
-        6: 2 << 4 | 6,
-        7: 3 << 4 | 7,
-    }
-    descriptors |= {n: n for n in (0, 3, *range(8, 16))}
-    accepted = [n for n in sorted(descriptors) if not is_refused(bench, descriptors[n])]
-    bench.note(f"accepted: {' '.join(map(str, accepted))}")
+def _types(width: int, refused: Callable[[Bench, int], bool]) -> None:
+    def stimulus(bench: Bench) -> None:
+        start(bench, wide=width == 256)
+        accepted = [number for number, descriptor in _TYPES.items() if not refused(bench, descriptor)]
+        bench.note(f"accepted: {' '.join(map(str, accepted))}")
+
+    stimulus.__doc__ = f"In legacy mode the types of scalable mode are refused in {width}-bit descriptors."
+    id_ = f"setup.scalable-unit.types-{width}"
+    scenario(id_, "6.5.2", "accepted: 1 2 4 5", "FSTS 0", setup=SECOND_STAGE)(stimulus)
+
+
+_types(256, refused_wide)
+_types(128, is_refused)
 
 
 def _snoop(level: int, page: int, host: str) -> None:
     def stimulus(bench: Bench) -> None:
-        table = bench.new_table()
-        where = bench.map(table, 0xC080_1010, page, size=level)
-        bench.context("A", table)
-        bench.turn_on()
-        entry = bench.memory.read_u64(where)
-        try_each(bench, 1 << 11, lambda bits: bench.memory.write_u64(where, entry | bits))
+        try_in_page(bench, 1 << 11, page, level)
 
     stimulus.__doc__ = f"SNP of a page entry of level {level} in legacy mode without snoop control is reserved."
     lines = f"no bit -> {host}", f"bits {1 << 11:#x} -> fault 0x0c", "FSTS 0"
