@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from iommu.registers import CAP, FEADDR, FEDATA, FEUADDR, Granularity
 from iommu.structures import SecondStageEntry, WaitDescriptor
+from qemu.vtd.conformance import queue
 from qemu.vtd.conformance.bench import P0, P1, Bench
-from qemu.vtd.conformance.chapters import messages, queue
+from qemu.vtd.conformance.chapters import messages
 from qemu.vtd.conformance.chapters.register_bits import kept_bits
 from qemu.vtd.conformance.chapters.reserved import try_each
 from qemu.vtd.conformance.scenario import scenario

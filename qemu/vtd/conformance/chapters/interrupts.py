@@ -17,8 +17,8 @@ from iommu.structures import (
     SourceValidation,
 )
 from qemu.vtd.conformance.bench import NOWHERE, Bench
-from qemu.vtd.conformance.chapters.queue import start as start_queue
-from qemu.vtd.conformance.chapters.queue import wait
+from qemu.vtd.conformance.queue import start as start_queue
+from qemu.vtd.conformance.queue import wait
 from qemu.vtd.conformance.scenario import Allowed, scenario
 from qemu.vtd.platform import DEVICES
 
@@ -202,13 +202,6 @@ def _blocked(id_: str, title: str, contents: int, code: int, *, recorded: bool =
 
 
 _blocked("ir.entry.not-present", "An entry that is not present blocks the request.", entry(P=0), 0x22)
-_blocked(
-    "ir.entry.not-present-fpd",
-    "FPD counts in an entry that is not present: the fault is not recorded.",
-    entry(P=0, FPD=1),
-    0x22,
-    recorded=False,
-)
 _blocked("ir.reserved.bit-12", "Bit 12 of an entry is reserved.", entry() | 1 << 12, 0x24)
 _blocked("ir.reserved.bit-24", "Bit 24 of an entry is reserved.", entry() | 1 << 24, 0x24)
 _blocked("ir.reserved.upper", "Bit 127 of an entry is reserved.", entry() | 1 << 127, 0x24)

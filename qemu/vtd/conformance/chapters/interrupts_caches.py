@@ -18,8 +18,8 @@ from qemu.vtd.conformance.chapters.interrupts import (
     uncached,
 )
 from qemu.vtd.conformance.chapters.interrupts_table import BIG_TABLE, start_big
-from qemu.vtd.conformance.chapters.queue import start as start_queue
-from qemu.vtd.conformance.chapters.queue import wait
+from qemu.vtd.conformance.queue import start as start_queue
+from qemu.vtd.conformance.queue import wait
 from qemu.vtd.conformance.scenario import scenario
 from qemu.vtd.platform import DEVICES
 

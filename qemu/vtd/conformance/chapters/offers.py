@@ -7,8 +7,8 @@ from collections.abc import Callable
 from iommu import Policy
 from iommu.registers import CAP, ECAP, GCMD, GSTS, IRTA, Granularity
 from iommu.structures import ContextEntry, DescriptorType, SecondStageEntry, TranslationType
+from qemu.vtd.conformance import queue
 from qemu.vtd.conformance.bench import P0, Bench
-from qemu.vtd.conformance.chapters import queue
 from qemu.vtd.conformance.chapters.queue_fields import is_refused
 from qemu.vtd.conformance.chapters.reserved import try_each
 from qemu.vtd.conformance.scenario import Allowed, scenario
