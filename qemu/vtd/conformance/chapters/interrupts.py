@@ -28,7 +28,7 @@ A = DEVICES["A"]
 
 def uncached(*lines: str) -> tuple[Allowed, ...]:
     """What is seen of a unit that does not cache interrupt-remapping entries."""
-    because = "a unit need not cache interrupt-remapping entries (6.2.6)"
+    because = "a unit need not cache interrupt-remapping entries (6.4)"
     return (Allowed(because, lines, Policy(cache_interrupts=False)),)
 
 
@@ -268,7 +268,7 @@ _from(
 _from("ir.source.bus-beyond", "SVT 2 blocks a bus outside the range.", source(0x0103, svt=BUS), valid=False)
 
 
-# Staleness (6.2.6, 6.5.2.7).
+# Staleness (6.4, 6.5.2.7).
 
 
 def invalidation(**fields: int) -> int:
@@ -312,7 +312,7 @@ _edited(
 )
 
 
-@scenario("ir.table.latched", "5.1.5", sent(1, GOOD), sent(1, "0xfee03000 0x4066"), "FSTS 0")
+@scenario("ir.table.latched", "6.7", sent(1, GOOD), sent(1, "0xfee03000 0x4066"), "FSTS 0")
 def latched(bench: Bench) -> None:
     """Writing IRTA has no effect until SIRTP."""
     start(bench)

@@ -256,7 +256,7 @@ def no_remapping_commands(bench: Bench) -> None:
         bench.note(f"GSTS {bench.platform.read_register(GSTS.offset, 4):#x}")
 
 
-@scenario("setup.no-remapping.table", "11.4.10.1", "IRTA 0x0", "FSTS 0", setup=NO_REMAPPING)
+@scenario("setup.no-remapping.table", "11.4.10", "IRTA 0x0", "FSTS 0", setup=NO_REMAPPING)
 def no_remapping_table(bench: Bench) -> None:
     """Without interrupt remapping, there is no IRTA."""
     bench.platform.write_register(IRTA.offset, 0x10_000F, 8)

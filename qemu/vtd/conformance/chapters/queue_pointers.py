@@ -85,7 +85,7 @@ for _qs in (1, 2):
 # Tail and head (11.4.9.1, 11.4.9.2).
 
 
-@scenario("queue.tail.halves", "11.3", "status 0x1", "IQH 0x10", "status 0x1", "IQH 0x10", "FSTS 0")
+@scenario("queue.tail.halves", "11.2", "status 0x1", "IQH 0x10", "status 0x1", "IQH 0x10", "FSTS 0")
 def tail_by_halves(bench: Bench) -> None:
     """A 32-bit write of the lower half of IQT submits descriptors; the upper half is reserved."""
     start(bench)

@@ -264,7 +264,7 @@ def invalidate_page(bench: Bench) -> Granularity:
     return Granularity(IOTLB.IAIG.get(bench.platform.read_register(offset, 8)))
 
 
-@scenario("registers.iva.halves", "11.3", TO_P0, "performed SELECTIVE", TO_P1, "FSTS 0")
+@scenario("registers.iva.halves", "11.2", TO_P0, "performed SELECTIVE", TO_P1, "FSTS 0")
 def iva_in_halves(bench: Bench) -> None:
     """The address of a page-selective invalidation can be written as two halves, the upper one first."""
     entry = bench.start()
@@ -279,7 +279,7 @@ def iva_in_halves(bench: Bench) -> None:
 
 @scenario(
     "registers.iva.upper-half",
-    "11.4.6.2",
+    "11.4.6.4",
     TO_P0,
     "performed SELECTIVE",
     TO_P0,
@@ -300,7 +300,7 @@ def iva_upper_half(bench: Bench) -> None:
     bench.write("A", 0x5010)
 
 
-@scenario("registers.iva.stays", "11.4.6.2", *(TO_P0, TO_P1, TO_P0), "FSTS 0")
+@scenario("registers.iva.stays", "11.4.6.4", *(TO_P0, TO_P1, TO_P0), "FSTS 0")
 def iva_stays(bench: Bench) -> None:
     """IVA keeps its address: a second command without a new one invalidates the same page."""
     entry = bench.start()

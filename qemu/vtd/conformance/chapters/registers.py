@@ -76,7 +76,7 @@ def read_only(bench: Bench) -> None:
         bench.note(f"{layout.__name__} {'unchanged' if same else 'changed'}")
 
 
-@scenario("registers.rtaddr.halves", "11.3", "A write 0x5010 -> 0x800010", "FSTS 0")
+@scenario("registers.rtaddr.halves", "11.2", "A write 0x5010 -> 0x800010", "FSTS 0")
 def rtaddr_in_halves(bench: Bench) -> None:
     """A 64-bit register can be written as two 32-bit halves."""
     table = bench.new_table()
@@ -130,7 +130,7 @@ def rtaddr_replaced_while_on(bench: Bench) -> None:
 
 @scenario(
     "registers.iotlb.halves",
-    "11.3",
+    "11.2",
     "A write 0x5010 -> 0x800010",
     "IAIG GLOBAL",
     "A write 0x5010 -> 0x801010",
