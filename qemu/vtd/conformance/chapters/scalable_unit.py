@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from iommu.registers import FSTS, IQH, IQT, Granularity
 from iommu.structures import DescriptorType, SecondStageEntry
+from qemu.vtd.conformance import queue
 from qemu.vtd.conformance.bench import P0, P1, Bench
-from qemu.vtd.conformance.chapters import queue
 from qemu.vtd.conformance.chapters.queue_fields import DESCRIPTORS, is_refused
 from qemu.vtd.conformance.chapters.reserved import try_in_page
 from qemu.vtd.conformance.scenario import scenario
