@@ -169,7 +169,9 @@ class DirectoryFpdForWalksOnly(Quirk, ScalableMode):
     severity = Severity.REPORT_DIFFERS
     section = "7.1.3"
     hardware = "FPD of a directory or PASID-table entry counts as soon as the entry is read, even if its P is 0."
-    driver = "FPD of these entries does not keep QEMU from recording that they are absent or invalid."
+    driver = (
+        "FPD in a PASID directory or PASID-table entry does not keep QEMU from recording that the entry is wrong."
+    )
     function = "vtd_ce_get_pasid_fpd"
     scenarios = (
         "scalable.fpd.directory.51",
@@ -195,7 +197,7 @@ class RidPasidAlwaysUsed(Quirk, ScalableMode):
     severity = Severity.EITHER
     section = "9.4"
     hardware = "Without ECAP.RPS, requests without PASID use PASID 0, and RID_PASID is ignored or reserved."
-    driver = "Leave RID_PASID 0 where ECAP.RPS is 0: QEMU and hardware would use different entries."
+    driver = "Leave RID_PASID 0 where ECAP.RPS is 0: with another value QEMU and hardware use different entries."
     function = "vtd_ce_get_rid2pasid_entry"
     scenarios = ("scalable.rid-pasid.not-offered",)
     gone = (11, 0, 0)
@@ -213,7 +215,7 @@ class ScalablePassThroughUnlimited(Quirk, ScalableMode):
     severity = Severity.FAILS_ON_HARDWARE
     section = "7.1.3 SGN.4"
     hardware = "Pass-through is limited by the host address width: SGN.4, code 0x83."
-    driver = "An address beyond the host address width is not reported in QEMU."
+    driver = "In pass-through, an address beyond the host address width is not noticed in QEMU."
     function = "vtd_switch_address_space"
     scenarios = ("scalable.pass-through.beyond-host-width", "scalable.pass-through.beyond-39-bits")
 
@@ -229,7 +231,7 @@ class PassThroughWidthChecked(Quirk, Formats):
     severity = Severity.FAILS_IN_QEMU
     section = "9.6"
     hardware = "AW is not used by pass-through."
-    driver = "Write the largest supported width to AW for pass-through: QEMU wants one."
+    driver = "Write a supported width to AW for pass-through too: QEMU blocks the device otherwise."
     function = "vtd_get_pe_in_pasid_leaf_table"
     scenarios = ("scalable.pass-through.width-ignored",)
     gone = (10, 0, 0)
@@ -509,7 +511,7 @@ class PassThroughKept(Quirk, ScalableMode):
     severity = Severity.FAILS_IN_QEMU
     section = "6.5.3.3"
     hardware = "After an invalidation of the PASID cache, the new PASID-table entry is used."
-    driver = "A device leaves pass-through in QEMU only after an invalidation of its context entry."
+    driver = "A device leaves pass-through in QEMU only after its context entry has been invalidated."
     function = "vtd_switch_address_space"
     scenarios = ("scalable.cache.type.from-pass-through", "scalable.cache.type.pass-through-cleared")
     gone = (11, 0, 0)
