@@ -73,7 +73,7 @@ class Policy:
     cache_capacity: int = choice("the number of entries each cache holds, at least 1", default=1 << 20, section="6.2")
     cache_pasids: bool = choice("PASID-table entries are cached", default=True, section="6.2.3")
     cache_upper_levels: bool = choice("paging-structure caches are used", default=True, section="6.2.5")
-    cache_interrupts: bool = choice("interrupt-remapping entries are cached", default=True, section="6.2.6")
+    cache_interrupts: bool = choice("interrupt-remapping entries are cached", default=True, section="6.4")
     cache_faulting: bool = choice(
         "with caching mode, what is not present or erroneous is cached wherever it may be: contexts, PASID entries, "
         "second-stage translations and interrupt entries, never a first stage's; otherwise only what a unit without "

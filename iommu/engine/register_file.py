@@ -52,7 +52,7 @@ def _beyond_host_width(layout: type[Register], width: int) -> int:
 
 
 class RegisterFile:
-    """All registers of one unit, in 32- and 64-bit accesses aligned to their size (spec 11.3).
+    """All registers of one unit, in 32- and 64-bit accesses aligned to their size (spec 11.2).
 
     `registers[GSTS]` is the slot of a register, `registers.all(FRCD)` are the slots of an array, and iterating gives
     every slot in order of offset.
@@ -146,7 +146,7 @@ class RegisterFile:
 
 
 def check_access(offset: int, size: int) -> None:
-    """Raises MisuseError for an access that the architecture leaves undefined (spec 11.3)."""
+    """Raises MisuseError for an access that the architecture leaves undefined (spec 11.2)."""
     if size not in (4, 8):
         raise MisuseError(f"registers are accessed in 4 or 8 bytes, not {size}")
     if offset < 0 or offset % size:

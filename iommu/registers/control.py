@@ -127,7 +127,7 @@ class RTADDR(Register, bits=64, offset=0x20, section="11.4.5"):
     TTM = enumerated(11, 10, TableMode, "translation table mode", rule=RW)
 
 
-class IRTA(Register, bits=64, offset=0xB8, section="11.4.10.1", needs="interrupt_remapping"):
+class IRTA(Register, bits=64, offset=0xB8, section="11.4.10", needs="interrupt_remapping"):
     """Interrupt remapping table address; takes effect with GCMD.SIRTP."""
 
     IRTA = address(63, 12, "table", rule=RW)
@@ -146,7 +146,7 @@ class CCMD(Register, bits=64, offset=0x28, section="11.4.6.1"):
     DID = field(15, 0, "domain-id", rule=RW)
 
 
-class IVA(Register, bits=64, section="11.4.6.2"):
+class IVA(Register, bits=64, section="11.4.6.4"):
     """Invalidate address: the pages of IOTLB's page-selective command."""
 
     ADDR = address(63, 12, "first page", rule=RW)

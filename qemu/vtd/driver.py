@@ -126,7 +126,7 @@ class Driver:
             self.platform.memory.write(at, data)
         self.platform.write_register(IQT.offset, self.queue.tail, 8)
 
-    # Interrupt remapping (spec 5.1.5).
+    # Interrupt remapping (spec 6.7).
 
     def set_interrupt_table(self, table: int, *, size: int = 7, extended: bool = False) -> None:
         """Program IRTA, a table of 2**(size + 1) entries, and have the unit latch it."""

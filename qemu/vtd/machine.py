@@ -182,7 +182,8 @@ class Machine:
         `memory`, `qtest` and `pci` are other objects afterwards. Not all devices can be migrated, nor all of their
         state; see `DmaSource.resume`.
 
-        Raises QmpError when QEMU refuses, QemuDied or QemuTimeout when either QEMU fails. This one goes on then.
+        Raises QmpError when QEMU refuses, QemuDied or QemuTimeout when either QEMU fails. This one is kept then; it
+        is stopped if its state had been sent already.
         """
         old, new = self._started(), _Running()
         ours, theirs = socket.socketpair()

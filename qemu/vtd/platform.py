@@ -135,7 +135,7 @@ class Platform(Protocol):
     def migrate(self) -> None:
         """Move to a second machine, as a virtual machine is migrated: registers and memory go along, caches do not.
 
-        `memory` is another object afterwards.
+        `memory` may be another object afterwards.
         """
         ...
 
@@ -291,7 +291,10 @@ class ModelPlatform:
         return self._interrupts(device, address, length) if interrupt else []
 
     def _interrupts(self, device: str, address: int, length: int) -> list[Message]:
-        """Perform a write that the unit takes for an interrupt request: of one DWORD, if it keeps to the rules."""
+        """Perform a write that the unit takes for interrupt requests, one for each DWORD.
+
+        The specification takes a write for one only if it is one aligned DWORD; a known departure may take others.
+        """
         data, messages = self.topology.pattern(device, length), []
         for at in range(0, length, 4):
             value = int.from_bytes(data[at : at + 4], "little")
@@ -313,7 +316,7 @@ class ModelPlatform:
         self.source_ids = self.topology.source_ids
 
     def migrate(self) -> None:
-        """See Platform. The unit stays; it loses what it has cached."""
+        """See Platform. There is no second machine: the unit loses what it has cached, and keeps all else."""
         self.unit.caches.invalidate_dma()
         self.unit.caches.invalidate(Selector.interrupts())
 

@@ -96,11 +96,14 @@ class QemuPlatform:
         self.machine.close()
 
     def reset(self) -> None:
-        """See Platform. The reader's slots are cleared, so that old data cannot be taken for a new read."""
+        """See Platform. The reader's slots are cleared, so that old data cannot be taken for a new read.
+
+        The trace up to here is dropped: what it holds is of the scenario before, which `settle` has checked.
+        """
         self.machine.reset()
         self.machine.ram.clear()
         self.source_ids = self.topology.source_ids
-        self._trace()
+        self.machine.trace_lines()
         self._remapped, self._own = [], []
         self._pending.clear()
         if self._slots_used and self._reader is not None:
@@ -246,7 +249,11 @@ class QemuPlatform:
         self.source_ids |= renumbered(self.topology, bus, number)
 
     def settle(self) -> None:
-        """See Platform. Translation is disabled, so that the reader can dump its buffer."""
+        """See Platform. Translation is disabled, so that the reader can dump its buffer.
+
+        Raises VtdError as `_trace` does, for what has not been looked at so far.
+        """
+        self._trace()
         if not self._pending or self._reader is None:
             return
         self.write_register(GCMD.offset, 0, 4)

@@ -60,7 +60,7 @@ class Interrupts:
         self.size = 2
         self.extended = False
 
-    # Commands of software (spec 5.1.5, 11.4.4)
+    # Commands of software (spec 6.7, 11.4.4)
 
     def command(self, command: GCMD, status: int, irta: int) -> int:
         """Carry out SIRTP, IRE and CFI of GCMD, if the unit has them. Returns their bits of GSTS.

@@ -11,6 +11,7 @@ from iommu.registers import FSTS, Granularity, Register, TableMode
 from iommu.structures import (
     ContextEntry,
     RootEntry,
+    SecondStageEntry,
     SecondStageMapper,
     SecondStageTable,
     TranslationType,
@@ -26,6 +27,9 @@ TABLES = range(0x100000, 0x200000, PAGE)
 DATA = range(0x800000, 0x808000, PAGE)
 """The pages that DMA may reach, each filled with its own stamp."""
 P0, P1, P2, P3 = DATA[:4]
+
+R, W = SecondStageEntry.R.mask, SecondStageEntry.W.mask
+"""The permissions in a second-stage entry."""
 
 NOWHERE = 0x40_0000_0000
 """A host address where there is neither memory nor a device."""
@@ -182,6 +186,10 @@ class Bench:
         value = self.platform.read_register(layout.offset, layout.bits // 8)
         self._lines.append(f"{layout.__name__} {value:#x}")
 
+    def note_bits(self, layout: type[Register]) -> None:
+        """Log the set bits of a register at a fixed offset, by name."""
+        self._lines.append(show_bits(layout, self.platform.read_register(layout.offset, layout.bits // 8)))
+
     def note(self, line: str) -> None:
         """Log a line that is specific to the scenario."""
         self._lines.append(line)
@@ -190,7 +198,7 @@ class Bench:
         """Log the pending fault records and FSTS."""
         for fault in self.driver.faults():
             self._lines.append(show_fault(fault, self.platform.source_ids))
-        self._lines.append(show_status(self.driver.status()))
+        self.note_bits(FSTS)
 
     def take_faults(self) -> None:
         """Log the pending fault records, and clear them."""
@@ -267,7 +275,7 @@ def show_fault(fault: RecordedFault, source_ids: Mapping[str, SourceId] = DEVICE
     return f"fault {fault.reason:#04x} {name} {fault.page:#x} {kind}{pasid}"
 
 
-def show_status(status: int) -> str:
-    """FSTS as a line: its set status bits by name, "FSTS PPF", or "FSTS 0"."""
-    names = [part.name for part in FSTS.fields.values() if part.width == 1 and part.get(status)]
-    return f"FSTS {' '.join(names) or '0'}"
+def show_bits(layout: type[Register], value: int) -> str:
+    """The set bits of a register by name: "FSTS PPF", or "FSTS 0". Fields of several bits are left out."""
+    names = [part.name for part in layout.fields.values() if part.width == 1 and part.get(value)]
+    return f"{layout.__name__} {' '.join(names) or '0'}"

@@ -28,6 +28,11 @@ class Allowed:
     policy: Policy | None = None
 
 
+EVICTED = "a unit may evict a cached entry at any time (6.2.1)"
+COARSER = "a unit may invalidate more than requested (6.5)"
+"""Why a fresh entry is right where a stale one is expected."""
+
+
 @dataclass(frozen=True)
 class Observation:
     """A scenario's outcome on one platform.
@@ -113,17 +118,18 @@ _CHAPTERS = (
     "reserved",
     "faults",
     "near_misses",
+    "fault_order",
     "fault_status",
     "fault_event",
     "caches",
+    "cache_contexts",
     "cache_ranges",
     "cache_changes",
     "cache_tables",
-    "orders",
     "messages",
     "queue",
     "queue_fields",
-    "queue_rules",
+    "queue_pointers",
     "queue_recovery",
     "queue_completion",
     "device_tlb",

@@ -47,7 +47,7 @@ class Edu(DmaSource):
     def _properties(self) -> list[str]:
         return [f"dma_mask={_ALL_ADDRESSES:#x}"]
 
-    _loaded = False
+    _lost = False
 
     def attach(self, host: Host) -> None:
         """Load the pattern into the buffer."""
@@ -57,16 +57,16 @@ class Edu(DmaSource):
     def resume(self, host: Host) -> None:
         """The buffer is empty now. Loading it takes a DMA, which may be translated: that waits for the next reset."""
         super().resume(host)
-        self._loaded = False
+        self._lost = True
 
     def setup(self) -> None:
-        """Load the pattern, if that is still to be done."""
-        if not self._loaded:
+        """Load the pattern, if a migration has lost it."""
+        if self._lost:
             self._load()
 
     def _load(self) -> None:
         """Load the pattern, through a piece of RAM that is then restored."""
-        self._loaded = True
+        self._lost = False
         host = self.host
         staging = host.memory.size - self.longest
         before = host.memory.read(staging, self.longest)
@@ -75,8 +75,8 @@ class Edu(DmaSource):
         host.memory.write(staging, before)
 
     def pattern(self, length: int) -> bytes:
-        """Bytes 1 to 251, repeated: none is 0, and each shows its position. After a migration, zeros."""
-        return bytes(index % 251 + 1 for index in range(length)) if self._loaded else bytes(length)
+        """Bytes 1 to 251, repeated: none is 0, and each shows its position. From a migration to a reset, zeros."""
+        return bytes(length) if self._lost else bytes(index % 251 + 1 for index in range(length))
 
     def slot_offset(self, slot: int) -> int:
         """Offset of a slot in the buffer. Raises MisuseError when there is no such slot."""

@@ -19,7 +19,7 @@ class PointersKeepAllBits(Quirk, RegisterFile):
 
     id = "Q37"
     severity = Severity.REPORT_DIFFERS
-    section = "11.4.5, 11.4.10.1, 11.4.11.3"
+    section = "11.4.5, 11.4.10, 11.4.11.3"
     hardware = "Address bits from the host address width on are not implemented: they read as 0."
     driver = "A driver that finds the width by writing ones and reading them back finds 64 bits in QEMU."
     function = "vtd_init"
@@ -52,7 +52,7 @@ class ExtendedModeAlwaysWritable(Quirk, RegisterFile):
 
     id = "Q38"
     severity = Severity.FAILS_ON_HARDWARE
-    section = "11.4.10.1"
+    section = "11.4.10"
     hardware = "Without ECAP.EIM, IRTA.EIME is reserved and stays 0: destinations have 8 bits."
     driver = (
         "A driver that sets EIME without looking at ECAP.EIM gets 32-bit destinations in QEMU and not on hardware."
@@ -163,7 +163,7 @@ class InterruptTableAlwaysThere(Quirk, RegisterFile):
 
     id = "Q43"
     severity = Severity.EITHER
-    section = "11.4.4.1, 11.4.10.1"
+    section = "11.4.4.1, 11.4.10"
     hardware = "Without ECAP.IR there is no IRTA, and SIRTP is reserved."
     driver = "A driver that looks for IRTPS instead of ECAP.IR believes that QEMU remaps interrupts."
     function = "vtd_handle_gcmd_write"

@@ -118,7 +118,7 @@ class ExtendedModeNotOffered(Quirk, Interrupts):
 
     id = "Q26"
     severity = Severity.EITHER
-    section = "11.4.10.1"
+    section = "11.4.10"
     hardware = "Without ECAP.EIM, EIME is reserved, and a destination is the 8 bits 15:8 of DST."
     driver = "A driver that sets EIME without looking at ECAP.EIM reaches other processors in QEMU than on hardware."
     function = "vtd_interrupt_remap_table_setup"

@@ -66,7 +66,7 @@ def test_a_change_says_what_was_there_before() -> None:
 def test_descriptors_and_interrupt_entries_are_named() -> None:
     (descriptor,) = steps("queue.wait.status", "memory")
     assert descriptor.text == "descriptor, at offset 0x0"
-    assert descriptor.detail == "TYPE=WAIT SW=1 STDATA=0x5a17c0de STADDR=0x208000"
+    assert descriptor.detail == "TYPE=WAIT SW=1 STDATA=0x5a17c0de STADDR=0x2f0000"
     (entry,) = steps("ir.source.bus", "memory")
     assert entry.text == "interrupt-remapping entry, index 0x1"
     assert "SVT=BUS" in entry.detail

@@ -45,6 +45,11 @@ def test_the_buffer_survives_a_reset(machine: Machine, edu: Edu) -> None:
     assert machine.memory.read(DUMP, edu.longest) == edu.pattern(edu.longest)
 
 
+def test_its_pattern_is_known_without_a_machine(edu: Edu) -> None:
+    assert Edu(4).pattern(300) == edu.pattern(300)
+    assert 0 not in edu.pattern(300)
+
+
 def test_a_read_without_memory_overwrites_its_slot(machine: Machine, edu: Edu) -> None:
     machine.memory.write(0x1000, b"earlier!")
     edu.dma_read(0x1000, 8, 3)

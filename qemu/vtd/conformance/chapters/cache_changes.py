@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from iommu.registers import Granularity
 from iommu.structures import ContextEntry, RootEntry, TranslationType
+from qemu.vtd.conformance import queue
 from qemu.vtd.conformance.bench import P0, P1, P2, Bench
-from qemu.vtd.conformance.chapters import queue
-from qemu.vtd.conformance.scenario import Allowed, scenario
+from qemu.vtd.conformance.queue import DOMAIN, SELECTIVE
+from qemu.vtd.conformance.scenario import EVICTED, Allowed, scenario
 from qemu.vtd.conformance.setups import SELF_INVALIDATING, WIDE, Setup
-
-GLOBAL, DOMAIN, SELECTIVE = Granularity.GLOBAL, Granularity.DOMAIN, Granularity.SELECTIVE
-EVICTED = "a unit may evict a cached entry at any time (6.2.1)"
 
 ADDRESS = P0 + 0x10
 """0x800010: mapped to P1 by the tables here, so that pass-through and translation lead to different pages."""

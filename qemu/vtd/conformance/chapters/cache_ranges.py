@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from iommu.registers import Granularity
+from qemu.vtd.conformance import queue
 from qemu.vtd.conformance.bench import P0, P1, PAGE, Bench
-from qemu.vtd.conformance.chapters import queue
-from qemu.vtd.conformance.scenario import Allowed, scenario
-
-GLOBAL, DOMAIN, SELECTIVE = Granularity.GLOBAL, Granularity.DOMAIN, Granularity.SELECTIVE
-COARSER = "a unit may invalidate more than requested (6.5)"
+from qemu.vtd.conformance.queue import DOMAIN, GLOBAL, SELECTIVE
+from qemu.vtd.conformance.scenario import COARSER, Allowed, scenario
 
 Invalidate = Callable[[Bench], None]
 

@@ -6,7 +6,7 @@ No device of the platform has a device-TLB: an invalidation for one of them is n
 from iommu.registers import IQERCD, IQH
 from iommu.structures import DescriptorType, DeviceTlbDescriptor, TranslationType
 from qemu.vtd.conformance.bench import P0, Bench
-from qemu.vtd.conformance.chapters.queue import DATA, start, status, wait
+from qemu.vtd.conformance.queue import DATA, start, status, wait
 from qemu.vtd.conformance.scenario import scenario
 from qemu.vtd.conformance.setups import DEVICE_TLB
 from qemu.vtd.platform import DEVICES

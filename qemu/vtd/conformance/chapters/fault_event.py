@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from iommu.registers import FEADDR, FECTL, FEDATA
 from iommu.structures import RemappedInterruptEntry
+from qemu.vtd.conformance import queue
 from qemu.vtd.conformance.bench import Bench
-from qemu.vtd.conformance.chapters import messages, queue
+from qemu.vtd.conformance.chapters import messages
 from qemu.vtd.conformance.chapters.fault_status import BY_A, BY_B, RECORD_A, Step, clear_f, clear_iqe, start
 from qemu.vtd.conformance.scenario import Allowed, scenario
 
@@ -183,7 +184,7 @@ def silenced_while_masked(bench: Bench) -> None:
     bench.note_register(FECTL)
 
 
-@scenario("fault.event.not-remapped", "5.1.7", BY_A, "message 0xfee00010 0x31", RECORD_A, "FSTS PPF")
+@scenario("fault.event.not-remapped", "7.3", BY_A, "message 0xfee00010 0x31", RECORD_A, "FSTS PPF")
 def not_remapped(bench: Bench) -> None:
     """The unit's own message is not remapped, though its address has remappable form and an entry."""
     table = bench.new_table()

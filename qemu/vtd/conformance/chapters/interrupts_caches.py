@@ -1,4 +1,4 @@
-"""Chapters 6.2.6 and 6.5.2.7: interrupt entries that change: what a cached one may, must and must not still do."""
+"""Chapters 6.4 and 6.5.2.7: interrupt entries that change: what a cached one may, must and must not still do."""
 
 from iommu.registers import GCMD
 from iommu.structures import RemappedInterruptEntry
@@ -18,14 +18,14 @@ from qemu.vtd.conformance.chapters.interrupts import (
     uncached,
 )
 from qemu.vtd.conformance.chapters.interrupts_table import BIG_TABLE, start_big
-from qemu.vtd.conformance.chapters.queue import start as start_queue
-from qemu.vtd.conformance.chapters.queue import wait
+from qemu.vtd.conformance.queue import start as start_queue
+from qemu.vtd.conformance.queue import wait
 from qemu.vtd.conformance.scenario import scenario
 from qemu.vtd.platform import DEVICES
 
 OLD, NEW = GOOD, "0xfee03000 0x4066"
 
-# Entries that change (6.2.6, 6.5.2.7).
+# Entries that change (6.4, 6.5.2.7).
 
 
 def _changed(
@@ -171,7 +171,7 @@ _beside(8)
 
 @scenario(
     "ir.cache.new-table",
-    "5.1.5",
+    "6.7",
     sent(1, OLD),
     sent(1, OLD),
     "FSTS 0",
@@ -189,7 +189,7 @@ def new_table(bench: Bench) -> None:
 
 @scenario(
     "ir.cache.off-and-on",
-    "6.2.6",
+    "6.4",
     sent(1, OLD),
     sent(1, OLD),
     "FSTS 0",
@@ -208,7 +208,7 @@ def off_and_on(bench: Bench) -> None:
 
 @scenario(
     "ir.change.for-another-device",
-    "6.2.6",
+    "6.4",
     sent(1, "blocked"),
     "fault 0x26 A index 1",
     sent(1, "blocked"),

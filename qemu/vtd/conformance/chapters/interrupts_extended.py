@@ -124,7 +124,7 @@ def extended_off(bench: Bench) -> None:
 
 @scenario(
     "ir.extended.latched",
-    "5.1.5",
+    "6.7",
     sent(0, "0x300fee00000 0x4055"),
     sent(0, GOOD),
     "FSTS 0",

@@ -7,10 +7,11 @@ afterwards. Caches may be lost, as they may at any time (6.2).
 from collections.abc import Callable
 from dataclasses import replace
 
-from iommu.registers import FECTL, FSTS, GSTS, ICS, IEADDR, IECTL, IEDATA, IQH, IQT, RTADDR
+from iommu.registers import FECTL, FSTS, GSTS, ICS, IECTL, IQH, IQT, RTADDR
 from iommu.structures import ContextEntry, PasidTranslationType, TranslationType
+from qemu.vtd.conformance import queue
 from qemu.vtd.conformance.bench import P0, P1, Bench
-from qemu.vtd.conformance.chapters import interrupts, messages, queue
+from qemu.vtd.conformance.chapters import interrupts, messages
 from qemu.vtd.conformance.chapters.reset import BLOCKED, ON, RECORDED, everything, note_registers
 from qemu.vtd.conformance.scenario import scenario
 from qemu.vtd.conformance.setups import SECOND_STAGE, WIDE
@@ -170,13 +171,11 @@ def _unmasked_event(bench: Bench) -> None:
 def _queue(bench: Bench) -> None:
     queue.start(bench)
     bench.driver.submit(queue.wait(SW=1))
-    queue.status(bench)
-    bench.note_register(IQH)
+    queue.note(bench)
     bench.platform.migrate()
     bench.memory.write_u64(queue.STATUS, 0)
     bench.driver.submit(queue.wait(SW=1))
-    queue.status(bench)
-    bench.note_register(IQH)
+    queue.note(bench)
     bench.note_register(IQT)
 
 
@@ -221,9 +220,9 @@ def _queue_error(bench: Bench) -> None:
     bench.platform.migrate()
     bench.note_register(FSTS)
     bench.note_register(IQH)
-    bench.memory.write(queue.QUEUE, queue.wait(SW=1).to_bytes(16, "little"))
-    bench.platform.write_register(FSTS.offset, FSTS.IQE.mask, 4)
-    bench.platform.write_register(IQT.offset, 0x10, 8)
+    queue.put(bench, 0, queue.wait(SW=1))
+    queue.clear_error(bench)
+    queue.tail(bench, 1)
     queue.status(bench)
 
 
@@ -237,8 +236,7 @@ def _queue_error(bench: Bench) -> None:
 )
 def _completion_event(bench: Bench) -> None:
     queue.start(bench)
-    bench.platform.write_register(IEADDR.offset, queue.ADDRESS, 4)
-    bench.platform.write_register(IEDATA.offset, queue.VECTOR, 4)
+    queue.program_completion(bench, masked=True)
     bench.driver.submit(queue.wait(IF=1))
     bench.platform.migrate()
     bench.platform.write_register(IECTL.offset, 0, 4)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from iommu.structures import RootEntry, SecondStageEntry, SecondStageTable
+from iommu.structures import RootEntry, SecondStageTable
 from qemu.vtd.conformance.bench import P0, Bench
 from qemu.vtd.conformance.scenario import scenario
 from qemu.vtd.conformance.setups import NARROW, WIDE, Setup
 from qemu.vtd.platform import MEMORY_SIZE
 
-R, W = SecondStageEntry.R.mask, SecondStageEntry.W.mask
 TOP_BIT = 1 << 47
 """The highest address bit of a host of 48 bits."""
 LAST_PAGE = MEMORY_SIZE - 0x1000
@@ -278,17 +277,3 @@ def first_and_last_entry(bench: Bench) -> None:
     bench.turn_on()
     reached = sum(bench.lands("A", address) == host for address, host in wanted.items())
     bench.note(f"reached -> {reached} of {len(wanted)}")
-
-
-@scenario(
-    "legacy.near.context-of-own-function", "9.3", "B write 0x5010 -> 0x801010", "C write 0x5010 -> 0x800010", "FSTS 0"
-)
-def context_of_own_function(bench: Bench) -> None:
-    """Two functions of a device select neighbouring context entries."""
-    for device, page, domain in (("B", P0 + 0x1000, 1), ("C", P0, 2)):
-        table = bench.new_table()
-        bench.map(table, 0x5000, page)
-        bench.context(device, table, domain=domain)
-    bench.turn_on()
-    bench.write("B", 0x5010)
-    bench.write("C", 0x5010)

@@ -1,54 +1,29 @@
 """Chapter 6.5.2: the invalidation queue: descriptors, waiting, completion events, errors and resuming after them."""
 
 from iommu import SourceId
-from iommu.registers import FSTS, ICS, IEADDR, IECTL, IEDATA, IQERCD, IQH, IQT, Granularity
-from iommu.structures import (
-    ContextDescriptor,
-    DescriptorType,
-    IotlbDescriptor,
-    SecondStageEntry,
-    WaitDescriptor,
-)
-from qemu.vtd.conformance.bench import P0, P1, P2, Bench
+from iommu.registers import ICS, IECTL, IQERCD, IQH
+from qemu.vtd.conformance.bench import P0, P1, P2, Bench, R, W
 from qemu.vtd.conformance.chapters import messages
-from qemu.vtd.conformance.scenario import Allowed, scenario
+from qemu.vtd.conformance.queue import (
+    DATA,
+    DOMAIN,
+    GLOBAL,
+    MESSAGE,
+    SELECTIVE,
+    STATUS,
+    clear_error,
+    context,
+    iotlb,
+    note,
+    program_completion,
+    put,
+    start,
+    status,
+    tail,
+    wait,
+)
+from qemu.vtd.conformance.scenario import COARSER, Allowed, scenario
 from qemu.vtd.platform import DEVICES
-
-R, W = SecondStageEntry.R.mask, SecondStageEntry.W.mask
-GLOBAL, DOMAIN, SELECTIVE = Granularity.GLOBAL, Granularity.DOMAIN, Granularity.SELECTIVE
-QUEUE, STATUS = 0x20_0000, 0x20_8000
-DATA = 0x5A17_C0DE
-ADDRESS, VECTOR = 0xFEE0_2000, 0x42
-MESSAGE = f"message {ADDRESS:#x} {VECTOR:#x}"
-COARSER = "a unit may invalidate more than it was asked to (6.5)"
-
-
-def context(g: int, **fields: int) -> int:
-    """A context-cache invalidation descriptor."""
-    return ContextDescriptor.make(TYPE=DescriptorType.CONTEXT, G=g, **fields)
-
-
-def iotlb(g: int, **fields: int) -> int:
-    """An IOTLB invalidation descriptor."""
-    return IotlbDescriptor.make(TYPE=DescriptorType.IOTLB, G=g, **fields)
-
-
-def wait(**fields: int) -> int:
-    """A wait descriptor with DATA and STATUS for the status write."""
-    return WaitDescriptor.make(TYPE=DescriptorType.WAIT, STDATA=DATA, STADDR=STATUS, **fields)
-
-
-def start(bench: Bench) -> None:
-    """Turn the queue on."""
-    bench.memory.write(QUEUE, bytes(0x1000))
-    bench.memory.write_u64(STATUS, 0)
-    bench.driver.start_queue(QUEUE)
-
-
-def status(bench: Bench) -> None:
-    """Log what a wait descriptor has written."""
-    bench.note(f"status {bench.memory.read_u32(STATUS):#x}")
-
 
 # Waiting (6.5.2.8).
 
@@ -58,8 +33,7 @@ def wait_status(bench: Bench) -> None:
     """A wait descriptor with SW writes its status data, and the head passes it."""
     start(bench)
     bench.driver.submit(wait(SW=1))
-    status(bench)
-    bench.note_register(IQH)
+    note(bench)
 
 
 @scenario("queue.wait.fence-only", "6.5.2.8", "status 0x0", "IQH 0x10", "FSTS 0")
@@ -67,22 +41,14 @@ def wait_fence_only(bench: Bench) -> None:
     """A wait descriptor with FN alone is a fence: nothing is written, and the next descriptor is fetched."""
     start(bench)
     bench.driver.submit(wait(FN=1))
-    status(bench)
-    bench.note_register(IQH)
-
-
-def _completion(bench: Bench, *, masked: bool) -> None:
-    """Program the completion event, and turn the queue on."""
-    start(bench)
-    bench.platform.write_register(IEADDR.offset, ADDRESS, 4)
-    bench.platform.write_register(IEDATA.offset, VECTOR, 4)
-    bench.platform.write_register(IECTL.offset, IECTL.make(IM=masked), 4)
+    note(bench)
 
 
 @scenario("queue.wait.interrupt", "6.5.2.8", MESSAGE, "ICS 0x1", "IECTL 0x0", "FSTS 0")
 def wait_interrupt(bench: Bench) -> None:
     """A wait descriptor with IF sets IWC and sends the completion message."""
-    _completion(bench, masked=False)
+    start(bench)
+    program_completion(bench, masked=False)
     bench.driver.submit(wait(IF=1))
     bench.note_messages()
     bench.note_register(ICS)
@@ -92,7 +58,8 @@ def wait_interrupt(bench: Bench) -> None:
 @scenario("queue.wait.both", "6.5.2.8", f"status {DATA:#x}", MESSAGE, "ICS 0x1", "IQH 0x10", "FSTS 0")
 def wait_both(bench: Bench) -> None:
     """A wait descriptor with SW and IF does both: it writes the status, and sends the message."""
-    _completion(bench, masked=False)
+    start(bench)
+    program_completion(bench, masked=False)
     bench.driver.submit(wait(SW=1, IF=1))
     status(bench)
     bench.note_messages()
@@ -103,7 +70,8 @@ def wait_both(bench: Bench) -> None:
 @scenario("queue.wait.interrupt-masked", "6.5.2.8", "ICS 0x1", "IECTL 0xc0000000", MESSAGE, "IECTL 0x0", "FSTS 0")
 def wait_interrupt_masked(bench: Bench) -> None:
     """While IM is 1 the completion message is held back; it is sent when IM is cleared."""
-    _completion(bench, masked=True)
+    start(bench)
+    program_completion(bench, masked=True)
     bench.driver.submit(wait(IF=1))
     bench.note_messages()
     bench.note_register(ICS)
@@ -116,7 +84,8 @@ def wait_interrupt_masked(bench: Bench) -> None:
 @scenario("queue.wait.two-interrupts", "6.5.2.8", MESSAGE, "ICS 0x0", MESSAGE, "FSTS 0")
 def wait_two_interrupts(bench: Bench) -> None:
     """Two wait descriptors with IF send one message; after IWC is cleared, the next one sends another."""
-    _completion(bench, masked=False)
+    start(bench)
+    program_completion(bench, masked=False)
     bench.driver.submit(wait(IF=1), wait(IF=1))
     bench.note_messages()
     bench.platform.write_register(ICS.offset, ICS.IWC.mask, 4)
@@ -128,7 +97,8 @@ def wait_two_interrupts(bench: Bench) -> None:
 @scenario("queue.wait.withdrawn", "6.5.2.8", "ICS 0x0", "IECTL 0x80000000", "FSTS 0")
 def wait_withdrawn(bench: Bench) -> None:
     """Clearing IWC withdraws a completion message that is held back."""
-    _completion(bench, masked=True)
+    start(bench)
+    program_completion(bench, masked=True)
     bench.driver.submit(wait(IF=1))
     bench.platform.write_register(ICS.offset, ICS.IWC.mask, 4)
     bench.note_register(ICS)
@@ -323,7 +293,7 @@ def new_domain(bench: Bench) -> None:
     bench.write("A", 0x5000)
 
 
-# Errors (6.5.2.9, 11.4.9.9), and how the queue resumes.
+# Errors (6.5.2.10, 11.4.9.9), and how the queue resumes.
 
 
 def _refused(id_: str, title: str, descriptor: int) -> None:
@@ -356,7 +326,7 @@ _refused("queue.error.wait-reserved", "A reserved bit in a wait descriptor is re
 def tail_beyond(bench: Bench) -> None:
     """A tail beyond the end of the queue is an error."""
     start(bench)
-    bench.platform.write_register(IQT.offset, 0x1000, 8)
+    tail(bench, 256)
     bench.note_register(IQH)
 
 
@@ -381,25 +351,23 @@ def _repaired(bench: Bench) -> None:
     """A bad descriptor before a good one is replaced, and IQE is cleared."""
     start(bench)
     bench.driver.submit(0, wait(SW=1))
-    bench.memory.write(QUEUE, iotlb(GLOBAL).to_bytes(16, "little"))
-    bench.platform.write_register(FSTS.offset, FSTS.IQE.mask, 4)
+    put(bench, 0, iotlb(GLOBAL))
+    clear_error(bench)
 
 
 @scenario("queue.error.resumes", "6.5.2", f"status {DATA:#x}", "IQH 0x20", "FSTS 0")
 def resumes(bench: Bench) -> None:
     """Once IQE is cleared, the queue resumes at the descriptor that was refused."""
     _repaired(bench)
-    status(bench)
-    bench.note_register(IQH)
+    note(bench)
 
 
 @scenario("queue.error.resumes-by-tail", "6.5.2", f"status {DATA:#x}", "IQH 0x20", "FSTS 0")
 def resumes_by_tail(bench: Bench) -> None:
     """After IQE is cleared, the queue has resumed at the latest when the tail is written."""
     _repaired(bench)
-    bench.platform.write_register(IQT.offset, 0x20, 8)
-    status(bench)
-    bench.note_register(IQH)
+    tail(bench, 2)
+    note(bench)
 
 
 # Head, tail, and the end of the queue (6.5.2).
@@ -440,6 +408,6 @@ def off_tail(bench: Bench) -> None:
     bench.driver.submit(wait(SW=1))
     bench.driver.stop_queue()
     bench.memory.write_u64(STATUS, 0)
-    bench.memory.write(QUEUE, wait(SW=1).to_bytes(16, "little"))
-    bench.platform.write_register(IQT.offset, 0x10, 8)
+    put(bench, 0, wait(SW=1))
+    tail(bench, 1)
     status(bench)

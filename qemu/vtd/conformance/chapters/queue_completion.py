@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from iommu.registers import FECTL, ICS, IEADDR, IECTL, IEDATA
-from iommu.structures import DescriptorType, WaitDescriptor
 from qemu.vtd.conformance.bench import Bench
-from qemu.vtd.conformance.chapters import messages, queue
-from qemu.vtd.conformance.chapters.queue_rules import STATUS, note, put, start, tail, wait
+from qemu.vtd.conformance.chapters import messages
+from qemu.vtd.conformance.queue import MESSAGE, STATUS, note, numbered, program_completion, put, start, tail, wait
 from qemu.vtd.conformance.scenario import scenario
-
-ADDRESS, DATA = queue.ADDRESS, queue.VECTOR
 
 
 def program(bench: Bench, *, masked: bool) -> None:
-    """Program the completion event and turn the queue on, with three wait descriptors with IF in it."""
-    bench.platform.write_register(IEADDR.offset, ADDRESS, 4)
-    bench.platform.write_register(IEDATA.offset, DATA, 4)
-    bench.platform.write_register(IECTL.offset, IECTL.make(IM=masked), 4)
+    """Program the completion event and turn the queue on, with three wait descriptors that have IF in it."""
+    program_completion(bench, masked=masked)
     start(bench)
-    put(bench, 0, *[WaitDescriptor.make(TYPE=DescriptorType.WAIT, IF=1)] * 3)
+    put(bench, 0, *[wait(IF=1)] * 3)
 
 
 def mask(bench: Bench, value: int) -> None:
@@ -32,7 +27,7 @@ def mask(bench: Bench, value: int) -> None:
 def reset_is_masked(bench: Bench) -> None:
     """After reset the completion event is masked: it is held back."""
     start(bench)
-    put(bench, 0, WaitDescriptor.make(TYPE=DescriptorType.WAIT, IF=1))
+    put(bench, 0, wait(IF=1))
     tail(bench, 1)
     bench.note_register(ICS)
     bench.note_register(IECTL)
@@ -57,7 +52,7 @@ def ics_bits(bench: Bench) -> None:
         bench.note_register(IECTL)
 
 
-@scenario("queue.completion.masked-twice", "6.5.2.8", "IECTL 0xc0000000", "IECTL 0x0", queue.MESSAGE, "FSTS 0")
+@scenario("queue.completion.masked-twice", "6.5.2.8", "IECTL 0xc0000000", "IECTL 0x0", MESSAGE, "FSTS 0")
 def masked_twice(bench: Bench) -> None:
     """Two completions while the event is masked: one message when it is unmasked."""
     program(bench, masked=True)
@@ -66,9 +61,7 @@ def masked_twice(bench: Bench) -> None:
     mask(bench, 0)
 
 
-@scenario(
-    "queue.completion.sent-once", "11.4.9.5", "IECTL 0x0", queue.MESSAGE, "IECTL 0x80000000", "IECTL 0x0", "FSTS 0"
-)
+@scenario("queue.completion.sent-once", "11.4.9.5", "IECTL 0x0", MESSAGE, "IECTL 0x80000000", "IECTL 0x0", "FSTS 0")
 def sent_once(bench: Bench) -> None:
     """A completion message that was held back is sent once, however often the event is masked and unmasked."""
     program(bench, masked=True)
@@ -77,7 +70,7 @@ def sent_once(bench: Bench) -> None:
         mask(bench, value)
 
 
-@scenario("queue.completion.not-acknowledged", "6.5.2.8", "IECTL 0x0", queue.MESSAGE, "ICS 0x1", "FSTS 0")
+@scenario("queue.completion.not-acknowledged", "6.5.2.8", "IECTL 0x0", MESSAGE, "ICS 0x1", "FSTS 0")
 def not_acknowledged(bench: Bench) -> None:
     """While IWC is set, a further completion raises no event, though the message was sent."""
     program(bench, masked=True)
@@ -95,7 +88,7 @@ def not_acknowledged(bench: Bench) -> None:
     "IECTL 0x80000000",
     "IECTL 0xc0000000",
     "IECTL 0x0",
-    queue.MESSAGE,
+    MESSAGE,
     "FSTS 0",
 )
 def acknowledged_while_masked(bench: Bench) -> None:
@@ -154,7 +147,7 @@ def beside_fault_event(bench: Bench) -> None:
     "queue.completion.while-fault-masked",
     "7.3",
     "A write 0x6010 -> blocked",
-    queue.MESSAGE,
+    MESSAGE,
     "FECTL 0xc0000000",
     "fault 0x05 A 0x6000 write",
     "FSTS PPF",
@@ -173,7 +166,7 @@ def while_fault_masked(bench: Bench) -> None:
 def _wait_with(name: str, title: str, fields: dict[str, int], *expect: str) -> None:
     def stimulus(bench: Bench) -> None:
         program(bench, masked=False)
-        descriptor = WaitDescriptor.make(TYPE=DescriptorType.WAIT, STDATA=0x77, STADDR=STATUS, **fields)
+        descriptor = wait(STDATA=0x77, **fields)
         put(bench, 0, descriptor)
         tail(bench, 1)
         note(bench)
@@ -199,7 +192,7 @@ _wait_with(
     "status 0x0",
     "IQH 0x10",
     "ICS 0x1",
-    queue.MESSAGE,
+    MESSAGE,
 )
 
 
@@ -208,7 +201,7 @@ def status_in_order(bench: Bench) -> None:
     """Three wait descriptors write their own data to their own addresses, 4 bytes each."""
     start(bench)
     bench.memory.write(STATUS, bytes(16))
-    put(bench, 0, *(wait(n, at=STATUS + 4 * n) for n in (1, 2, 3)))
+    put(bench, 0, *(numbered(n, at=STATUS + 4 * n) for n in (1, 2, 3)))
     tail(bench, 3)
     bench.note(f"status {' '.join(str(bench.memory.read_u32(STATUS + 4 * n)) for n in (1, 2, 3))}")
 
@@ -218,6 +211,6 @@ def status_4_bytes(bench: Bench) -> None:
     """The status write changes 4 bytes and no other."""
     start(bench)
     bench.memory.write(STATUS, b"\xff" * 12)
-    put(bench, 0, wait(0x89AB_CDEF, at=STATUS + 4))
+    put(bench, 0, numbered(0x89AB_CDEF, at=STATUS + 4))
     tail(bench, 1)
     bench.note(f"status {' '.join(f'{bench.memory.read_u32(STATUS + 4 * n):#x}' for n in range(3))}")

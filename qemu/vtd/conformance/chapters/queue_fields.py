@@ -12,11 +12,10 @@ from typing import NamedTuple
 from iommu import Policy
 from iommu.registers import FSTS, IQH, IQT
 from iommu.structures import DescriptorType, WaitDescriptor
+from qemu.vtd.conformance import queue
 from qemu.vtd.conformance.bench import Bench
-from qemu.vtd.conformance.chapters import queue
+from qemu.vtd.conformance.queue import DOMAIN, GLOBAL, SELECTIVE
 from qemu.vtd.conformance.scenario import Allowed, scenario
-
-GLOBAL, DOMAIN, SELECTIVE = queue.GLOBAL, queue.DOMAIN, queue.SELECTIVE
 
 
 class Row(NamedTuple):

@@ -1,4 +1,4 @@
-"""Spec 6.5.2.9: what an error of the queue stops, and how the queue goes on."""
+"""Spec 6.5.2.10: what an error of the queue stops, and how the queue goes on."""
 
 from __future__ import annotations
 
@@ -6,15 +6,25 @@ from collections.abc import Callable
 
 from iommu import Policy
 from iommu.registers import IQERCD, IQH, IQT
-from iommu.structures import SecondStageEntry
-from qemu.vtd.conformance.bench import NOWHERE, P1, Bench
-from qemu.vtd.conformance.chapters import messages, queue
-from qemu.vtd.conformance.chapters.queue_rules import QUEUE, STATUS, clear_error, note, put, start, tail, wait
+from qemu.vtd.conformance.bench import NOWHERE, P1, Bench, R, W
+from qemu.vtd.conformance.chapters import messages
+from qemu.vtd.conformance.queue import (
+    GLOBAL,
+    QUEUE,
+    SELECTIVE,
+    STATUS,
+    clear_error,
+    context,
+    iotlb,
+    note,
+    numbered,
+    put,
+    start,
+    tail,
+    wait,
+)
 from qemu.vtd.conformance.scenario import Allowed, scenario
 from qemu.vtd.conformance.setups import SECOND_STAGE, WIDE, Setup
-
-R, W = SecondStageEntry.R.mask, SecondStageEntry.W.mask
-GLOBAL = queue.GLOBAL
 
 
 def _recovered(name: str, title: str, recover: Callable[[Bench], None], *expect: str) -> None:
@@ -22,7 +32,7 @@ def _recovered(name: str, title: str, recover: Callable[[Bench], None], *expect:
 
     def stimulus(bench: Bench) -> None:
         start(bench)
-        put(bench, 0, wait(1), 0, wait(3))
+        put(bench, 0, numbered(1), 0, numbered(3))
         tail(bench, 3)
         note(bench)
         recover(bench)
@@ -33,7 +43,7 @@ def _recovered(name: str, title: str, recover: Callable[[Bench], None], *expect:
 
 
 def _replace_and_clear(bench: Bench) -> None:
-    put(bench, 1, wait(2))
+    put(bench, 1, numbered(2))
     clear_error(bench)
 
 
@@ -43,7 +53,7 @@ def _clear_and_write_tail(bench: Bench) -> None:
 
 
 def _replace_only(bench: Bench) -> None:
-    put(bench, 1, wait(2))
+    put(bench, 1, numbered(2))
     tail(bench, 3)
 
 
@@ -53,9 +63,9 @@ def _clear_only(bench: Bench) -> None:
 
 
 def _more_meanwhile(bench: Bench) -> None:
-    put(bench, 3, wait(4))
+    put(bench, 3, numbered(4))
     tail(bench, 4)
-    put(bench, 1, wait(2))
+    put(bench, 1, numbered(2))
     clear_error(bench)
     tail(bench, 4)
 
@@ -70,7 +80,7 @@ _recovered(
 )
 _recovered(
     "cleared-and-tail",
-    "The same with the tail written again: the queue has gone on at the latest then.",
+    "With the tail written again after that, the queue has gone on at the latest then.",
     _clear_and_write_tail,
     "status 0x3",
     "IQH 0x30",
@@ -116,13 +126,13 @@ _recovered(
 def skipped(bench: Bench) -> None:
     """Software takes the descriptors after the bad one back: the tail returns to the head, and goes on from there."""
     start(bench)
-    put(bench, 0, wait(1), 0, wait(3))
+    put(bench, 0, numbered(1), 0, numbered(3))
     tail(bench, 3)
     note(bench)
     tail(bench, 1)
     clear_error(bench)
     note(bench)
-    put(bench, 1, wait(9))
+    put(bench, 1, numbered(9))
     tail(bench, 2)
     note(bench)
 
@@ -131,7 +141,7 @@ def skipped(bench: Bench) -> None:
 def tail_beyond(bench: Bench) -> None:
     """After a tail beyond the end, a good tail and IQE cleared let the queue go on."""
     start(bench)
-    put(bench, 0, wait(1))
+    put(bench, 0, numbered(1))
     tail(bench, 256)
     note(bench)
     tail(bench, 0)
@@ -145,12 +155,12 @@ def twice(bench: Bench) -> None:
     """Two bad descriptors: each sets IQE and sends a message, since the first was cleared before."""
     messages.program_event(bench)
     start(bench)
-    put(bench, 0, 0, 0, wait(3))
+    put(bench, 0, 0, 0, numbered(3))
     for slot in (0, 1):
         tail(bench, 3)
         bench.note_messages()
         tail(bench, slot)
-        put(bench, slot, wait(slot + 1))
+        put(bench, slot, numbered(slot + 1))
         clear_error(bench)
     tail(bench, 3)
     note(bench)
@@ -169,7 +179,7 @@ def invalidations_before(bench: Bench) -> None:
     bench.write("A", 0x5010)
     bench.memory.write_u64(entry, P1 | R | W)
     start(bench)
-    put(bench, 0, queue.iotlb(GLOBAL), wait(1), 0)
+    put(bench, 0, iotlb(GLOBAL), numbered(1), 0)
     tail(bench, 3)
     bench.write("A", 0x5010)
 
@@ -193,7 +203,7 @@ def invalidations_after(bench: Bench) -> None:
     bench.write("A", 0x5010)
     bench.memory.write_u64(entry, P1 | R | W)
     start(bench)
-    put(bench, 0, 0, queue.iotlb(GLOBAL), wait(1))
+    put(bench, 0, 0, iotlb(GLOBAL), numbered(1))
     tail(bench, 3)
     bench.write("A", 0x5010)
 
@@ -214,7 +224,7 @@ def invalidations_after(bench: Bench) -> None:
 def status_write(bench: Bench) -> None:
     """A wait descriptor whose status address is where there is no memory stops the queue."""
     start(bench)
-    put(bench, 0, wait(1, at=NOWHERE | STATUS))
+    put(bench, 0, numbered(1, at=NOWHERE | STATUS))
     tail(bench, 1)
     bench.note_register(IQH)
 
@@ -224,7 +234,7 @@ def width_without_scalable(bench: Bench) -> None:
     """Descriptors of 256 bits on a unit without scalable mode: the first one stops the queue."""
     bench.memory.write_u64(STATUS, 0)
     bench.driver.start_queue(QUEUE, wide=True)
-    put(bench, 0, wait(1), 0)
+    put(bench, 0, numbered(1), 0)
     bench.platform.write_register(IQT.offset, 0x20, 8)
     note(bench)
 
@@ -269,10 +279,10 @@ def _unreadable(bench: Bench) -> None:
 _code("tail", "1: the tail is beyond the end of the queue.", 1, _tail_at(0x1000))
 _code("fetch", "2: the descriptor cannot be read.", 2, _unreadable)
 _code("type-first", "3, for an unknown type, whatever reserved bits are set.", 3, _one((1 << 128) - 1))
-_code("granularity", "4: a reserved granularity.", 4, _one(queue.context(0)))
-_code("reserved", "4: a reserved bit.", 4, _one(queue.wait(SW=1) | 1 << 20))
-_code("mask", "4: an address mask beyond CAP.MAMV.", 4, _one(queue.iotlb(queue.SELECTIVE, AM=19)))
-_code("width", "5: descriptors of 256 bits on a unit without scalable mode.", 5, _one(queue.wait(SW=1), wide=True))
+_code("granularity", "4: a reserved granularity.", 4, _one(context(0)))
+_code("reserved", "4: a reserved bit.", 4, _one(wait(SW=1) | 1 << 20))
+_code("mask", "4: an address mask beyond CAP.MAMV.", 4, _one(iotlb(SELECTIVE, AM=19)))
+_code("width", "5: descriptors of 256 bits on a unit without scalable mode.", 5, _one(wait(SW=1), wide=True))
 _code(
     "alignment",
     "6: a tail in the middle of a 256-bit descriptor.",
@@ -284,6 +294,6 @@ _code(
     "upper-half",
     "4: a bit of the upper half of a 256-bit descriptor.",
     4,
-    _one(queue.wait(SW=1) | 1 << 200, wide=True),
+    _one(wait(SW=1) | 1 << 200, wide=True),
     SECOND_STAGE,
 )

@@ -41,25 +41,20 @@ def off_again(bench: Bench) -> None:
 )
 def gsts_follows_gcmd(bench: Bench) -> None:
     """RTPS is set once the root table is latched, and stays; TES follows GCMD.TE."""
-
-    def show() -> None:
-        status = bench.platform.read_register(GSTS.offset, 4)
-        bench.note(f"GSTS {' '.join(name for name, part in GSTS.fields.items() if part.get(status)) or '0'}")
-
-    show()
+    bench.note_bits(GSTS)
     bench.driver.set_root_table(bench.root)
-    show()
+    bench.note_bits(GSTS)
     bench.driver.enable()
-    show()
+    bench.note_bits(GSTS)
     bench.driver.disable()
-    show()
+    bench.note_bits(GSTS)
 
 
 @scenario("registers.gcmd.reads-zero", "11.4.4.1", "GCMD 0x0", "FSTS 0")
 def gcmd_reads_zero(bench: Bench) -> None:
     """GCMD is write-only and reads as 0; the state is in GSTS."""
     bench.turn_on()
-    bench.note(f"GCMD {bench.platform.read_register(GCMD.offset, 4):#x}")
+    bench.note_register(GCMD)
 
 
 @scenario(
@@ -81,7 +76,7 @@ def read_only(bench: Bench) -> None:
         bench.note(f"{layout.__name__} {'unchanged' if same else 'changed'}")
 
 
-@scenario("registers.rtaddr.halves", "11.3", "A write 0x5010 -> 0x800010", "FSTS 0")
+@scenario("registers.rtaddr.halves", "11.2", "A write 0x5010 -> 0x800010", "FSTS 0")
 def rtaddr_in_halves(bench: Bench) -> None:
     """A 64-bit register can be written as two 32-bit halves."""
     table = bench.new_table()
@@ -135,7 +130,7 @@ def rtaddr_replaced_while_on(bench: Bench) -> None:
 
 @scenario(
     "registers.iotlb.halves",
-    "11.3",
+    "11.2",
     "A write 0x5010 -> 0x800010",
     "IAIG GLOBAL",
     "A write 0x5010 -> 0x801010",

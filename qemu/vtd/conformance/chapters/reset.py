@@ -18,8 +18,9 @@ from iommu.registers import (
     RTADDR,
 )
 from iommu.structures import TranslationType
+from qemu.vtd.conformance import queue
 from qemu.vtd.conformance.bench import P0, P1, Bench
-from qemu.vtd.conformance.chapters import interrupts, messages, queue
+from qemu.vtd.conformance.chapters import interrupts, messages
 from qemu.vtd.conformance.scenario import scenario
 
 REGISTERS = (GSTS, RTADDR, FSTS, FECTL, FEDATA, FEADDR, IQH, IQT, IQA, IECTL, IEDATA, IEADDR, ICS, IRTA)
@@ -37,8 +38,7 @@ def everything(bench: Bench) -> None:
     bench.start(P0)
     messages.program_event(bench, masked=True)
     queue.start(bench)
-    bench.platform.write_register(IEADDR.offset, queue.ADDRESS, 4)
-    bench.platform.write_register(IEDATA.offset, queue.VECTOR, 4)
+    queue.program_completion(bench, masked=True)
     interrupts.start(bench)
     interrupts.put(bench, 1, interrupts.entry())
     bench.driver.submit(queue.iotlb(queue.GLOBAL), queue.wait(IF=1))
@@ -94,10 +94,9 @@ def reset_registers(bench: Bench) -> None:
 def reset_record(bench: Bench) -> None:
     """A reset clears the fault record's F."""
     everything(bench)
-    offset = bench.driver.capabilities.fault_record_offset
-    bench.note(f"F {FRCD.F.get(bench.platform.read_register(offset + 8, 8) << 64)}")
+    bench.note(f"F {FRCD.F.get(bench.driver.record(0))}")
     bench.platform.restart()
-    bench.note(f"F {FRCD.F.get(bench.platform.read_register(offset + 8, 8) << 64)}")
+    bench.note(f"F {FRCD.F.get(bench.driver.record(0))}")
 
 
 @scenario("reset.dma", "11.4.4", "A write 0x5000 -> 0x800000", "A write 0x801000 -> 0x801000", "FSTS 0")
@@ -231,13 +230,8 @@ def reset_overflow(bench: Bench) -> None:
     bench.start(P0)
     bench.write("A", 0x6000)
     bench.write("B", 0x7000)
-    bench.note(_status(bench))
+    bench.note_bits(FSTS)
     bench.platform.restart()
-    bench.note(_status(bench))
+    bench.note_bits(FSTS)
     bench.turn_on()
     bench.write("A", 0x6000)
-
-
-def _status(bench: Bench) -> str:
-    names = [name for name in ("PPF", "PFO") if FSTS.fields[name].get(bench.driver.status())]
-    return f"FSTS {' '.join(names) or '0'}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from iommu.registers import FSTS, IQH, IQT, Granularity
 from iommu.structures import DescriptorType, SecondStageEntry
+from qemu.vtd.conformance import queue
 from qemu.vtd.conformance.bench import P0, P1, Bench
-from qemu.vtd.conformance.chapters import queue
 from qemu.vtd.conformance.chapters.queue_fields import DESCRIPTORS, is_refused
 from qemu.vtd.conformance.chapters.reserved import try_each
 from qemu.vtd.conformance.scenario import scenario

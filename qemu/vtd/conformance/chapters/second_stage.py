@@ -3,12 +3,10 @@
 from collections.abc import Callable
 
 from iommu import Policy
-from iommu.structures import SecondStageEntry
-from qemu.vtd.conformance.bench import NOWHERE, P0, Bench
+from qemu.vtd.conformance.bench import NOWHERE, P0, Bench, R, W
 from qemu.vtd.conformance.scenario import Allowed, scenario
 from qemu.vtd.conformance.setups import NARROW, NO_1G_PAGES, SNOOPING, WIDE, Setup
 
-R, W = SecondStageEntry.R.mask, SecondStageEntry.W.mask
 SNP = 1 << 11
 ALL_ONES = (1 << 64) - 1
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from iommu import SourceId
 from iommu.structures import ContextEntry, RootEntry, TranslationType
 from qemu.vtd.conformance.bench import DATA, P0, P1, Bench
-from qemu.vtd.conformance.chapters.queue import COARSER, SELECTIVE, context, start, wait
-from qemu.vtd.conformance.scenario import Allowed, scenario
+from qemu.vtd.conformance.queue import SELECTIVE, context, start, wait
+from qemu.vtd.conformance.scenario import COARSER, Allowed, scenario
 from qemu.vtd.conformance.setups import WIDE, Setup
 from qemu.vtd.conformance.topologies import CONVENTIONAL, FUNCTIONS, HOST_BRIDGE, PORTS
 from qemu.vtd.topology import Topology

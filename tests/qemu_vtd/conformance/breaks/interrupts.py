@@ -96,7 +96,7 @@ class LastBusExcluded(Break, Interrupts):
 class EntryFpdIgnored(Break, FaultLog):
     """FPD of an interrupt entry is ignored."""
 
-    scenario = "ir.entry.not-present-fpd"
+    scenario = "ir.fpd.absent"
 
     def report_interrupt(self, reason: FaultReason, source_id: int, index: int, fpd: int) -> bool:
         return super().report_interrupt(reason, source_id, index, 0)
