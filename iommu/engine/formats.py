@@ -19,11 +19,10 @@ from iommu.engine.entry_format import PagingFormat, PagingFormats, Rules, Struct
 from iommu.engine.policy import Policy
 from iommu.fields import Layout
 from iommu.structures import (
+    FIRST_STAGE_PAGES,
+    SECOND_STAGE_PAGES,
     ContextEntry,
     DeliveryMode,
-    FirstStage1GPage,
-    FirstStage2MPage,
-    FirstStage4KPage,
     FirstStageEntry,
     FirstStageTable,
     InterruptEntry,
@@ -36,9 +35,6 @@ from iommu.structures import (
     RootEntry,
     ScalableContextEntry,
     ScalableRootHalf,
-    SecondStage1GPage,
-    SecondStage2MPage,
-    SecondStage4KPage,
     SecondStageEntry,
     SecondStageTable,
     SourceValidation,
@@ -49,9 +45,6 @@ from iommu.structures import (
 _LEVELS_BY_AW = {1: 3, 2: 4, 3: 5}
 # FSPM of PASID entries (9.6), in levels of the first stage; the other values are reserved.
 _LEVELS_BY_FSPM = {0: 4, 1: 5}
-
-_SECOND_PAGES: dict[int, type[Layout]] = {1: SecondStage4KPage, 2: SecondStage2MPage, 3: SecondStage1GPage}
-_FIRST_PAGES: dict[int, type[Layout]] = {1: FirstStage4KPage, 2: FirstStage2MPage, 3: FirstStage1GPage}
 
 _FIRST_FIELDS = PasidEntry.bits_of("FSPTPTR", "EAFE", "WPE", "FSPM", "ERE", "SRE")
 _SECOND_FIELDS = PasidEntry.bits_of("AW", "SSPTPTR")
@@ -243,7 +236,7 @@ class Formats:
         accessed, types = SecondStageEntry.bits_of("A", "D"), SecondStageEntry.bits_of("EMT", "IPAT")
         unread = SecondStageEntry.X.mask | (0 if accessed_dirty else accessed) | (0 if memory_types else types)
         only_in_pages = SecondStageEntry.D.mask | types
-        page = _SECOND_PAGES.get(level, SecondStageTable)
+        page = SECOND_STAGE_PAGES.get(level, SecondStageTable)
         return PagingFormat(
             "second",
             level,
@@ -264,7 +257,7 @@ class Formats:
             level: the level of the entry.
             page: whether it maps a page; otherwise it points to a table.
         """
-        return self._reserved_bits(_SECOND_PAGES.get(level, SecondStageTable) if page else SecondStageTable)
+        return self._reserved_bits(SECOND_STAGE_PAGES.get(level, SecondStageTable) if page else SecondStageTable)
 
     def first_stage(self, *, nested: bool, extended: bool) -> PagingFormats:
         """The entries of a first stage, by level.
@@ -280,7 +273,7 @@ class Formats:
         return made
 
     def _first_stage_level(self, level: int, *, nested: bool, extended: bool) -> PagingFormat:
-        memory_types, page = self.capabilities.memory_types, _FIRST_PAGES.get(level, FirstStageTable)
+        memory_types, page = self.capabilities.memory_types, FIRST_STAGE_PAGES.get(level, FirstStageTable)
         unread = 0 if extended else FirstStageEntry.EA.mask
         unread |= 0 if memory_types else FirstStageEntry.bits_of("PCD", "PWT")
         pat = page.bits_of("PAT") if "PAT" in page.fields and not memory_types else 0
@@ -307,7 +300,7 @@ class Formats:
 
         In a nested walk the entry holds a guest address, which the second stage limits (doubt D-34).
         """
-        layout = _FIRST_PAGES.get(level, FirstStageTable) if page else FirstStageTable
+        layout = FIRST_STAGE_PAGES.get(level, FirstStageTable) if page else FirstStageTable
         if nested and not self.policy.nested_pointers_within_host:
             return layout.reserved_mask(offered=self._offered)
         return self._reserved_bits(layout)

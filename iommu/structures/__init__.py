@@ -18,6 +18,7 @@ from iommu.structures.descriptors import (
     WaitDescriptor,
 )
 from iommu.structures.first_stage import (
+    FIRST_STAGE_PAGES,
     FirstStage1GPage,
     FirstStage2MPage,
     FirstStage4KPage,
@@ -46,6 +47,7 @@ from iommu.structures.scalable import (
     ScalableRootHalf,
 )
 from iommu.structures.second_stage import (
+    SECOND_STAGE_PAGES,
     SecondStage1GPage,
     SecondStage2MPage,
     SecondStage4KPage,
@@ -54,6 +56,8 @@ from iommu.structures.second_stage import (
 )
 
 __all__ = [
+    "FIRST_STAGE_PAGES",
+    "SECOND_STAGE_PAGES",
     "CompatibilityAddress",
     "CompatibilityData",
     "ContextDescriptor",

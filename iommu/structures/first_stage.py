@@ -48,3 +48,7 @@ class FirstStage1GPage(FirstStageEntry):
     ADDR = address(51, 30, "page")
     PAT = flag(12, "memory type")
     PS = flag(7, "page size: 1", needs="first_stage_1g")
+
+
+FIRST_STAGE_PAGES: dict[int, type[Layout]] = {1: FirstStage4KPage, 2: FirstStage2MPage, 3: FirstStage1GPage}
+"""The entries that map a page, by level."""

@@ -18,16 +18,15 @@ from iommu.errors import MisuseError
 from iommu.fields import Layout
 from iommu.memory import Memory
 from iommu.structures.first_stage import (
-    FirstStage1GPage,
+    FIRST_STAGE_PAGES,
     FirstStage2MPage,
     FirstStage4KPage,
     FirstStageEntry,
     FirstStageTable,
 )
 from iommu.structures.second_stage import (
-    SecondStage1GPage,
+    SECOND_STAGE_PAGES,
     SecondStage2MPage,
-    SecondStage4KPage,
     SecondStageEntry,
     SecondStagePage,
     SecondStageTable,
@@ -287,7 +286,7 @@ class SecondStageMapper(Mapper):
     """Builds second-stage tables of 3, 4 or 5 levels (spec 9.8)."""
 
     _TABLE = _PRESENT = SecondStageTable.make(R=1, W=1)
-    _PAGES: ClassVar[dict[int, type[Layout]]] = {1: SecondStage4KPage, 2: SecondStage2MPage, 3: SecondStage1GPage}
+    _PAGES = SECOND_STAGE_PAGES
     _LEVELS = (3, 4, 5)
 
     def map(
@@ -323,7 +322,7 @@ class FirstStageMapper(Mapper):
 
     _TABLE = FirstStageTable.make(P=1, RW=1, US=1)
     _PRESENT = FirstStageEntry.P.mask
-    _PAGES: ClassVar[dict[int, type[Layout]]] = {1: FirstStage4KPage, 2: FirstStage2MPage, 3: FirstStage1GPage}
+    _PAGES = FIRST_STAGE_PAGES
     _LEVELS = (4, 5)
 
     def map(

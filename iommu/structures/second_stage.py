@@ -50,3 +50,11 @@ class SecondStage1GPage(SecondStagePage):
 
     ADDR = address(51, 30, "page")
     PS = flag(7, "page size: 1", needs="page_1g")
+
+
+SECOND_STAGE_PAGES: dict[int, type[Layout]] = {
+    1: SecondStage4KPage,
+    2: SecondStage2MPage,
+    3: SecondStage1GPage,
+}
+"""The entries that map a page, by level."""

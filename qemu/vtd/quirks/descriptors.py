@@ -80,7 +80,7 @@ class QueueStaysOn(Quirk, Queue):
     severity = Severity.FAILS_IN_QEMU
     section = "11.4.4.1"
     hardware = "QIES clears once GCMD.QIE is 0 and what was submitted has been carried out."
-    driver = "A driver that turns the queue off before it has used it waits for QIES in vain in QEMU."
+    driver = "A driver that turns the queue off before it has used it waits forever in QEMU for QIES to clear."
     function = "vtd_queued_inv_disable_check"
     scenarios = ("queue.off.empty",)
 

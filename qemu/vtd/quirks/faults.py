@@ -68,7 +68,7 @@ class PasidWithoutPasid(Quirk, FaultLog):
     severity = Severity.REPORT_DIFFERS
     section = "11.4.7.6"
     hardware = "PV is 0 when PP is 0."
-    driver = "Read PV only if PP is 1."
+    driver = "Ignore PV in a fault record whose PP is 0: in QEMU it is not 0."
     function = "vtd_report_dmar_fault"
     scenarios = (
         "legacy.record.all-bits",

@@ -101,8 +101,8 @@ class BusRangeReversed(Quirk, Interrupts):
     section = "9.9 SVT"
     hardware = "With SVT 2 the first bus is in SID 15:8 and the last in SID 7:0."
     driver = (
-        "An entry with a right range blocks the interrupt in QEMU, and one with the two buses exchanged lets it "
-        "through."
+        "With SVT 2, an entry whose first and last bus are right blocks the interrupt in QEMU; one with the two "
+        "exchanged lets it through."
     )
     function = "vtd_irte_get"
     scenarios = ("ir.source.bus-range", "ir.bus.first", "ir.bus.empty", "ir.bus.all")

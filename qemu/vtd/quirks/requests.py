@@ -73,7 +73,9 @@ class LongWritesAreRequests(Quirk, Interrupts):
     severity = Severity.REPORT_DIFFERS
     section = "3.14"
     hardware = "Only a write of one DWORD is an interrupt request; other writes in the range are errors."
-    driver = "None: no driver makes a device write so."
+    driver = (
+        "A device that writes eight bytes to the interrupt range sends two interrupts in QEMU; do not rely on it."
+    )
     function = "vtd_mem_ir_ops"
     scenarios = ("ir.dma.eight-bytes",)
 
@@ -89,7 +91,7 @@ class DataCheckedLast(Quirk, Interrupts):
     severity = Severity.REPORT_DIFFERS
     section = "5.1.4"
     hardware = "The request is checked before the index is computed: 0x20 comes before 0x21 to 0x26."
-    driver = "The recorded reason is that of the entry, not that of the request."
+    driver = "A malformed interrupt request is recorded in QEMU with what is wrong in its entry, if anything is."
     function = "vtd_interrupt_remap_msi"
     scenarios = ("ir.data.before-entry", "ir.data.before-index")
 

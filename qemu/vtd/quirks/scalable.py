@@ -163,7 +163,9 @@ class DirectoryFpdForWalksOnly(Quirk, ScalableMode):
     severity = Severity.REPORT_DIFFERS
     section = "7.1.3"
     hardware = "FPD of a directory or PASID-table entry counts as soon as the entry is read, even if its P is 0."
-    driver = "FPD of these entries does not keep QEMU from recording that they are absent or invalid."
+    driver = (
+        "FPD in a PASID directory or PASID-table entry does not keep QEMU from recording that the entry is wrong."
+    )
     function = "vtd_ce_get_pasid_fpd"
     scenarios = (
         "scalable.fpd.directory.51",
@@ -189,7 +191,7 @@ class RidPasidAlwaysUsed(Quirk, ScalableMode):
     severity = Severity.EITHER
     section = "9.4"
     hardware = "Without ECAP.RPS, requests without PASID use PASID 0, and RID_PASID is ignored or reserved."
-    driver = "Leave RID_PASID 0 where ECAP.RPS is 0: QEMU and hardware would use different entries."
+    driver = "Leave RID_PASID 0 where ECAP.RPS is 0: with another value QEMU and hardware use different entries."
     function = "vtd_ce_get_rid2pasid_entry"
     scenarios = ("scalable.rid-pasid.not-offered",)
     gone = (11, 0, 0)

@@ -35,7 +35,7 @@ class PasidDeviceTlbAccepted(Quirk, Queue):
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2.6"
     hardware = "Without ECAP.DT there is no such descriptor, and the queue stops."
-    driver = "The descriptor is ignored in QEMU where hardware stops the queue."
+    driver = "Invalidating device-TLBs by PASID without a look at ECAP.DT works in QEMU; on hardware the queue stops."
     function = "vtd_process_device_piotlb_desc"
     scenarios = ("scalable.queue.device-not-offered",)
     first = (10, 0, 0)
@@ -74,7 +74,7 @@ class PasidCacheDescriptorUnchecked(Quirk, Queue):
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2.2"
     hardware = "It exists in scalable mode and with 256 bits only; reserved bits and values stop the queue."
-    driver = "A malformed or misplaced PASID-cache descriptor passes unnoticed in QEMU; on hardware the queue stops."
+    driver = "A malformed or misplaced PASID-cache descriptor does no harm in QEMU; on hardware the queue stops."
     function = "vtd_process_inv_desc"
     scenarios = (
         "scalable.queue.reserved.pasid-cache.lower",
@@ -101,7 +101,10 @@ class ScalableDescriptorsIgnored(Quirk, Queue):
     severity = Severity.FAILS_ON_HARDWARE
     section = "6.5.2"
     hardware = "They exist in scalable mode and with 256 bits only, and reserved bits stop the queue."
-    driver = "Malformed and misplaced descriptors of scalable mode pass unnoticed in QEMU."
+    driver = (
+        "Malformed or misplaced PASID-cache and PASID-based IOTLB descriptors do no harm in QEMU; on hardware the "
+        "queue stops."
+    )
     function = "vtd_process_inv_desc"
     scenarios = (
         "scalable.queue.reserved.pasid-iotlb.lower",

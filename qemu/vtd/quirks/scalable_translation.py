@@ -177,7 +177,7 @@ class PassThroughKept(Quirk, ScalableMode):
     severity = Severity.FAILS_IN_QEMU
     section = "6.5.3.3"
     hardware = "After an invalidation of the PASID cache, the new PASID-table entry is used."
-    driver = "A device leaves pass-through in QEMU only after an invalidation of its context entry."
+    driver = "A device leaves pass-through in QEMU only after its context entry has been invalidated."
     function = "vtd_switch_address_space"
     scenarios = ("scalable.cache.type.from-pass-through", "scalable.cache.type.pass-through-cleared")
     gone = (11, 0, 0)
@@ -204,7 +204,7 @@ class ScalablePassThroughUnlimited(Quirk, ScalableMode):
     severity = Severity.FAILS_ON_HARDWARE
     section = "7.1.3 SGN.4"
     hardware = "Pass-through is limited by the host address width: SGN.4, code 0x83."
-    driver = "An address beyond the host address width is not reported in QEMU."
+    driver = "In pass-through, an address beyond the host address width is not noticed in QEMU."
     function = "vtd_switch_address_space"
     scenarios = ("scalable.pass-through.beyond-host-width", "scalable.pass-through.beyond-39-bits")
 
@@ -220,7 +220,7 @@ class PassThroughWidthChecked(Quirk, Formats):
     severity = Severity.FAILS_IN_QEMU
     section = "9.6"
     hardware = "AW is not used by pass-through."
-    driver = "Write the largest supported width to AW for pass-through: QEMU wants one."
+    driver = "Write a supported width to AW for pass-through too: QEMU blocks the device otherwise."
     function = "vtd_get_pe_in_pasid_leaf_table"
     scenarios = ("scalable.pass-through.width-ignored",)
     gone = (10, 0, 0)

@@ -12,11 +12,14 @@ import pytest
 from qemu.vtd.conformance.report.html.page import as_html
 from qemu.vtd.conformance.runner import Report
 from qemu.vtd.conformance.scenario import catalogue
+from qemu.vtd.conformance.stimulus.events import record
+from qemu.vtd.conformance.stimulus.words import steps_of
 from qemu.vtd.quirks import QUIRKS
 from tests.command import vtd
 from tests.qemu_vtd.conformance.fixed_reports import IDS, report
 from tools.browser import Browser, find_browser
 
+LONG = "scalable.reserved.pasid-entry.eighth"
 PLAIN, QUIRKY = IDS[:2]
 Q08 = next(quirk for quirk in QUIRKS if quirk.id == "Q08")
 WITH_Q08 = [each.id for each in catalogue() if each.id in Q08.scenarios]
@@ -84,6 +87,22 @@ def test_three_outcomes_of_a_difference() -> None:
     outcomes = re.findall(r"<h5>(.*?)</h5><pre>(.*?)</pre>", page, re.DOTALL)
     assert [who for who, _ in outcomes] == ["Expected, model", "QEMU 7.2.22"]
     assert "<del>fault 0x02" in outcomes[1][1]
+
+
+def test_a_scenario_that_repeats_itself_is_cut_short_with_a_count() -> None:
+    """Each of 64 bits is tried: the page shows the first and the last steps, and the first walks."""
+    (scenario,) = (each for each in catalogue() if each.id == LONG)
+    steps = steps_of(record(scenario))
+    walks = sum(step.event is not None for step in steps)
+    assert len(steps) > 100
+    assert walks > 16
+    page = as_html([report(LONG)]).decode()
+    assert page.count("<figure>") == 8
+    assert f"... and {walks - 8} more." in page
+    listed = page.partition('<ol class="steps">')[2].partition("</ol>")[0]
+    assert listed.count("<li") == 60 + 1
+    assert f"... {len(steps) - 60} more steps ..." in listed
+    assert f'value="{len(steps) - 9}"' in listed
 
 
 def test_a_folder_that_is_not_there_is_one_line() -> None:

@@ -74,6 +74,9 @@ def test_descriptors_and_interrupt_entries_are_named() -> None:
 
 def test_reserved_bits_are_shown() -> None:
     assert any("reserved 0x" in step.detail for step in steps("legacy.context.not-present-rest-ignored", "memory"))
+    eighth = [step.detail for step in steps("scalable.reserved.pasid-entry.eighth", "memory")]
+    assert "reserved bit 448 (was 0)" in eighth
+    assert "reserved bit 511 (was 0)" in eighth
 
 
 def test_what_the_bench_prepares_is_no_step() -> None:

@@ -17,7 +17,10 @@ def fields_text(layout: type[Layout], raw: int, only: int = -1) -> str:
         left &= ~part.mask
         if raw & part.mask & only:
             words.append(f"{part.name}={_value(part, raw)}")
-    if left:
+    if left.bit_count() == 1:
+        # As a number, a bit of a 512-bit entry would have up to 128 digits.
+        words.append(f"reserved bit {left.bit_length() - 1}")
+    elif left:
         words.append(f"reserved {left:#x}")
     return " ".join(words)
 

@@ -9,14 +9,13 @@ from iommu import SourceId
 from iommu.fields import Layout
 from iommu.registers import IQA, IRTA, RTADDR, TableMode
 from iommu.structures import (
+    FIRST_STAGE_PAGES,
+    SECOND_STAGE_PAGES,
     ContextDescriptor,
     ContextEntry,
     Descriptor,
     DescriptorType,
     DeviceTlbDescriptor,
-    FirstStage1GPage,
-    FirstStage2MPage,
-    FirstStage4KPage,
     FirstStageTable,
     InterruptDescriptor,
     InterruptEntry,
@@ -34,9 +33,7 @@ from iommu.structures import (
     RootEntry,
     ScalableContextEntry,
     ScalableRootHalf,
-    SecondStage1GPage,
     SecondStage2MPage,
-    SecondStage4KPage,
     SecondStageTable,
     TranslationType,
     WaitDescriptor,
@@ -222,20 +219,18 @@ def pasid_table(start: int, first: int) -> Table:
 # Paging: the levels of both stages.
 
 _PAGE_SIZE = SecondStage2MPage.PS.mask
-_SECOND: dict[int, type[Layout]] = {1: SecondStage4KPage, 2: SecondStage2MPage, 3: SecondStage1GPage}
-_FIRST: dict[int, type[Layout]] = {1: FirstStage4KPage, 2: FirstStage2MPage, 3: FirstStage1GPage}
 
 
 def second_stage(start: int, level: int, address: int = 0) -> Table:
     """9.8: a table of one level, whose first entry is for `address`."""
     present = SecondStageTable.bits_of("R", "W")
-    return _paging("second-stage", _SECOND, SecondStageTable, present, second_stage, start, level, address)
+    return _paging("second-stage", SECOND_STAGE_PAGES, SecondStageTable, present, second_stage, start, level, address)
 
 
 def first_stage(start: int, level: int, address: int = 0) -> Table:
     """9.7: a table of one level, whose first entry is for `address`."""
     present = FirstStageTable.P.mask
-    return _paging("first-stage", _FIRST, FirstStageTable, present, first_stage, start, level, address)
+    return _paging("first-stage", FIRST_STAGE_PAGES, FirstStageTable, present, first_stage, start, level, address)
 
 
 def _paging(

@@ -16,6 +16,10 @@ from qemu.vtd.conformance.stimulus.walk import Box, result_of, walk_of
 from qemu.vtd.conformance.stimulus.words import Step, steps_of
 from qemu.vtd.quirks import QUIRKS, version_text
 
+# The page has to open at once whatever a scenario repeats: with every bit of an entry, for example.
+_MOST_STEPS, _LAST_STEPS = 60, 10
+_MOST_WALKS = 8
+
 
 def details(scenario: Scenario, results: Sequence[Result | None], reports: list[Report]) -> Element:
     """What a scenario opens to."""
@@ -27,12 +31,29 @@ def details(scenario: Scenario, results: Sequence[Result | None], reports: list[
             "section",
             element("h4", "What software and devices do"),
             element("p", f"Unit: {scenario.setup.name}. QEMU: intel-iommu, {properties}.", class_="small"),
-            element("ol", (_step(step) for step in steps), class_="steps"),
+            element("ol", _steps(steps), class_="steps"),
         ),
         element("section", element("h4", "What is observed"), _outcomes(scenario, results, reports)),
         _walks(steps),
         class_="details",
     )
+
+
+def _steps(steps: list[Step]) -> Iterator[Element]:
+    """The steps; of very many, the first ones and the last ones, with the number of those between."""
+    if len(steps) <= _MOST_STEPS:
+        yield from map(_step, steps)
+        return
+    first = _MOST_STEPS - _LAST_STEPS
+    yield from map(_step, steps[:first])
+    yield element("li", f"... {len(steps) - _MOST_STEPS} more steps ...", class_="more")
+    # The numbers of the list go on as if none were left out.
+    number = len(steps) - _LAST_STEPS + 1
+    for at, step in enumerate(steps[-_LAST_STEPS:]):
+        made = _step(step)
+        if not at:
+            made.set("value", str(number))
+        yield made
 
 
 def _step(step: Step) -> Element:
@@ -104,8 +125,14 @@ def _marked(lines: tuple[str, ...], expect: tuple[str, ...]) -> Iterator[Element
 
 
 def _walks(steps: list[Step]) -> Element | None:
-    drawn = [_walk(step) for step in steps if step.event is not None]
-    return element("section", element("h4", "The walk, as specified"), drawn, class_="walks") if drawn else None
+    """The first walks, and how many are not drawn: the outcomes say how each ended."""
+    requests = [step for step in steps if step.event is not None]
+    if not requests:
+        return None
+    left_out = len(requests) - _MOST_WALKS
+    more = element("p", f"... and {left_out} more.", class_="small") if left_out > 0 else None
+    drawn = map(_walk, requests[:_MOST_WALKS])
+    return element("section", element("h4", "The walk, as specified"), drawn, more, class_="walks")
 
 
 def _walk(step: Step) -> Element:
