@@ -90,8 +90,11 @@ def test_every_named_scenario_exists() -> None:
 
 
 def test_every_scenario_stands_behind_a_rule() -> None:
-    """A new scenario finds its rule in qemu/vtd/conformance/checklist/*.toml, or brings one."""
-    patterns = {pattern for rule in RULES for pattern in rule.scenarios}
+    """A new scenario finds its rule in qemu/vtd/conformance/checklist/*.toml, or brings one.
+
+    The wings as a whole do not count: their patterns take in whatever has their prefix.
+    """
+    patterns = {pattern for rule in RULES if not rule.id.startswith("WHOLE.") for pattern in rule.scenarios}
     left = [each.id for each in CATALOGUE if not any(fnmatchcase(each.id, pattern) for pattern in patterns)]
     assert left == [], (
         "these scenarios stand behind no rule: add each id, or a pattern that matches it, to the `scenarios` of the "

@@ -108,6 +108,18 @@ def tail_same(bench: Bench) -> None:
     note(bench)
 
 
+@scenario("queue.tail.beside", "11.4.9.1", "status 0x1", "IQH 0x10", "IQH 0x10", "IQT 0x10", "FSTS 0")
+def tail_beside(bench: Bench) -> None:
+    """A write of 4 bytes to the upper half of IQH, which is read-only, changes neither IQH nor IQT beside it."""
+    start(bench)
+    put(bench, 0, numbered(1))
+    tail(bench, 1)
+    note(bench)
+    bench.platform.write_register(IQH.offset + 4, 0xFFFF_FFFF, 4)
+    bench.note_register(IQH)
+    bench.note_register(IQT)
+
+
 @scenario("queue.tail.low-bits", "11.4.9.2", "status 0x1", "IQH 0x10", "IQT 0x10", "FSTS 0")
 def tail_low_bits(bench: Bench) -> None:
     """Bits 3:0 and 63:19 of IQT are reserved and do not count."""
