@@ -13,6 +13,7 @@ from qemu.vtd.conformance.report.document import as_dict
 from qemu.vtd.conformance.report.junit import as_junit
 from qemu.vtd.conformance.report.summary import headline, print_next, print_summary
 from qemu.vtd.conformance.report.table import print_table
+from qemu.vtd.conformance.report.words import brief, same_or_brief
 from qemu.vtd.conformance.runner import Report
 from tests.qemu_vtd.conformance.fixed_reports import IDS, report
 
@@ -97,3 +98,12 @@ def test_junit_counts_failures_and_skips() -> None:
     (text,) = [case.text for case in suite.iter("failure")]
     assert text is not None
     assert [line.split(":")[0] for line in text.splitlines()] == ["expected", "model", "QEMU"]
+
+
+def test_a_long_outcome_is_cut_short_in_a_table() -> None:
+    """A scenario may go through a register bit by bit: the table would be thousands of columns wide."""
+    lines = tuple(f"bit {n} -> blocked {n}" for n in range(64))
+    assert brief(lines) == "blocked 0, blocked 1, blocked 2, blocked 3, 60 more"
+    assert brief(("accepted: " + "0x10 " * 40,)) == "accepted: 0x10 0x10 0x10 0x10 0x10 ..."
+    changed = (*lines[:-1], "bit 63 -> 0x800010")
+    assert same_or_brief(changed, lines) == "bit 63 -> 0x800010"

@@ -25,6 +25,8 @@ STYLE = {
 
 _REASONS = {reason.value: reason for reason in FaultReason}
 _NARROWEST = 20
+# A brief outcome is one cell of a table: of scenarios that go through a register bit by bit, the first are enough.
+_BRIEF_PARTS, _BRIEF_LENGTH = 4, 40
 _INDENT = " " * 4
 
 
@@ -45,7 +47,7 @@ def quirks_shown(results: list[Result]) -> list[type[Quirk]]:
 
 
 def brief(lines: tuple[str, ...]) -> str:
-    """An outcome in brief: where each DMA went, the fault codes, and status bits other than PPF."""
+    """An outcome in brief: where each DMA went, the fault codes, and status bits except PPF; cut short."""
     words = []
     for line in lines:
         if "->" in line:
@@ -56,7 +58,10 @@ def brief(lines: tuple[str, ...]) -> str:
             words += [name for name in line.split()[1:] if name not in ("0", "PPF")]
         else:
             words.append(line)
-    return ", ".join(words) or "nothing pending"
+    shown = [textwrap.shorten(word, _BRIEF_LENGTH, placeholder=" ...") for word in words[:_BRIEF_PARTS]]
+    if len(words) > len(shown):
+        shown.append(f"{len(words) - len(shown)} more")
+    return ", ".join(shown) or "nothing pending"
 
 
 def same_or_brief(seen: tuple[str, ...], expected: tuple[str, ...]) -> str:
