@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,19 +84,25 @@ def conform(
     from qemu.vtd.conformance.report.junit import as_junit
     from qemu.vtd.conformance.runner import Unusable
     from qemu.vtd.errors import QemuError
+    from qemu.vtd.quirks import parse_version
 
     if checklist:
-        for option, file in (("--junit", junit), ("--html", html)):
-            if file is not None:
+        for option, given in (
+            *(("--junit", junit), ("--html", html), ("--export", export), ("--chapter", chapter)),
+            *(("--failed-first", failed_first), ("--quirks-of", quirks_of)),
+        ):
+            if given:
                 raise MisuseError(f"{option} is for scenarios; the checklist of rules is printed, also as --json")
         _checklist(_wanted(qemu, every), only, as_json)
         return
     if export:
+        if every or (qemu and len(qemu) > 1):
+            raise MisuseError("--export runs one scenario on one QEMU; name it with --qemu")
         _export(export, qemu, to, as_json)
         return
     scenarios = _selected(only, chapter)
     _check_writable(("--junit", junit), ("--html", html))
-    judge_by = None if quirks_of is None else _version(quirks_of)
+    judge_by = None if quirks_of is None else parse_version(quirks_of)
     wanted = _wanted(qemu, every)
     reports: list[Report] = []
     unusable: list[Unusable] = []
@@ -226,16 +231,6 @@ def _wanted(qemu: list[str] | None, every: bool) -> Sequence[str | None]:
     return paths
 
 
-def _version(text: str) -> Version:
-    """A version as the user gave it: "10.0.13", or "10.0"."""
-    from iommu.errors import MisuseError
-
-    if re.fullmatch(r"\d{1,4}\.\d{1,4}(\.\d{1,4})?", text) is None:
-        raise MisuseError(f"--quirks-of {text}: a version is two or three numbers, such as 10.0.13")
-    major, minor, micro, *_ = (*map(int, text.split(".")), 0)
-    return major, minor, micro
-
-
 def _checklist(wanted: Sequence[str | None], only: str, as_json: bool) -> None:
     """Run the scenarios that stand behind the selected rules, and print what stands behind each rule."""
     from iommu.cli.output import console, print_json
@@ -287,8 +282,8 @@ def quirks(
     """List where QEMU is known to depart from the specification, and what each departure means for a driver."""
     from iommu.cli.output import console, print_json
     from iommu.errors import MisuseError
-    from qemu.vtd.conformance.report.quirks import as_dict, parse_version, print_list, print_one
-    from qemu.vtd.quirks import QUIRKS, quirks_of
+    from qemu.vtd.conformance.report.quirks import as_dict, print_list, print_one
+    from qemu.vtd.quirks import QUIRKS, parse_version, quirks_of
 
     chosen = quirks_of(parse_version(version)) if version else list(QUIRKS)
     if id_:

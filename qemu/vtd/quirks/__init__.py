@@ -54,7 +54,7 @@ from qemu.vtd.quirks.queue import (
     QueueWaitsForTail,
     WaitForBothAborts,
 )
-from qemu.vtd.quirks.quirk import NEWEST, Quirk, Severity, Version, version_text
+from qemu.vtd.quirks.quirk import NEWEST, Quirk, Severity, Version, parse_version, version_text
 from qemu.vtd.quirks.registers import (
     CompatibilityStatusNeverSets,
     DescriptorWidthNotShown,
@@ -197,7 +197,7 @@ POLICY = Policy(
     cache_upper_levels=False,
 )
 
-_PARTS = (
+PARTS = (
     "RegisterFile",
     "Formats",
     "FaultLog",
@@ -211,6 +211,7 @@ _PARTS = (
     "Queue",
     "PageRequests",
 )
+"""The parts of `RemappingUnit` that a quirk may override."""
 
 
 def quirks_of(version: Version) -> list[type[Quirk]]:
@@ -226,7 +227,7 @@ def profile(version: Version) -> type[RemappingUnit]:
 def unit_with(quirks: Sequence[type[Quirk]]) -> type[RemappingUnit]:
     """The engine with these quirks."""
     parts = {}
-    for name in _PARTS:
+    for name in PARTS:
         part = getattr(RemappingUnit, name)
         # A quirk may override a base class that several parts share.
         overrides = [quirk for quirk in quirks if issubclass(part, quirk.__bases__[-1])]
@@ -236,11 +237,13 @@ def unit_with(quirks: Sequence[type[Quirk]]) -> type[RemappingUnit]:
 
 __all__ = [
     "NEWEST",
+    "PARTS",
     "POLICY",
     "QUIRKS",
     "Quirk",
     "Severity",
     "Version",
+    "parse_version",
     "profile",
     "quirks_of",
     "unit_with",

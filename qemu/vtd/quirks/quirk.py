@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from inspect import cleandoc
 from typing import ClassVar
+
+from iommu.errors import MisuseError
 
 Version = tuple[int, int, int]
 
@@ -21,6 +24,15 @@ NEWEST = max(TRIED)
 def version_text(version: Version) -> str:
     """A version as text: "7.2.22"."""
     return ".".join(map(str, version))
+
+
+def parse_version(text: str) -> Version:
+    """A version from text: "10.0" or "10.0.13". Raises MisuseError."""
+    found = re.fullmatch(r"(\d{1,4})(?:\.(\d{1,4}))?(?:\.(\d{1,4}))?", text)
+    if found is None:
+        raise MisuseError(f"{text!r} is not a version of QEMU, such as 10.0 or 7.2.22")
+    major, minor, micro = (int(part or 0) for part in found.groups())
+    return major, minor, micro
 
 
 class Severity(Enum):

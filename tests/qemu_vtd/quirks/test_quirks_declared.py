@@ -10,9 +10,9 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
-from qemu.vtd.conformance.report.quirks import as_markdown, parse_version, print_list, print_one
+from qemu.vtd.conformance.report.quirks import as_markdown, print_list, print_one
 from qemu.vtd.conformance.scenario import catalogue
-from qemu.vtd.quirks import QUIRKS, Quirk, Severity, quirks_of
+from qemu.vtd.quirks import QUIRKS, Quirk, Severity, parse_version, quirks_of
 from qemu.vtd.quirks.quirk import FIRST, TRIED
 from tests.command import vtd
 

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 
-from iommu.errors import MisuseError
 from qemu.vtd.conformance.report.words import print_hanging
-from qemu.vtd.quirks import Quirk, Severity, Version, version_text
-
-
-def parse_version(text: str) -> Version:
-    """A version from text: "10.0" or "10.0.13". Raises MisuseError."""
-    found = re.fullmatch(r"(\d+)(?:\.(\d+))?(?:\.(\d+))?", text)
-    if found is None:
-        raise MisuseError(f"{text!r} is not a version of QEMU, such as 10.0 or 7.2.22")
-    major, minor, micro = (int(part or 0) for part in found.groups())
-    return major, minor, micro
+from qemu.vtd.quirks import Quirk, Severity, version_text
 
 
 def print_list(quirks: Sequence[type[Quirk]], version: str, console: Console) -> None:

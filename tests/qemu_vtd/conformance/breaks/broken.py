@@ -5,21 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from iommu import RemappingUnit
-
-PARTS = (
-    "RegisterFile",
-    "Formats",
-    "FaultLog",
-    "SecondStage",
-    "FirstStage",
-    "LegacyMode",
-    "ScalableMode",
-    "Translation",
-    "Invalidation",
-    "Interrupts",
-    "Queue",
-    "PageRequests",
-)
+from qemu.vtd.quirks import PARTS
 
 
 class Break:
