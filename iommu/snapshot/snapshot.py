@@ -55,13 +55,13 @@ class Snapshot:
             self.register(VER.offset, 4) & 0xFF,
         )
 
-    def unit(self, policy: Policy | None = None) -> RemappingUnit:
-        """A unit of the model in the state of this one, with nothing cached and no fault recorded.
+    def unit(self, policy: Policy | None = None, kind: type[RemappingUnit] = RemappingUnit) -> RemappingUnit:
+        """A unit of the model, of this class, in the state of this one: nothing is cached and no fault recorded.
 
         A snapshot does not show what SRTP and SIRTP have latched: the values of RTADDR and IRTA are assumed.
         Raises MisuseError as `capabilities` does.
         """
-        unit = RemappingUnit(self.memory, self.capabilities(), policy)
+        unit = kind(self.memory, self.capabilities(), policy)
         for layout in _SETTINGS:
             unit.mmio_write(layout.offset, self.register(layout.offset, layout.bits // 8), layout.bits // 8)
         status = GSTS(self.register(GSTS.offset, 4))

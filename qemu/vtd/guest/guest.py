@@ -21,8 +21,12 @@ from typing import Any, Self
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError, Runstate
 
+from iommu.dmar import Dmar
+from iommu.dmar.images import Image
+from iommu.engine.unit import RemappingUnit
 from iommu.errors import MisuseError
 from iommu.memory import FlatMemory
+from iommu.snapshot import Snapshot
 from qemu.vtd import probe
 from qemu.vtd.errors import PropertyMissing, QemuError, QmpError
 from qemu.vtd.guest import initramfs
@@ -32,6 +36,7 @@ from qemu.vtd.guest.errors import GuestEnded, GuestError
 from qemu.vtd.guest.kernel import Kernel
 from qemu.vtd.launch import MIB, option, sealed_memory
 from qemu.vtd.process import Process
+from qemu.vtd.quirks import POLICY, profile
 from qemu.vtd.ram import Ram
 
 EDU = "edu,dma_mask=0xffffffffffff,addr=3"
@@ -39,7 +44,7 @@ EDU = "edu,dma_mask=0xffffffffffff,addr=3"
 
 REGISTERS = 0xFED9_0000
 _WINDOW = 0x1000
-_COMMAND_LINE = "console=ttyS0 quiet loglevel=1 intel_iommu=on panic=-1 hugepages=8"
+_COMMAND_LINE = "console=ttyS0 quiet loglevel=1 intel_iommu=on panic=-1 hugepages=8 no_timer_check"
 _BOOT_SECONDS = 60.0
 _QMP_SECONDS = 10.0
 _SHELL_MARK = "\\1"
@@ -269,9 +274,12 @@ class Guest:
     @property
     def memory(self) -> FlatMemory:
         """Its RAM, shared with QEMU."""
+        return self._shared().memory
+
+    def _shared(self) -> Ram:
         if self._ram is None:
             raise QemuError("the guest is not running")
-        return self._ram.memory
+        return self._ram
 
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
@@ -281,6 +289,27 @@ class Guest:
             yield
         finally:
             await self.qmp("cont")
+
+    @asynccontextmanager
+    async def unit(self, *, strict: bool = False) -> AsyncIterator[RemappingUnit]:
+        """A unit of the model with the registers and tables of the guest's, which stands still meanwhile.
+
+        It has nothing cached, and what it writes to memory the guest does not see. It departs from the specification
+        as this QEMU does, unless it is `strict`.
+        """
+        async with self.paused():
+            registers = await self.registers()
+            with self._shared().private() as memory:
+                table = Dmar.parse(self.dmar())
+                snapshot = Snapshot("guest", registers, memory, table.header.width, table.units[0].base)
+                yield snapshot.unit() if strict else snapshot.unit(POLICY, profile(self.build.version))
+
+    def dmar(self) -> bytes:
+        """The DMAR that its firmware left in memory. Raises QemuError when there is none."""
+        found = next(Image(self._shared().mapping).dmars(), None)
+        if found is None:
+            raise QemuError("the guest's memory holds no DMAR: it has no remapping unit")
+        return found[1]
 
     async def registers(self) -> bytes:
         """The register window of the remapping unit, read without effect on it."""
