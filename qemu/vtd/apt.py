@@ -234,7 +234,7 @@ def _sources(suite: str) -> str:
 def codename() -> str:
     """The Debian suite of this system; empty where it has none."""
     release = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', Path("/etc/os-release").read_text(), re.MULTILINE))
-    return release.get("VERSION_CODENAME", "")
+    return str(release.get("VERSION_CODENAME", ""))
 
 
 def _mirror() -> str:

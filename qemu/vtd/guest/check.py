@@ -1,7 +1,7 @@
 """What is checked in a guest: the model reads the tables that Linux built, and must say what the guest saw.
 
-The witnesses are independent of the model: the guest's pagemap, the contents of its pages, the lines its kernel prints,
-the registers that QEMU wrote, and the interrupts that arrived.
+The witnesses are independent of the model: the guest's pagemap, the contents of its pages, the lines that its kernel
+prints, the registers that QEMU wrote, and the interrupts that arrived.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from iommu.engine.caches.tables import FirstStageRoot
+from iommu.engine.interrupts.request import InterruptRequest
 from iommu.engine.request import Access, DmaRequest, SourceId
 from iommu.engine.unit import RemappingUnit
 from iommu.explain import linux
@@ -55,12 +56,19 @@ class Mapped:
 
 @dataclass
 class Inspection:
-    """What was found in one guest, so far."""
+    """What was found in one guest, so far.
+
+    Attributes:
+        story: what happened, a line each, for people.
+        beyond: what QEMU accepted and the specification does not, a line each.
+    """
 
     guest: Guest
     variant: Variant
     findings: list[Finding] = field(default_factory=list)
     mapped: list[Mapped] = field(default_factory=list)
+    story: list[str] = field(default_factory=list)
+    beyond: list[str] = field(default_factory=list)
 
     def compare(self, what: str, witness: object, model: object) -> None:
         """Note what the witness says and what the model says."""
@@ -70,6 +78,22 @@ class Inspection:
     def agrees(self) -> bool:
         """Whether all of it agrees."""
         return all(each.agrees for each in self.findings)
+
+
+def guest_of(variant: Variant, qemu: str | None = None, **options: Any) -> Guest:
+    """A guest of this variant, not yet started; `options` are further arguments of Guest.
+
+    Raises QemuUnsuitable, on entering its block, when the QEMU cannot run it.
+    """
+    return Guest(
+        qemu,
+        iommu=variant.properties,
+        command_line=variant.command_line,
+        processor=variant.processor,
+        processors=variant.processors,
+        refuse=variant.obstacle,
+        **options,
+    )
 
 
 async def inspect(guest: Guest, variant: Variant) -> Inspection:
@@ -85,6 +109,7 @@ async def inspect(guest: Guest, variant: Variant) -> Inspection:
         found.mapped.append(Mapped(address, 0x20_0000 if large else 0x1000, access, tuple(frames)))
     await check_tables(found)
     await check_mappings(found)
+    await check_strictly(found)
     await check_copy(found)
     await check_fault(found, 0x200_1000, "the device writes to a page that it may only read")
     await check_fault(found, 0x300_0000, "the device writes to an address that is not mapped")
@@ -96,15 +121,13 @@ async def check_tables(found: Inspection) -> None:
     """The mode, the stage and the levels that Linux selected are those of the variant."""
     variant = found.variant
     async with found.guest.unit() as unit:
-        request = DmaRequest(DEVICE, found.mapped[0].address, Access.READ)
-        unit.translate(request)
-        stage = unit.translation.single_stage(request)
-        root = None if stage is None else stage[1]
+        outcome = unit.translate(DmaRequest(DEVICE, found.mapped[0].address, Access.READ), trace=True)
+        steps = [str(step) for step in outcome.trace]
         found.compare("table mode", variant.mode.name, TableMode(unit.translation.mode).name)
-        if root is not None:
-            found.compare("stage", "first" if variant.first_stage else "second",
-                          "first" if isinstance(root, FirstStageRoot) else "second")  # fmt: skip
-            found.compare("levels", variant.levels, root.levels)
+        stage = "first" if variant.first_stage else "second"
+        found.compare(
+            f"levels of the {stage} stage", variant.levels, sum(each.startswith(f"{stage}-stage") for each in steps)
+        )
         found.compare("32-bit destinations", variant.extended, unit.interrupts.extended)
 
 
@@ -121,6 +144,16 @@ async def check_mappings(found: Inspection) -> None:
                 found.compare(f"{address:#x}: writable", "w" in mapping.access, write.host_address is not None)
                 if host is not None:
                     found.compare(f"{address:#x}: contents", hex(address + _PATTERN), hex(unit.memory.read_u64(host)))
+                    size = "2 MiB" if outcome.page_size >> 21 else "4 KiB"
+                    found.story.append(f"{address:#12x}  {size}  {mapping.access:<2}  -> {host:#x}")
+
+
+async def check_strictly(found: Inspection) -> None:
+    """What the specification says of the same tables; a difference is QEMU's, not the guest's."""
+    async with found.guest.unit(strict=True) as unit:
+        outcome = unit.translate(DmaRequest(DEVICE, found.mapped[0].address, Access.READ), trace=True)
+    if outcome.fault is not None:
+        found.beyond.append(f"{found.mapped[0].address:#x}: {outcome.trace[-1]}")
 
 
 async def check_copy(found: Inspection) -> None:
@@ -133,6 +166,8 @@ async def check_copy(found: Inspection) -> None:
         host = unit.translate(DmaRequest(DEVICE, destination + 0x100, Access.WRITE)).host_address
         seen = None if host is None else hex(unit.memory.read_u64(host))
     found.compare(f"{destination + 0x100:#x}: what the device wrote", hex(value), seen)
+    where = "nowhere that the model knows" if host is None else f"at {host:#x}"
+    found.story.append(f"the device copied 16 bytes from {source:#x} to {destination + 0x100:#x}: they are {where}")
 
 
 async def check_fault(found: Inspection, address: int, what: str) -> None:
@@ -154,6 +189,7 @@ async def check_fault(found: Inspection, address: int, what: str) -> None:
         record = FRCD(_record(unit, await guest.registers()))
     seen = f"{SourceId.of(record.SID)} {'read' if record.T1 else 'write'} {record.FI:#x} {record.FR:#04x}"
     found.compare(f"{what}: the fault record", seen, model)
+    found.story += [f"{what}, {address:#x}: {model.rsplit(maxsplit=1)[-1]}", f"    {printed[-1].strip()}"]
 
 
 def linux_fault(line: str) -> str:
@@ -179,14 +215,16 @@ async def check_interrupt(found: Inspection) -> None:
     config = await guest.run(f"hexdump -v -e '1/1 \"%02x\"' /sys/bus/pci/devices/{ADDRESS}/config")
     address, data = _msi(bytes.fromhex(config.strip()))
     async with guest.unit() as unit:
-        from iommu.engine.interrupts.request import InterruptRequest
-
         outcome = unit.remap_interrupt(InterruptRequest(DEVICE, address, data))
         stranger = unit.remap_interrupt(InterruptRequest(SourceId(0, 4, 0), address, data))
     found.compare("MSI: remapped", True, outcome.remapped is not None)
     found.compare("MSI: from another device", "0x26", stranger.fault and hex(stranger.fault))
     (count,) = await guest.ask("interrupt")
     found.compare("MSI: interrupts that arrived", 1, count)
+    if (sent := outcome.remapped) is not None:
+        found.story.append(
+            f"its MSI {address:#x} {data:#x} is vector {sent.vector:#x} for APIC {sent.destination:#x}; it arrived"
+        )
 
 
 def _msi(config: bytes) -> tuple[int, int]:

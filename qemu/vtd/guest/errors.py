@@ -1,10 +1,10 @@
 """Errors of a guest.
 
-    QemuError
-    ├── GuestError              a guest did not do as it was told
-    │   ├── GuestEnded          it panicked, was switched off, or closed a line
-    │   └── GuestTimeout        it did not answer in time
-    └── NothingToBoot           there is no kernel, no busybox or no compiler; the message says what to do
+QemuError
+├── GuestError              a guest did not do as it was told
+│   ├── GuestEnded          it panicked, was switched off, or closed a line
+│   └── GuestTimeout        it did not answer in time
+└── NothingToBoot           there is no kernel, no busybox or no compiler; the message says what to do
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ import asyncio
 import logging
 import re
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
@@ -28,13 +29,14 @@ from iommu.errors import MisuseError
 from iommu.memory import FlatMemory
 from iommu.snapshot import Snapshot
 from qemu.vtd import probe
-from qemu.vtd.errors import PropertyMissing, QemuError, QmpError
+from qemu.vtd.errors import PropertyMissing, QemuError, QemuUnsuitable, QmpError
 from qemu.vtd.guest import initramfs
 from qemu.vtd.guest import kernel as kernels
 from qemu.vtd.guest.console import Console
 from qemu.vtd.guest.errors import GuestEnded, GuestError
 from qemu.vtd.guest.kernel import Kernel
 from qemu.vtd.launch import MIB, option, sealed_memory
+from qemu.vtd.probe import Build
 from qemu.vtd.process import Process
 from qemu.vtd.quirks import POLICY, profile
 from qemu.vtd.ram import Ram
@@ -65,11 +67,13 @@ class Guest:
         accel: QEMU's accelerator: "tcg" or "kvm".
         added: further files of the root file system, by path.
         extra: further QEMU arguments.
+        refuse: says why a QEMU cannot run such a guest; None when it can.
         boot_seconds: time limit for booting; single answers get `seconds`.
 
     Attributes:
         console: the first serial line: the kernel's console, and a shell.
         events: the names of the QMP events that came, oldest first: RESET, STOP, GUEST_PANICKED ...
+        build: the QEMU; kernel_name: what it booted; booted: after how many seconds.
 
     Raises:
         NothingToBoot: on entering the block, without a kernel, busybox, cpio or compiler.
@@ -90,6 +94,7 @@ class Guest:
         accel: str = "tcg",
         added: Mapping[str, bytes] | None = None,
         extra: Sequence[str] = (),
+        refuse: Callable[[Build], str | None] = lambda _: None,
         boot_seconds: float = _BOOT_SECONDS,
         seconds: float = 20.0,
     ) -> None:
@@ -103,7 +108,9 @@ class Guest:
         self._command_line = f"{_COMMAND_LINE} {command_line}".strip()
         self._boot_seconds, self._seconds = boot_seconds, seconds
         self._step = "starting QEMU"
+        self._refuse = refuse
         self.events: list[str] = []
+        self.kernel_name, self.booted = "", 0.0
         self._listener: asyncio.Task[None] | None = None
         self._resources = ExitStack()
         self._process: Process | None = None
@@ -124,15 +131,19 @@ class Guest:
             with self.doing("preparing its kernel and root file system"):
                 # These may take seconds, and probing has an event loop of its own.
                 self.build = await asyncio.to_thread(probe.probe, self._program)
-                kernel = self._kernel or await asyncio.to_thread(kernels.of_package)
+                if (why := self._refuse(self.build)) is not None:
+                    raise QemuUnsuitable(why)
+                kernel = await asyncio.to_thread(kernels.of_package) if self._kernel is None else self._kernel
                 busybox = await asyncio.to_thread(kernels.busybox)
                 archive = await asyncio.to_thread(initramfs.build, kernel, busybox, self._added)
+                self.kernel_name, started = kernel.name, time.monotonic()
             with self.doing("starting QEMU"):
                 await self._launch(["-kernel", str(kernel.image), "-initrd", str(archive)])
             with self.doing("booting"):
                 await self.console.wait_for(r"^init: ready$", self._boot_seconds)
                 await self.console.send("PS1=\n")
                 await self.run("true")
+                self.booted = time.monotonic() - started
         except BaseException:
             await self.close()
             raise
@@ -181,7 +192,7 @@ class Guest:
 
     async def _listen(self) -> None:
         async for event in self._client.events:
-            self.events.append(event["event"])
+            self.events.append(str(event["event"]))
 
     async def close(self) -> None:
         """End QEMU and release everything. Does nothing when that has been done."""
@@ -218,7 +229,9 @@ class Guest:
     async def run(self, command: str, seconds: float | None = None) -> str:
         """What a shell command prints. Raises GuestError when it fails or does not end."""
         with self.doing(f"running {command!r}"):
-            await self.console.send(f"printf '{_SHELL_MARK}<\\n'; {{ {command}\n}} 2>&1; printf '{_SHELL_MARK}%d>\\n' $?\n")
+            await self.console.send(
+                f"printf '{_SHELL_MARK}<\\n'; {{ {command}\n}} 2>&1; printf '{_SHELL_MARK}%d>\\n' $?\n"
+            )
             found = await self.console.wait_for("\x01<\n((?:.|\n)*?)\x01(\\d+)>\n", seconds or self._seconds)
             if found[2] != "0":
                 raise GuestError(f"{command!r} ended with status {found[2]}", "", found[1].splitlines())

@@ -87,7 +87,7 @@ VARIANTS = (
         since=(8, 0),
         why_since="before 8.0, eim=on needs KVM",
     ),
-    Variant("pass-through", "pass-through for the devices of the guest itself", {"aw-bits": 48}, command_line="iommu=pt"),
+    Variant("pass-through", "pass-through for the guest's own devices", {"aw-bits": 48}, command_line="iommu=pt"),
     Variant(
         "svm",
         "shared virtual memory: PASIDs, device-TLB, page requests",
