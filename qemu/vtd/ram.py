@@ -76,7 +76,7 @@ class Ram:
 
     @contextmanager
     def private(self) -> Iterator[FlatMemory]:
-        """The memory with writes that stay in this process. QEMU's are seen, except in pages that were written here."""
+        """The memory, with writes that stay in this process. QEMU's are seen, except in pages written here."""
         with mmap.mmap(self._descriptor, self.memory.size, flags=mmap.MAP_PRIVATE) as mapping:
             copy = FlatMemory(mapping)
             try:
