@@ -130,6 +130,33 @@ def as_dict(found: Inspection) -> dict[str, Any]:
     }
 
 
+@app.command()
+def shell(
+    variant: VariantName = "legacy-4-level",
+    qemu: Qemu = None,
+    kernel_package: KernelPackage = "linux-image-cloud-amd64",
+    kernel: KernelFile = "",
+    accel: Accel = "tcg",
+) -> None:
+    """Boot a guest and connect this terminal to its console. Ctrl-] leaves, and ends the guest."""
+    from qemu.vtd.guest.check import guest_of
+    from qemu.vtd.guest.errors import GuestError
+    from qemu.vtd.guest.terminal import connect
+    from qemu.vtd.guest.variants import variant as named
+
+    async def conversation() -> None:
+        async with guest_of(named(variant), qemu, kernel=_kernel(kernel_package, kernel), accel=accel) as guest:
+            typer.echo("a shell in the guest; leave with Ctrl-]", err=True)
+            await guest.console.send("PS1='guest# '; stty echo\n")
+            await connect(guest.console)
+
+    try:
+        asyncio.run(conversation())
+    except GuestError as error:
+        _show_console(error)
+        raise
+
+
 @app.command("variants")
 def variants_(qemu: Qemu = None, as_json: Json = False) -> None:
     """List the ways in which a guest can be set up, and those that this QEMU cannot run."""

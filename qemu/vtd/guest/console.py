@@ -6,7 +6,8 @@ import asyncio
 import re
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from qemu.vtd.guest.errors import GuestEnded, GuestTimeout
 
@@ -38,6 +39,7 @@ class Console:
         self._ended = False
         self._reader: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._watcher: Callable[[str], None] = lambda _: None
 
     async def open(self) -> None:
         """Start to read."""
@@ -56,6 +58,7 @@ class Console:
                 self._changed.notify_all()
 
     async def _received(self, text: str) -> None:
+        self._watcher(text)
         text = text.replace("\r", "")
         *whole, self._part = (self._part + text).split("\n")
         self.lines.extend(whole)
@@ -95,6 +98,20 @@ class Console:
     def _over(self) -> GuestEnded:
         why = "the guest's kernel panicked" if self.panic is not None else f"the guest closed its {self.name}"
         return GuestEnded(why, self._step(), self.last_lines())
+
+    @contextmanager
+    def watched(self, watcher: Callable[[str], None]) -> Iterator[None]:
+        """Call `watcher` with all that comes meanwhile."""
+        self._watcher = watcher
+        try:
+            yield
+        finally:
+            self._watcher = lambda _: None
+
+    async def ended(self) -> None:
+        """Wait until the guest closes the line."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._ended)
 
     def last_lines(self) -> list[str]:
         """The last lines that came, and the one that has no end yet."""

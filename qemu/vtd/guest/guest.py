@@ -141,8 +141,7 @@ class Guest:
                 await self._launch(["-kernel", str(kernel.image), "-initrd", str(archive)])
             with self.doing("booting"):
                 await self.console.wait_for(r"^init: ready$", self._boot_seconds)
-                await self.console.send("PS1=\n")
-                await self.run("true")
+                await self.run("PS1=")
                 self.booted = time.monotonic() - started
         except BaseException:
             await self.close()
@@ -197,10 +196,9 @@ class Guest:
     async def close(self) -> None:
         """End QEMU and release everything. Does nothing when that has been done."""
         process, self._process = self._process, None
-        if process is None:
-            return
         try:
-            process.end()
+            if process is not None:
+                process.end()
         finally:
             if self._listener is not None:
                 self._listener.cancel()
@@ -212,8 +210,9 @@ class Guest:
                 if line is not None:
                     await line.close()
             self._resources.close()
-            if self._ram is not None:
-                self._ram.close()
+            ram, self._ram = self._ram, None
+            if ram is not None:
+                ram.close()
 
     @contextmanager
     def doing(self, step: str) -> Iterator[None]:

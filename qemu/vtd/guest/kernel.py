@@ -31,7 +31,7 @@ class Kernel:
     """A kernel for a guest.
 
     Attributes:
-        name: the package it comes from, with its version; or its path.
+        name: the package it comes from, and its version; or its path.
         image: the file to boot.
         modules: the directory that holds its modules; None when it needs none.
     """
@@ -54,7 +54,7 @@ def of_package(name: str = DEFAULT, progress: Progress = lambda *_: None) -> Ker
     Raises NothingToBoot when there is no such package, or no mirror.
     """
     folder = fetched(name, progress)
-    return Kernel(folder.name, folder / "vmlinuz", folder / "modules")
+    return Kernel((folder / "package").read_text(), folder / "vmlinuz", folder / "modules")
 
 
 def busybox(progress: Progress = lambda *_: None) -> Path:
@@ -91,6 +91,7 @@ def _fetched(package: str, suite: str, progress: Progress) -> Path:
             (file,) = apt.fetch([real], part / "packages", progress)
             _unpack(file, part / "root")
             _keep(part, part / "kept")
+            (part / "kept" / "package").write_text(file.stem.removesuffix("_amd64"))
             (part / "kept").rename(folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
