@@ -17,8 +17,9 @@ from iommu.engine.caches.entries import FaultyEntry
 from iommu.engine.caches.tables import Table
 from iommu.engine.entry_format import EntryFormat, PagingFormat
 from iommu.engine.invalidation.selector import CacheName, Selector
+from iommu.engine.reasons import FaultReason
 from iommu.engine.request import SourceId
-from iommu.engine.table_access import TableAccess
+from iommu.engine.table_access import EntryChanged, TableAccess
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory
 
@@ -117,6 +118,11 @@ class Ledger:
         for sources in (self.reads, self.seen):
             sources[:] = [source if read.address == source.address else read for read in sources]
 
+    def abandon_walk(self) -> None:
+        """The walk starts again: nothing depends on the paging entries that it has read so far."""
+        for sources in (self.reads, self.seen):
+            sources[:] = [source for source in sources if not isinstance(source.format, PagingFormat)]
+
     def take_reads(self) -> tuple[Source, ...]:
         """The entries read since the last call: the sources of one item."""
         reads, self.reads = tuple(self.reads), []
@@ -138,7 +144,7 @@ class Ledger:
         record = self._records.get((cache, key))
         if record is not None:
             self.seen.extend(record.sources)
-            if (stale := self._check(cache, record)) is not None:
+            if (stale := self._check(cache, record)) is not None and stale not in self._used:
                 self._used.append(stale)
 
     def check(self, cache: str, key: Hashable) -> StaleItem | None:
@@ -190,10 +196,14 @@ class RecordingAccess(TableAccess):
         self._ledger.read(Source(where, raw, entry_format))
         return raw
 
-    def update(self, entry_format: EntryFormat, where: int, entry: int) -> None:
+    def update(self, entry_format: PagingFormat, where: int, entry: int, bits: int, failed: FaultReason) -> None:
         """See TableAccess."""
-        super().update(entry_format, where, entry)
-        self._ledger.written(Source(where, entry, entry_format))
+        try:
+            super().update(entry_format, where, entry, bits, failed)
+        except EntryChanged:
+            self._ledger.abandon_walk()
+            raise
+        self._ledger.written(Source(where, entry | bits, entry_format))
 
 
 class Watched(NamedTuple):

@@ -10,13 +10,13 @@ from iommu import (
     AddressType,
     Capabilities,
     DmaRequest,
-    FlatMemory,
     MemoryAccessError,
     Outcome,
     Policy,
     RemappingUnit,
     SourceId,
 )
+from tests.engine.meanwhile import MeanwhileMemory
 from tests.engine.world import NIC, READ, RW, UNTRANSLATED, World
 
 ATOMIC = Access.ATOMIC
@@ -39,7 +39,7 @@ GUEST = 0x1_0000_0000
 TABLE = 0xF_FFFF_FFFF_F000
 
 
-class CountingMemory(FlatMemory):
+class CountingMemory(MeanwhileMemory):
     """Memory that records what was written; its pages in `read_only` cannot be written."""
 
     def __init__(self, size: int) -> None:
