@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId
     from iommu.engine.unit import RemappingUnit
     from iommu.errors import DmarError, FormatError, MemoryAccessError, MisuseError, VtdError
-    from iommu.memory import FlatMemory, Memory, ProcessorCache
+    from iommu.memory import AtomicMemory, FlatMemory, Memory, ProcessorCache
 
 __all__ = [
     "Access",
     "AddressType",
+    "AtomicMemory",
     "Attributes",
     "CacheName",
     "Capabilities",
@@ -61,6 +62,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
         {
             "Access": "engine.request",
             "AddressType": "engine.request",
+            "AtomicMemory": "memory",
             "Attributes": "engine.attributes",
             "CacheName": "engine.invalidation.selector",
             "Capabilities": "engine.capabilities",

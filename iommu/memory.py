@@ -38,7 +38,7 @@ class AtomicMemory(Memory, Protocol):
 
     A unit uses `compare_exchange` where hardware updates memory atomically: for the accessed and dirty bits of paging
     entries (spec 3.6.2, 3.7.2), and for posted-interrupt descriptors, one quadword at a time (5.2.3). Over a memory
-    without it, a unit reads and then writes: what others write in between is lost.
+    without it, a unit reads, compares and writes: what others write in between is lost.
     """
 
     def compare_exchange(self, address: int, expected: int, new: int) -> bool:

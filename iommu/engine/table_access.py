@@ -9,8 +9,8 @@ from iommu.memory import Memory, exchange_of
 ATTEMPTS = 16
 """How often the unit tries an atomic update that fails because memory changes.
 
-Hardware owns the cache line meanwhile, so its updates do not fail for ever. A memory whose entry is another one each
-time must not stop the unit for ever either: after this many attempts, the update counts as one that is not possible.
+Hardware owns the cache line meanwhile, so its updates do not fail. A memory whose entry is another one each
+time must not hang the unit: after this many attempts, the update counts as one that is not possible.
 """
 
 
