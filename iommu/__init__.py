@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from iommu.engine.faults.events import Message
     from iommu.engine.interrupts.request import Interrupt, InterruptOutcome, InterruptRequest, Posting
     from iommu.engine.invalidation.selector import CacheName, Selector
-    from iommu.engine.policy import Policy
+    from iommu.engine.policy import OddAccess, Policy
     from iommu.engine.reasons import FaultReason
     from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId
     from iommu.engine.unit import RemappingUnit
@@ -44,6 +44,7 @@ __all__ = [
     "MemoryType",
     "Message",
     "MisuseError",
+    "OddAccess",
     "Outcome",
     "PageRequest",
     "Policy",
@@ -80,6 +81,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
             "MemoryType": "engine.attributes",
             "Message": "engine.faults.events",
             "MisuseError": "errors",
+            "OddAccess": "engine.policy",
             "Outcome": "engine.request",
             "PageRequest": "engine.ats",
             "Policy": "engine.policy",

@@ -86,7 +86,7 @@ class RemappingUnit:
         """Power-good reset (spec 11.4): registers at their reset values, caches empty, no event pending."""
         if self.ledger is not None:
             self.ledger.reset()
-        self.registers = self.RegisterFile(self.capabilities)
+        self.registers = self.RegisterFile(self.capabilities, self.policy)
         self._events: list[Message] = []
         capacity = self.policy.cache_capacity
         self.caches = Caches(capacity) if self.ledger is None else audited_caches(capacity, self.ledger)
@@ -95,7 +95,7 @@ class RemappingUnit:
         self.invalidation = self.Invalidation(self.registers, self.caches)
         self._build_translation(self._table_access())
         self._build_queues()
-        self.registers[GCMD].effect = self._on_command
+        self.registers[GCMD].effect, self.registers[GCMD].kept = self._on_command, self._switched_on
 
     def _table_access(self) -> TableAccess:
         """The unit's access to its tables: only snooped accesses see lines that processors have not flushed."""
@@ -139,11 +139,17 @@ class RemappingUnit:
         )
 
     def mmio_read(self, offset: int, size: int) -> int:
-        """Read `size` bytes, 4 or 8, at `offset` from the register base, a multiple of `size`. Raises MisuseError."""
+        """Read `size` bytes, 4 or 8, at `offset` from the register base, a multiple of `size`.
+
+        Raises MisuseError for other accesses, unless `Policy.odd_accesses` says what they do.
+        """
         return self.registers.read(offset, size)
 
     def mmio_write(self, offset: int, value: int, size: int) -> None:
-        """Write `size` bytes, 4 or 8, at `offset`, a multiple of `size`. Raises MisuseError."""
+        """Write `size` bytes, 4 or 8, at `offset`, a multiple of `size`.
+
+        Raises MisuseError for a value that does not fit, and for other accesses as `mmio_read` does.
+        """
         self.registers.write(offset, value, size)
 
     def translate(self, request: DmaRequest, *, trace: bool = False) -> Outcome:
@@ -229,6 +235,10 @@ class RemappingUnit:
         self.page_requests.enabled = bool(command.TE)
         if self.queue is not None:
             status.value |= GSTS.make(QIES=self.queue.switch(command.QIE))
+
+    def _switched_on(self) -> int:
+        """The enable bits of GCMD, as GSTS has them: each is at the same place in both (spec 11.4.4)."""
+        return self.registers[GSTS].value & GCMD.bits_of("TE", "QIE", "IRE", "CFI")
 
     def _on_translation_off(self) -> None:
         """GCMD.TE went from 1 to 0."""
