@@ -50,6 +50,12 @@ class RemappingUnit:
         policy: what it does where the architecture leaves a choice.
         audit: record the source of each cached item, for `audit()` and `Outcome.stale`; requests take longer.
 
+    MemoryAccessError of the memory becomes a fault. Every other exception of it passes through, KeyboardInterrupt
+    included, if the access that raised it did nothing. The unit then stands before that access: do the operation again,
+    and the result is as if nothing had happened. A queue goes on with the descriptor that was interrupted, when IQT is
+    written again. An exception from elsewhere, such as a KeyboardInterrupt between two instructions of the unit itself,
+    may be lost between an update and its message.
+
     The class attributes name the classes of its parts. A unit that departs from the specification in one part is a
     subclass that overrides that attribute.
     """
@@ -243,6 +249,7 @@ class RemappingUnit:
         self.page_requests.enabled = bool(command.TE)
         if self.queue is not None:
             status.value |= GSTS.make(QIES=self.queue.switch(command.QIE))
+            self.queue.run()
 
     def _switched_on(self) -> int:
         """The enable bits of GCMD, as GSTS has them: each is at the same place in both (spec 11.4.4)."""

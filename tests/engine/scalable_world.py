@@ -62,6 +62,7 @@ class ScalableWorld(World):
     levels the unit walks, those of its guest width if none are given.
     """
 
+    kind_of_memory: type[CountingMemory] = CountingMemory
     memory: CountingMemory
 
     def __init__(
@@ -74,7 +75,7 @@ class ScalableWorld(World):
         **changes: Any,
     ) -> None:
         self.capabilities = Capabilities.full(**{"fault_records": 8, "levels": depths, **changes})
-        self.memory = CountingMemory(size)
+        self.memory = self.kind_of_memory(size)
         self.unit = RemappingUnit(self.memory, self.capabilities, policy, audit=audit)
         self._free = 0x1000
         self.root = self.page()
