@@ -51,10 +51,9 @@ class RemappingUnit:
         audit: record the source of each cached item, for `audit()` and `Outcome.stale`; requests take longer.
 
     MemoryAccessError of the memory becomes a fault. Every other exception of it passes through, KeyboardInterrupt
-    included, if the access that raised it did nothing. The unit then stands before that access: do the operation again,
-    and the result is as if nothing had happened. A queue goes on with the descriptor that was interrupted, when IQT is
-    written again. An exception from elsewhere, such as a KeyboardInterrupt between two instructions of the unit itself,
-    may be lost between an update and its message.
+    included, if the access that raised it did nothing. The unit then stands before that access: do the operation
+    again, and all is as if nothing had happened. A queue goes on with the descriptor that was interrupted when IQT is
+    written again. This does not hold for a KeyboardInterrupt between two instructions of the unit itself.
 
     The class attributes name the classes of its parts. A unit that departs from the specification in one part is a
     subclass that overrides that attribute.
