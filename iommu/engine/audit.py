@@ -24,7 +24,7 @@ from iommu.errors import MemoryAccessError
 from iommu.memory import Memory
 
 
-class Source(NamedTuple):
+class ReadEntry(NamedTuple):
     """An entry as it was when it was read: its address, its bits and its format."""
 
     address: int
@@ -51,7 +51,7 @@ class StaleItem(NamedTuple):
 
     cache: str
     tag: str
-    changed: tuple[tuple[Source, int | None], ...]
+    changed: tuple[tuple[ReadEntry, int | None], ...]
     owed: Selector
 
     def __str__(self) -> str:
@@ -80,7 +80,7 @@ class _Record(NamedTuple):
 
     describer: Describer
     arguments: tuple[Any, ...]
-    sources: tuple[Source, ...]
+    sources: tuple[ReadEntry, ...]
 
 
 class Ledger:
@@ -93,8 +93,8 @@ class Ledger:
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
-        self.reads: list[Source] = []
-        self.seen: list[Source] = []
+        self.reads: list[ReadEntry] = []
+        self.seen: list[ReadEntry] = []
         self._records: dict[tuple[str, Hashable], _Record] = {}
         self._used: list[StaleItem] = []
 
@@ -108,12 +108,12 @@ class Ledger:
         self.reads, self.seen = [], []
         self._used = []
 
-    def read(self, source: Source) -> None:
+    def read(self, source: ReadEntry) -> None:
         """Record that an entry was read."""
         self.reads.append(source)
         self.seen.append(source)
 
-    def written(self, source: Source) -> None:
+    def written(self, source: ReadEntry) -> None:
         """Record that the unit has set bits of an entry: its source has these bits from now on."""
         for sources in (self.reads, self.seen):
             sources[:] = [source if read.address == source.address else read for read in sources]
@@ -123,18 +123,23 @@ class Ledger:
         for sources in (self.reads, self.seen):
             sources[:] = [source for source in sources if not isinstance(source.format, PagingFormat)]
 
-    def take_reads(self) -> tuple[Source, ...]:
+    def take_reads(self) -> tuple[ReadEntry, ...]:
         """The entries read since the last call: the sources of one item."""
         reads, self.reads = tuple(self.reads), []
         return reads
 
     def fill(
-        self, cache: str, key: Hashable, describer: Describer, arguments: tuple[Any, ...], sources: tuple[Source, ...]
+        self,
+        cache: str,
+        key: Hashable,
+        describer: Describer,
+        arguments: tuple[Any, ...],
+        sources: tuple[ReadEntry, ...],
     ) -> None:
         """Record that an item was cached; `arguments` identify it to the describer."""
         self._records[cache, key] = _Record(describer, arguments, sources)
 
-    def sources(self, cache: str, key: Hashable) -> tuple[Source, ...]:
+    def sources(self, cache: str, key: Hashable) -> tuple[ReadEntry, ...]:
         """The sources of an item."""
         record = self._records.get((cache, key))
         return () if record is None else record.sources
@@ -176,7 +181,7 @@ class Ledger:
         describer, arguments = record.describer, record.arguments
         return StaleItem(cache, describer.tag(*arguments), tuple(changed), describer.owed(*arguments))
 
-    def _now(self, source: Source) -> int | None:
+    def _now(self, source: ReadEntry) -> int | None:
         try:
             return int.from_bytes(self.memory.read(source.address, source.format.size), "little")
         except MemoryAccessError:
@@ -193,7 +198,7 @@ class RecordingAccess(TableAccess):
     def read(self, entry_format: EntryFormat, where: int, snooped: int) -> int:
         """See TableAccess."""
         raw = super().read(entry_format, where, snooped)
-        self._ledger.read(Source(where, raw, entry_format))
+        self._ledger.read(ReadEntry(where, raw, entry_format))
         return raw
 
     def update(self, entry_format: PagingFormat, where: int, entry: int, bits: int, failed: FaultReason) -> None:
@@ -203,7 +208,7 @@ class RecordingAccess(TableAccess):
         except EntryChanged:
             self._ledger.abandon_walk()
             raise
-        self._ledger.written(Source(where, entry | bits, entry_format))
+        self._ledger.written(ReadEntry(where, entry | bits, entry_format))
 
 
 class Watched(NamedTuple):

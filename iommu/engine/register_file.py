@@ -159,9 +159,7 @@ class RegisterFile:
         if offset < 0 or not 0 < size <= _MOST:
             raise MisuseError(f"no processor accesses {size} bytes at register offset {offset:#x}")
         if self._odd is OddAccess.MISUSE:
-            if size not in (4, 8):
-                raise MisuseError(f"registers are accessed in 4 or 8 bytes, not {size}")
-            raise MisuseError(f"register offset {offset:#x} is not a multiple of the access size {size}")
+            check_access(offset, size)
         return self._odd is not OddAccess.IGNORED
 
     def store(self, slot: Slot, value: int, reach: int) -> None:
@@ -178,3 +176,11 @@ class RegisterFile:
 def is_regular(offset: int, size: int) -> bool:
     """Whether the architecture defines an access: 4 or 8 bytes, aligned to their size (spec 11.2)."""
     return size in (4, 8) and offset >= 0 and offset % size == 0
+
+
+def check_access(offset: int, size: int) -> None:
+    """Raises MisuseError for an access that the architecture leaves undefined (spec 11.2)."""
+    if size not in (4, 8):
+        raise MisuseError(f"registers are accessed in 4 or 8 bytes, not {size}")
+    if offset < 0 or offset % size:
+        raise MisuseError(f"register offset {offset:#x} is not a multiple of the access size {size}")
