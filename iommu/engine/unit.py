@@ -55,6 +55,9 @@ class RemappingUnit:
     again, and all is as if nothing had happened. A queue goes on with the descriptor that was interrupted when IQT is
     written again. This does not hold for a KeyboardInterrupt between two instructions of the unit itself.
 
+    Units in several threads do not affect each other. One unit serves one thread at a time: take a lock around each
+    call, for its devices and its memory too.
+
     The class attributes name the classes of its parts. A unit that departs from the specification in one part is a
     subclass that overrides that attribute.
     """
