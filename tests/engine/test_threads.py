@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import time
 from collections.abc import Callable, Iterator
 from threading import Barrier, Lock, Thread
 from typing import Any
@@ -77,8 +78,16 @@ def test_units_in_threads_are_independent() -> None:
         assert at_once([lambda seed=seed: life(seed) for seed in range(THREADS)]) == alone  # type: ignore[misc]
 
 
+class Interrupted(FlatMemory):
+    """Memory in which other threads run between the comparison and the store of an exchange."""
+
+    def write(self, address: int, data: bytes) -> None:
+        time.sleep(0)
+        super().write(address, data)
+
+
 def test_exchanges_of_threads_exclude_each_other() -> None:
-    memory = FlatMemory(0x1000)
+    memory = Interrupted(0x1000)
 
     def count() -> None:
         for _ in range(500):
