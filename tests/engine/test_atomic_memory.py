@@ -10,7 +10,7 @@ import pytest
 from iommu import Access, DmaRequest, FaultReason, FlatMemory, Message, ProcessorCache, RemappingUnit
 from iommu.engine.audit import StaleItem
 from iommu.engine.table_access import ATTEMPTS
-from tests.engine.interrupting import DESCRIPTOR, POSTED_71, URG, Interrupting
+from tests.engine.interrupting import DESCRIPTOR, IRE, IRTA, POSTED_71, SIRTP, TABLE, URG, Interrupting, request
 from tests.engine.meanwhile import MeanwhileMemory, PlainMemory
 from tests.engine.raising import raises
 from tests.engine.scalable_world import (
@@ -371,3 +371,17 @@ def test_descriptor_that_changes_at_each_attempt(at: int) -> None:
         assert world.code(0) == (0x27 if changes == ATTEMPTS else 0)
         assert world.memory.exchanges.count(at) == ATTEMPTS
         assert len(world.unit.drain_events()) == (changes < ATTEMPTS)
+
+
+def test_posting_to_memory_without_exchange() -> None:
+    world = Posting()
+    unit = RemappingUnit(PlainMemory(world.memory), world.capabilities)
+    unit.mmio_write(IRTA, TABLE, 8)
+    unit.mmio_write(GCMD, SIRTP, 4)
+    unit.mmio_write(GCMD, IRE, 4)
+    for sent in (True, False):
+        posted = unit.remap_interrupt(request(0)).posted
+        assert posted is not None and (posted.notification is not None) == sent
+    assert (world.pir(), world.control() & 1) == (1 << 0x71, 1)
+    assert unit.drain_events() == [NOTIFICATION]
+    assert world.memory.exchanges == []
