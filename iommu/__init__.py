@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from iommu.engine.policy import Policy
     from iommu.engine.reasons import FaultReason
     from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId
+    from iommu.engine.steps import Pending, Work
     from iommu.engine.unit import RemappingUnit
     from iommu.errors import DmarError, FormatError, MemoryAccessError, MisuseError, VtdError
-    from iommu.memory import FlatMemory, Memory, ProcessorCache
+    from iommu.memory import FlatMemory, Memory, ProcessorCache, WriteBuffer
 
 __all__ = [
     "Access",
@@ -45,6 +46,7 @@ __all__ = [
     "MisuseError",
     "Outcome",
     "PageRequest",
+    "Pending",
     "Policy",
     "Posting",
     "ProcessorCache",
@@ -52,6 +54,8 @@ __all__ = [
     "Selector",
     "SourceId",
     "VtdError",
+    "Work",
+    "WriteBuffer",
 ]
 
 if not TYPE_CHECKING:  # a type checker would take every name for a public one
@@ -80,6 +84,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
             "MisuseError": "errors",
             "Outcome": "engine.request",
             "PageRequest": "engine.ats",
+            "Pending": "engine.steps",
             "Policy": "engine.policy",
             "Posting": "engine.interrupts.request",
             "ProcessorCache": "memory",
@@ -87,5 +92,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
             "Selector": "engine.invalidation.selector",
             "SourceId": "engine.request",
             "VtdError": "errors",
+            "Work": "engine.steps",
+            "WriteBuffer": "memory",
         },
     )
