@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from iommu.engine.policy import OddAccess, Policy
     from iommu.engine.reasons import FaultReason
     from iommu.engine.request import Access, AddressType, DmaRequest, Grant, Outcome, SourceId
+    from iommu.engine.steps import IgnoredWrite, Pending, Work
     from iommu.engine.trace import Step
     from iommu.engine.unit import RemappingUnit
     from iommu.errors import DmarError, FormatError, MemoryAccessError, MisuseError, RoutingError, VtdError
     from iommu.fields import Layout
-    from iommu.memory import AtomicMemory, FlatMemory, Memory, ProcessorCache
+    from iommu.memory import AtomicMemory, FlatMemory, Memory, ProcessorCache, WriteBuffer
     from iommu.registers import QueueFault, TableMode
     from iommu.structures import DeliveryMode, ResponseCode
     from iommu.system import Source, System
@@ -51,6 +52,7 @@ __all__ = [
     "FlatMemory",
     "FormatError",
     "Grant",
+    "IgnoredWrite",
     "Interrupt",
     "InterruptOutcome",
     "InterruptRequest",
@@ -65,6 +67,7 @@ __all__ = [
     "PageRequest",
     "PageRequestOutcome",
     "PageResponse",
+    "Pending",
     "Policy",
     "Posting",
     "ProcessorCache",
@@ -81,6 +84,8 @@ __all__ = [
     "System",
     "TableMode",
     "VtdError",
+    "Work",
+    "WriteBuffer",
 ]
 
 if not TYPE_CHECKING:  # a type checker would take every name for a public one
@@ -107,6 +112,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
             "FlatMemory": "memory",
             "FormatError": "errors",
             "Grant": "engine.request",
+            "IgnoredWrite": "engine.steps",
             "Interrupt": "engine.interrupts.request",
             "InterruptOutcome": "engine.interrupts.request",
             "InterruptRequest": "engine.interrupts.request",
@@ -121,6 +127,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
             "PageRequest": "engine.ats",
             "PageRequestOutcome": "engine.page_requests.page_requests",
             "PageResponse": "engine.ats",
+            "Pending": "engine.steps",
             "Policy": "engine.policy",
             "Posting": "engine.interrupts.request",
             "ProcessorCache": "memory",
@@ -137,5 +144,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
             "System": "system",
             "TableMode": "registers",
             "VtdError": "errors",
+            "Work": "engine.steps",
+            "WriteBuffer": "memory",
         },
     )

@@ -39,7 +39,9 @@ def annotations_of(public: type) -> Iterator[tuple[str, object]]:
             yield from ((f"{kind.__name__}.{name}", hint) for name, hint in typing.get_type_hints(kind).items())
         for name, member in vars(kind).items():
             function = getattr(member, "fget", None) or getattr(member, "__func__", member)
-            if inspect.isfunction(function) and (not name.startswith("_") or name in SPECIAL):
+            # The constructor of a private base class is not called by users.
+            special = name in SPECIAL and not (name == "__init__" and kind.__name__.startswith("_"))
+            if inspect.isfunction(function) and (not name.startswith("_") or special):
                 hints = typing.get_type_hints(function)
                 yield from ((f"{kind.__name__}.{name}", hint) for hint in hints.values())
 
