@@ -41,7 +41,9 @@ def commands() -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize(("command", "shown"), commands().items(), ids=commands())
-def test_command(command: str, shown: list[str], tmp_path: Path) -> None:
+def test_command(command: str, shown: list[str], tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if any(each in command for each in NEEDS_GUEST):
+        request.getfixturevalue("turn")
     if command.startswith(NEEDS_QEMU):
         try:
             find_qemu()
