@@ -69,7 +69,7 @@ class ScalableWorld(World):
         *,
         policy: Policy | None = None,
         size: int = 16 << 20,
-        depths: tuple[int, ...] = (),
+        depths: tuple[int, ...] | None = None,
         audit: bool = False,
         **changes: Any,
     ) -> None:

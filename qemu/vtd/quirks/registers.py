@@ -309,7 +309,7 @@ class TranslationNeverOn(Quirk, RegisterFile):
         "TE sets TES on every unit. CAP.SAGAW is about second-stage tables: where it is 0, a context entry that asks "
         "for one is wrong (0x03), and a first stage translates."
     )
-    driver = "With dma-translation=off a driver that sets TE waits for TES for ever; devices reach all of memory."
+    driver = "With dma-translation=off a driver that sets TE never sees TES; devices reach all of memory."
     function = "vtd_handle_gcmd_write"
     scenarios = tuple(
         f"setup.no-translation.{what}"

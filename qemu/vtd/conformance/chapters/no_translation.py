@@ -27,7 +27,7 @@ def _says(name: str, setup: Setup) -> None:
         cap = CAP(bench.platform.read_register(CAP.offset, 8))
         bench.note(f"CAP SAGAW {cap.SAGAW} MGAW {cap.MGAW}")
 
-    stimulus.__doc__ = "No width of second-stage tables is offered; the guest address width is reported all the same."
+    stimulus.__doc__ = "No width of second-stage tables is offered; the guest address width is reported still."
     scenario(f"setup.no-translation.{name}", "11.4.2", "CAP SAGAW 0 MGAW 47", "FSTS 0", setup=setup)(stimulus)
 
 
