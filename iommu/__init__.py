@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from iommu.engine.attributes import Attributes, MemoryType
     from iommu.engine.capabilities import Capabilities
     from iommu.engine.device import Device
-    from iommu.engine.faults.events import Message
+    from iommu.engine.faults.events import EventKind, Message
     from iommu.engine.interrupts.request import Interrupt, InterruptOutcome, InterruptRequest, Posting
     from iommu.engine.invalidation.selector import CacheName, Selector
+    from iommu.engine.mappings import Mapping
     from iommu.engine.policy import Policy
     from iommu.engine.reasons import FaultReason
     from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId
@@ -32,12 +33,14 @@ __all__ = [
     "Device",
     "DmaRequest",
     "DmarError",
+    "EventKind",
     "FaultReason",
     "FlatMemory",
     "FormatError",
     "Interrupt",
     "InterruptOutcome",
     "InterruptRequest",
+    "Mapping",
     "Memory",
     "MemoryAccessError",
     "MemoryType",
@@ -67,12 +70,14 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
             "Device": "engine.device",
             "DmaRequest": "engine.request",
             "DmarError": "errors",
+            "EventKind": "engine.faults.events",
             "FaultReason": "engine.reasons",
             "FlatMemory": "memory",
             "FormatError": "errors",
             "Interrupt": "engine.interrupts.request",
             "InterruptOutcome": "engine.interrupts.request",
             "InterruptRequest": "engine.interrupts.request",
+            "Mapping": "engine.mappings",
             "Memory": "memory",
             "MemoryAccessError": "errors",
             "MemoryType": "engine.attributes",

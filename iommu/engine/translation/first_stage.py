@@ -29,6 +29,9 @@ _READS = Intent(read=True, write=False)
 class FirstStage(StageWalk):
     """Walks first-stage tables."""
 
+    all_rights = _RIGHTS
+    """The rights before the first entry, for `check_entry`."""
+
     def __init__(self, access: TableAccess, policy: Policy, cache: StructureCache, second_stage: SecondStage) -> None:
         super().__init__(access, policy, cache)
         self.second_stage = second_stage

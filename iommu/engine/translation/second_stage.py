@@ -24,6 +24,9 @@ _TABLE = SecondStageTable.ADDR.mask
 class SecondStage(StageWalk):
     """Walks second-stage tables."""
 
+    all_rights = _RIGHTS
+    """The rights before the first entry, for `check_entry`."""
+
     def __init__(
         self, access: TableAccess, capabilities: Capabilities, policy: Policy, cache: StructureCache
     ) -> None:
