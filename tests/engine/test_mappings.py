@@ -27,6 +27,7 @@ from tests.engine import naive, naive_scalable, test_against_naive_scalable, tes
 from tests.engine.scalable_world import (
     A2,
     ALL1,
+    D2,
     FIRST,
     HOST,
     NESTED,
@@ -207,6 +208,44 @@ def test_entries_that_the_unit_cannot_mark_map_nothing(snooped: int) -> None:
     assert [each.rights for each in seen(second.unit)] == ["rw" if snooped else "r"], "D is missing for a write"
 
 
+def test_the_same_page_below_entries_that_differ() -> None:
+    """A page is no better than what leads to it: its permissions (3.7.1), and whether that can be marked (SSS.5)."""
+    world = second_stage(HOST | RW | A2 | D2, address=0x5000, pasid_entry={"ssade": 1, "pwsnp": 0})
+    for level in (4, 3, 2):
+        world.change(world.second[level], add=A2)
+    table = world.memory.read_u64(world.second[2])
+    world.put(world.second[2] + 8, table & ~W)
+    world.put(world.second[2] + 16, table & ~A2)
+    world.put(world.second[2] + 24, table)
+    assert seen(world.unit) == [
+        Seen(0x5000, 0x6000, HOST, "rw"),
+        Seen(0x20_5000, 0x20_6000, HOST, "r"),
+        Seen(0x60_5000, 0x60_6000, HOST, "rw"),
+    ]
+
+
+def test_the_same_page_in_first_stage_tables_that_differ_below() -> None:
+    """SFS.8: the accessed bit of an entry cannot be set where the second stage makes its table read-only."""
+    world = nested(address=0x5000)
+    other = world.page()
+    world.put(other + 8 * 5, world.memory.read_u64(world.first[1]))
+    under = world.map(world.second_top, 4, 0x3_0000_0000, other | R)
+    world.put(world.first[2] + 8, 0x3_0000_0000 | ALL1)
+    assert seen(world.unit) == [Seen(0x5000, 0x6000, HOST, "rw")]
+    world.change(under[1], add=W)
+    assert seen(world.unit) == [Seen(0x5000, 0x6000, HOST, "rw"), Seen(0x20_5000, 0x20_6000, HOST, "rw")]
+
+
+def test_addresses_beyond_the_guest_address_width_are_not_mapped() -> None:
+    """LGN.1; SGN.5, also of the guest address that a first stage gives."""
+    world = mapped(address=(1 << 42) - 0x1000, address_width=42, levels=(4,))
+    top = world.memory.read_u64(world.context_address(NIC)) & ~0xFFF
+    world.map(top, 4, 1 << 42, 0xA000 | RW)
+    assert seen(world.unit) == [Seen((1 << 42) - 0x1000, 1 << 42, 0x9000, "rw")]
+    for page, expected in (((1 << 42) - 0x1000, 1), (1 << 42, 0)):
+        assert len(seen(nested(page | ALL1, address_width=42, depths=(4,)).unit)) == expected
+
+
 def test_lines_that_processors_hold_back_are_not_seen() -> None:
     behind = mapped()
     cpu = ProcessorCache(behind.memory)
@@ -348,10 +387,8 @@ def pages_near(found: list[Mapping], window: range, pick: random.Random) -> Iter
         yield pick.randrange(window.start, window.stop)
 
 
-windows = st.tuples(
-    st.sampled_from((0, 0, 0x7FE0_0000, 0xC000_0000, 1 << 38, (1 << 47) - (1 << 29), ALL - (1 << 30))),
-    st.sampled_from((1 << 16, 1 << 22, 1 << 30)),
-)
+starts = (0, 0, 0x7FE0_0000, 0xC000_0000, 1 << 38, (1 << 42) - (1 << 15), (1 << 47) - (1 << 24), ALL - (1 << 25))
+windows = st.tuples(st.sampled_from(starts), st.sampled_from((1 << 16, 1 << 22, 1 << 25)))
 
 
 def some(found: Iterator[Mapping]) -> tuple[list[Mapping], int]:
