@@ -59,6 +59,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "unit": ("iommu.engine.unit",),
     "device": ("iommu.engine.device",),
+    "system": ("iommu.system",),
     "iommu (public names)": ("iommu.engine.__init__", "iommu.__init__"),
     "explain": ("iommu.explain",),
     "snapshot": ("iommu.snapshot",),

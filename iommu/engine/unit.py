@@ -232,6 +232,14 @@ class RemappingUnit:
             raise MisuseError(f"a device {device.source_id} is attached already")
         self.devices[device.source_id] = device
 
+    def detach(self, source_id: SourceId) -> None:
+        """Remove an attached device: device-TLB invalidations for it now time out, and responses are lost.
+
+        Raises MisuseError if no device with this source-id is attached.
+        """
+        if self.devices.pop(source_id, None) is None:
+            raise MisuseError(f"no device {source_id} is attached")
+
     def page_request(self, request: PageRequest) -> PageRequestOutcome:
         """Handle one page request; a fault is recorded.
 
