@@ -260,8 +260,8 @@ class RemappingUnit:
         count as they are now; each table is read when the iteration reaches it. Tables may describe more mappings
         than anyone can list: take as many as you need, or give `addresses`.
 
-        A mapping says what untranslated requests of the device, not privileged (but for RID_PRIV), can do; other
-        addresses are blocked for all of them, or are interrupts. It takes for granted that entries whose accessed
+        A mapping says what untranslated requests of the device can do that are not privileged (without a PASID,
+        RID_PRIV decides); other addresses are blocked for all of them, or are interrupts. It takes for granted that entries whose accessed
         or dirty bits have to be set can be written.
 
         Args:

@@ -209,7 +209,7 @@ def test_entries_that_the_unit_cannot_mark_map_nothing(snooped: int) -> None:
 
 
 def test_the_same_page_below_entries_that_differ() -> None:
-    """A page is no better than what leads to it: its permissions (3.7.1), and whether that can be marked (SSS.5)."""
+    """What leads to a page counts too: its permissions (3.7.1), and whether that can be marked (SSS.5)."""
     world = second_stage(HOST | RW | A2 | D2, address=0x5000, pasid_entry={"ssade": 1, "pwsnp": 0})
     for level in (4, 3, 2):
         world.change(world.second[level], add=A2)
