@@ -216,7 +216,7 @@ def invalidations(kind: type[RemappingUnit], count: int, *, told: bool = False) 
     unit.translate(request(0))
     if told:
         unit.on_invalidation = lambda _named: None
-    where, command = unit.capabilities.iotlb_offset - 8, IOTLB.make(IVT=1, IIRG=Granularity.SELECTIVE, DID=1)
+    where, command = unit.capabilities.iotlb_offset, IOTLB.make(IVT=1, IIRG=Granularity.SELECTIVE, DID=1)
 
     def one_round() -> float:
         write = unit.mmio_write

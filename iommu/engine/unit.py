@@ -261,8 +261,8 @@ class RemappingUnit:
         than anyone can list: take as many as you need, or give `addresses`.
 
         A mapping says what untranslated requests of the device can do that are not privileged (without a PASID,
-        RID_PRIV decides); other addresses are blocked for all of them, or are interrupts. It takes for granted that entries whose accessed
-        or dirty bits have to be set can be written.
+        RID_PRIV decides); other addresses are blocked for all of them, or are interrupts. It takes for granted that
+        entries whose accessed or dirty bits have to be set can be written.
 
         Args:
             pasid: of requests with this PASID; None for those without.
