@@ -63,6 +63,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "iommu (public names)": ("iommu.engine.__init__", "iommu.__init__"),
     "explain": ("iommu.explain",),
     "snapshot": ("iommu.snapshot",),
+    "testing": ("iommu.testing",),
     "cli": ("iommu.cli",),
     "qemu: processes": (
         "qemu.vtd.errors",
