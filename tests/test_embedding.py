@@ -338,6 +338,8 @@ def run(guest: Guest, count: int) -> dict[str, int]:
     actions, weights = zip(*Guest.ACTIONS, strict=True)
     made = dict.fromkeys((action.__name__ for action in actions), 0)
     for number, action in enumerate(guest.pick.choices(actions, weights, k=count)):
+        if not guest.on and guest.pick.random() < 0.1:
+            guest.switch()
         action(guest)
         guest.check()
         if number % 16 == 0:
