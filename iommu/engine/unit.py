@@ -257,8 +257,8 @@ class RemappingUnit:
 
         No cache is used or filled, no fault is recorded, no accessed or dirty bit is set. Neighbours that continue
         each other in input and host address, with the same permissions and attributes, are one mapping. Registers
-        count as they are now; each table is read when the iteration reaches it. Tables may describe more mappings
-        than anyone can list: take as many as you need, or give `addresses`.
+        count as they are now; each table is read when the iteration reaches it. A table that points to itself can
+        describe 2**36 pages: for tables of a guest, give `addresses`, which bounds the work.
 
         A mapping says what untranslated requests of the device can do that are not privileged (without a PASID,
         RID_PRIV decides); other addresses are blocked for all of them, or are interrupts. It takes for granted that
