@@ -53,7 +53,7 @@ def quiet_copy(translation: Translation) -> Translation:
     parts.legacy, parts.scalable = legacy, scalable
     parts.faults = parts.interrupts = _Nothing()
     parts.protected = copy.copy(translation.protected)
-    access = _Unchanged(second.access.memory, second.access.unsnooped)
+    access = _Unchanged(second.access.memory, second.access.snooped, second.access.unsnooped)
     part: Any
     for part in (legacy, scalable):
         part.caches, part.access, part.second_stage = _NoCaches, access, second

@@ -23,6 +23,7 @@ from iommu.engine.page_requests.page_requests import PageRequestOutcome, PageReq
 from iommu.engine.policy import Policy
 from iommu.engine.register_file import RegisterFile
 from iommu.engine.request import DmaRequest, Outcome, SourceId
+from iommu.engine.steps import IgnoredWrite, Pending, Steps
 from iommu.engine.table_access import TableAccess
 from iommu.engine.trace import trace as trace_of
 from iommu.engine.translation.fast_path import FastPath
@@ -33,7 +34,7 @@ from iommu.engine.translation.scalable import ScalableMode
 from iommu.engine.translation.second_stage import SecondStage
 from iommu.engine.translation.translation import Translation
 from iommu.errors import MisuseError
-from iommu.memory import Memory, ProcessorCache
+from iommu.memory import Memory, walked, write_buffer
 from iommu.registers import GCMD, GSTS, IRTA, RTADDR
 
 
@@ -48,28 +49,33 @@ class RemappingUnit:
 
     Args:
         memory: host memory, which holds the tables. If it is a ProcessorCache, lines that have not been flushed are
-            visible only to accesses that snoop.
+            visible only to accesses that snoop; if it is a WriteBuffer, not to table walks of a unit with CAP.RWBF.
         capabilities: what the unit offers.
         policy: what it does where the architecture leaves a choice.
         audit: record the source of each cached item, for `audit()` and `Outcome.stale`; requests take longer.
+        stepped: commands complete one by one, when `step` says so; otherwise at once.
+
+    Raises:
+        MisuseError: a unit with scalable mode is to have a write buffer, which none has (spec 11.4.2, RWBF).
 
     Attributes:
         on_message: called with each message that the unit sends, and the event it is for. While it is set, messages
             are not kept for `drain_events`.
-        on_invalidation: called after each invalidation, before its completion is visible to software (the status
-            write of a wait descriptor, GSTS, the return of the register write): by CCMD, by the IOTLB register, by
+        on_invalidation: called after each invalidation, before its completion is visible to software (ICC, IVT,
+            GSTS, IQH, the status write of a wait descriptor): by CCMD, by the IOTLB register, by
             a descriptor, also for a device-TLB whose device is not attached, by `invalidate`, by GCMD (SRTP, SIRTP,
             IRE and TE where they drop what is cached), and by a page request, which drops its page (7.4). One
             command may make several; each is told by itself.
 
     Both stay over a reset. They may read registers and memory, translate, and ask for `mappings`, all of which show
-    the unit as it is after the command; whatever commands the unit (`mmio_write`, `invalidate`, `page_request`,
-    `reset`) raises MisuseError until they have returned.
+    the unit as it is after the command; whatever commands the unit (`mmio_write`, `step`, `invalidate`,
+    `page_request`, `reset`) raises MisuseError until they have returned.
 
     An exception that one of them raises passes through the call that made the unit call it, which ends there. What
-    the invalidation named has been dropped, but it has not completed: CAIG, IAIG and GSTS are as before, and the
-    invalidation queue stays at its descriptor, which it carries out again when IQT is next written. Whatever a
-    message reports has been recorded, and the message counts as sent.
+    the invalidation named has been dropped, but it has not completed: ICC or IVT is still 1, GSTS is as before, and
+    the invalidation queue stays at its descriptor, which it carries out again when IQT is next written, or with the
+    next step. A command in a register can be given again. Whatever a message reports has been recorded, and the
+    message counts as sent.
 
     The class attributes name the classes of its parts. A unit that departs from the specification in one part is a
     subclass that overrides that attribute.
@@ -95,6 +101,7 @@ class RemappingUnit:
         policy: Policy | None = None,
         *,
         audit: bool = False,
+        stepped: bool = False,
     ) -> None:
         self.ledger = Ledger(memory) if audit else None
         self.memory = memory
@@ -104,10 +111,24 @@ class RemappingUnit:
         self.on_message: Callable[[EventKind, Message], object] | None = None
         self.on_invalidation: Callable[[Selector], object] | None = None
         self._telling = False
+        self._write_buffer = write_buffer(memory) if self.capabilities.write_buffer_flush else None
+        if self._write_buffer is not None and self.capabilities.scalable_mode:
+            raise MisuseError("a unit with scalable mode needs no write-buffer flushes: give it other memory")
+        self.stepped = stepped
         self.reset()
 
+    def warm_reset(self) -> None:
+        """Reset without loss of power: as `reset`, but sticky fields of registers keep their values (spec 11.3).
+
+        These are all of FSTS, FRCD and IQERCD, ICS.IWC, PRS.PRO and PRS.PPR. No event is pending for them. The next
+        fault record is the first again: nothing is remapped (spec 7.2.1).
+        """
+        sticky = self.registers.sticky()
+        self.reset()
+        self.registers.keep(sticky)
+
     def reset(self) -> None:
-        """Power-good reset (spec 11.4): registers at their reset values, caches empty, no event pending."""
+        """Power-good reset (spec 11.4): registers at their reset values, caches empty, nothing pending."""
         self._check_not_telling()
         if self.ledger is not None:
             self.ledger.reset()
@@ -119,15 +140,23 @@ class RemappingUnit:
         self.formats = self.Formats(self.capabilities, self.policy)
         self.faults = self.FaultLog(self.registers, self.policy, partial(self._send, EventKind.FAULT))
         self.invalidation = self.Invalidation(self.registers, self.caches)
+        self.invalidation.write_buffer = self._write_buffer
         self._build_translation(self._table_access())
         self._build_queues()
         self.registers[GCMD].effect = self._on_command
+        self.steps = self._hold_back() if self.stepped else None
+
+    def _hold_back(self) -> Steps:
+        """Let commands wait for `step`."""
+        if self.queue is not None:
+            self.queue.stepped = True
+        return Steps(self.registers, self.queue)
 
     def _table_access(self) -> TableAccess:
-        """The unit's access to its tables: only snooped accesses see lines that processors have not flushed."""
+        """The unit's access to its tables, through what stands between the processors and the memory."""
         memory = self.memory
-        behind = memory.behind if isinstance(memory, ProcessorCache) else memory
-        return TableAccess(memory, behind) if self.ledger is None else RecordingAccess(memory, behind, self.ledger)
+        views = walked(memory, behind_buffer=self._write_buffer is not None)
+        return TableAccess(memory, *views) if self.ledger is None else RecordingAccess(memory, *views, self.ledger)
 
     def _build_translation(self, access: TableAccess) -> None:
         """Create the stages, the modes, interrupt remapping, and the translation that selects among them."""
@@ -174,6 +203,27 @@ class RemappingUnit:
         """Write `size` bytes, 4 or 8, at `offset`, a multiple of `size`. Raises MisuseError."""
         self._check_not_telling()
         self.registers.write(offset, value, size)
+
+    @property
+    def pending(self) -> list[Pending]:
+        """The work that `step` completes, in its order; on a unit that is not stepped there is none."""
+        return [] if self.steps is None else self.steps.pending
+
+    @property
+    def ignored_writes(self) -> list[IgnoredWrite]:
+        """The register writes since the reset that a command which had not completed kept from taking effect."""
+        return [] if self.steps is None else self.steps.ignored
+
+    def step(self, count: int = 1) -> int:
+        """Complete up to `count` pieces of pending work. Returns how many there were.
+
+        Commands given in registers come first, then the descriptors of the invalidation queue, each in its order.
+        """
+        self._check_not_telling()
+        done = 0
+        while done < count and self.steps is not None and self.steps.step():
+            done += 1
+        return done
 
     def translate(self, request: DmaRequest, *, trace: bool = False) -> Outcome:
         """Translate one request; a fault is recorded.
@@ -285,6 +335,8 @@ class RemappingUnit:
     def _on_command(self, written: int) -> None:
         """GCMD was written: first the one-shot commands, then the enable bits (spec 11.4.4.1)."""
         command, status = GCMD(written), self.registers[GSTS]
+        if command.WBF and self._write_buffer is not None:
+            self._write_buffer.flush_all()
         if command.SRTP:
             self._set_root_table()
         translating = GSTS.make(RTPS=GSTS.RTPS.get(status.value) | command.SRTP, TES=command.TE)

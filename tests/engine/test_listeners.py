@@ -9,9 +9,11 @@ import pytest
 
 from iommu import (
     CacheName,
+    Capabilities,
     Device,
     EventKind,
     FaultReason,
+    FlatMemory,
     Message,
     MisuseError,
     PageRequest,
@@ -25,8 +27,11 @@ from tests.engine.queueing import (
     IEADDR,
     IECTL,
     IEDATA,
+    IQA,
     IQH,
+    IQT,
     ITE,
+    QIE,
     context,
     device_tlb,
     interrupt,
@@ -259,16 +264,17 @@ def test_told_after_the_caches_and_before_the_granularity() -> None:
     world = mapped()
     assert world.dma(0x5000).host_address == 0x9000
     world.put(world.memory.read_u64(world.context_address(NIC)) & ~0xFFF, 0)
-    seen: list[tuple[int, int, bool]] = []
+    seen: list[tuple[int, int, int, int, bool]] = []
 
     def listen(_named: Selector) -> None:
-        granularity = world.read(CCMD, 8) >> 59 & 3, world.read(world.iotlb, 8) >> 57 & 3
-        seen.append((*granularity, world.dma(0x5000).fault is FaultReason.LGN_2))
+        contexts, pages = world.read(CCMD, 8), world.read(world.iotlb, 8)
+        granularity = contexts >> 59 & 3, pages >> 57 & 3
+        seen.append((contexts >> 63, pages >> 63, *granularity, world.dma(0x5000).fault is FaultReason.LGN_2))
 
     world.unit.on_invalidation = listen
     assert world.invalidate_contexts(1) == 1
     assert world.invalidate_pages(1) == 1
-    assert seen == [(0, 0, False), (1, 0, True)]
+    assert seen == [(1, 0, 0, 0, False), (0, 1, 1, 0, True)]
 
 
 def test_told_of_a_global_command_with_the_unit_as_it_is_after_it() -> None:
@@ -302,6 +308,7 @@ COMMANDS: list[Callable[[World], object]] = [
     lambda world: world.unit.invalidate(Selector.contexts()),
     lambda world: world.unit.page_request(PageRequest(NIC, 0)),
     lambda world: world.unit.reset(),
+    lambda world: world.unit.step(),
 ]
 
 
@@ -330,7 +337,8 @@ def test_after_an_exception_the_register_command_has_dropped_but_not_completed()
     for command in (world.invalidate_contexts, world.invalidate_pages):
         with pytest.raises(Broken):
             command(1)
-    assert (world.read(CCMD, 8) >> 59 & 3, world.read(world.iotlb, 8) >> 57 & 3) == (0, 0)
+    contexts, pages = world.read(CCMD, 8), world.read(world.iotlb, 8)
+    assert (contexts >> 63, contexts >> 59 & 3, pages >> 63, pages >> 57 & 3) == (1, 0, 1, 0)
     assert world.dma(0x5000).host_address == 0xB000
     heard = invalidations_of(world.unit)
     assert (world.invalidate_contexts(1), len(heard)) == (1, 1)
@@ -391,6 +399,21 @@ def test_after_an_exception_of_a_time_out_the_wait_descriptor_does_not_complete(
     assert queue.world.read(FSTS) & ITE, "the descriptor is taken again, and reports it again"
     queue.clear(ITE)
     assert (queue.head, queue.world.memory.read_u32(STATUS)) == (queue.tail, 0)
+
+
+def test_after_an_exception_a_stepped_unit_carries_the_descriptor_out_again() -> None:
+    unit = RemappingUnit(FlatMemory(1 << 20), Capabilities(queued_invalidation=True), stepped=True)
+    unit.memory.write(0x1000, (2 | 1 << 4).to_bytes(16, "little"))
+    for offset, value, size in ((IQA, 0x1000, 8), (GCMD, QIE, 4)):
+        unit.mmio_write(offset, value, size)
+    unit.step()
+    unit.mmio_write(IQT, 16, 8)
+    breaking(unit)
+    with pytest.raises(Broken):
+        unit.step()
+    assert (unit.mmio_read(IQH, 8), len(unit.pending)) == (0, 1)
+    heard = invalidations_of(unit)
+    assert (unit.step(), unit.mmio_read(IQH, 8), heard) == (1, 16, [Selector.translations()])
 
 
 def test_an_error_of_memory_in_a_listener_is_not_one_of_the_unit() -> None:
