@@ -43,6 +43,12 @@ def names() -> dict[str, Any]:
     return known
 
 
+def both(leaf: tuple[int, int], upper: int) -> Value:
+    """What an entry maps below another one: the permissions are those that both have (3.7.1)."""
+    host, rights = leaf[0], leaf[1] & upper
+    return (host, bool(rights & 1), bool(rights & 2)) if rights else None
+
+
 class Context(NamedTuple):
     """A device's context entry as the guest wrote it: `space` is a number, "pass", or None for not present."""
 
@@ -55,8 +61,9 @@ class Guest:
 
     Attributes:
         possible: for each device, the contexts since an invalidation of the context cache last covered it.
-        cached: for each space and address, the values since an invalidation of its domain last covered them.
-        lawful: for each device and address, every value that it may have.
+        leaves, uppers: for each space and address, what the entry that maps it, and the entry of the top table, have
+            been since an invalidation of its domain last covered it.
+        lawful: for each device and address, every value that it may have: each entry may be an older one by itself.
     """
 
     def __init__(self, names: dict[str, Any], seed: int) -> None:
@@ -78,7 +85,8 @@ class Guest:
             # So that there is an entry in the top table.
             self.spaces[space].map(8 * LARGE, 0, PAGE)
         self.possible: list[set[Context]] = [{context} for context in self.written]
-        self.cached: list[dict[int, set[Value]]] = [{address: {None} for address in SLOTS} for _ in range(3)]
+        self.leaves = [{address: {(0, 0)} for address in SLOTS} for _ in range(3)]
+        self.uppers = [{address: {3} for address in SLOTS} for _ in range(3)]
         self.lawful: list[dict[int, set[Value]]] = [{}, {}]
         self.command(SRTP, RTADDR, self.root)
         self.switch()
@@ -108,44 +116,48 @@ class Guest:
 
     # What the guest knows.
 
-    def mapped(self, space: int, address: int) -> Value:
-        """What the tables of a space say, by the guest's own record."""
+    def leaf(self, space: int, address: int) -> tuple[int, int]:
+        """The host address and the permissions of the entry that maps an address, by the guest's own record."""
         page = LARGE if LARGE <= address < 2 * LARGE else address
         host, rights = self.record[space].get(page, (0, 0))
-        rights &= self.upper[space]
-        return (host + address - page, bool(rights & 1), bool(rights & 2)) if rights else None
+        return (host + address - page, rights) if rights else (0, 0)
 
     def value(self, context: Context, address: int) -> Value:
         """What a device with this context gets."""
         if not self.on or context.space == "pass":
             return address, True, True
-        return self.mapped(context.space, address) if isinstance(context.space, int) else None
+        if not isinstance(context.space, int):
+            return None
+        return both(self.leaf(context.space, address), self.upper[context.space])
 
     def since(self, context: Context, address: int) -> set[Value]:
         """What a device with this context may get: every value since its domain was last invalidated."""
         if self.on and isinstance(context.space, int):
-            return set(self.cached[context.space][address])
+            leaves, uppers = self.leaves[context.space][address], self.uppers[context.space][address]
+            return {both(leaf, upper) for leaf in leaves for upper in uppers}
         return {self.value(context, address)}
 
     def changed(self, space: int) -> None:
         """The tables of a space were written: the new values are lawful too, where the space may be used."""
         for address in SLOTS:
-            value = self.mapped(space, address)
-            self.cached[space][address].add(value)
+            self.leaves[space][address].add(self.leaf(space, address))
+            self.uppers[space][address].add(self.upper[space])
             for possible, lawful in zip(self.possible, self.lawful, strict=True):
-                if self.on and any(context.space == space for context in possible):
-                    lawful[address].add(value)
+                for context in possible:
+                    if self.on and context.space == space:
+                        lawful[address] |= self.since(context, address)
 
     def settled(self, domain: int | None, addresses: range) -> None:
         """An invalidation covered these addresses in a domain, or in all."""
         for address in filter(addresses.__contains__, SLOTS):
-            for space, cached in enumerate(self.cached):
+            for space in range(3):
                 if domain in (None, 4 + space):
-                    cached[address] = {self.mapped(space, address)}
+                    self.leaves[space][address] = {self.leaf(space, address)}
+                    self.uppers[space][address] = {self.upper[space]}
             for possible, lawful in zip(self.possible, self.lawful, strict=True):
                 # While the unit may use an older context, its translations may be those of another domain.
-                if len(possible) == 1 and domain in (None, *(context.domain for context in possible)):
-                    lawful[address] = {self.value(context, address) for context in possible}
+                if len(possible) == 1 and domain in (None, next(iter(possible)).domain):
+                    lawful[address] = self.since(next(iter(possible)), address)
 
     # Changes.
 
