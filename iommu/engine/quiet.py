@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from iommu.engine.entry_format import EntryFormat
+from iommu.engine.entry_format import PagingFormat
+from iommu.engine.reasons import FaultReason
 from iommu.engine.request import INTERRUPT, DmaRequest, Outcome
 from iommu.engine.table_access import TableAccess
 from iommu.engine.translation.translation import Translation
@@ -14,7 +15,7 @@ from iommu.engine.translation.translation import Translation
 class _Unchanged(TableAccess):
     """Table access that updates nothing."""
 
-    def update(self, entry_format: EntryFormat, where: int, entry: int) -> None:
+    def update(self, entry_format: PagingFormat, where: int, entry: int, bits: int, failed: FaultReason) -> None:
         """See TableAccess."""
 
 
