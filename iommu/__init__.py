@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from iommu.engine.reasons import FaultReason
     from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId
     from iommu.engine.unit import RemappingUnit
-    from iommu.errors import DmarError, FormatError, MemoryAccessError, MisuseError, VtdError
+    from iommu.errors import DmarError, FormatError, MemoryAccessError, MisuseError, StateError, VtdError
     from iommu.memory import FlatMemory, Memory, ProcessorCache
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "RemappingUnit",
     "Selector",
     "SourceId",
+    "StateError",
     "VtdError",
 ]
 
@@ -86,6 +87,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
             "RemappingUnit": "engine.unit",
             "Selector": "engine.invalidation.selector",
             "SourceId": "engine.request",
+            "StateError": "errors",
             "VtdError": "errors",
         },
     )

@@ -51,6 +51,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "translation": ("iommu.engine.translation",),
     "page_requests": ("iommu.engine.page_requests",),
     "audit, trace": ("iommu.engine.audit", "iommu.engine.trace"),
+    "state": ("iommu.engine.state_format", "iommu.engine.state_ledger", "iommu.engine.state"),
     "unit": ("iommu.engine.unit",),
     "device": ("iommu.engine.device",),
     "iommu (public names)": ("iommu.engine.__init__", "iommu.__init__"),
