@@ -63,7 +63,9 @@ class FlatMemory:
         for chunk in self._nonzero(0, self.size, _CHUNK):
             for start in self._nonzero(chunk, min(chunk + _CHUNK, self.size), _PAGE):
                 pages[start] = self._bytes[start : start + _PAGE].tobytes()
-        return {"size": self.size, "readonly": self._bytes.readonly, "pages": pages}
+        own = ("size", "_bytes", "_words", "_aligned")
+        more = {name: value for name, value in vars(self).items() if name not in own}
+        return {"size": self.size, "readonly": self._bytes.readonly, "pages": pages, "more": more}
 
     def _nonzero(self, start: int, end: int, size: int) -> Iterator[int]:
         """The first address of each piece of this size that is not all zeroes."""
@@ -75,7 +77,8 @@ class FlatMemory:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """The inverse of `__getstate__`."""
-        self.__init__(state["size"])  # type: ignore[misc]
+        FlatMemory.__init__(self, state["size"])
+        vars(self).update(state["more"])
         for start, page in state["pages"].items():
             self._bytes[start : start + len(page)] = page
         if state["readonly"]:

@@ -86,9 +86,8 @@ class RegisterFile:
     def possible_bits(self, slot: Slot) -> int:
         """The bits of a register that can ever be 1, because software or the unit sets them."""
         layout = slot.layout
-        declared = sum(part.mask for part in layout.fields.values()) & ~self._absent(layout)
-        kept = declared & ~_beyond_host_width(layout, self.capabilities.host_address_width)
-        return kept | self.stored_bits(layout) | layout.reset
+        of_the_unit = (part.mask for part in layout.fields.values() if part.rule in (Rule.RO, Rule.RW1C))
+        return sum(of_the_unit) & ~self._absent(layout) | self.stored_bits(layout) | layout.reset
 
     def is_constant(self, slot: Slot) -> bool:
         """Whether a register always has the value that it has in a new unit."""

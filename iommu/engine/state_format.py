@@ -22,6 +22,7 @@ from iommu.errors import MisuseError, StateError
 MAGIC = b"VTDSTATE"
 FORMAT = 1
 
+_HINTS = get_type_hints(Policy)
 _CODES = {8: "B", 16: "H", 32: "I", 64: "Q"}
 
 
@@ -254,12 +255,11 @@ class Reader:
             whole = cs.Struct("choices" / _CHOICES, "end" / cs.Tell).parse(self._saved[start:])
         except (cs.ConstructError, UnicodeDecodeError) as error:
             raise StateError(f"malformed: {error!r}", offset=start, where="header", field="policy") from None
-        hints = get_type_hints(Policy)
         values: dict[str, Any] = {}
         for name, number in ((each.name, each.value) for each in whole.choices):
             if name not in CHOICES or name in values:
                 self.refuse_header("policy", f"{name!r} is not a choice, or is there twice", number)
-            kinds = get_args(hints[name]) or (hints[name],)
+            kinds = get_args(_HINTS[name]) or (_HINTS[name],)
             values[name] = self._choice(name, number, kinds)
         try:
             return Policy(**values), start + whole.end
