@@ -6,6 +6,7 @@
     │   ├── DmarError           an ACPI DMAR table is malformed
     │   └── StateError          the saved state of a unit is malformed, or that of another unit
     ├── InputError              a file cannot be read at all (iommu.dmar.inputs)
+    ├── RoutingError            which unit a request or an access goes to is not known, or there is none
     └── MemoryAccessError       an access beyond the memory that exists
 
 A fault that VT-d hardware would report is never an exception: it is an `Outcome` with a `FaultReason`.
@@ -48,6 +49,10 @@ class StateError(FormatError):
 
     `where` is the header or a section of the format (iommu.engine.state_format).
     """
+
+
+class RoutingError(VtdError):
+    """A system of several units cannot say where a request or an access goes; the message says what is missing."""
 
 
 class MemoryAccessError(VtdError):

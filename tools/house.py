@@ -54,9 +54,11 @@ PARTS: dict[str, tuple[str, ...]] = {
     "state": ("iommu.engine.state_format", "iommu.engine.state_ledger", "iommu.engine.state"),
     "unit": ("iommu.engine.unit",),
     "device": ("iommu.engine.device",),
+    "system": ("iommu.system",),
     "iommu (public names)": ("iommu.engine.__init__", "iommu.__init__"),
     "explain": ("iommu.explain",),
     "snapshot": ("iommu.snapshot",),
+    "testing": ("iommu.testing",),
     "cli": ("iommu.cli",),
     "qemu: processes": (
         "qemu.vtd.errors",
