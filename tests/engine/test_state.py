@@ -67,7 +67,7 @@ from tests.engine.living import (
     UNITS,
     Living,
     Step,
-    command,
+    busy,
     dma,
     interrupt,
     invalidate,
@@ -128,26 +128,6 @@ def test_nothing_of_a_copy_is_lost(unit: dict[str, Any], before: list[Step], way
     copied = original.restored(way)
     assert copied.unit is not original.unit and copied.device.unit is copied.unit
     assert differences(original.unit, copied.unit) == []
-
-
-def busy(**changes: Any) -> Living:
-    """A unit in which no latched number is as it is after reset."""
-    living = Living(**{"caching_mode": True, **changes})
-    steps = [
-        *(
-            dma(source_id, page, WRITE, pasid, 0)
-            for source_id in (NIC, GPU)
-            for page in PAGES
-            for pasid in (None, 1, 2)
-        ),
-        *(interrupt(0, NIC), interrupt(1, NIC), interrupt(3, NIC), command(1 << 23)),
-        *(submit(q.wait(interrupt=1)), page_request(GPU, PAGES[0], 1, True, True)),
-        *(write(0x64, 1 << 31, 4), write(0x68, 0, 4), write(0x6C, 0x100_0000, 4)),
-        *(write(0x22C, 1 << 31, 4), write(0x34, 1, 4), dma(NIC, 0x7000, WRITE, 1, 0)),
-    ]
-    for step in steps:
-        take(living, step)
-    return living
 
 
 def test_busy_unit_has_no_number_as_after_reset() -> None:
