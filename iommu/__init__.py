@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from iommu.engine.policy import Policy
     from iommu.engine.reasons import FaultReason
     from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId
+    from iommu.engine.steps import Pending, Work
     from iommu.engine.unit import RemappingUnit
     from iommu.errors import (
         DmarError,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
         StateError,
         VtdError,
     )
-    from iommu.memory import FlatMemory, Memory, ProcessorCache
+    from iommu.memory import FlatMemory, Memory, ProcessorCache, WriteBuffer
     from iommu.system import System
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "MisuseError",
     "Outcome",
     "PageRequest",
+    "Pending",
     "Policy",
     "Posting",
     "ProcessorCache",
@@ -64,6 +66,8 @@ __all__ = [
     "StateError",
     "System",
     "VtdError",
+    "Work",
+    "WriteBuffer",
 ]
 
 if not TYPE_CHECKING:  # a type checker would take every name for a public one
@@ -92,6 +96,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
             "MisuseError": "errors",
             "Outcome": "engine.request",
             "PageRequest": "engine.ats",
+            "Pending": "engine.steps",
             "Policy": "engine.policy",
             "Posting": "engine.interrupts.request",
             "ProcessorCache": "memory",
@@ -102,5 +107,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
             "StateError": "errors",
             "System": "system",
             "VtdError": "errors",
+            "Work": "engine.steps",
+            "WriteBuffer": "memory",
         },
     )

@@ -31,11 +31,13 @@ from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.register_file import RegisterFile
 from iommu.engine.request import SourceId
 from iommu.engine.state_format import (
+    COMMANDS,
     CONTEXTS,
     EVENTS,
     FIRST_TABLES,
     FIRST_TAGS,
     HUGE,
+    IGNORED,
     INTERRUPTS,
     KINDS,
     LARGE,
@@ -57,6 +59,7 @@ from iommu.engine.state_format import (
     Section,
     build,
 )
+from iommu.engine.steps import IgnoredWrite, Pending, Steps, Work
 from iommu.engine.translation import first_stage, second_stage
 from iommu.engine.translation.translation import Translation
 from iommu.errors import MisuseError
@@ -83,6 +86,7 @@ class Unit(Protocol):
     translation: Translation
     page_requests: PageRequests
     queue: Queue | None
+    steps: Steps | None
     _events: list[Message]
 
 
@@ -147,6 +151,10 @@ def save(unit: Unit) -> bytes:
         PROTECTED: list(unit.translation.protected.ranges),
         EVENTS: list(unit._events),
         POSTED: [_posted_row(request) for request in unit.page_requests._posted],
+        COMMANDS: []
+        if unit.steps is None
+        else [(_WORKS.index(each.work), each.value) for each in unit.steps.commands],
+        IGNORED: [] if unit.steps is None else list(unit.steps.ignored),
         OVERDUE: [] if unit.queue is None else [(source_id,) for source_id in unit.queue.overdue],
         CONTEXTS: [_context_row(*item) for item in unit.caches.contexts.items()],
         SCALABLE_CONTEXTS: [_scalable_context_row(*item) for item in unit.caches.scalable_contexts.items()],
@@ -159,7 +167,8 @@ def save(unit: Unit) -> bytes:
     if unit.ledger is not None:
         rows.update(state_ledger.rows(unit.ledger, unit.caches, unit.formats))
     packed = {section: section.pack(rows.get(section, ())) for section in SECTIONS}
-    return build(unit.capabilities, unit.policy, packed, audited=unit.ledger is not None)
+    kept = {"audited": unit.ledger is not None, "stepped": unit.steps is not None}
+    return build(unit.capabilities, unit.policy, packed, **kept)
 
 
 def _latched(unit: Unit, number: Latched) -> int:
@@ -270,6 +279,7 @@ def load(unit: Unit, reader: Reader) -> None:
     _load_tables(reader, SECOND_TAGS, SECOND_TABLES, caches.second_stage, second_stage.RIGHTS)
     _load_latched(unit, reader)
     _load_pending(unit, reader)
+    _load_steps(unit, reader)
     if unit.ledger is not None:
         state_ledger.load(unit.ledger, caches, unit.formats, reader)
 
@@ -328,6 +338,25 @@ def _load_pending(unit: Unit, reader: Reader) -> None:
         unit.queue.overdue += overdue
     elif overdue:
         reader.refuse(OVERDUE, 0, "source_id", overdue[0], "the unit has no invalidation queue")
+
+
+def _load_steps(unit: Unit, reader: Reader) -> None:
+    """The commands that are pending in a stepped unit, and the writes that it has ignored."""
+    commands = []
+    for n, (number, value) in enumerate(zip(*reader.columns(COMMANDS), strict=True)):
+        command = Pending(_WORKS[number], value) if number < len(_WORKS) else None
+        if command is None or unit.steps is None or not unit.steps.may_be_pending(command):
+            reader.refuse(COMMANDS, n, "work", number, f"not a command that can be pending, with {value:#x}")
+        commands.append(command)
+    ignored = [IgnoredWrite(*each) for each in zip(*reader.columns(IGNORED), strict=True)]
+    if unit.steps is not None:
+        unit.steps.restore(commands)
+        unit.steps.ignored += ignored
+    elif ignored:
+        reader.refuse(IGNORED, 0, "offset", ignored[0].offset, "the unit is not stepped")
+
+
+_WORKS = list(Work)
 
 
 def _pasid(number: int) -> int | None:

@@ -101,6 +101,9 @@ POSTED = Section(
     last=1,
 )
 OVERDUE = Section("overdue devices", source_id=16)
+# Only of a stepped unit: `work` is the number of a member of iommu.engine.steps.Work.
+COMMANDS = Section("pending commands", work=4, value=64)
+IGNORED = Section("ignored writes", offset=16, value=64)
 # `fault` is the reason of a faulty entry, whose further columns are 0; 0 in any other.
 CONTEXTS = Section("contexts", source_id=16, fault=8, fpd=1, translation_type=2, levels=3, domain_id=16, table=52)
 SCALABLE_CONTEXTS = Section(
@@ -154,7 +157,7 @@ REFERENCES = Section("references", source=32)
 READS = Section("reads", source=32)
 
 SECTIONS = (
-    *(REGISTERS, LATCHED, PROTECTED, EVENTS, POSTED, OVERDUE),
+    *(REGISTERS, LATCHED, PROTECTED, EVENTS, POSTED, OVERDUE, COMMANDS, IGNORED),
     *(CONTEXTS, SCALABLE_CONTEXTS, PASIDS, INTERRUPTS),
     *(KINDS, TAGS, SMALL, LARGE, HUGE, FIRST_TAGS, FIRST_TABLES, SECOND_TAGS, SECOND_TABLES),
     *(SOURCES, LEDGER, REFERENCES, READS),
@@ -172,6 +175,7 @@ _PREFIX = cs.Struct("magic" / cs.Bytes(len(MAGIC)), "format" / cs.Int32ul, "chec
 """`checksum` is the CRC-32 of all that follows it."""
 _UNIT = cs.Struct(
     "audited" / cs.Int8ul,
+    "stepped" / cs.Int8ul,
     "version" / cs.Int8ul,
     "host_address_width" / cs.Int8ul,
     "cap" / cs.Int64ul,
@@ -183,7 +187,12 @@ _CHOICES = cs.PrefixedArray(cs.Int16ul, cs.Struct("name" / cs.PascalString(cs.In
 
 
 def build(
-    capabilities: Capabilities, policy: Policy, sections: dict[Section, list[bytes]], *, audited: bool
+    capabilities: Capabilities,
+    policy: Policy,
+    sections: dict[Section, list[bytes]],
+    *,
+    audited: bool,
+    stepped: bool,
 ) -> bytes:
     """The bytes of a state. `sections` has the records of every section."""
     choices: list[dict[str, Any] | None] = [
@@ -191,6 +200,7 @@ def build(
     ]
     unit = {
         "audited": int(audited),
+        "stepped": int(stepped),
         "version": capabilities.version,
         "host_address_width": capabilities.host_address_width,
         "cap": capabilities.cap,
@@ -210,7 +220,7 @@ class Reader:
     """A saved state, checked as a whole: format, checksum, and that the sections are as long as the header says.
 
     Attributes:
-        audited: the unit keeps a ledger.
+        audited, stepped: as the arguments of RemappingUnit.
         capabilities, policy: those of the unit.
 
     Raises:
@@ -229,9 +239,10 @@ class Reader:
         if prefix.checksum != zlib.crc32(memoryview(saved)[_PREFIX.sizeof() :]):
             self.refuse_header("checksum", "the bytes that follow have changed", prefix.checksum)
         self._unit = _UNIT.parse(saved[_PREFIX.sizeof() :])
-        if self._unit.audited > 1:
-            self.refuse_header("audited", "neither 0 nor 1", self._unit.audited)
-        self.audited = bool(self._unit.audited)
+        for name in ("audited", "stepped"):
+            if self._unit[name] > 1:
+                self.refuse_header(name, "neither 0 nor 1", self._unit[name])
+        self.audited, self.stepped = bool(self._unit.audited), bool(self._unit.stepped)
         self.policy, start = self._read_policy(_PREFIX.sizeof() + _UNIT.sizeof())
         self._starts: dict[Section, int] = {}
         for section, count in zip(SECTIONS, self._unit.counts, strict=True):

@@ -6,6 +6,7 @@ import mmap
 import types
 from collections.abc import Iterator
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from iommu import Attributes
@@ -68,6 +69,8 @@ class _Comparison:
             if one.__name__ != other.__name__:
                 yield f"{path}: {one} and {other}"
             yield from self.walk(f"{path} of", one.__self__, other.__self__)
+        elif isinstance(one, partial):
+            yield from self.walk(f"{path} of", [one.func, *one.args], [other.func, *other.args])
         elif isinstance(one, types.FunctionType):
             yield from self.walk(f"{path} code", one.__code__.co_code, other.__code__.co_code)
             yield from self.walk(f"{path} closure", self.closure(one), self.closure(other))

@@ -45,7 +45,15 @@ class Living:
     0 to 3 have a second stage, a first stage, a nested one and pass-through.
     """
 
-    def __init__(self, *, legacy: bool = False, audit: bool = False, capacity: int = 1 << 20, **changes: Any) -> None:
+    def __init__(
+        self,
+        *,
+        legacy: bool = False,
+        audit: bool = False,
+        stepped: bool = False,
+        capacity: int = 1 << 20,
+        **changes: Any,
+    ) -> None:
         policy = Policy(cache_capacity=capacity)
         changes = {"fault_records": 3, **changes}
         world = self.world = ScalableWorld(policy=policy, size=4 << 20, audit=audit, **changes)
@@ -67,6 +75,8 @@ class Living:
         world.write(GCMD, TE | world.read(GSTS) & 0x96FF_FFFF)
         self.queue = q.Software(world, wide=not legacy)
         self.build_events()
+        if stepped:
+            self.unit.stepped, self.unit.steps = True, self.unit._hold_back()
 
     def build_scalable(self) -> None:
         """The tables of scalable mode. All first-stage tables are mapped for the guest by one large page."""
@@ -110,6 +120,8 @@ class Living:
             held(unit.caches),
             self.world.memory.read(0, 0x40_0000),
             unit._events,
+            [str(pending) for pending in unit.pending],
+            unit.ignored_writes,
             self.device.tlb,
             self.device.responses,
             unit.ledger and [str(stale) for stale in unit.audit()],
@@ -203,6 +215,10 @@ def invalidate(named: Selector) -> Step:
     return Step(f"invalidate {named}", lambda living: living.unit.invalidate(named))
 
 
+def complete(count: int) -> Step:
+    return Step(f"step {count}", lambda living: living.unit.step(count))
+
+
 DRAIN = Step("drain events", lambda living: living.unit.drain_events())
 
 _sources, _pages = st.sampled_from((NIC, NIC, GPU, ABSENT_DEVICE)), st.sampled_from(PAGES)
@@ -244,6 +260,10 @@ STEPS = st.one_of(
     st.builds(interrupt, st.integers(0, 17), st.sampled_from((NIC, GPU))),
     st.builds(page_request, _sources, _pages, _pasids, st.booleans(), st.booleans()),
     st.builds(invalidate, _selectors),
+    st.builds(complete, st.sampled_from((1, 1, 1, 9))),
+    st.builds(
+        write, st.sampled_from((0x28, 0xF8)), st.sampled_from((1 << 63 | 1 << 61, 1 << 63 | 1 << 60)), st.just(8)
+    ),
     st.just(DRAIN),
 )
 """Any step."""
@@ -252,6 +272,7 @@ UNITS = st.fixed_dictionaries(
     {
         "legacy": st.booleans(),
         "audit": st.booleans(),
+        "stepped": st.booleans(),
         "caching_mode": st.booleans(),
         "capacity": st.sampled_from((1, 3, 1 << 20)),
     }
@@ -283,5 +304,14 @@ def busy(**changes: Any) -> Living:
         *(write(0x22C, 1 << 31, 4), write(0x34, 1, 4), dma(NIC, 0x7000, Access.WRITE, 1, 0)),
     ]
     for step in steps:
+        take(living, step)
+    return living
+
+
+def hanging() -> Living:
+    """A stepped unit that nobody steps any more: with a command, a descriptor and a device that does not answer."""
+    living = Living(stepped=True)
+    living.queue.submit(q.device_tlb(ABSENT_DEVICE), q.iotlb(1))
+    for step in (complete(1), write(0x28, 1 << 63 | 1 << 61, 8), command(TE)):
         take(living, step)
     return living
