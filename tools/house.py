@@ -52,7 +52,12 @@ PARTS: dict[str, tuple[str, ...]] = {
     "page_requests": ("iommu.engine.page_requests",),
     "steps": ("iommu.engine.steps",),
     "audit, trace": ("iommu.engine.audit", "iommu.engine.trace"),
-    "state": ("iommu.engine.state_format", "iommu.engine.state_ledger", "iommu.engine.state"),
+    "state": (
+        "iommu.engine.state_format",
+        "iommu.engine.state_caches",
+        "iommu.engine.state_ledger",
+        "iommu.engine.state",
+    ),
     "unit": ("iommu.engine.unit",),
     "device": ("iommu.engine.device",),
     "system": ("iommu.system",),

@@ -166,6 +166,13 @@ SECTIONS = (
 
 NO_PASID = 1 << 20
 """Stands for None in a column `pasid`."""
+
+
+def pasid_of(number: int) -> int | None:
+    """What a number in a column `pasid` stands for."""
+    return None if number == NO_PASID else number
+
+
 NO_TYPE = 8
 """Stands for None in the columns `first_stage` and `second_stage`."""
 NO_CHOICE = -1

@@ -262,7 +262,8 @@ def test_unit_over_any_memory() -> None:
     world.dma(0x5000)
     memory = PiecewiseMemory([(0, bytearray(world.memory.read(0, 0x10000)))])
     restored = RemappingUnit.restore(world.unit.save(), memory)
-    assert restored.translate(DmaRequest(NIC, 0x5000, WRITE)).host_address == 0x9000
+    for unit in (restored, copy.deepcopy(restored)):
+        assert unit.translate(DmaRequest(NIC, 0x5000, WRITE)).host_address == 0x9000
 
 
 class OwnLegacyMode(LegacyMode):
