@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
-from iommu.engine.audit import Describer, Ledger, Record, Source
+from iommu.engine.audit import Describer, Ledger, ReadEntry, Record
 from iommu.engine.caches.caches import Caches
 from iommu.engine.entry_format import EntryFormat
 from iommu.engine.formats import Formats
@@ -65,7 +65,7 @@ def rows(ledger: Ledger, caches: Caches, formats: Formats) -> dict[Section, list
     ]
     sources: dict[tuple[int, int, int], int] = {}
 
-    def number(source: Source) -> tuple[int]:
+    def number(source: ReadEntry) -> tuple[int]:
         return (sources.setdefault((source.address, codes[id(source.format)], source.raw), len(sources)),)
 
     records, references = [], []
@@ -83,7 +83,7 @@ def load(ledger: Ledger, caches: Caches, formats: Formats, reader: Reader) -> No
     """Put back the records of what the caches hold. Raises StateError."""
     sources = _sources(reader, numbered(formats))
 
-    def referred(section: Section) -> list[Source]:
+    def referred(section: Section) -> list[ReadEntry]:
         (numbers,) = reader.columns(section)
         for n, number in enumerate(numbers):
             if number >= len(sources):
@@ -112,14 +112,14 @@ def load(ledger: Ledger, caches: Caches, formats: Formats, reader: Reader) -> No
     ledger.reads = referred(READS)
 
 
-def _sources(reader: Reader, formats: list[EntryFormat]) -> list[Source]:
+def _sources(reader: Reader, formats: list[EntryFormat]) -> list[ReadEntry]:
     found = []
     for n, (address, code, raw) in enumerate(zip(*reader.columns(SOURCES), strict=True)):
         if code >= len(formats):
             reader.refuse(SOURCES, n, "format", code, "not the format of an entry")
         if raw >> 8 * formats[code].size:
             reader.refuse(SOURCES, n, "raw", raw, f"a {formats[code].name} has {formats[code].size} bytes")
-        found.append(Source(address, raw, formats[code]))
+        found.append(ReadEntry(address, raw, formats[code]))
     return found
 
 
@@ -161,6 +161,6 @@ def load_device_records(ledger: Ledger, formats: Formats, records: list[DeviceRe
     known = numbered(formats)
     merged = list(ledger.held().items())
     for each in records:
-        sources = tuple(Source(address, raw, known[code]) for address, raw, code in each.sources)
+        sources = tuple(ReadEntry(address, raw, known[code]) for address, raw, code in each.sources)
         merged.insert(each.position, ((each.cache, each.key), Record(each.describer, each.arguments, sources)))
     ledger.load(dict(merged))

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from iommu import Attributes
-from iommu.engine.audit import Source
+from iommu.engine.audit import ReadEntry
 
 # What follows from the rest: results that were worked out before, and what only lives within one request.
 PASSING = {
@@ -46,7 +46,7 @@ class _Comparison:
             if one != other:
                 yield f"{path}: {one!r} and {other!r}"
         elif id(one) in self.partners:
-            if self.partners[id(one)][1] is not other and not isinstance(one, Source):
+            if self.partners[id(one)][1] is not other and not isinstance(one, ReadEntry):
                 yield f"{path}: not the same object as before"
         else:
             self.partners[id(one)] = one, other
