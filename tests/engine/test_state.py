@@ -29,7 +29,7 @@ from iommu import (
 )
 from iommu.engine import state
 from iommu.engine.ats import Completion, DeviceInvalidation
-from iommu.engine.policy import CHOICES
+from iommu.engine.policy import CHOICES, OddAccess
 from iommu.engine.state_format import (
     COMMANDS,
     CONTEXTS,
@@ -56,6 +56,7 @@ from iommu.engine.state_format import (
     build,
 )
 from iommu.engine.translation.legacy import LegacyMode
+from iommu.registers import QueueFault
 from iommu.snapshot.memory import PiecewiseMemory
 from iommu.structures import ResponseCode
 from tests.engine import queueing as q
@@ -298,7 +299,8 @@ def test_stale_items_are_stale_in_a_restored_unit() -> None:
 def test_every_choice_is_part_of_the_state(name: str) -> None:
     default = CHOICES[name].default
     others: dict[type, list[Any]] = {bool: [not default], int: [7], ResponseCode: [None, *ResponseCode]}
-    for value in others.get(type(default)) or list(type(default)):
+    others |= {QueueFault: list(QueueFault), OddAccess: list(OddAccess)}
+    for value in others[type(default)]:
         unit = RemappingUnit(FlatMemory(4096), policy=Policy(**{name: value}))
         assert RemappingUnit.restore(unit.save(), unit.memory).policy == unit.policy
 
