@@ -210,7 +210,7 @@ def settings(**changes: Any) -> bytes:
         ("unit.json", settings(memory_base=-1), "memory_base"),
         ("registers.bin", None, "no registers.bin"),
         ("registers.bin", b"short", "too few for a register window"),
-        ("registers.bin", bytes(4096), "SAGAW"),
+        ("registers.bin", bytes(4096), "address_width"),
         ("memory.bin", None, "no memory.bin"),
         ("state.bin", b"short", "state of a unit|header has"),
         ("state.bin", RemappingUnit(FlatMemory(4096), Capabilities(fault_records=9)).save(), "capabilities given"),
