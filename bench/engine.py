@@ -1,4 +1,4 @@
-"""How fast the engine is, compared in one run: translations, a plain walk of the same tables, building tables.
+"""How fast the engine is, compared in one run: translations, a plain walk of the same tables, tables built, states.
 
     python -m bench.engine [--json]        in the root of the repository; python bench/engine.py works too
 
@@ -8,6 +8,7 @@ a round, so that other work on the machine affects them little. `cold` translate
 Python: shifts and masks, no caches, no objects. `bare` is a unit without the code for tracing, auditing and
 listeners. `invalidations` are those of a page by register, with a listener only if they are `told`.
 `eight devices` takes turns among the devices of eight units: first all of them on one unit, then routed by a DMAR.
+A unit is saved and restored with 10,000 pages and the tables above them in its caches.
 """
 
 import argparse
@@ -53,6 +54,7 @@ from iommu.structures import (
 
 ROUNDS = 7
 COLD, CACHED, HOT_PAGES, SIZE = 40_000, 100_000, 64, 1 << 30
+SAVED = 10_000
 NIC = SourceId(0, 4, 0)
 EIGHT = [SourceId(0, 4 + number, 0) for number in range(8)]
 ROOT, CONTEXTS, DIRECTORY, PASIDS, TABLES, TOP = 0x1000, 0x2000, 0x3000, 0x4000, 0x10000, 16 << 20
@@ -295,10 +297,44 @@ def mapper(first_stage: bool) -> Rounds:
     return one_round
 
 
-def measurements(cold_pages: int = COLD, hits: int = CACHED) -> dict[str, Rounds]:
+def filled(make_unit: Callable[[], RemappingUnit], count: int) -> RemappingUnit:
+    """A unit with this many pages in its IOTLB."""
+    unit = make_unit()
+    for address in addresses(count):
+        unit.translate(request(address))
+    return unit
+
+
+def saving(unit: RemappingUnit) -> Rounds:
+    """Seconds to save a unit."""
+
+    def one_round() -> float:
+        begin = time.perf_counter()
+        unit.save()
+        return time.perf_counter() - begin
+
+    return one_round
+
+
+def restoring(unit: RemappingUnit) -> Rounds:
+    """Seconds to restore a unit."""
+    saved = unit.save()
+
+    def one_round() -> float:
+        begin = time.perf_counter()
+        restored = RemappingUnit.restore(saved, unit.memory)
+        spent = time.perf_counter() - begin
+        assert restored.save() == saved
+        return spent
+
+    return one_round
+
+
+def measurements(cold_pages: int = COLD, hits: int = CACHED, saved: int = SAVED) -> dict[str, Rounds]:
     """All measurements by name; those with "seconds" in their name are times, the others are rates."""
     second = scalable(PasidTranslationType.SECOND_STAGE)
     first = scalable(PasidTranslationType.FIRST_STAGE)
+    unit, audited = filled(legacy(), saved), filled(legacy(audit=True), saved)
     memory, of_eight = eight_devices()
     return {
         "plain walk": plain(cold_pages),
@@ -318,6 +354,10 @@ def measurements(cold_pages: int = COLD, hits: int = CACHED) -> dict[str, Rounds
         "invalidations, told": invalidations(RemappingUnit, hits // 4, told=True),
         "seconds to map 1 GiB, second stage": mapper(first_stage=False),
         "seconds to map 1 GiB, first stage": mapper(first_stage=True),
+        "seconds to save": saving(unit),
+        "seconds to save, audited": saving(audited),
+        "seconds to restore": restoring(unit),
+        "seconds to restore, audited": restoring(audited),
     }
 
 
@@ -359,13 +399,16 @@ def main() -> None:
         ]
     }
     medians = {name: statistics.median(values) for name, values in found.items()}
+    sizes = {f"state{what}": len(filled(legacy(audit=bool(what)), SAVED).save()) for what in ("", ", audited")}
     if options.json:
-        print(json.dumps({"medians": medians, "ratios": ratios}, indent=1))
+        print(json.dumps({"medians": medians, "sizes": sizes, "ratios": ratios}, indent=1))
         return
     for name, value in medians.items():
         what = "invalidations" if name.startswith("invalidations") else "translations"
         shown = f"{value:10.3f} s" if "seconds" in name else f"{value / 1000:8.0f} thousand {what} per second"
         print(f"{name:<36}{shown}")
+    for name, size in sizes.items():
+        print(f"{name:<36}{size / 1000:8.0f} thousand bytes")
     print("ratios:")
     for name, value in ratios.items():
         print(f"  {name:<50}{value:6.2f}")

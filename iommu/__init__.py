@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from iommu.engine.steps import IgnoredWrite, Pending, Work
     from iommu.engine.trace import Step
     from iommu.engine.unit import RemappingUnit
-    from iommu.errors import DmarError, FormatError, MemoryAccessError, MisuseError, RoutingError, VtdError
+    from iommu.errors import (
+        DmarError,
+        FormatError,
+        MemoryAccessError,
+        MisuseError,
+        RoutingError,
+        StateError,
+        VtdError,
+    )
     from iommu.fields import Layout
     from iommu.memory import AtomicMemory, FlatMemory, Memory, ProcessorCache, WriteBuffer
     from iommu.registers import QueueFault, TableMode
@@ -83,6 +91,7 @@ __all__ = [
     "Source",
     "SourceId",
     "StaleItem",
+    "StateError",
     "Step",
     "System",
     "TableMode",
@@ -144,6 +153,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
             "Selector": "engine.invalidation.selector",
             "Source": "system",
             "SourceId": "engine.request",
+            "StateError": "errors",
             "StaleItem": "engine.audit",
             "Step": "engine.trace",
             "System": "system",

@@ -58,6 +58,12 @@ PARTS: dict[str, tuple[str, ...]] = {
         "iommu.engine.mapped_pages",
         "iommu.engine.mappings",
     ),
+    "state": (
+        "iommu.engine.state_format",
+        "iommu.engine.state_caches",
+        "iommu.engine.state_ledger",
+        "iommu.engine.state",
+    ),
     "unit": ("iommu.engine.unit",),
     "device": ("iommu.engine.device",),
     "system": ("iommu.system",),

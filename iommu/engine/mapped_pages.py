@@ -13,6 +13,7 @@ from iommu.engine.caches.page import Intent
 from iommu.engine.caches.tables import FirstStageRoot, Root, SecondStageRoot
 from iommu.engine.entry_format import PagingFormat
 from iommu.engine.reasons import Blocked
+from iommu.engine.translation import first_stage, second_stage
 from iommu.engine.translation.paging import Leaf
 from iommu.engine.translation.translation import Translation
 from iommu.errors import MemoryAccessError
@@ -52,7 +53,7 @@ class Walk:
         """The pages that overlap the range; `first` and `last` may cut them."""
         if isinstance(tables, SecondStageRoot):
             limit = 1 << self.second_stage.address_bits(tables)
-            top = _top(self.second_stage, tables, 0)
+            top = _top(tables, 0)
             yield from self._below(self.second_stage, tables, top, first, min(last, limit))
             return
         # The lower canonical half, then the upper one, where the top table's entries 256 to 511 are.
@@ -63,7 +64,7 @@ class Walk:
     def _first(self, tables: FirstStageRoot, start: int, first: int, last: int) -> Iterator[Piece]:
         """The pages of one half of a first stage, if nested as the second stage cuts them."""
         second = tables.second
-        top = _top(self.first_stage, tables, start)
+        top = _top(tables, start)
         pages = self._below(self.first_stage, tables, top, first, last)
         if second is None:
             yield from pages
@@ -148,9 +149,10 @@ class _Place(NamedTuple):
     meaning: Meaning
 
 
-def _top(stage: Any, tables: Root, start: int) -> _Table:
+def _top(tables: Root, start: int) -> _Table:
     """The top table, taken to map the addresses from `start` on."""
-    return _Table(tables.address, tables.levels, stage.all_rights, start)
+    rights = second_stage.RIGHTS if isinstance(tables, SecondStageRoot) else first_stage.RIGHTS
+    return _Table(tables.address, tables.levels, rights, start)
 
 
 def _words(memory: Memory, where: int, count: int) -> Sequence[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from iommu.engine.ats import AtsDevice, DeviceInvalidation, PageRequest
 from iommu.engine.audit import Ledger, RecordingAccess, StaleItem, audited_caches
@@ -23,6 +23,9 @@ from iommu.engine.page_requests.page_requests import PageRequestOutcome, PageReq
 from iommu.engine.policy import Policy
 from iommu.engine.register_file import RegisterFile
 from iommu.engine.request import DmaRequest, Outcome, SourceId
+from iommu.engine.state import load, save
+from iommu.engine.state_format import Reader
+from iommu.engine.state_ledger import device_records, load_device_records
 from iommu.engine.steps import IgnoredWrite, Pending, Steps
 from iommu.engine.table_access import TableAccess
 from iommu.engine.trace import trace as trace_of
@@ -159,6 +162,60 @@ class RemappingUnit:
         if self.queue is not None:
             self.queue.stepped = True
         return Steps(self.registers, self.queue)
+
+    def save(self) -> bytes:
+        """The whole state of the unit, without its memory and its devices, in the format of engine/state_format.py.
+
+        Callbacks that a user has set are not part of it. Raises MisuseError if a device calls this while the
+        invalidation queue carries out a descriptor for it.
+        """
+        return save(self)
+
+    @classmethod
+    def restore(
+        cls,
+        saved: bytes,
+        memory: Memory,
+        *,
+        capabilities: Capabilities | None = None,
+        policy: Policy | None = None,
+    ) -> Self:
+        """A unit in the state that `save` has returned. No device is attached to it.
+
+        It is audited and stepped if the original was. Changes of memory in the meantime are to this unit what they
+        would have been to the original: what it has cached is stale then.
+
+        Args:
+            memory: with the contents that the original's memory has, or had when it was saved.
+            capabilities, policy: if given, those that the unit must have; they are part of its state.
+
+        Raises:
+            StateError: the bytes are not the state of a unit that is possible, or of a unit that differs.
+        """
+        reader = Reader(saved)
+        reader.expect(capabilities, policy)
+        capabilities = capabilities or reader.capabilities
+        unit = cls(memory, capabilities, reader.policy, audit=reader.audited, stepped=reader.stepped)
+        load(unit, reader)
+        return unit
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: the saved state, with memory and devices.
+
+        Callbacks that a user has set are not copied, nor are attributes that a subclass adds.
+        """
+        records = [] if self.ledger is None else device_records(self.ledger, self.formats)
+        return {"saved": self.save(), "memory": self.memory, "devices": dict(self.devices), "records": records}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The inverse of `__getstate__`. The devices may not be complete yet: they refer to this unit."""
+        reader = Reader(state["saved"])
+        kept: dict[str, bool] = {"audit": reader.audited, "stepped": reader.stepped}
+        RemappingUnit.__init__(self, state["memory"], reader.capabilities, reader.policy, **kept)
+        self.devices.update(state["devices"])
+        load(self, reader)
+        if self.ledger is not None:
+            load_device_records(self.ledger, self.formats, state["records"])
 
     def _table_access(self) -> TableAccess:
         """The unit's access to its tables, through what stands between the processors and the memory."""
