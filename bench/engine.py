@@ -5,7 +5,8 @@
 The measurements take turns, and each figure is the median of its rounds. The ratios are medians of the ratios within
 a round, so that other work on the machine affects them little. `cold` translates pages for the first time, through
 4-level tables; `cached` repeats 64 pages. The plain walk is the minimum that a walk by the specification needs in
-Python: shifts and masks, no caches, no objects. `bare` is a unit without the code for tracing and auditing.
+Python: shifts and masks, no caches, no objects. `bare` is a unit without the code for tracing, auditing and
+listeners. `invalidations` are those of a page by register, with a listener only if they are `told`.
 `eight devices` takes turns among the devices of eight units: first all of them on one unit, then routed by a DMAR.
 A unit is saved and restored with 10,000 pages and the tables above them in its caches.
 """
@@ -23,9 +24,21 @@ from pathlib import Path
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from iommu import Access, Capabilities, DmaRequest, FlatMemory, Outcome, RemappingUnit, SourceId, System
+from iommu import (
+    Access,
+    CacheName,
+    Capabilities,
+    DmaRequest,
+    FlatMemory,
+    Outcome,
+    RemappingUnit,
+    Selector,
+    SourceId,
+    System,
+)
 from iommu.dmar import DeviceScope, Dmar, Drhd
-from iommu.registers import GCMD, RTADDR
+from iommu.engine.caches.caches import Caches
+from iommu.registers import GCMD, IOTLB, RTADDR, Granularity
 from iommu.structures import (
     ContextEntry,
     FirstStageMapper,
@@ -63,8 +76,29 @@ def tables(first_stage: bool) -> tuple[FlatMemory, int]:
     return memory, second.root
 
 
+class BareCaches(Caches):
+    """Caches that tell nobody of invalidations."""
+
+    def invalidate(self, named: Selector) -> None:
+        """See Caches: the part of it that the measured commands need."""
+        if named.cache is CacheName.TRANSLATIONS:
+            self.iotlb.invalidate(named)
+            self.first_stage.invalidate(named)
+            self.second_stage.invalidate(named)
+        self._on_change()
+
+
 class Bare(RemappingUnit):
-    """A unit without the code for tracing and auditing."""
+    """A unit without the code for tracing, auditing and listeners."""
+
+    def reset(self) -> None:
+        """See RemappingUnit."""
+        super().reset()
+        self.caches.__class__ = BareCaches
+
+    def mmio_write(self, offset: int, value: int, size: int) -> None:
+        """See RemappingUnit."""
+        self.registers.write(offset, value, size)
 
     def translate(self, request: DmaRequest, *, trace: bool = False) -> Outcome:
         """See RemappingUnit."""
@@ -174,6 +208,25 @@ def repeated(unit: RemappingUnit | System, hot: list[DmaRequest], count: int) ->
             for each in hot:
                 translate(each)
         return count // HOT_PAGES * HOT_PAGES / (time.perf_counter() - begin)
+
+    return one_round
+
+
+def invalidations(kind: type[RemappingUnit], count: int, *, told: bool = False) -> Rounds:
+    """Invalidations of a page per second, by register. `told`: with a listener that does nothing."""
+    unit = legacy(kind)()
+    unit.translate(request(0))
+    if told:
+        unit.on_invalidation = lambda _named: None
+    where, command = unit.capabilities.iotlb_offset, IOTLB.make(IVT=1, IIRG=Granularity.SELECTIVE, DID=1)
+
+    def one_round() -> float:
+        write = unit.mmio_write
+        begin = time.perf_counter()
+        for _ in range(count):
+            write(where, 0x5000, 8)
+            write(where + 8, command, 8)
+        return count / (time.perf_counter() - begin)
 
     return one_round
 
@@ -296,6 +349,9 @@ def measurements(cold_pages: int = COLD, hits: int = CACHED, saved: int = SAVED)
         "scalable second stage, cached": cached(second, hits),
         "first stage, cold": cold(first, cold_pages),
         "first stage, cached": cached(first, hits),
+        "invalidations": invalidations(RemappingUnit, hits // 4),
+        "invalidations, bare": invalidations(Bare, hits // 4),
+        "invalidations, told": invalidations(RemappingUnit, hits // 4, told=True),
         "seconds to map 1 GiB, second stage": mapper(first_stage=False),
         "seconds to map 1 GiB, first stage": mapper(first_stage=True),
         "seconds to save": saving(unit),
@@ -334,9 +390,11 @@ def main() -> None:
     ratios = {
         f"{name} : {base}": ratio(found, name, base)
         for name, base in [
-            *((name, "plain walk") for name in found if "seconds" not in name),
+            *((name, "plain walk") for name in found if not name.startswith(("seconds", "invalidations"))),
             ("legacy, cold", "legacy, cold, bare"),
             ("legacy, cached", "legacy, cached, bare"),
+            ("invalidations", "invalidations, bare"),
+            ("invalidations, told", "invalidations, bare"),
             ("eight devices, cached", "eight devices, cached, eight units"),
         ]
     }
@@ -346,7 +404,8 @@ def main() -> None:
         print(json.dumps({"medians": medians, "sizes": sizes, "ratios": ratios}, indent=1))
         return
     for name, value in medians.items():
-        shown = f"{value:10.3f} s" if "seconds" in name else f"{value / 1000:8.0f} thousand translations per second"
+        what = "invalidations" if name.startswith("invalidations") else "translations"
+        shown = f"{value:10.3f} s" if "seconds" in name else f"{value / 1000:8.0f} thousand {what} per second"
         print(f"{name:<36}{shown}")
     for name, size in sizes.items():
         print(f"{name:<36}{size / 1000:8.0f} thousand bytes")

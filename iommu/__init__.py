@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from iommu.engine.capabilities import Capabilities
     from iommu.engine.device import Device, DeviceTranslation
     from iommu.engine.entry_format import EntryFormat
-    from iommu.engine.faults.events import Message
+    from iommu.engine.faults.events import EventKind, Message
     from iommu.engine.interrupts.request import Interrupt, InterruptOutcome, InterruptRequest, Posting
     from iommu.engine.invalidation.selector import CacheName, Selector
+    from iommu.engine.mappings import Mapping
     from iommu.engine.page_requests.page_requests import PageRequestOutcome
     from iommu.engine.policy import OddAccess, Policy
     from iommu.engine.reasons import FaultReason
@@ -56,6 +57,7 @@ __all__ = [
     "DmaRequest",
     "DmarError",
     "EntryFormat",
+    "EventKind",
     "FaultReason",
     "FlatMemory",
     "FormatError",
@@ -65,6 +67,7 @@ __all__ = [
     "InterruptOutcome",
     "InterruptRequest",
     "Layout",
+    "Mapping",
     "Memory",
     "MemoryAccessError",
     "MemoryType",
@@ -117,6 +120,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
             "DmaRequest": "engine.request",
             "DmarError": "errors",
             "EntryFormat": "engine.entry_format",
+            "EventKind": "engine.faults.events",
             "FaultReason": "engine.reasons",
             "FlatMemory": "memory",
             "FormatError": "errors",
@@ -126,6 +130,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
             "InterruptOutcome": "engine.interrupts.request",
             "InterruptRequest": "engine.interrupts.request",
             "Layout": "fields",
+            "Mapping": "engine.mappings",
             "Memory": "memory",
             "MemoryAccessError": "errors",
             "MemoryType": "engine.attributes",

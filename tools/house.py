@@ -51,7 +51,13 @@ PARTS: dict[str, tuple[str, ...]] = {
     "translation": ("iommu.engine.translation",),
     "page_requests": ("iommu.engine.page_requests",),
     "steps": ("iommu.engine.steps",),
-    "audit, trace": ("iommu.engine.audit", "iommu.engine.trace"),
+    "audit, trace, mappings": (
+        "iommu.engine.audit",
+        "iommu.engine.trace",
+        "iommu.engine.quiet",
+        "iommu.engine.mapped_pages",
+        "iommu.engine.mappings",
+    ),
     "state": (
         "iommu.engine.state_format",
         "iommu.engine.state_caches",

@@ -267,7 +267,8 @@ class Caches:
         capacity: the number of entries that each cache holds.
         first_stage, second_stage: the paging-structure caches, instead of plain ones.
 
-    The functions in `changed` are called after anything has been invalidated or evicted.
+    The functions in `changed` are called after anything has been invalidated or evicted; `invalidated` is called with
+    each selector after it has been carried out.
     """
 
     def __init__(
@@ -284,6 +285,7 @@ class Caches:
         self.second_stage = second_stage or StructureCache(capacity)
         self.interrupts = InterruptCache(capacity)
         self.changed: list[Callable[[], None]] = []
+        self.invalidated: Callable[[Selector], None] = lambda _named: None
         for cache in (self.contexts, self.scalable_contexts, self.pasids, self.iotlb):
             cache.evicted = self._on_change
         for structures in (self.first_stage, self.second_stage):
@@ -304,6 +306,7 @@ class Caches:
             case CacheName.INTERRUPTS:
                 self.interrupts.invalidate(named)
         self._on_change()
+        self.invalidated(named)
 
     def invalidate_dma(self) -> None:
         """Drop everything except interrupt entries: SRTP on a unit with CAP.ESRTPS, or translation turned off."""
