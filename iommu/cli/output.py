@@ -45,6 +45,21 @@ def line(*parts: str | tuple[str, str]) -> Text:
     return Text.assemble(*parts)
 
 
+def print_indented(out: Console, text: Text, indent: int = 0, hang: int = 2) -> None:
+    """Print a line; on a terminal that is too narrow for it, the lines that follow are indented by `hang` more."""
+    if not out.is_terminal:
+        out.print(Text(" " * indent).append_text(text))
+        return
+    for number, part in enumerate(text.wrap(out, max(out.width - indent - hang, 20))):
+        part.rstrip()
+        out.print(Text(" " * (indent + (hang if number else 0))).append_text(part))
+
+
+def counted(count: int, thing: str, things: str | None = None) -> str:
+    """A number of things: "1 range", "3 ranges", "2 entries"."""
+    return f"{count} {thing if count == 1 else things or thing + 's'}"
+
+
 def bytes_size(count: int) -> str:
     """A number of bytes in the largest unit that divides it: 128 KiB, 64 MiB, 4097 bytes."""
     for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):

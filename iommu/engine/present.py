@@ -63,13 +63,13 @@ class Table(NamedTuple):
     Attributes:
         kind: the attribute of Formats that describes its entries; "paging" for tables of a stage.
         address: of its first entry: a host address, except in a nested first stage, where it is a guest address.
-        count: how many entries it has.
+        length: how many entries it has.
         stage, level: of a paging table.
     """
 
     kind: str
     address: int
-    count: int
+    length: int
     stage: Root | None = None
     level: int = 0
 
@@ -86,7 +86,7 @@ class Entry(NamedTuple):
     """A present entry.
 
     Attributes:
-        index: its number in the table.
+        number: its place in the table.
         where: its host address.
         raw: its bits.
         layout: their declaration.
@@ -94,7 +94,7 @@ class Entry(NamedTuple):
         below: the tables that it points to, as far as they can be told: none for a page.
     """
 
-    index: int
+    number: int
     where: int
     raw: int
     layout: type[Layout]
@@ -178,7 +178,7 @@ class Tables:
 
     def _raw(self, table: Table, own: EntryFormat, present: int) -> Iterator[tuple[int, int, int]]:
         """Index, address and bits of the entries that have one of the `present` bits."""
-        size, end = own.size, table.address + table.count * own.size
+        size, end = own.size, table.address + table.length * own.size
         for start in range(table.address, end, PAGE):
             try:
                 place = self._place(table, start)
