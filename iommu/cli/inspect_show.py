@@ -72,7 +72,7 @@ def _devices(found: Inspection) -> Iterator[Line]:
         names = ", ".join(device.name for device in group)
         parts = [f"domain {first.domain_id}", first.kind]
         if first.pasid is not None and first.without_pasid:
-            parts.append("for requests without PASID")
+            parts.append(f"PASID {first.pasid:#x} for requests without one")
         yield 2, line((names, "bold cyan"), f"  {', '.join([*parts, *first.flags])}")
         for problem in first.problems:
             yield 4, line((f"hardware would refuse this: {problem.name}, {problem.what}", "red"))
@@ -85,10 +85,12 @@ def _devices(found: Inspection) -> Iterator[Line]:
         yield from _space(found.spaces[first.space])
     if found.cut_short:
         yield 2, line(("cut short: there are more tables or devices than are read without --all", "yellow"))
-    for domain, devices in found.domains.items():
-        if len({device.space for device in devices}) > 1:
-            names = ", ".join(device.name for device in devices[:_MOST])
-            yield 2, line((f"domain {domain} has several page tables: {names}", "yellow"))
+    for domain, devices in found.mixed_domains:
+        names = ", ".join(device.name for device in devices[:_MOST])
+        yield (
+            2,
+            line((f"domain {domain} has several page tables, which the IOTLB cannot keep apart: {names}", "yellow")),
+        )
 
 
 def _alike(devices: list[Device]) -> list[list[Device]]:
@@ -108,6 +110,15 @@ def _space(space: Space) -> Iterator[Line]:
     for stage in space.stages:
         where = "guest address " if len(space.stages) > 1 and stage.stage == "first stage" else ""
         yield 4, line(f"{stage.stage}, {stage.levels} levels, at {where}{stage.address:#x}")
+    if not space.count and not space.cut_short:
+        there = sum(space.pages.values())
+        yield (
+            4,
+            line(
+                f"no request gets through: {counted(there, 'page')} in the tables" if there else "nothing is mapped"
+            ),
+        )
+        return
     least = "at least " if space.cut_short else ""
     pages = ", ".join(
         f"{counted(count, 'page')} of {bytes_size(size)}" + (f" ({stage})" if len(space.stages) > 1 else "")
@@ -159,6 +170,8 @@ def _queue(found: Inspection) -> Iterator[Line]:
     )
     for text in queue.stopped:
         yield 2, line((text, "bold red"))
+    for text in queue.notes:
+        yield 2, line((text, "yellow"))
     if queue.unreadable:
         yield 2, line(("there is no memory at a part of it", "red"))
     yield from _commands("before the head, the newest last", queue.done)

@@ -85,8 +85,8 @@ class Device:
 
     @property
     def name(self) -> str:
-        """The device, with its PASID."""
-        return str(self.source_id) if self.pasid is None else f"{self.source_id} PASID {self.pasid:#x}"
+        """The device; with the PASID if this is about requests that have one."""
+        return str(self.source_id) if self.without_pasid else f"{self.source_id} PASID {self.pasid:#x}"
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class Devices:
             TranslationType.WITH_DEVICE_TLB.value: "second stage, device-TLB allowed",
             TranslationType.PASS_THROUGH.value: "pass-through",
         }
-        key = context.raw & ~ContextEntry.bits_of("DID", "AVAIL", "FPD")
+        key = context.raw & ~ContextEntry.bits_of("DID", "AVAIL", "FPD") & ~_refused(context)
         return Device(
             source_id,
             None,
@@ -204,8 +204,6 @@ class Devices:
                 (entry.FPD, "faults not recorded (FPD)"),
                 (entry.DTE, "device-TLB allowed"),
                 (entry.PRE, "page requests allowed"),
-                (not entry.PASIDE, "requests with PASID blocked (PASIDE=0)"),
-                (decoded.rid_priv, "requests without PASID privileged"),
             )
             if is_set
         ]
@@ -231,10 +229,17 @@ class Devices:
         entry = PasidEntry(own.raw)
         kinds = {kind.value: kind.name.lower().replace("_", " ") for kind in PasidTranslationType}
         kinds[PasidTranslationType.PASS_THROUGH.value] = "pass-through"
+        device = ScalableContextEntry(context.raw)
         passes = entry.PGTT == PasidTranslationType.PASS_THROUGH
         asked = None if without_pasid else pasid
-        key = own.raw & ~PasidEntry.bits_of("DID", "FPD"), asked is None, ScalableContextEntry(context.raw).RID_PRIV
-        own_flags = [*flags, *(["faults of this PASID not recorded (FPD)"] if entry.FPD else [])]
+        selected = own.raw & ~PasidEntry.bits_of("DID", "FPD") & ~_refused(own)
+        key = selected, *((None, device.RID_PRIV) if asked is None else (device.PASIDE, None))
+        own_flags = [
+            *flags,
+            *(["faults of this PASID not recorded (FPD)"] if entry.FPD else []),
+            *(["privileged (RID_PRIV)"] if without_pasid and device.RID_PRIV else []),
+            *([] if without_pasid or device.PASIDE else ["not in use: requests with PASID are blocked (PASIDE=0)"]),
+        ]
         return Device(
             source_id,
             pasid,
@@ -297,6 +302,11 @@ class Devices:
             space.count += 1
             space.size += mapping.size
             space.rights[rights_of(mapping)] += mapping.size
+
+
+def _refused(entry: Entry) -> int:
+    """The reserved bits that are set in an entry."""
+    return 0 if entry.problem is None else entry.problem.bits
 
 
 def rights_of(mapping: Mapping) -> str:

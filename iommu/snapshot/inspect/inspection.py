@@ -41,12 +41,22 @@ class Inspection:
     cut_short: bool
 
     @property
-    def domains(self) -> dict[int, list[Device]]:
-        """The devices by domain-id."""
-        found: dict[int, list[Device]] = {}
+    def mixed_domains(self) -> list[tuple[int, list[Device]]]:
+        """The domain-ids under which translations by different tables are cached, with the devices (spec 6.2.4).
+
+        Those of a first stage are cached by PASID as well, and those of pass-through not at all.
+        """
+        by_tag: dict[object, list[Device]] = {}
         for device in self.devices:
-            found.setdefault(device.domain_id, []).append(device)
-        return found
+            stages = () if device.space is None else self.spaces[device.space].stages
+            if stages:
+                pasid = device.pasid if stages[0].stage == "first stage" else None
+                by_tag.setdefault((device.domain_id, pasid), []).append(device)
+        return [
+            (devices[0].domain_id, devices)
+            for devices in by_tag.values()
+            if len({self.spaces[device.space or 0].stages for device in devices}) > 1
+        ]
 
     @property
     def kinds_of_problems(self) -> list[tuple[Problem, int]]:

@@ -10,7 +10,7 @@ from iommu.engine.request import SourceId
 from iommu.engine.unit import RemappingUnit
 from iommu.errors import MemoryAccessError
 from iommu.fields import Layout
-from iommu.registers import FSTS, GSTS, IQA, IQERCD, IQH, IQT, QueueFault
+from iommu.registers import FSTS, GSTS, IQA, IQERCD, IQH, IQT, QueueFault, TableMode
 from iommu.snapshot.snapshot import Snapshot
 from iommu.structures import (
     DESCRIPTORS,
@@ -60,6 +60,7 @@ class QueueState:
         done: the last descriptors before the head, oldest first: carried out if the queue has been that far.
         waiting: those from the head to the tail, the next first.
         more: how many further ones wait.
+        notes: what else is remarkable, a sentence each.
         unreadable: there is no memory where the queue is, or at a part of it.
     """
 
@@ -73,6 +74,7 @@ class QueueState:
     done: tuple[Command, ...]
     waiting: tuple[Command, ...]
     more: int
+    notes: tuple[str, ...]
     unreadable: bool
 
 
@@ -81,7 +83,12 @@ def queue_state(snapshot: Snapshot, unit: RemappingUnit, last: int | None) -> Qu
     if not unit.capabilities.queued_invalidation:
         return None
     address = IQA(snapshot.register(IQA.offset, 8))
-    size, width = 0x1000 << address.QS, 32 if address.DW else 16
+    # 6.5.2: scalable mode has descriptors of 256 bits only. A unit may take them although DW reads as 0.
+    is_scalable = unit.translation.mode == TableMode.SCALABLE
+    size, width = 0x1000 << address.QS, 32 if address.DW or is_scalable else 16
+    notes = (
+        [] if address.DW or not is_scalable else ["IQA.DW is 0, but scalable mode has descriptors of 256 bits only"]
+    )
     head = IQH.QH.get(snapshot.register(IQH.offset, 8))
     tail = IQT.QT.get(snapshot.register(IQT.offset, 8))
     is_on = bool(GSTS.QIES.get(snapshot.register(GSTS.offset, 4)))
@@ -102,6 +109,7 @@ def queue_state(snapshot: Snapshot, unit: RemappingUnit, last: int | None) -> Qu
         done,
         ahead,
         waiting - len(ahead),
+        tuple(notes),
         reader.unreadable,
     )
 
