@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from qemu.vtd.guest import messages, nvme
+from qemu.vtd.guest import core, domains, events, messages, nvme
 from qemu.vtd.guest.check import Inspection, guest_of, inspect
 from qemu.vtd.guest.guest import EDU, Guest
 from qemu.vtd.guest.trace import Trace
 from qemu.vtd.guest.variants import Variant
 
-EVENTS = (*nvme.EVENTS, messages.EVENT, "vtd_reg_dmar_root", "vtd_dmar_enable")
+EVENTS = (*nvme.EVENTS, messages.EVENT, events.EVENT, "vtd_reg_dmar_root", "vtd_dmar_enable")
 
 
 class Watched(NamedTuple):
@@ -37,4 +37,8 @@ async def inspect_deeply(seen: Watched, variant: Variant) -> Inspection:
     found = await inspect(seen.guest, variant)
     await nvme.check_nvme(found, seen.trace)
     await messages.check_messages(found, seen.trace)
+    await domains.check_domains(found)
+    await events.check_fault_event(found, seen.trace)
+    await events.check_page_requests(found)
+    await core.check_core(found)
     return found
