@@ -21,7 +21,7 @@ from qemu.vtd.guest.variants import Variant
 
 DEVICE = SourceId(0, 3, 0)
 ADDRESS = "0000:00:03.0"
-_PATTERN = 0x5EED_0000_0000_0001
+PATTERN = 0x5EED_0000_0000_0001
 _LOG_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 
@@ -80,7 +80,7 @@ class Inspection:
         return all(each.agrees for each in self.findings)
 
 
-def guest_of(variant: Variant, qemu: str | None = None, **options: Any) -> Guest:
+def guest_of(variant: Variant, qemu: str | None = None, *, command_line: str = "", **options: Any) -> Guest:
     """A guest of this variant, not yet started; `options` are further arguments of Guest.
 
     Raises QemuUnsuitable, on entering its block, when the QEMU cannot run it.
@@ -88,7 +88,7 @@ def guest_of(variant: Variant, qemu: str | None = None, **options: Any) -> Guest
     return Guest(
         qemu,
         iommu=variant.properties,
-        command_line=variant.command_line,
+        command_line=f"{variant.command_line} {command_line}".strip(),
         processor=variant.processor,
         processors=variant.processors,
         refuse=variant.obstacle,
@@ -143,7 +143,7 @@ async def check_mappings(found: Inspection) -> None:
                 found.compare(f"{address:#x}: page size", mapping.page, outcome.page_size)
                 found.compare(f"{address:#x}: writable", "w" in mapping.access, write.host_address is not None)
                 if host is not None:
-                    found.compare(f"{address:#x}: contents", hex(address + _PATTERN), hex(unit.memory.read_u64(host)))
+                    found.compare(f"{address:#x}: contents", hex(address + PATTERN), hex(unit.memory.read_u64(host)))
                     size = "2 MiB" if outcome.page_size >> 21 else "4 KiB"
                     found.story.append(f"{address:#12x}  {size}  {mapping.access:<2}  -> {host:#x}")
 
