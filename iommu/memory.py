@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import mmap
 import sys
+from collections.abc import Callable
+from threading import RLock
 from typing import Protocol
 
 from iommu.errors import MemoryAccessError, MisuseError
@@ -31,12 +33,50 @@ class Memory(Protocol):
         ...
 
 
+class AtomicMemory(Memory, Protocol):
+    """A memory that others write at the same time, and that can exchange an aligned quadword atomically.
+
+    A unit uses `compare_exchange` where hardware updates memory atomically: for the accessed and dirty bits of paging
+    entries (spec 3.6.2, 3.7.2), and for posted-interrupt descriptors, one quadword at a time (5.2.3). Over a memory
+    without it, a unit reads, compares and writes: what others write in between is lost.
+    """
+
+    def compare_exchange(self, address: int, expected: int, new: int) -> bool:
+        """Store the 64-bit number `new` at `address`, a multiple of 8, if `expected` is there (LOCK CMPXCHG).
+
+        Returns whether it was stored. MemoryAccessError where there is no memory, or none that can be written.
+        """
+        ...
+
+
+Exchange = Callable[[int, int, int], bool]
+"""See AtomicMemory.compare_exchange."""
+
+
+def exchange_of(memory: Memory) -> Exchange:
+    """The `compare_exchange` of a memory; for a memory without it, a read and a write, which are not atomic."""
+    offered: Exchange | None = getattr(memory, "compare_exchange", None)
+    if offered is not None:
+        return offered
+
+    def exchange(address: int, expected: int, new: int) -> bool:
+        if memory.read_u64(address) != expected:
+            return False
+        memory.write(address, new.to_bytes(8, "little"))
+        return True
+
+    return exchange
+
+
 class FlatMemory:
     """Contiguous memory from address 0 to `size`, over a buffer or over pages that are allocated when touched.
 
     Args:
         source: a size in bytes (a multiple of 8) for zeroed memory, which takes no space until it is written; or a
             bytearray, mmap or memoryview to use in place. A read-only buffer cannot be written.
+
+    Units in several threads that share it lose none of each other's exchanges. They may lose what `write` stores in
+    another thread, or another process in the same buffer.
 
     Raises:
         MisuseError: the size is not a positive multiple of 8 bytes.
@@ -54,6 +94,8 @@ class FlatMemory:
             raise MisuseError(f"memory size {self.size:#x} is not a positive multiple of 8 bytes")
         self._words = self._bytes.cast("Q")
         self._aligned = self.size if sys.byteorder == "little" else 0
+        # It may be taken again: a `write` that a subclass overrides may lead to another exchange.
+        self._exchanging = RLock()
 
     def _check(self, address: int, length: int) -> None:
         if address < 0 or length < 0 or address + length > self.size:
@@ -97,20 +139,27 @@ class FlatMemory:
         """Store a little-endian 64-bit number."""
         self.write(address, value.to_bytes(8, "little"))
 
+    def compare_exchange(self, address: int, expected: int, new: int) -> bool:
+        """See AtomicMemory."""
+        with self._exchanging:
+            if self.read_u64(address) != expected:
+                return False
+            self.write(address, new.to_bytes(8, "little"))
+            return True
 
-class ProcessorCache:
-    """Memory behind processor caches: what processors write stays in their caches until they flush it.
 
-        cpu = ProcessorCache(FlatMemory(1 << 20))
-        unit = RemappingUnit(cpu, Capabilities(coherent=False))
-        cpu.write_u64(entry, value)      the unit does not snoop its tables: it does not see this write
-        cpu.flush(entry, 8)              now it does
+class _Sized(Memory, Protocol):
+    """Memory of a known size in bytes."""
 
-    Coherent accesses of a unit (ECAP.C, PWSNP) snoop these caches; other accesses read the memory behind them. Lines
-    are never written back on their own, as a processor may do: this is the worst case for software.
+    size: int
+
+
+class _HeldWrites:
+    """Memory in front of which writes are held, in lines, until they are flushed.
 
     Attributes:
-        behind: the memory itself.
+        behind: the memory without the lines that are held.
+        size: in bytes.
 
     Raises:
         MisuseError: the memory size is not a multiple of the line size, 64 bytes.
@@ -118,10 +167,11 @@ class ProcessorCache:
 
     LINE = 64
 
-    def __init__(self, behind: FlatMemory) -> None:
+    def __init__(self, behind: _Sized) -> None:
         if behind.size % self.LINE:
             raise MisuseError(f"memory size {behind.size:#x} is not a multiple of {self.LINE} bytes")
-        self.behind = behind
+        self.behind: Memory = behind
+        self.size = behind.size
         self._lines: dict[int, bytearray] = {}
 
     def read(self, address: int, length: int) -> bytes:
@@ -135,7 +185,7 @@ class ProcessorCache:
         return bytes(found)
 
     def write(self, address: int, data: bytes) -> None:
-        """Store `data` in the caches. Raises MemoryAccessError, before anything is written, when it does not fit."""
+        """Store `data`, which is held. Raises MemoryAccessError, before anything is written, when it does not fit."""
         self.behind.read(address, len(data))
         for line in self._lines_of(address, len(data)):
             kept = self._lines.setdefault(line, bytearray(self.behind.read(line, self.LINE)))
@@ -150,18 +200,89 @@ class ProcessorCache:
         """Store a little-endian 64-bit number."""
         self.write(address, value.to_bytes(8, "little"))
 
+    def compare_exchange(self, address: int, expected: int, new: int) -> bool:
+        """See AtomicMemory; in the caches, as processors do it. For one thread at a time."""
+        if self.read_u64(address) != expected:
+            return False
+        self.write_u64(address, new)
+        return True
+
     def flush(self, address: int, length: int) -> None:
-        """Write back and invalidate the lines that hold any of these bytes (CLFLUSH)."""
+        """Write the lines that hold any of these bytes to the memory behind, and hold them no longer."""
         for line in self._lines_of(address, length):
             kept = self._lines.pop(line, None)
             if kept is not None:
                 self.behind.write(line, bytes(kept))
 
     def flush_all(self) -> None:
-        """Write back and invalidate all lines (WBINVD)."""
+        """Write all lines to the memory behind, and hold them no longer."""
         for line, kept in self._lines.items():
             self.behind.write(line, bytes(kept))
         self._lines.clear()
 
     def _lines_of(self, address: int, length: int) -> range:
         return range(address & -self.LINE, address + length, self.LINE) if length else range(0)
+
+
+class WriteBuffer(_HeldWrites):
+    """Memory behind the write buffer of an old chipset, which table walks do not see (spec 6.8).
+
+        buffer = WriteBuffer(FlatMemory(1 << 20))
+        unit = RemappingUnit(buffer, Capabilities(write_buffer_flush=True))
+        buffer.write_u64(entry, value)                    a walk does not see this write
+        unit.mmio_write(GCMD.offset, GCMD.make(WBF=1), 4)     now it does
+
+    A unit with CAP.RWBF reads its tables behind the buffer. It flushes the buffer when GCMD.WBF completes, and before
+    it invalidates its context cache, its IOTLB or its interrupt-entry cache. Processors, the invalidation queue and
+    everything else read through the buffer; so do the table walks of a unit without CAP.RWBF. Nothing leaves the
+    buffer on its own, as it may on hardware: this is the worst case for software.
+
+    The processors' caches can stand in front: `ProcessorCache(WriteBuffer(memory))`. A line that they flush is in the
+    buffer then.
+    """
+
+    def __init__(self, behind: FlatMemory) -> None:
+        if isinstance(behind, _HeldWrites):
+            raise MisuseError(f"a WriteBuffer stands before the memory itself, not before a {type(behind).__name__}")
+        super().__init__(behind)
+
+
+class ProcessorCache(_HeldWrites):
+    """Memory behind processor caches: what processors write stays in their caches until they flush it.
+
+        cpu = ProcessorCache(FlatMemory(1 << 20))
+        unit = RemappingUnit(cpu, Capabilities(coherent=False))
+        cpu.write_u64(entry, value)      the unit does not snoop its tables: it does not see this write
+        cpu.flush(entry, 8)              now it does: CLFLUSH; `flush_all` is WBINVD
+
+    Coherent accesses of a unit (ECAP.C, PWSNP) snoop these caches; other accesses read the memory behind them. Lines
+    are never written back on their own, as a processor may do: this is the worst case for software.
+    """
+
+    def __init__(self, behind: FlatMemory | WriteBuffer) -> None:
+        super().__init__(behind)
+
+    def past(self, buffer: WriteBuffer) -> Memory:
+        """What a snooped access sees that does not see the write buffer behind these caches."""
+        view = _HeldWrites(buffer)
+        view.behind, view._lines = buffer.behind, self._lines
+        return view
+
+
+def write_buffer(memory: Memory) -> WriteBuffer | None:
+    """The write buffer that `memory`, as processors see it, goes through; None if there is none."""
+    behind = memory.behind if isinstance(memory, ProcessorCache) else memory
+    return behind if isinstance(behind, WriteBuffer) else None
+
+
+def walked(memory: Memory, *, behind_buffer: bool) -> tuple[Memory, Memory]:
+    """What table walks see of `memory`, as processors see it: those that snoop, and those that do not.
+
+    Args:
+        behind_buffer: walks do not see what is in the write buffer.
+    """
+    unsnooped = memory.behind if isinstance(memory, ProcessorCache) else memory
+    if not (behind_buffer and isinstance(unsnooped, WriteBuffer)):
+        return memory, unsnooped
+    snooped = memory.past(unsnooped) if isinstance(memory, ProcessorCache) else unsnooped.behind
+    return snooped, unsnooped.behind

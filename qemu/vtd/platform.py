@@ -7,7 +7,8 @@ is its topology's matter; see `qemu.vtd.topology`.
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 from iommu import (
@@ -18,6 +19,7 @@ from iommu import (
     FlatMemory,
     InterruptRequest,
     Message,
+    OddAccess,
     Policy,
     RemappingUnit,
     SourceId,
@@ -78,17 +80,27 @@ class Platform(Protocol):
         ...
 
     def read_register(self, offset: int, size: int) -> int:
-        """Read 4 or 8 bytes at an offset from the register base."""
+        """Read 4 or 8 bytes at an offset from the register base, aligned.
+
+        Other accesses, of 1 or 2 bytes or unaligned, are possible too; what they do is not defined (spec 11.2).
+        """
         ...
 
     def write_register(self, offset: int, value: int, size: int) -> None:
-        """Write 4 or 8 bytes at an offset from the register base."""
+        """Write 4 or 8 bytes at an offset from the register base, aligned; for other accesses see `read_register`."""
         ...
 
     def dma(self, device: str, access: Access, address: int, length: int = 4) -> Transfer:
         """Make a device move data. `Transfer.host` may be unknown until `settle`.
 
         The data a write has changed are restored once detected, so that repeating the write is detected again.
+
+        Raises Unreachable when the platform's device cannot do this.
+        """
+        ...
+
+    def sweep(self, device: str, addresses: Sequence[int]) -> None:
+        """Make a device write 4 bytes at each address, one after the other, unseen: where they go is not determined.
 
         Raises Unreachable when the platform's device cannot do this.
         """
@@ -214,7 +226,7 @@ class _Journal:
 
 
 class ModelPlatform:
-    """A platform around iommu's RemappingUnit.
+    """A platform around iommu's RemappingUnit. Register accesses that are not defined (11.2) are ignored.
 
     Args:
         capabilities: of the unit.
@@ -235,7 +247,7 @@ class ModelPlatform:
         self._pages = mmap.mmap(-1, MEMORY_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.memory = FlatMemory(self._pages)
         self._journal = _Journal(self.memory)
-        self.unit = unit(self._journal, capabilities, policy)
+        self.unit = unit(self._journal, capabilities, replace(policy or Policy(), odd_accesses=OddAccess.IGNORED))
         self.capabilities = self.unit.capabilities
 
     def reset(self) -> None:
@@ -263,6 +275,11 @@ class ModelPlatform:
             transfer.host = self._move(access, outcome.host_address, length)
         transfer.changes = self._journal.changes()
         return transfer
+
+    def sweep(self, device: str, addresses: Sequence[int]) -> None:
+        """See Platform."""
+        for address in addresses:
+            self.dma(device, Access.WRITE, address)
 
     def _move(self, access: Access, host: int, length: int) -> int | None:
         """Perform the access. Beyond memory nothing moves, as on a bus where no device responds."""

@@ -10,7 +10,7 @@ from qemu.vtd.guest.check import guest_of, inspect
 from qemu.vtd.guest.variants import VARIANTS, variant
 from qemu.vtd.probe import probe
 from tests.qemu_vtd import remains
-from tests.qemu_vtd.guest.conftest import qemu_for_guests
+from tests.qemu_vtd.guest.turns import qemu_for_guests
 
 pytestmark = pytest.mark.asyncio
 
