@@ -55,17 +55,19 @@ async def check_core(found: Inspection) -> None:
         # The core has not been walked yet: a walk may set accessed bits in it.
         for page, size in [*((table, _PAGE) for table in sorted(tables.pages)), *mapped]:
             witness, seen = guest.memory.read(page, size), core.read(page, size)
-            found.compare(f"checksum of {size:#x} bytes at {page:#x} in the core", hex(crc32(witness)), hex(crc32(seen)))
+            found.compare(
+                f"checksum of {size:#x} bytes at {page:#x} in the core", hex(crc32(witness)), hex(crc32(seen))
+            )
         for (address, host), (_, other) in zip(resolved, _resolve(found, shared, core), strict=True):
             found.compare(f"{address:#x}: resolved in the core", host, other)
-    found.story.append(f"an ELF core holds the same in {len(tables.pages)} pages of tables, {len(mapped)} mapped ones")
+    found.story.append(
+        f"an ELF core holds the same in {len(tables.pages)} pages of tables, {len(mapped)} mapped ones"
+    )
 
 
 def _resolve(found: Inspection, shared: Snapshot, memory: Memory) -> list[tuple[int, str]]:
     """Each mapped page, and where the model finds it in this memory."""
-    snapshot = Snapshot(
-        "guest", shared.registers, memory, shared.host_address_width, shared.register_base
-    )
+    snapshot = Snapshot("guest", shared.registers, memory, shared.host_address_width, shared.register_base)
     unit = snapshot.unit(POLICY, profile(found.guest.build.version))
     pages = [address for each in found.mapped for address, _ in each.pages()]
     outcomes = [unit.translate(DmaRequest(DEVICE, address, Access.READ)) for address in pages]

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from qemu.vtd.guest import core, domains, events, messages, nvme
+from qemu.vtd.guest import core, domains, events, log, messages, nvme
 from qemu.vtd.guest.check import Inspection, guest_of, inspect
 from qemu.vtd.guest.guest import EDU, Guest
 from qemu.vtd.guest.trace import Trace
 from qemu.vtd.guest.variants import Variant
 
-EVENTS = (*nvme.EVENTS, messages.EVENT, events.EVENT, "vtd_reg_dmar_root", "vtd_dmar_enable")
+ROOT, ENABLED = "vtd_reg_dmar_root", "vtd_dmar_enable"
+EVENTS = (*nvme.EVENTS, messages.EVENT, events.EVENT, ROOT, ENABLED)
 
 
 class Watched(NamedTuple):
@@ -35,6 +36,7 @@ async def watched(variant: Variant, qemu: str | None = None, **options: Any) -> 
 async def inspect_deeply(seen: Watched, variant: Variant) -> Inspection:
     """All that `inspect` checks, and both devices' interrupts, the controller's queues, and each device's domain."""
     found = await inspect(seen.guest, variant)
+    await log.check_log(found)
     await nvme.check_nvme(found, seen.trace)
     await messages.check_messages(found, seen.trace)
     await domains.check_domains(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from iommu.engine.reasons import Blocked
 from iommu.engine.request import Access, DmaRequest, SourceId
 from iommu.engine.unit import RemappingUnit
@@ -16,14 +18,20 @@ _ANYWHERE = 0x1234_5000
 
 async def check_domains(found: Inspection) -> None:
     """Each device that Linux kept has a domain of the kind that its sysfs shows."""
+    kinds = await shown(found)
+    async with found.guest.unit() as unit:
+        judge(found, unit, kinds)
+
+
+async def shown(found: Inspection) -> dict[SourceId, str]:
+    """What sysfs shows of each device, except of the one that is assigned: that is no longer in its first domain."""
     kinds = {}
     for line in (await found.guest.run(_SHOW)).splitlines():
         name, kind = line.split()
         source_id = source_id_of(name)
         if source_id != DEVICE:
             kinds[source_id] = _KINDS.get(kind, kind)
-    async with found.guest.unit() as unit:
-        judge(found, unit, kinds)
+    return kinds
 
 
 def source_id_of(name: str) -> SourceId:
@@ -33,7 +41,7 @@ def source_id_of(name: str) -> SourceId:
     return SourceId(int(bus, 16), int(device, 16), int(function, 16))
 
 
-def judge(found: Inspection, unit: RemappingUnit, kinds: dict[SourceId, str]) -> None:
+def judge(found: Inspection, unit: RemappingUnit, kinds: Mapping[SourceId, str]) -> None:
     """Compare the kinds of domains that Linux shows with those in the tables."""
     for source_id, kind in kinds.items():
         found.compare(f"domain of {source_id}", kind, kind_of(unit, source_id))

@@ -6,7 +6,7 @@ import re
 
 from iommu.engine.ats import PageRequest
 from iommu.engine.faults.events import Message
-from iommu.engine.request import Access, DmaRequest
+from iommu.engine.request import Access, DmaRequest, SourceId
 from iommu.engine.unit import RemappingUnit
 from iommu.registers import FAULT_EVENT, PAGE_REQUEST_EVENT, PQA, PQH, PQT
 from iommu.snapshot import Snapshot
@@ -19,7 +19,7 @@ from qemu.vtd.quirks import POLICY, profile
 EVENT = "vtd_irq_generate"
 NOWHERE = 0x300_0000
 """An address that `check.inspect` leaves unmapped."""
-_SMALLEST_VECTOR = 0x20
+_SMALLEST_VECTOR, _PAGE = 0x20, 0x5000
 
 
 async def check_fault_event(found: Inspection, trace: Trace) -> None:
@@ -51,11 +51,14 @@ async def check_page_requests(found: Inspection) -> None:
         if queue is None or not rows:
             return
         where = PQA.PQA.get(address) + PQT.PQT.get(snapshot.register(PQT.offset, 8))
-        queue.put(PageRequest(DEVICE, 0x5000))
+        queue.put(PageRequest(DEVICE, _PAGE))
         request = PageRequestDescriptor(int.from_bytes(snapshot.memory.read(where, 32), "little"))
         (event,) = unit.drain_events()
-    found.compare("page requests: the next one, at the queue's tail", f"{DEVICE:#x} 0x5000", f"{request.RID:#x} {request.ADDR:#x}")
-    found.compare("page requests: vector of an interrupt", True, CompatibilityData.V.get(event.data) >= _SMALLEST_VECTOR)
+    written = f"{SourceId.of(request.RID)} {request.ADDR:#x}"
+    found.compare("page requests: the next one, at the queue's tail", f"{DEVICE} {_PAGE:#x}", written)
+    found.compare(
+        "page requests: vector of an interrupt", True, CompatibilityData.V.get(event.data) >= _SMALLEST_VECTOR
+    )
     mask = int((await guest.run(f"cat /proc/irq/{rows[0]}/effective_affinity")).replace(",", ""), 16)
     ids = [id_ for number, id_ in enumerate(await messages.apic_ids(guest)) if mask >> number & 1]
     logical = CompatibilityAddress.DM.get(event.address)

@@ -103,7 +103,9 @@ def judge(found: Inspection, unit: RemappingUnit, seen: Arrival) -> None:
         expected = hex(seen.logical)
     found.compare(f"{what}: destination", expected, None if sent is None else hex(sent.destination))
     if sent is not None:
-        found.story.append(f"{what}, {seen.message.address:#x} {seen.message.data:#x}: {_told(sent)}, {seen.count} arrived")
+        found.story.append(
+            f"{what}, {seen.message.address:#x} {seen.message.data:#x}: {_told(sent)}, {seen.count} arrived"
+        )
 
 
 def _shown(messages: frozenset[Message] | list[Message]) -> str:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from iommu.engine.request import Access, DmaRequest, SourceId
 from iommu.engine.unit import RemappingUnit
+from iommu.errors import MemoryAccessError
 from qemu.vtd.guest import pci
 from qemu.vtd.guest.check import Inspection
 from qemu.vtd.guest.trace import Trace, numbers
@@ -175,15 +176,13 @@ def _fetch(unit: RemappingUnit, address: int, size: int, access: Access) -> byte
     """What is in memory where the controller may access it; empty unless it may access all of it."""
     found = b""
     for at, length in _pieces(address, size):
-        host = unit.translate(DmaRequest(SOURCE, at, access)).host_address
-        if host is None or host + length > _size_of(unit):
+        if (host := unit.translate(DmaRequest(SOURCE, at, access)).host_address) is None:
             return b""
-        found += unit.memory.read(host, length)
+        try:
+            found += unit.memory.read(host, length)
+        except MemoryAccessError:
+            return b""
     return found
-
-
-def _size_of(unit: RemappingUnit) -> int:
-    return int(getattr(unit.memory, "size", 1 << 64))
 
 
 def _pieces(address: int, size: int) -> Iterator[tuple[int, int]]:

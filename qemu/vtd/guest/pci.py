@@ -41,7 +41,9 @@ async def messages(guest: Guest, address: str) -> dict[int, Message]:
         place = int.from_bytes(config[table + 4 : table + 8], "little")
         entries = await guest.physical(base_address(config, place & 7) + (place & ~7), _ENTRY * len(irqs))
         words = [entries[at : at + _ENTRY] for at in range(0, len(entries), _ENTRY)]
-        return {irq: _message(word[:8], word[8:12]) for irq, word in zip(irqs, words, strict=True) if not word[12] & 1}
+        return {
+            irq: _message(word[:8], word[8:12]) for irq, word in zip(irqs, words, strict=True) if not word[12] & 1
+        }
     if (at := capability(config, MSI)) is None:
         return {}
     return {irqs[0]: _message(config[at + 4 : at + 12], config[at + 12 : at + 14])}

@@ -14,14 +14,13 @@ from iommu.engine.request import Access, DmaRequest
 from iommu.engine.unit import RemappingUnit
 from qemu.vtd.guest import initramfs, nvme, pci
 from qemu.vtd.guest.check import ADDRESS, DEVICE, PATTERN, Inspection, Mapped, check_mappings
-from qemu.vtd.guest.deep import Watched
+from qemu.vtd.guest.deep import ENABLED, ROOT, Watched
 from qemu.vtd.guest.kernel import Kernel
 from qemu.vtd.guest.trace import Trace, numbers
 from qemu.vtd.guest.variants import Variant
 
 RESERVE = "crashkernel=192M"
 """The kernel parameter that leaves memory for a crash kernel."""
-ROOT, ENABLED = "vtd_reg_dmar_root", "vtd_dmar_enable"
 _KERNEL, _ARCHIVE = "boot/vmlinuz", "boot/initramfs"
 _ALONE = "nr_cpus=1 reset_devices"
 _EDU_SOURCE, _EDU_DESTINATION, _EDU_COUNT, _EDU_COMMAND, _EDU_BUFFER = 0x80, 0x88, 0x90, 0x98, 0x40000
@@ -133,3 +132,8 @@ async def check_new_tables(found: Inspection, trace: Trace, start: int) -> None:
     roots = [numbers(line)[0] for line in trace.lines(ROOT, start)]
     async with found.guest.unit() as unit:
         found.compare("the root table", hex(roots[-1]), hex(unit.translation.legacy.root_table))
+
+
+def switched(trace: Trace, start: int) -> list[int]:
+    """How translation was switched since this mark of the trace: 1 on, 0 off."""
+    return [numbers(line)[0] for line in trace.lines(ENABLED, start)]
