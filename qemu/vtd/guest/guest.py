@@ -115,6 +115,7 @@ class Guest:
         self._resources = ExitStack()
         self._process: Process | None = None
         self._ram: Ram | None = None
+        self._dmar: bytes | None = None
 
     def _device_words(self) -> list[str]:
         """The `-device` arguments. Raises PropertyMissing for a property that this QEMU does not have."""
@@ -322,10 +323,12 @@ class Guest:
 
     def dmar(self) -> bytes:
         """The DMAR that its firmware left in memory. Raises QemuError when there is none."""
-        found = next(Image(self._shared().mapping).dmars(), None)
-        if found is None:
-            raise QemuError("the guest's memory holds no DMAR: it has no remapping unit")
-        return found[1]
+        if self._dmar is None:
+            found = next(Image(self._shared().mapping).dmars(), None)
+            if found is None:
+                raise QemuError("the guest's memory holds no DMAR: it has no remapping unit")
+            self._dmar = found[1]
+        return self._dmar
 
     async def registers(self) -> bytes:
         """The register window of the remapping unit, read without effect on it."""

@@ -47,12 +47,12 @@ class Trace:
     def lines(self, event: str, start: int = 0) -> list[str]:
         """What followed the name of an event, each time that it occurred since a mark, oldest first."""
         text = os.pread(self._descriptor, max(self.mark() - start, 0), start).decode("latin-1")
-        return re.findall(rf"\b{event} (.*)\n", text)
+        return re.findall(f"{event} (.*)\n", text)
 
     def last(self, event: str) -> int:
         """Where the last event of this name ends; 0 when there was none."""
         text = os.pread(self._descriptor, self.mark(), 0).decode("latin-1")
-        found = [match.end() for match in re.finditer(rf"\b{event} .*\n", text)]
+        found = [match.end() for match in re.finditer(f"{event} .*\n", text)]
         return found[-1] if found else 0
 
 
