@@ -70,7 +70,7 @@ class ScalableWorld(World):
         *,
         policy: Policy | None = None,
         size: int = 16 << 20,
-        depths: tuple[int, ...] = (),
+        depths: tuple[int, ...] | None = None,
         audit: bool = False,
         **changes: Any,
     ) -> None:

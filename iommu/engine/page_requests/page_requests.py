@@ -123,7 +123,10 @@ class PageRequests:
             self.tables.check_pasid(context, request.pasid)
 
     def enqueue(self, request: PageRequest) -> PageRequestOutcome:
-        """Drop the requested page from the caches, so that a retry does not use old entries (7.4), and queue it."""
+        """Drop the requested page from the caches, so that a retry does not use old entries (7.4), and queue it.
+
+        This is an invalidation like any other, and listeners hear of it.
+        """
         self.caches.invalidate(Selector.translations(addresses=pages_around(request.address, 0)))
         if self.queue is not None and self.queue.put(request):
             return PageRequestOutcome(queued=True)

@@ -66,6 +66,7 @@ from qemu.vtd.quirks.registers import (
     PointersKeepAllBits,
     QueueAddressShownOnceOn,
     TableModeUnchecked,
+    TranslationNeverOn,
     UpperAddressesReadOnly,
 )
 from qemu.vtd.quirks.requests import (
@@ -92,6 +93,8 @@ from qemu.vtd.quirks.scalable_queue import (
     PasidCacheDescriptorUnchecked,
     PasidDeviceTlbAccepted,
     PasidMaskLimited,
+    ResponseNeedsPasid,
+    ResponseUpperHalfUnchecked,
     ScalableDescriptorsIgnored,
 )
 from qemu.vtd.quirks.scalable_translation import (
@@ -190,6 +193,9 @@ QUIRKS: tuple[type[Quirk], ...] = (
     LongWritesAbort,
     ContextCommandAlwaysServed,
     NoPasidDeviceTlbDescriptor,
+    TranslationNeverOn,
+    ResponseNeedsPasid,
+    ResponseUpperHalfUnchecked,
 )
 
 POLICY = Policy(

@@ -20,6 +20,7 @@ class InterruptFaultsUnrecorded(Quirk, FaultLog):
     driver = "An interrupt that is blocked by a wrong entry disappears in QEMU without any record of the reason."
     function = "vtd_interrupt_remap_msi"
     scenarios = (
+        "setup.no-translation.interrupt",
         "ir.index.beyond-the-table",
         "ir.entry.not-present",
         "ir.entry.unreadable",
