@@ -19,7 +19,7 @@ _PAGE = 0x1000
 
 
 class Touched:
-    """Memory that remembers which of its pages were read or written."""
+    """Memory that records which of its pages were read or written."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory

@@ -28,7 +28,7 @@ def judge(found: Inspection, unit: RemappingUnit, reports: Sequence[FaultReport]
     """Compare faults that the kernel printed with those of the same requests in the model."""
     for report in reports:
         if (request := request_of(report)) is not None:
-            # The devices here send no PASID; some QEMUs record one all the same (PasidWithoutPasid).
+            # The devices here send no PASID; QEMU 10.0 records the one that it took from RID_PASID.
             fault = unit.translate(replace(request, length=4, pasid=None, privileged=False, execute=False)).fault
             what = f"{request.source_id} {report.kind} {request.address:#x}"
             found.compare(f"the kernel's fault: {what}", hex(report.code or 0), fault and hex(fault))
