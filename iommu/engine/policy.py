@@ -100,9 +100,6 @@ class Policy:
     compress_faults: bool = choice(
         "a fault is dropped, without an overflow, while another of its source-id is pending", section="7.2.1"
     )
-    records_restart: bool = choice(
-        "after translation was turned off, the next fault is recorded in the first register again", doubt="D-23"
-    )
 
     # Interrupts.
     malformed_interrupt_faults: bool = choice(
@@ -110,13 +107,6 @@ class Policy:
         "bytes is reported (0x29); otherwise it is dropped without a fault",
         default=True,
         doubt="D-6",
-    )
-    unused_data_checked: bool = choice(
-        "the upper half of a remappable interrupt's data must be 0 even where the data are not used", doubt="D-32"
-    )
-    source_validated_first: bool = choice(
-        "the source of an interrupt is validated (0x26) before the reserved fields of its entry are checked (0x24)",
-        doubt="D-8",
     )
     reserved_validation_fails: bool = choice(
         "source validation type 3, which is reserved, is a failed validation (0x26), not a reserved field (0x24)",
@@ -127,11 +117,6 @@ class Policy:
     )
 
     # The invalidation queue.
-    unused_descriptor_fields_checked: bool = choice(
-        "the fields that the granularity of a descriptor of type 2 or 7 does not use must be 0",
-        doubt="D-35",
-        sources="the specification, as quoted in public, has IH ignored; QEMU accepts all of these fields",
-    )
     idle_wait_accepted: bool = choice(
         "a wait descriptor that asks for nothing (IF = SW = FN = 0) is accepted; otherwise it is refused as reserved",
         default=True,

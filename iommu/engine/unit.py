@@ -227,12 +227,13 @@ class RemappingUnit:
             self._on_translation_off()
         self.translation.switch(command.TE)
         self.page_requests.enabled = bool(command.TE)
+        if not (command.TE or self.interrupts.enabled):
+            self.faults.restart()
         if self.queue is not None:
             status.value |= GSTS.make(QIES=self.queue.switch(command.QIE))
 
     def _on_translation_off(self) -> None:
         """GCMD.TE went from 1 to 0."""
-        self.faults.translation_off()
         if self.capabilities.scalable_mode and self.policy.translation_off_drops:
             self.caches.invalidate_dma()
 

@@ -45,6 +45,7 @@ from qemu.vtd.quirks.interrupts import (
     CompatibilityAlwaysPasses,
     InterruptFaultsUnrecorded,
     InterruptFieldsUnchecked,
+    ReservedBitsBeforeSource,
 )
 from qemu.vtd.quirks.queue import (
     DevicesAlwaysAnswer,
@@ -184,6 +185,7 @@ QUIRKS: tuple[type[Quirk], ...] = (
     NarrowQueueAccepted,
     PasidCacheDescriptorUnchecked,
     ScalableDescriptorsIgnored,
+    ReservedBitsBeforeSource,
 )
 
 POLICY = Policy(
