@@ -160,10 +160,7 @@ class Formats:
 
     def reserved_in_scalable_context(self, entry: int) -> int:
         """SCT.3: the bits that must be 0 in a present scalable-mode context entry."""
-        mask = self._reserved_bits(ScalableContextEntry)
-        if self.policy.rid_pasid_must_be_zero and not self.capabilities.rid_pasid:
-            mask |= ScalableContextEntry.RID_PASID.mask
-        return mask
+        return self._reserved_bits(ScalableContextEntry)
 
     def reserved_in_directory(self, entry: int) -> int:
         """SPD.3: the bits that must be 0 in a present PASID directory entry."""
@@ -177,12 +174,10 @@ class Formats:
             mask |= _SECOND_FIELDS
         if not self.capabilities.first_stage:
             mask |= _FIRST_FIELDS
-        if self.policy.withdrawn_bits_reserved:
-            mask |= _WITHDRAWN_FIELDS
         return mask
 
     def _ignored_in_pasid(self, entry: int) -> int:
-        mask = 0 if self.policy.withdrawn_bits_reserved else _WITHDRAWN_FIELDS
+        mask = _WITHDRAWN_FIELDS
         stages = self.stages(entry)
         if stages is not None and not stages.first_levels:
             mask |= _FIRST_FIELDS

@@ -48,21 +48,6 @@ class Policy:
         doubt="D-34",
         sources="no public source decides; RISC-V's IOMMU lets guest addresses exceed the host's",
     )
-    rid_pasid_must_be_zero: bool = choice(
-        "without ECAP.RPS, a RID_PASID that is not 0 is a reserved field, not ignored", doubt="D-5"
-    )
-    rid_pasid_beyond_is_invalid: bool = choice(
-        "a RID_PASID beyond the PASID directory is reported as SCT.4, not as SCT.9", doubt="D-5"
-    )
-    withdrawn_bits_reserved: bool = choice(
-        "NXE, SMEP and SSEE of a PASID-table entry are reserved, not ignored", doubt="D-17"
-    )
-    privileged_needs_supervisor: bool = choice(
-        "a privileged request on a unit without ECAP.SRS is blocked (SPT.6, 0x5D), not served as a user's",
-        doubt="D-33",
-        sources="Linux: SRE is reserved there; no public source says what happens to the request",
-    )
-    snooped_by_coherency: bool = choice("without ECAP.SMPWCS, ECAP.C says whether a walk is snooped", doubt="D-27")
     protect_remapped: bool = choice(
         "below version 2, protected memory regions block remapped requests too, as they do from version 2 on",
         default=True,

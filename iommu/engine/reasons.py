@@ -1,6 +1,8 @@
 """Fault reasons (spec 5.1.4, 7.1.3): code, name of the condition, meaning, and how the fault is handled.
 
-Three codes are left out because no public source gives their meaning: 0x33 (RTA.4), 0x88 (SGN.9) and 0x89 (SGN.10).
+Left out are the codes of what this engine does not have: host permission tables (0x60, 0xA0 to 0xA5), PASIDs in
+translated requests (0x49), and units that insist on interrupt remapping or on 32-bit destinations (0x2A, 0x2B); also
+0x88 (SGN.9), which the specification has no longer.
 """
 
 from __future__ import annotations
@@ -88,6 +90,7 @@ class FaultReason(IntEnum):
     RTA_1 = 0x30, "translation table mode not supported"
     RTA_2 = 0x31, "request with a PASID in legacy mode"
     RTA_3 = 0x32, "page request in legacy mode"
+    RTA_4 = 0x33, "any request in abort-DMA mode"
 
     # Scalable mode: root, context, PASID structures.
     SRT_1 = 0x38, "scalable root entry could not be read"
@@ -96,12 +99,12 @@ class FaultReason(IntEnum):
     SCT_1 = 0x40, "scalable context entry could not be read"
     SCT_2 = 0x41, "scalable context entry not present", _Q | _C
     SCT_3 = 0x42, "reserved bit set in a present scalable context entry", _Q | _C
-    SCT_4 = 0x43, "invalid scalable context entry", _Q
+    SCT_4 = 0x43, "invalid scalable context entry: page requests without device-TLB, or RID_PASID too large", _Q | _C
     SCT_5 = 0x44, "translation or translated request while device-TLBs are not enabled", _Q
     SCT_6 = 0x45, "request with a PASID while PASIDs are not enabled", _Q
     SCT_7 = 0x46, "PASID beyond the PASID directory", _Q
     SCT_8 = 0x47, "page request while page requests are not enabled", _Q
-    SCT_9 = 0x48, "RID_PASID beyond the PASID directory", _Q
+    SCT_9 = 0x48, "request with the PASID of requests without one, RID_PASID", _Q
     SPD_1 = 0x50, "PASID directory entry could not be read"
     SPD_2 = 0x51, "PASID directory entry not present", _Q | _C
     SPD_3 = 0x52, "reserved bit set in a present PASID directory entry", _Q | _C
@@ -141,6 +144,7 @@ class FaultReason(IntEnum):
     SGN_6 = 0x85, "write without write permission", _Q | _N
     SGN_7 = 0x86, "read without read permission", _Q | _N
     SGN_8 = 0x87, "host address in the interrupt range", _Q
+    SGN_10 = 0x89, "PASID with more bits than the unit supports", _Q
 
     def __str__(self) -> str:
         return f"{self.value:#04x} {self.condition} {self.meaning}"

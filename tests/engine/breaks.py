@@ -364,14 +364,14 @@ class DeviceTlbEnableUnchecked(Break):
         return super().reserved_in_scalable_context(entry) & ~(1 << 2)
 
 
-class RidPasidReserved(Break):
-    """Too strict: RID_PASID must be 0 without ECAP.RPS, against the policy (D-5)."""
+class RidPasidUnchecked(Break):
+    """RID_PASID may be anything without ECAP.RPS."""
 
     rule, mode, unit = "SCT.3", SCALABLE, "test_scalable_fields.py"
+    scenario = "scalable.rid-pasid.not-offered"
 
     def reserved_in_scalable_context(self, entry: int) -> int:
-        rid_pasid = 0 if self.capabilities.rid_pasid else bits(83, 64)
-        return super().reserved_in_scalable_context(entry) | rid_pasid
+        return super().reserved_in_scalable_context(entry) & ~bits(83, 64)
 
 
 class DirectoryBitsUnchecked(Break):
@@ -437,9 +437,10 @@ class AccessedDirtyUnchecked(Break):
 
 
 class WithdrawnBitsReserved(Break):
-    """Too strict: NXE and SMEP must be 0, against the policy (D-17)."""
+    """Too strict: NXE and SMEP, which are ignored, must be 0."""
 
     rule, mode, unit = "SPT.3", SCALABLE, "test_scalable_fields.py"
+    scenario = "scalable.first.withdrawn-bits"
 
     def reserved_in_pasid(self, entry: int) -> int:
         return super().reserved_in_pasid(entry) | bits(134, 133)

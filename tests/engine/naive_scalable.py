@@ -138,7 +138,7 @@ class Reader:
         if bits & ~self.value(at) == 0:
             return
         snooped = self.can.scalable_coherent and self.entry >> 87 & 1
-        if not snooped and not (self.can.coherent and not self.can.scalable_coherent and self.doubt("D-27")):
+        if not snooped:
             raise Stop(unsnooped)
         if self.read_only(at):
             raise Stop(failed)
@@ -154,7 +154,7 @@ class Reader:
             return Answer(None, interrupt=request.address_type == 0 and dword)
         ttm = self.rtaddr >> 10 & 3
         if ttm == 3 and can.abort_dma:
-            return Answer(None)
+            raise Stop(0x33)
         if ttm != 1 or not can.scalable_mode:
             raise Stop(0x30)
 
@@ -174,21 +174,19 @@ class Reader:
         self.reserved_in_context(context)
 
         limit = 1 << 13 + (context >> 9 & 7)
+        if (context >> 4 & 1 and not dte) or rid_pasid >= limit:
+            raise Stop(0x43)
         if request.address_type != 0 and not dte:
             raise Stop(0x44)
         translated = request.address_type is AddressType.TRANSLATED
         if not (translated and self.doubt("the PASID of a translated request")):
-            self.explicit_pasid(paside, limit)
+            self.explicit_pasid(paside, limit, rid_pasid)
         if translated:
-            if request.pasid is None and can.rid_pasid and rid_pasid >= limit and self.doubt("RID_PASID of those"):
-                raise Stop(0x43 if self.doubt("D-5: 0x43") else 0x48)
             return self.translated()
         pasid = request.pasid
         if pasid is None:
-            pasid = rid_pasid if can.rid_pasid else 0
+            pasid = rid_pasid
             self.supervisor = bool(rid_priv)
-            if pasid >= limit:
-                raise Stop(0x43 if self.doubt("D-5: 0x43") else 0x48)
 
         directory = self.read(context % (1 << 64) // 4096 * 4096 + 8 * (pasid >> 6), 1, 0x50)
         self.fpd |= directory >> 1 & 1
@@ -213,19 +211,23 @@ class Reader:
             raise Stop(0x42)
         if (dte and not can.device_tlb) or (pre and not can.page_requests) or (rid_priv and not can.rid_priv):
             raise Stop(0x42)
-        if context >> 64 & 0xFFFFF and not can.rid_pasid and self.doubt("D-5: RID_PASID is reserved without RPS"):
+        if context >> 64 & 0xFFFFF and not can.rid_pasid:
             raise Stop(0x42)
 
-    def explicit_pasid(self, paside: int, limit: int) -> None:
+    def explicit_pasid(self, paside: int, limit: int, rid_pasid: int) -> None:
         """2.3, steps 9 to 10b, and 2.4."""
         request, can = self.request, self.can
         if request.pasid is None:
             return
         if not paside:
             raise Stop(0x45)
-        if request.pasid >= limit or request.pasid >= 1 << can.pasid_bits:
+        if request.pasid >= limit:
             raise Stop(0x46)
-        self.supervisor = request.privileged and can.supervisor_requests
+        if request.pasid == rid_pasid:
+            raise Stop(0x48)
+        if request.pasid >= 1 << can.pasid_bits:
+            raise Stop(0x89)
+        self.supervisor = request.privileged
         self.executes = request.execute and can.execute_requests
 
     def translated(self) -> Answer:
@@ -243,7 +245,7 @@ class Reader:
         pgtt = entry >> 6 & 7
         first, second = pgtt in (FIRST, NESTED), pgtt in (SECOND, NESTED)
         surely = [10, 11, *range(80, 87), *range(91, 96), *range(192, 512)]
-        perhaps = [5, 133, 134]
+        perhaps = [5]
         if can.memory_types:
             perhaps.extend(range(99, 128, 4))
         else:

@@ -32,13 +32,9 @@ IGNORED2 = 1 << 63 | 0x3FF << 52 | 0x700 | 0x7C
 NEAR_A_RULE = (7, 11, 12, 13, 20, 21, 29, 38, 39, 45, 46, 51, 52, 62)
 """Bits of a paging entry whose meaning changes with the level, the type or the capabilities."""
 
-# The doubts that the default policy decides: D-34, D-5 twice, D-17.
+# The doubt that the default policy decides.
 SETTLED = {
     "D-34: guest addresses are held to the host width": Policy().nested_pointers_within_host,
-    "D-5: RID_PASID is reserved without RPS": Policy().rid_pasid_must_be_zero,
-    "D-5: 0x43": Policy().rid_pasid_beyond_is_invalid,
-    "PASID entry, bit 133": Policy().withdrawn_bits_reserved,
-    "PASID entry, bit 134": Policy().withdrawn_bits_reserved,
 }
 
 

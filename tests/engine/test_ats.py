@@ -21,6 +21,7 @@ from tests.engine.scalable_world import (
     GUEST_PAGE,
     HOST,
     NESTED,
+    SAME,
     SECOND,
     USER,
     WRITABLE,
@@ -54,15 +55,15 @@ def has_no_permissions(answer: Outcome) -> bool:
 @raises(FaultReason.SCT_5)
 def test_both_kinds_need_device_tlbs_enabled() -> None:
     for builder in WALKED.values():
-        world = builder(context={"dte": 0})
+        world = builder(context={"dte": 0, "pre": 0})
         for kind in (TRANSLATION_REQUEST, TRANSLATED):
-            for pasid in (None, 0):
+            for pasid in (None, SAME):
                 assert world.fault(kind=kind, pasid=pasid) == 0x44
         assert world.code() == 0
 
 
 @pytest.mark.parametrize("pgtt", WALKED)
-@pytest.mark.parametrize("pasid", [None, 0])
+@pytest.mark.parametrize("pasid", [None, SAME])
 @pytest.mark.parametrize("access", [READ, WRITE])
 def test_answer_is_the_translation(pgtt: int, pasid: int | None, access: Any) -> None:
     world = WALKED[pgtt]()
@@ -115,7 +116,7 @@ def test_permissions_over_all_levels() -> None:
 def test_supervisor_without_write_protection_is_granted_writes() -> None:
     for wpe in (0, 1):
         world = first_stage(HOST | P, pasid_entry={"wpe": wpe})
-        answer = ask(world, pasid=0, privileged=True)
+        answer = ask(world, pasid=SAME, privileged=True)
         assert (answer.host_address, answer.readable, answer.writable) == (HOST, True, not wpe)
 
 
@@ -125,7 +126,7 @@ def test_supervisor_without_write_protection_is_granted_writes() -> None:
 def test_execute_permission_only_if_asked_and_allowed(xd: int, execute: bool, executable: bool) -> None:
     world = first_stage(HOST | ALL1 | xd, pasid_entry={"ere": 1})
     for _ in range(2):
-        answer = ask(world, pasid=0, execute=execute)
+        answer = ask(world, pasid=SAME, execute=execute)
         assert answer.fault is None
         assert answer.executable == executable
 
@@ -138,14 +139,14 @@ def test_absent_page_is_a_success_without_permissions(pgtt: int) -> None:
     world = WALKED[pgtt]()
     for _ in range(2):
         assert has_no_permissions(ask(world, ADDRESS + 0x1000))
-        assert has_no_permissions(ask(world, ADDRESS + (1 << 30), pasid=0))
+        assert has_no_permissions(ask(world, ADDRESS + (1 << 30), pasid=SAME))
     assert world.records() == []
 
 
 def test_page_without_permission_is_a_success_without_permissions() -> None:
     world = first_stage(HOST | P)
     assert has_no_permissions(ask(world))
-    assert ask(world, pasid=0, privileged=True).host_address == HOST
+    assert ask(world, pasid=SAME, privileged=True).host_address == HOST
     assert has_no_permissions(ask(world)), "also when a supervisor has it cached"
     world = nested(second=0)
     assert has_no_permissions(ask(world))
@@ -334,5 +335,5 @@ def test_translated_request_beyond_the_host_width_is_blocked() -> None:
 def test_translated_request_with_a_pasid_to_the_interrupt_range_is_blocked() -> None:
     """8.3; without a PASID it is blocked."""
     for build in (second_stage, pass_through):
-        outcome = build().dma(0xFEE0_1000, WRITE, kind=TRANSLATED, pasid=0)
+        outcome = build().dma(0xFEE0_1000, WRITE, kind=TRANSLATED, pasid=SAME)
         assert (outcome.host_address, outcome.interrupt) == (None, False)

@@ -12,8 +12,18 @@ from iommu.engine.formats import Formats
 from iommu.structures import ContextEntry, PasidEntry
 from tests.engine.queueing import iotlb, pasid_cache, pasid_iotlb, scalable
 from tests.engine.raising import raises
-from tests.engine.scalable_world import ADDRESS, FIRST, NESTED, PASS, SECOND, ScalableWorld, first_stage, without
-from tests.engine.world import NIC, READ, World
+from tests.engine.scalable_world import (
+    ADDRESS,
+    FIRST,
+    NESTED,
+    PASS,
+    SAME,
+    SECOND,
+    ScalableWorld,
+    first_stage,
+    without,
+)
+from tests.engine.world import NIC, World
 
 
 def reason_in_trace(world: World, address: int = 0x5000) -> str:
@@ -104,22 +114,7 @@ def test_pasids_cannot_be_enabled_on_a_unit_without_them() -> None:
 def test_unit_without_pasids_serves_no_request_with_one() -> None:
     world = passing(paside=0)
     assert world.dma(0x5000).host_address == 0x5000
-    assert world.fault(0x5000, pasid=0) == 0x45
-
-
-# D-33: a privileged request where supervisor requests are not offered
-
-
-@raises(FaultReason.SPT_6)
-def test_privileged_request_without_supervisor_requests() -> None:
-    for needs, code in ((False, 0), (True, 0x5D)):
-        world = first_stage(
-            supervisor_requests=False,
-            pasid_entry={"sre": 0},
-            policy=Policy(privileged_needs_supervisor=needs),
-        )
-        outcome = world.dma(ADDRESS, READ, pasid=0, privileged=True)
-        assert int(outcome.fault or 0) == code
+    assert world.fault(0x5000, pasid=SAME) == 0x45
 
 
 # Fields that the granularity of a descriptor does not use

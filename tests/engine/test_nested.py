@@ -18,6 +18,7 @@ from tests.engine.scalable_world import (
     GUEST_PAGE,
     HOST,
     NESTED,
+    SAME,
     USER,
     WRITABLE,
     P,
@@ -235,10 +236,10 @@ def test_first_stage_entries_are_checked_as_without_nesting(level: int) -> None:
     world.put(at, whole & ~WRITABLE)
     world.unit.caches.invalidate_dma()
     assert world.fault(access=WRITE) == 0x85
-    assert world.fault(access=WRITE, pasid=0, privileged=True) == 0x85
+    assert world.fault(access=WRITE, pasid=SAME, privileged=True) == 0x85
     world.put(at, whole | 1 << 63)
     world.unit.caches.invalidate_dma()
-    assert world.fault(pasid=0, execute=True) == 0x82
+    assert world.fault(pasid=SAME, execute=True) == 0x82
 
 
 @raises(FaultReason.SFS_5, FaultReason.SGN_5)
@@ -292,11 +293,11 @@ def test_effective_permission_is_both(first: int, second: int, wpe: int, privile
     world = nested(GUEST_PAGE | first, HOST | second, pasid_entry={"wpe": wpe})
     writable = bool(first & WRITABLE) or (privileged and not wpe)
     for _ in range(2):
-        write = world.code(access=WRITE, pasid=0, privileged=privileged)
-        read = world.code(access=READ, pasid=0, privileged=privileged)
+        write = world.code(access=WRITE, pasid=SAME, privileged=privileged)
+        read = world.code(access=READ, pasid=SAME, privileged=privileged)
         assert write == (0 if writable and second & W else 0x85)
         assert read == (0 if second & R else 0x86)
-        outcome = world.dma(access=READ if second & R else WRITE, pasid=0, privileged=privileged)
+        outcome = world.dma(access=READ if second & R else WRITE, pasid=SAME, privileged=privileged)
         if outcome.host_address is not None:
             assert (outcome.readable, outcome.writable) == (bool(second & R), writable and bool(second & W))
 
@@ -329,7 +330,7 @@ def test_guest_physical_interrupt_range_is_translated() -> None:
 
 def test_interrupt_range_as_an_input_with_a_pasid_is_translated() -> None:
     world = nested(address=0xFEE0_0000)
-    assert world.dma(0xFEE0_0123, WRITE, pasid=0).host_address == HOST + 0x123
+    assert world.dma(0xFEE0_0123, WRITE, pasid=SAME).host_address == HOST + 0x123
 
 
 # Order

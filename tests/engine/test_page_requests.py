@@ -77,7 +77,7 @@ def test_descriptor_of_a_plain_request() -> None:
 @pytest.mark.parametrize(
     ("how", "first", "second"),
     [
-        ({"pasid": 0}, 1 << 8, 0b101),
+        ({"pasid": 5}, 1 << 8 | 5 << 32, 0b101),
         ({"pasid": 0xABCDE}, 1 << 8 | 0xABCDE << 32, 0b101),
         ({"pasid": 1, "execute": True}, 1 << 8 | 1 << 32 | 1 << 52, 0b101),
         ({"pasid": 1, "privileged": True}, 1 << 8 | 1 << 32 | 1 << 53, 0b101),
@@ -137,10 +137,14 @@ def test_table_modes_the_unit_lacks(ttm: int, offered: dict[str, Any]) -> None:
     assert world.unit.page_request(PageRequest(NIC, 0)).fault == 0x30
 
 
-def test_abort_mode_and_translation_off_drop_requests() -> None:
+def test_abort_mode_blocks_requests() -> None:
     world = World(abort_dma=True)
     world.start(world.root | 3 << 10)
-    assert world.unit.page_request(PageRequest(NIC, 0)) == PageRequestOutcome(queued=False)
+    outcome = world.unit.page_request(PageRequest(NIC, 0))
+    assert (outcome.queued, int(outcome.fault or 0), outcome.recorded) == (False, 0x33, True)
+
+
+def test_translation_off_drops_requests() -> None:
     pager = Pager(on=False)
     pager.world.scalable_context()
     pager.world.latch(pager.world.root | SCALABLE)
@@ -160,6 +164,9 @@ def test_abort_mode_and_translation_off_drop_requests() -> None:
         ({"paside": 0}, {"pasid": 1}, 0x45),
         ({"pdts": 0}, {"pasid": 1 << 13}, 0x46),
         ({"pdts": 0}, {"pasid": (1 << 13) - 1}, 0),
+        ({"dte": 0}, {}, 0x43),
+        ({"pdts": 0, "rid_pasid": 1 << 13}, {}, 0x43),
+        ({"rid_pasid": 1}, {"pasid": 1}, 0x48),
         ({"pdts": 0, "paside": 0}, {}, 0),
     ],
 )
@@ -199,9 +206,9 @@ def test_fpd_suppresses_the_record_but_not_the_fault(context: dict[str, Any], ho
 
 
 def test_narrow_pasids() -> None:
-    """10b: PASID wider than ECAP.PSS allows."""
+    """7.1.3: only the directory limits the PASID of a page request, not ECAP.PSS."""
     pager = Pager(pasid_bits=15)
-    assert pager.ask(pasid=0x8000).fault == 0x46
+    assert pager.ask(pasid=0x8000).queued
     assert pager.ask(pasid=0x7FFF).queued
 
 

@@ -33,7 +33,6 @@ def test_every_field_is_declared_with_a_reason() -> None:
 
 
 @pytest.mark.parametrize(("doubt", "name", "default"), [
-    ("D-33", "privileged_needs_supervisor", False),
     ("D-34", "nested_pointers_within_host", False),
 ])  # fmt: skip
 def test_doubts_that_are_choices(doubt: str, name: str, default: bool) -> None:

@@ -83,8 +83,8 @@ class PageRequests:
             self.accept(self._posted.pop(0))
 
     def accept(self, request: PageRequest) -> PageRequestOutcome:
-        """Check a page request and queue it. With translation off, and in abort-DMA mode, it is dropped."""
-        if not self.enabled or (self.mode == TableMode.ABORT_DMA and self.capabilities.abort_dma):
+        """Check a page request and queue it. With translation off it is dropped."""
+        if not self.enabled:
             return PageRequestOutcome(queued=False)
         fpd = 0
         try:
@@ -104,6 +104,9 @@ class PageRequests:
         # RTA.3: a page request in legacy mode.
         if self.mode == TableMode.LEGACY:
             raise Blocked(FaultReason.RTA_3)
+        # RTA.4: the unit is in abort-DMA mode.
+        if self.mode == TableMode.ABORT_DMA and self.capabilities.abort_dma:
+            raise Blocked(FaultReason.RTA_4)
         # RTA.1: the unit does not support the table mode.
         if self.mode != TableMode.SCALABLE or not self.capabilities.scalable_mode:
             raise Blocked(FaultReason.RTA_1)

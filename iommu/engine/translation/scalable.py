@@ -96,13 +96,9 @@ class ScalableMode(ScalableTables, Paging):
     def intent(self, context: ScalableContext, request: DmaRequest) -> Intent:
         """The permissions that the request needs. Without a PASID, RID_PRIV says if it is privileged."""
         capabilities = self.capabilities
-        privileged = bool(context.rid_priv)
-        if request.pasid is not None:
-            counts = capabilities.supervisor_requests or self.policy.privileged_needs_supervisor
-            privileged = request.privileged and counts
         return intent_of(
             request,
-            privileged=privileged,
+            privileged=bool(context.rid_priv) if request.pasid is None else request.privileged,
             execute=request.execute and capabilities.execute_requests,
             zero_length_read=capabilities.zero_length_read,
             no_write=capabilities.no_write_requests,
