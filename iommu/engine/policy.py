@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from iommu.engine.declaration import Choice, choice, declared
 from iommu.errors import MisuseError
 from iommu.registers import QueueFault
-from iommu.structures import ResponseCode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,17 +36,6 @@ class Policy:
         "is reported as LGN.1 (0x04)",
         doubt="D-2",
     )
-    nested_absent_is_no_permission: bool = choice(
-        "where nested, a first-stage table that the second stage does not map is reported as one without read "
-        "permission (SFS.6, SFS.7), not as a second-stage entry that is not present",
-        doubt="D-18",
-    )
-    nested_pointers_within_host: bool = choice(
-        "where nested, pointers in first-stage entries are also held to the host address width, not only to the "
-        "guest's",
-        doubt="D-34",
-        sources="no public source decides; RISC-V's IOMMU lets guest addresses exceed the host's",
-    )
     protect_remapped: bool = choice(
         "below version 2, protected memory regions block remapped requests too, as they do from version 2 on",
         default=True,
@@ -75,10 +63,6 @@ class Policy:
         "a unit with scalable mode invalidates everything that is cached for DMA when translation is turned off",
         default=True,
         sources="one public source says so",
-    )
-    pasid_invalidation_drops_second_stage: bool = choice(
-        "a PASID-selective invalidation of the IOTLB also drops what the second stage alone translated in the domain",
-        doubt="D-21",
     )
 
     # Faults.
@@ -119,20 +103,6 @@ class Policy:
     )
     status_write_fault_taken: bool = choice(
         "the head moves past a wait descriptor whose status write failed", doubt="D-14"
-    )
-
-    # Page requests.
-    page_event_per_group: bool = choice("only the last page request of a group sets PPR, not each", doubt="D-15")
-    overflow_response: ResponseCode | None = choice(
-        "what the unit answers the last request of a group that it cannot queue, so that the device tries again; "
-        "None for no answer",
-        default=ResponseCode.SUCCESS,
-        doubt="D-16",
-    )
-    blocked_page_response: ResponseCode | None = choice(
-        "what the unit answers the last request of a group that a fault blocks; None for no answer",
-        default=ResponseCode.FAILURE,
-        sources="no public source says",
     )
 
     def __post_init__(self) -> None:

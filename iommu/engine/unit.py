@@ -129,7 +129,7 @@ class RemappingUnit:
         memory, registers, policy, send = self.memory, self.registers, self.policy, self._events.append
         tables, devices = self.translation.scalable, self.devices
         self.page_requests = self.PageRequests(
-            memory, registers, self.invalidation, self.faults, policy, tables, devices, send
+            memory, registers, self.invalidation, self.faults, tables, devices, send
         )
         drain = self.page_requests.drain
         self.queue = (

@@ -6,16 +6,14 @@ whose answer is no, the text's own position, in the first outcome, and every com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from iommu import Access, AddressType, Capabilities, DmaRequest, MemoryAccessError
 
 UNQUALIFIED = {0x30, 0x31, 0x32, 0x33, 0x38, 0x39, 0x3A, 0x40, 0x50, 0x58}
-# Translation requests, D-25: what is a success without permissions, and what may be one.
-MERELY_ABSENT = {0x71, 0x79, 0x81, 0x84, 0x85, 0x86}
-PERHAPS_ABSENT = {0x74, 0x75, 0x76, 0x77, 0x80, 0x82, 0x83}
+# 7.1.3: what a translation request is told as a success without permissions.
+MERELY_ABSENT = {0x51, 0x59, 0x5C, 0x5D, *range(0x70, 0x78), 0x79, *range(0x80, 0x87), 0x90}
 FIRST, SECOND, NESTED, PASS = 1, 2, 3, 4
 
 
@@ -49,13 +47,12 @@ def outcomes(
     *,
     per_level: bool = False,
     read_only: Callable[[int], bool] = lambda _at: False,
-    settled: Mapping[str, bool] = MappingProxyType({}),
 ) -> Iterator[Answer]:
-    """Everything the request may become, what the text says first. `settled` are doubts that the unit has decided."""
+    """Everything the request may become, what the text says first."""
     todo: list[dict[str, bool]] = [{}]
     tried = 0
     while todo and tried < 4000:
-        reader = Reader(read_u64, can, rtaddr, request, todo.pop(), per_level, read_only, settled)
+        reader = Reader(read_u64, can, rtaddr, request, todo.pop(), per_level, read_only)
         yield reader.answer()
         tried += 1
         given = list(reader.given.items())
@@ -80,10 +77,9 @@ class Reader:
         script: dict[str, bool],
         per_level: bool,
         read_only: Callable[[int], bool],
-        settled: Mapping[str, bool],
     ) -> None:
         self.read_u64, self.can, self.rtaddr, self.request = read_u64, can, rtaddr, request
-        self.script, self.per_level, self.read_only, self.settled = script, per_level, read_only, settled
+        self.script, self.per_level, self.read_only = script, per_level, read_only
         self.given: dict[str, bool] = {}
         self.updates: dict[int, int] = {}
         self.fpd = 0
@@ -95,8 +91,6 @@ class Reader:
 
     def doubt(self, name: str) -> bool:
         """Whether, in this reading, the text's position does not hold."""
-        if name in self.settled:
-            return self.settled[name]
         return self.given.setdefault(name, self.script.get(name, False))
 
     def answer(self) -> Answer:
@@ -113,12 +107,7 @@ class Reader:
             return Answer(None)
         if self.asks and code in MERELY_ABSENT:
             return Answer(None)
-        if self.asks and code in PERHAPS_ABSENT and not self.doubt(f"D-25: {code:#x} of a translation request"):
-            return Answer(None)
-        recorded = code in UNQUALIFIED or not self.fpd
-        if self.asks and recorded and self.doubt("D-25: recorded"):
-            recorded = False
-        return Answer(None, code, recorded)
+        return Answer(None, code, code in UNQUALIFIED or not self.fpd)
 
     # Memory
 
@@ -289,6 +278,9 @@ class Reader:
             raise Stop(0x5B)
         if pgtt in (FIRST, NESTED) and (fspm > 1 or (fspm == 1 and not can.first_stage_5_level)):
             raise Stop(0x5B)
+        top = entry >> 140 & (1 << 52) - 1
+        if pgtt == NESTED and top << 12 >= 1 << min(can.address_width, 12 + 9 * (aw + 2)):
+            raise Stop(0x5B)
         if self.executes and entry >> 129 & 1 == 0 and pgtt in (FIRST, NESTED) and not self.doubt("D-17: no ERE"):
             raise Stop(0x5C)
         if self.supervisor and entry >> 128 & 1 == 0 and pgtt in (FIRST, NESTED):
@@ -385,9 +377,7 @@ class Reader:
 
     def reserved_in_first(self, level: int, leaf: bool) -> list[int]:
         """2.5, item 4."""
-        nested = self.entry >> 6 & 7 == NESTED
-        held_to_host = not nested or self.doubt("D-34: guest addresses are held to the host width")
-        reserved = list(range(self.can.host_address_width, 52)) if held_to_host else []
+        reserved = list(range(self.can.host_address_width, 52))
         if level in (4, 5) or (level == 3 and not self.can.first_stage_1g):
             reserved.append(7)
         if leaf and level > 1:
@@ -466,13 +456,13 @@ class Reader:
         """The second-stage walk. `purpose`: for which access to a first-stage table, and the fault when forbidden."""
         table, levels = self.entry % (1 << 64) >> 12 << 12, 2 + (self.entry >> 2 & 7)
         if address >= 1 << min(self.can.address_width, 12 + 9 * levels):
-            raise Stop(0x74 if purpose[0] else 0x84)
+            raise Stop(0x74 if purpose[0] or self.entry >> 6 & 7 == NESTED else 0x84)
         may_read = may_write = True
         for level in range(levels, 0, -1):
             at = table + 8 * (address >> 3 + 9 * level & 511)
             entry = self.read(at, 1, 0x7B if level == levels else 0x78)
             if entry & 3 == 0:
-                raise Stop(purpose[1] if purpose[0] and self.doubt("D-18: absent") else 0x79)
+                raise Stop(0x79)
             may_read, may_write = may_read and entry & 1 == 1, may_write and entry & 2 == 2
             leaf = level == 1 or (level in (2, 3) and entry >> 7 & 1 == 1)
             nothing = not (may_read or may_write)
@@ -487,7 +477,7 @@ class Reader:
                     raise Stop(0x86)
                 if not leaf and self.doubt("2.6: marked though nothing is permitted"):
                     self.mark_second(at, 0)
-                raise Stop(purpose[1] if purpose[0] and self.doubt("D-18: nothing permitted") else 0x79)
+                raise Stop(0x79)
             if leaf:
                 break
             self.mark_second(at, 0)

@@ -163,7 +163,7 @@ def test_address_beyond_the_guest_width_is_a_success_without_permissions() -> No
 # What is wrong
 
 
-@raises(FaultReason.SRT_2, FaultReason.SCT_2, FaultReason.SCT_3, FaultReason.SPD_2, FaultReason.SPT_2)
+@raises(FaultReason.SRT_2, FaultReason.SCT_2, FaultReason.SCT_3)
 @raises(FaultReason.SPT_3, FaultReason.SPT_4, FaultReason.SSS_3)
 def test_configuration_faults_block_translation_requests() -> None:
     def blocked_by(code: int, at: int, *, clear: int = 0, add: int = 0) -> None:
@@ -176,25 +176,36 @@ def test_configuration_faults_block_translation_requests() -> None:
     blocked_by(0x39, like.root, clear=1)
     blocked_by(0x41, like.contexts[NIC], clear=1)
     blocked_by(0x42, like.contexts[NIC], add=1 << 6)
-    blocked_by(0x51, like.directory_address(), clear=1)
-    blocked_by(0x59, like.pasids[NIC, 0], clear=1)
     blocked_by(0x5A, like.pasids[NIC, 0], add=1 << 10)
     blocked_by(0x5B, like.pasids[NIC, 0], add=7 << 2)
     blocked_by(0x7A, like.second[1], add=1 << 50)
 
 
-@raises(FaultReason.SFS_3)
-def test_reserved_first_stage_bits_block_translation_requests() -> None:
-    world = first_stage(HOST | ALL1 | 1 << 50, host_address_width=46)
-    assert ask(world).fault == 0x72
-    assert world.record().address_type == 1
-
-
-@raises(FaultReason.SFS_4, FaultReason.SSS_4)
-def test_unreadable_tables_are_not_a_success() -> None:
+@pytest.mark.parametrize(
+    ("place", "clear"), [("directory", 1), ("entry", 1), ("first", 1)], ids=["0x51", "0x59", "0x71"]
+)
+def test_what_is_not_present_is_a_success_without_permissions(place: str, clear: int) -> None:
+    """7.1.3: from the PASID directory on."""
     world = first_stage()
-    world.pasid_entry(pgtt=FIRST, first=ABSENT)
-    assert ask(world).fault == 0x73
+    at = {"directory": world.directory_address(), "entry": world.pasids[NIC, 0], "first": world.first[4]}[place]
+    world.change(at, clear=clear)
+    assert has_no_permissions(ask(world))
+    assert world.records() == []
+
+
+def test_faults_of_the_first_stage_are_a_success_without_permissions() -> None:
+    """7.1.3: reserved bits, tables that cannot be read, and updates that are not possible."""
+    reserved = first_stage(HOST | ALL1 | 1 << 50, host_address_width=46)
+    unreadable = first_stage()
+    unreadable.pasid_entry(pgtt=FIRST, first=ABSENT)
+    unsnooped = first_stage(pasid_entry={"pwsnp": 0})
+    for world in (reserved, unreadable, unsnooped):
+        assert has_no_permissions(ask(world))
+        assert world.records() == []
+
+
+@raises(FaultReason.SSS_4)
+def test_second_stage_tables_that_cannot_be_read_are_not_a_success() -> None:
     world = second_stage()
     world.pasid_entry(pgtt=SECOND, second=ABSENT)
     assert ask(world).fault == 0x7B

@@ -57,8 +57,6 @@ class CacheCommands:
     def invalidate_pasid_translations(self, command: PasidIotlbDescriptor) -> None:
         """Type 6, PASID-based IOTLB. Raises QueueError."""
         self.carry_out_selector(self.select_pasid_translations(command))
-        if self.policy.pasid_invalidation_drops_second_stage and command.G == Granularity.DOMAIN:
-            self.invalidation.invalidate(Selector.translations(self.invalidation.domain(command.DID)))
 
     def select_pasid_translations(self, command: PasidIotlbDescriptor) -> Selector | None:
         """A PASID, or pages of it; None for a reserved encoding. CAP.PSI and CAP.MAMV do not apply here."""

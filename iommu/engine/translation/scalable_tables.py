@@ -165,7 +165,7 @@ class ScalableTables:
                 levels=first_levels,
                 domain_id=entry.DID,
                 pasid=pasid,
-                formats=self.formats.first_stage(nested=second is not None, extended=bool(entry.EAFE)),
+                formats=self.formats.first_stage(extended=bool(entry.EAFE)),
                 write_protect=entry.WPE,
                 extended=entry.EAFE,
                 snooped=self.is_snooped(entry),

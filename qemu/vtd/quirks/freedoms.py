@@ -49,7 +49,6 @@ SW_OR_IF = "vtd_process_wait_desc refuses a wait descriptor with neither SW nor 
 TM_RESERVED = "bit 62 is reserved unless stale-tm is set"
 NO_RANGE_ERRORS = "vtd_mem_ir_ops takes aligned writes of DWORDs, and the memory core refuses the others"
 NO_PASID_CACHE = "the PASID-table entry is read from memory for each walk"
-ANY_TYPE = "vtd_hash_remove_by_pasid drops the entries of a PASID whatever their translation type"
 
 FREEDOMS: tuple[Freedom, ...] = (
     Freedom("cache.change.from-pass-through.root-pointer-keeps", 1, SRTP_RESETS),
@@ -117,7 +116,6 @@ FREEDOMS: tuple[Freedom, ...] = (
     Freedom("scalable.cache.entry.other-pasid", 1, NO_PASID_CACHE),
     Freedom("scalable.cache.entry.pasid-new-domain", 1, NO_PASID_CACHE),
     Freedom("scalable.cache.entry.stale", 1, NO_PASID_CACHE),
-    Freedom("scalable.cache.second.by-pasid", 1, ANY_TYPE, first=(10, 0, 0)),
     Freedom("scalable.cache.srtp.alone", 1, SRTP_RESETS),
     Freedom("scalable.first.missing-above-reserved-below", 1, PER_LEVEL, first=(11, 0, 0)),
 )
