@@ -9,7 +9,7 @@ from iommu.registers import Granularity
 from iommu.structures import ContextEntry, RootEntry, SecondStageTable
 from qemu.vtd.conformance import queue
 from qemu.vtd.conformance.bench import P0, P1, P2, Bench, R, W
-from qemu.vtd.conformance.scenario import EVICTED, Allowed, scenario
+from qemu.vtd.conformance.scenario import COARSER, EVICTED, FRACTURED, Allowed, scenario
 
 SELECTIVE = Granularity.SELECTIVE
 
