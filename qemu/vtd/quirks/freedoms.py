@@ -45,7 +45,7 @@ MASK_8_BITS = "a page-selective invalidation compares the low 8 bits of the page
 BUSY = "vtd_handle_ccmd_write and vtd_handle_iotlb_write return before the command while the queue is on"
 UPPER_ABSENT = "vtd_init defines the upper addresses of messages as read-only"
 DATA_32_BITS = "vtd_init gives IEDATA 32 bits"
-SW_OR_IF = "vtd_process_wait_desc refuses a wait descriptor with neither SW nor IF"
+WAIT_FOR_NOTHING = "vtd_process_wait_desc refuses a wait descriptor that asks for nothing"
 TM_RESERVED = "bit 62 is reserved unless stale-tm is set"
 NO_RANGE_ERRORS = "vtd_mem_ir_ops takes aligned writes of DWORDs, and the memory core refuses the others"
 NO_PASID_CACHE = "the PASID-table entry is read from memory for each walk"
@@ -76,7 +76,7 @@ FREEDOMS: tuple[Freedom, ...] = (
     Freedom("legacy.compression.same-device", 1, COLLAPSED),
     Freedom("legacy.permission.missing-above-reserved-below", 1, PER_LEVEL),
     Freedom("order.walk.table-before-permission", 1, PER_LEVEL),
-    Freedom("queue.accepted.idle-wait", 1, SW_OR_IF),
+    Freedom("queue.accepted.idle-wait", 1, WAIT_FOR_NOTHING),
     Freedom("queue.context.other-domain", 1, CONTEXT_GLOBAL),
     Freedom("registers.bits.feuaddr", 1, UPPER_ABSENT),
     Freedom("registers.bits.iedata", 1, DATA_32_BITS),
