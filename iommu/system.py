@@ -11,10 +11,11 @@ from iommu.dmar.pci import PciAddress, PciTree
 from iommu.dmar.scopes import DeviceScope, ScopeType
 from iommu.dmar.table import Table
 from iommu.dmar.topology import DMA_SOURCES, INTERRUPT_SOURCES, target_of, undecided, unit_for
-from iommu.engine.ats import AtsDevice
+from iommu.engine.ats import AtsDevice, PageRequest
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.faults.events import Message
 from iommu.engine.interrupts.request import InterruptOutcome, InterruptRequest
+from iommu.engine.page_requests.page_requests import PageRequestOutcome
 from iommu.engine.policy import Policy
 from iommu.engine.request import DmaRequest, Outcome, SourceId
 from iommu.engine.unit import RemappingUnit
@@ -144,6 +145,16 @@ class System:
             route = self._interrupt_route(segment, request.source_id)
         return route(request)
 
+    def page_request(self, request: PageRequest, segment: int = 0) -> PageRequestOutcome:
+        """Pass a page request to the unit of its device.
+
+        Raises MisuseError for a request that no device could send, RoutingError as `translate` or without a unit.
+        """
+        unit, _ = self._way(segment, request.source_id, DMA_SOURCES)
+        if unit is self._off:
+            raise RoutingError(f"no unit takes page requests of {_address(segment, request.source_id)}")
+        return unit.page_request(request)
+
     def drain_events(self) -> dict[int, list[Message]]:
         """The messages that units have sent since the last call, oldest first, by the register base of their unit."""
         sent = {base: unit.drain_events() for base, unit in self.units.items()}
@@ -180,7 +191,7 @@ class System:
         return self._find(_address(segment, source_id))[0]
 
     def aliases(self, segment: int, source_id: SourceId) -> tuple[SourceId, ...]:
-        """The source-ids that a device's requests may have (spec 3.12.1, 3.12.2); `translate` takes the last.
+        """The source-ids that a device's requests may have (spec 3.11.1, 3.11.2); `translate` takes the last.
 
         Software must program the context entries of all of them alike. Without a PCI tree, only the device's own.
         Raises RoutingError if the tree does not have the type of a bridge above the device.

@@ -18,6 +18,7 @@ from iommu import (
     InterruptRequest,
     MisuseError,
     Outcome,
+    PageRequest,
     RemappingUnit,
     RoutingError,
     SourceId,
@@ -321,6 +322,18 @@ def test_faults_and_events_are_those_of_the_unit() -> None:
     assert system.drain_events() == {}
 
 
+def test_page_requests_are_those_of_the_unit() -> None:
+    """A unit in legacy mode records one as a fault (7.4, RTA.3); a device without a unit has nobody to ask."""
+    memory = FlatMemory(8 << 20)
+    system = System.from_dmar(TABLE, memory, Capabilities.full(), tree=TREE)
+    mapping(memory, system, A, NIC, host=0x10_0000)
+    assert system.page_request(PageRequest(NIC, 0x5000)).recorded
+    assert [system.mmio_read(base + FSTS, 4) & 2 for base in (A, ALL)] == [2, 0]
+    bare = Dmar.parse(table(drhd(A, scope(1, 0, (2, 0)))))
+    with pytest.raises(RoutingError, match=r"no unit takes page requests of 0000:00:17\.0"):
+        world(None, bare)[1].page_request(PageRequest(DISK, 0x5000))
+
+
 def test_an_audited_system_finds_what_is_stale() -> None:
     memory = FlatMemory(8 << 20)
     system = System.from_dmar(TABLE, memory, LEGACY, tree=TREE, audit=True)
@@ -330,7 +343,7 @@ def test_an_audited_system_finds_what_is_stale() -> None:
     assert system.translate(request(NIC)).stale
 
 
-# Aliases (spec 3.12.1, 3.12.2; Linux pci_for_each_dma_alias; QEMU pci_device_get_iommu_bus_devfn)
+# Aliases (spec 3.11.1, 3.11.2; Linux pci_for_each_dma_alias; QEMU pci_device_get_iommu_bus_devfn)
 
 ALIASES = {
     "05:00.0": ["05:00.0"],

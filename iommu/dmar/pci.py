@@ -123,7 +123,7 @@ class PciTree:
         return self.parent(below) is not None or any(each[:2] == below[:2] for each in self.functions)
 
     def aliases(self, address: PciAddress) -> list[PciAddress]:
-        """The requester ids that a function's requests may have; they reach the unit with the last (3.12.1, 3.12.2).
+        """The requester ids that a function's requests may have; they reach the unit with the last (3.11.1, 3.11.2).
 
         A bridge from PCI Express to PCI gives requests its secondary bus, device 0, function 0; a conventional bridge
         gives them its own id. Ports of PCI Express change nothing. (The PCI Express to PCI bridge may also leave the
