@@ -112,6 +112,7 @@ _CHAPTERS = (
     "registers",
     "register_bits",
     "register_commands",
+    "register_accesses",
     "context",
     "source_ids",
     "second_stage",
@@ -126,6 +127,7 @@ _CHAPTERS = (
     "cache_ranges",
     "cache_changes",
     "cache_tables",
+    "cache_capacity",
     "messages",
     "queue",
     "queue_fields",
@@ -145,6 +147,7 @@ _CHAPTERS = (
     "offers",
     "further_offers",
     "scalable_unit",
+    "scalable_commands",
     "scalable_tables",
     "scalable_reserved",
     "scalable_second_stage",
@@ -154,6 +157,8 @@ _CHAPTERS = (
     "scalable_cache_entries",
     "scalable_queue",
     "scalable_marks",
+    "scalable_offers",
+    "scalable_caching",
 )
 
 
