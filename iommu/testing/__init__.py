@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from iommu.testing.clean import assert_clean, recorded_faults
     from iommu.testing.conduct import Misuse
     from iommu.testing.expect import blocked_by, delivers, reaches
+    from iommu.testing.tables import table_problems
     from iommu.testing.unit import Registers, WatchedUnit
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "delivers",
     "reaches",
     "recorded_faults",
+    "table_problems",
 ]
 
 if not TYPE_CHECKING:  # a type checker would take every name for a public one
@@ -42,5 +44,6 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
             "delivers": "expect",
             "reaches": "expect",
             "recorded_faults": "clean",
+            "table_problems": "tables",
         },
     )

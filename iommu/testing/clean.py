@@ -1,4 +1,4 @@
-"""What a driver leaves behind: stale caches, faults, a stopped queue, misused registers."""
+"""What a driver leaves behind: stale caches, wrong tables, faults, a stopped queue, misused registers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from iommu.engine.reasons import FaultReason
 from iommu.engine.unit import RemappingUnit
 from iommu.explain.report import FaultReport, from_record
 from iommu.registers import FRCD, FSTS, IQERCD, IQH
+from iommu.testing.tables import table_problems
 from iommu.testing.unit import WatchedUnit
 from iommu.testing.words import fault_in_words
 
@@ -24,8 +25,8 @@ def recorded_faults(unit: RemappingUnit) -> list[FaultReport]:
 def assert_clean(unit: RemappingUnit, *, faults: Collection[FaultReason] = ()) -> None:
     """Raise AssertionError, with a line for each problem, unless software has left the unit as it should.
 
-    Nothing in the caches is stale, no fault and no queue error is pending, and, on a WatchedUnit, the registers were
-    used as specified and the last command was waited for.
+    Nothing in the caches is stale, no present entry of the tables is one that the unit refuses, no fault and no queue
+    error is pending, and, on a WatchedUnit, the registers were used as specified and the last command was waited for.
 
     Args:
         unit: an audited unit.
@@ -45,6 +46,8 @@ def problems(unit: RemappingUnit, faults: Collection[FaultReason] = ()) -> Itera
     """What `assert_clean` finds, a line each."""
     for stale in unit.audit():
         yield f"stale: {stale}"
+    for line in table_problems(unit):
+        yield f"tables: {line}"
     yield from _fault_problems(unit, faults)
     yield from _queue_problems(unit)
     if isinstance(unit, WatchedUnit):

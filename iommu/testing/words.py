@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from iommu.engine.audit import StaleItem
@@ -11,6 +12,7 @@ from iommu.engine.reasons import FaultReason
 from iommu.engine.request import Outcome
 from iommu.engine.trace import Step
 from iommu.explain.report import FaultReport
+from iommu.fields import Layout
 from iommu.structures import DeliveryMode
 from iommu.testing.conduct import Misuse
 from iommu.testing.expect import Expectation, blocked_by, delivers
@@ -127,11 +129,20 @@ def _details(outcome: Outcome | InterruptOutcome) -> Iterator[str]:
 def _last_step(step: Step, fault: FaultReason) -> Iterator[str]:
     """Where the walk of a blocked request ended. The fault itself is not repeated."""
     where = ", cached" if step.cached else "" if step.address is None else f" at {step.address:#x}"
-    bits = "" if step.raw is None or step.view is None else f" is {step.raw:#0{step.view.bits // 4 + 2}x}"
-    reserved = step.checked.removeprefix(fault.meaning).strip(" ()") if "reserved" in fault.meaning else ""
-    yield f"where: {step.structure}{where}{bits}" + (f", reserved bits {reserved}" if reserved else "")
+    if step.raw is None or step.view is None:
+        yield f"where: {step.structure}{where}"
+        return
+    found = re.fullmatch(r".*\((0x[0-9a-f]+)\)", step.checked) if "reserved" in fault.meaning else None
+    wrong = f": {reserved_in_words(type(step.view), int(found[1], 16))}" if found else ""
+    yield f"where: {step.structure}{where} is {step.raw:#0{step.view.bits // 4 + 2}x}{wrong}"
     if step.raw:
         yield f"  {step.view!r}"
+
+
+def reserved_in_words(layout: type[Layout], bits: int) -> str:
+    """Reserved bits of an entry, with the fields that are reserved only on some units."""
+    names = ", ".join(part.name for part in layout.fields.values() if part.mask & bits)
+    return f"reserved bits {bits:#x}" + (f" ({names})" if names else "")
 
 
 def _differences(left: Outcome | InterruptOutcome, right: Outcome | InterruptOutcome) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,7 @@ BROKEN = {
             "(spec 7.1.3), recorded",
             "  where: context entry at 0x105200 is 0x00000000000001020000000000104001",
             "    ContextEntry(DID=1, AW=2, SSPTPTR=0x0000000000104000, P=1)",
+            "tables: context entry at 0x105200: AW=2, which this unit does not support (spec 9.3)",
         ),
     ),
     "a reserved bit of the context entry": Broken(
@@ -91,7 +93,7 @@ BROKEN = {
         "test_map test_map_read_only test_unmap",
         (
             "  fault: 0x0b LCT.3 reserved bit set in a present context entry (spec 7.1.3), recorded",
-            "  where: context entry at 0x105200 is 0x00000000000001010000000000104011, reserved bits 0x10",
+            "  where: context entry at 0x105200 is 0x00000000000001010000000000104011: reserved bits 0x10",
         ),
     ),
     "SNP without ECAP.SC": Broken(
@@ -101,7 +103,7 @@ BROKEN = {
         "test_unmap[virtual]",
         (
             "  fault: 0x0c LSL.2 reserved bit set in a present second-stage entry (spec 7.1.3), recorded",
-            "  where: second-stage entry, level 1 at 0x107028 is 0x0000000000009803, reserved bits 0x800",
+            "  where: second-stage entry, level 1 at 0x107028 is 0x0000000000009803: reserved bits 0x800 (SNP)",
         ),
     ),
     "a page without R": Broken(
@@ -197,6 +199,16 @@ def test_the_installed_package_is_tested(installed: Path, tmp_path: Path) -> Non
         check=True,
     )
     assert all(place.startswith(str(installed)) for place in ran.stdout.split())
+
+
+def test_the_documentation_shows_what_is_printed(installed: Path, tmp_path: Path) -> None:
+    (shown,) = re.findall(
+        r"^```\n(>  .*?)^```$", (ROOT / "docs" / "embedding.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    broken = BROKEN["no invalidation after unmap"]
+    text = (DRIVER / "toy_driver.py").read_text().replace(broken.right, broken.wrong)
+    (tmp_path / "toy_driver.py").write_text(text)
+    assert shown in run_suite(installed, tmp_path).stdout
 
 
 @pytest.mark.parametrize("name", BROKEN)

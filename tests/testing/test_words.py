@@ -79,8 +79,18 @@ def test_a_reserved_bit(nic: Device, memory: FlatMemory) -> None:
     assert lines[:4] == [
         "DMA blocked by LCT.3 == reaches(0x9000)",
         "fault: 0x0b LCT.3 reserved bit set in a present context entry (spec 7.1.3), recorded",
-        "where: context entry at 0x2200 is 0x00000000000007010000000000003011, reserved bits 0x10",
+        "where: context entry at 0x2200 is 0x00000000000007010000000000003011: reserved bits 0x10",
         "  ContextEntry(DID=7, AW=1, SSPTPTR=0x0000000000003000, P=1)",
+    ]
+
+
+def test_a_field_that_this_unit_does_not_have(nic: Device, pages: SecondStageMapper) -> None:
+    pages.map(0x7000, 0xB000, 0x1000, snoop=True)
+    lines = compared("==", nic.dma(0x7000, Access.READ), reaches(0xB000))
+    assert lines is not None
+    assert lines[2:4] == [
+        "where: second-stage entry, level 1 at 0x5038 is 0x000000000000b803: reserved bits 0x800 (SNP)",
+        "  SecondStage4KPage(ADDR=0x000000000000b000, SNP=1, W=1, R=1)",
     ]
 
 
