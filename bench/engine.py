@@ -6,6 +6,7 @@ The measurements take turns, and each figure is the median of its rounds. The ra
 a round, so that other work on the machine affects them little. `cold` translates pages for the first time, through
 4-level tables; `cached` repeats 64 pages. The plain walk is the minimum that a walk by the specification needs in
 Python: shifts and masks, no caches, no objects. `bare` is a unit without the code for tracing and auditing.
+`eight devices` takes turns among the devices of eight units: first all of them on one unit, then routed by a DMAR.
 """
 
 import argparse
@@ -21,7 +22,8 @@ from pathlib import Path
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from iommu import Access, Capabilities, DmaRequest, FlatMemory, Outcome, RemappingUnit, SourceId
+from iommu import Access, Capabilities, DmaRequest, FlatMemory, Outcome, RemappingUnit, SourceId, System
+from iommu.dmar import DeviceScope, Dmar, Drhd
 from iommu.registers import GCMD, RTADDR
 from iommu.structures import (
     ContextEntry,
@@ -39,6 +41,7 @@ from iommu.structures import (
 ROUNDS = 7
 COLD, CACHED, HOT_PAGES, SIZE = 40_000, 100_000, 64, 1 << 30
 NIC = SourceId(0, 4, 0)
+EIGHT = [SourceId(0, 4 + number, 0) for number in range(8)]
 ROOT, CONTEXTS, DIRECTORY, PASIDS, TABLES, TOP = 0x1000, 0x2000, 0x3000, 0x4000, 0x10000, 16 << 20
 HOST = 1 << 32
 
@@ -87,6 +90,31 @@ def scalable(stage: PasidTranslationType) -> Callable[[], RemappingUnit]:
     return lambda: start(RemappingUnit(memory, Capabilities.full()), RTADDR.make(RTA=ROOT, TTM=1))
 
 
+def eight_devices() -> tuple[FlatMemory, list[DmaRequest]]:
+    """Tables of legacy mode for eight devices, and requests of each in turn."""
+    memory, top = tables(first_stage=False)
+    put(memory, ROOT, RootEntry.make(P=1, CTP=CONTEXTS), 16)
+    for device in EIGHT:
+        put(memory, CONTEXTS + 16 * device.devfn, ContextEntry.make(P=1, DID=1, AW=2, SSPTPTR=top), 16)
+    hot = enumerate(addresses(HOT_PAGES))
+    return memory, [DmaRequest(EIGHT[number % 8], address, Access.WRITE, 64) for number, address in hot]
+
+
+def one_unit(memory: FlatMemory) -> RemappingUnit:
+    """A unit for eight devices."""
+    return start(RemappingUnit(memory, Capabilities()), ROOT)
+
+
+def eight_units(memory: FlatMemory) -> System:
+    """A system with a unit for each of eight devices."""
+    scopes = [DeviceScope(1, device.bus, ((device >> 3, 0),)) for device in EIGHT]
+    units = [Drhd(base=0xFED9_0000 + 0x1000 * number, scopes=[scope]) for number, scope in enumerate(scopes)]
+    system = System.from_dmar(Dmar(structures=[*units]), memory, Capabilities())
+    for unit in system.units.values():
+        start(unit, ROOT)
+    return system
+
+
 def put(memory: FlatMemory, address: int, entry: int, length: int) -> None:
     """Write a table entry."""
     memory.write(address, entry.to_bytes(length, "little"))
@@ -129,10 +157,13 @@ def cold(make_unit: Callable[[], RemappingUnit], count: int) -> Rounds:
 
 def cached(make_unit: Callable[[], RemappingUnit], count: int) -> Rounds:
     """Translations per second of pages that are cached."""
-    hot = [request(address) for address in addresses(HOT_PAGES)]
-    unit = make_unit()
+    return repeated(make_unit(), [request(address) for address in addresses(HOT_PAGES)], count)
+
+
+def repeated(unit: RemappingUnit | System, hot: list[DmaRequest], count: int) -> Rounds:
+    """Translations per second of requests that are repeated."""
     for each in hot:
-        unit.translate(each)
+        assert unit.translate(each).host_address == HOST + each.address
 
     def one_round() -> float:
         translate = unit.translate
@@ -215,12 +246,15 @@ def measurements(cold_pages: int = COLD, hits: int = CACHED) -> dict[str, Rounds
     """All measurements by name; those with "seconds" in their name are times, the others are rates."""
     second = scalable(PasidTranslationType.SECOND_STAGE)
     first = scalable(PasidTranslationType.FIRST_STAGE)
+    memory, of_eight = eight_devices()
     return {
         "plain walk": plain(cold_pages),
         "legacy, cold": cold(legacy(), cold_pages),
         "legacy, cold, bare": cold(legacy(Bare), cold_pages),
         "legacy, cached": cached(legacy(), hits),
         "legacy, cached, bare": cached(legacy(Bare), hits),
+        "eight devices, cached": repeated(one_unit(memory), of_eight, hits),
+        "eight devices, cached, eight units": repeated(eight_units(memory), of_eight, hits),
         "legacy, cold, audited": cold(legacy(audit=True), cold_pages),
         "scalable second stage, cold": cold(second, cold_pages),
         "scalable second stage, cached": cached(second, hits),
@@ -263,6 +297,7 @@ def main() -> None:
             *((name, "plain walk") for name in found if "seconds" not in name),
             ("legacy, cold", "legacy, cold, bare"),
             ("legacy, cached", "legacy, cached, bare"),
+            ("eight devices, cached", "eight devices, cached, eight units"),
         ]
     }
     medians = {name: statistics.median(values) for name, values in found.items()}

@@ -1,7 +1,7 @@
 """vtdlab: an executable VT-d.
 
 `RemappingUnit(memory, Capabilities(...))` is a remapping unit; `iommu.dmar` reads the ACPI table that describes the
-units of a machine.
+units of a machine, and `System.from_dmar` makes them all.
 """
 
 from typing import TYPE_CHECKING
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from iommu.engine.reasons import FaultReason
     from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId
     from iommu.engine.unit import RemappingUnit
-    from iommu.errors import DmarError, FormatError, MemoryAccessError, MisuseError, VtdError
+    from iommu.errors import DmarError, FormatError, MemoryAccessError, MisuseError, RoutingError, VtdError
     from iommu.memory import FlatMemory, Memory, ProcessorCache
+    from iommu.system import System
 
 __all__ = [
     "Access",
@@ -49,8 +50,10 @@ __all__ = [
     "Posting",
     "ProcessorCache",
     "RemappingUnit",
+    "RoutingError",
     "Selector",
     "SourceId",
+    "System",
     "VtdError",
 ]
 
@@ -84,8 +87,10 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
             "Posting": "engine.interrupts.request",
             "ProcessorCache": "memory",
             "RemappingUnit": "engine.unit",
+            "RoutingError": "errors",
             "Selector": "engine.invalidation.selector",
             "SourceId": "engine.request",
+            "System": "system",
             "VtdError": "errors",
         },
     )

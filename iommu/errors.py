@@ -5,6 +5,7 @@
     ├── FormatError             input bytes are malformed
     │   └── DmarError           an ACPI DMAR table is malformed
     ├── InputError              a file cannot be read at all (iommu.dmar.inputs)
+    ├── RoutingError            which unit a request or an access goes to is not known, or there is none
     └── MemoryAccessError       an access beyond the memory that exists
 
 A fault that VT-d hardware would report is never an exception: it is an `Outcome` with a `FaultReason`.
@@ -40,6 +41,10 @@ class FormatError(VtdError):
 
 class DmarError(FormatError):
     """A DMAR table cannot be parsed (spec chapter 8)."""
+
+
+class RoutingError(VtdError):
+    """A system of several units cannot say where a request or an access goes; the message says what is missing."""
 
 
 class MemoryAccessError(VtdError):

@@ -53,9 +53,11 @@ PARTS: dict[str, tuple[str, ...]] = {
     "audit, trace": ("iommu.engine.audit", "iommu.engine.trace"),
     "unit": ("iommu.engine.unit",),
     "device": ("iommu.engine.device",),
+    "system": ("iommu.system",),
     "iommu (public names)": ("iommu.engine.__init__", "iommu.__init__"),
     "explain": ("iommu.explain",),
     "snapshot": ("iommu.snapshot",),
+    "testing": ("iommu.testing",),
     "cli": ("iommu.cli",),
     "qemu: processes": (
         "qemu.vtd.errors",

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, replace
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from iommu.errors import MisuseError
+from iommu.errors import MisuseError, RoutingError
 
 # ACS control bits: source validation 0, request redirect 2, completion redirect 3, upstream forwarding 4.
 _ACS_NEEDED = 0b11101
@@ -40,6 +41,20 @@ class PciAddress(NamedTuple):
         return f"{self.segment:04x}:{self.bus:02x}:{self.device:02x}.{self.function:x}"
 
 
+class PortType(IntEnum):
+    """The port types of the PCI Express capability that matter for bridges, and one for functions without it."""
+
+    CONVENTIONAL = -1
+    ROOT_PORT = 4
+    UPSTREAM = 5
+    DOWNSTREAM = 6
+    EXPRESS_TO_PCI = 7
+    PCI_TO_EXPRESS = 8
+
+
+_KEEPS_REQUESTER = {PortType.ROOT_PORT, PortType.UPSTREAM, PortType.DOWNSTREAM}
+
+
 @dataclass(frozen=True, slots=True)
 class PciFunction:
     """One function.
@@ -49,7 +64,7 @@ class PciFunction:
         secondary, subordinate: the first and the last bus below a bridge; None for anything else.
         group: its IOMMU group in the kernel; None where it has none.
         physical: the physical function of a virtual one; None for any other.
-        pcie_type: the PCI Express port type; None for conventional PCI, or when it could not be read.
+        pcie_type: the PCI Express port type, or PortType.CONVENTIONAL; None when it could not be read.
         isolated: whether ACS sends its peer-to-peer traffic through the IOMMU; None when not known.
     """
 
@@ -85,9 +100,49 @@ class PciTree:
         }
 
     def parent(self, address: PciAddress) -> PciFunction | None:
-        """The bridge above a function; None on a root bus."""
-        above = self._above.get((address.segment, address.bus))
+        """The bridge above a function; None on a root bus.
+
+        On a bus that is not the secondary bus of any, such as virtual functions have, it is the nearest bridge whose
+        range of buses has it.
+        """
+        above = self._above.get((address.segment, address.bus)) or self._forwards(address.segment, address.bus)
         return None if above is None or above.address == address else above
+
+    def _forwards(self, segment: int, bus: int) -> PciFunction | None:
+        """The bridge nearest to a bus among those whose range of buses has it."""
+        found = [
+            bridge
+            for bridge in self._above.values()
+            if bridge.address.segment == segment and (bridge.secondary or 0) < bus <= (bridge.subordinate or 0)
+        ]
+        return max(found, key=lambda bridge: bridge.secondary or 0, default=None)
+
+    def has_bus(self, segment: int, bus: int) -> bool:
+        """Whether there is such a bus: a function is on it, or a bridge leads to it."""
+        below = PciAddress(segment, bus, 0, 0)
+        return self.parent(below) is not None or any(each[:2] == below[:2] for each in self.functions)
+
+    def aliases(self, address: PciAddress) -> list[PciAddress]:
+        """The requester ids that a function's requests may have; they reach the unit with the last (3.11.1, 3.11.2).
+
+        A bridge from PCI Express to PCI gives requests its secondary bus, device 0, function 0; a conventional bridge
+        gives them its own id. Ports of PCI Express change nothing. (The PCI Express to PCI bridge may also leave the
+        id of a PCI-X request as it is.) Phantom functions, and devices known to use another function's id, are not
+        considered.
+
+        Raises RoutingError when the type of a bridge above is not known.
+        """
+        found = [address]
+        for bridge in self.ancestors(address):
+            if bridge.pcie_type is None:
+                raise RoutingError(
+                    f"the source-id of requests from {address} depends on bridge {bridge.address}, "
+                    "whose PCI Express type the PCI tree does not have"
+                )
+            if bridge.pcie_type not in _KEEPS_REQUESTER:
+                own = bridge.pcie_type != PortType.EXPRESS_TO_PCI
+                found.append(bridge.address if own else PciAddress(address.segment, bridge.secondary or 0, 0, 0))
+        return list(dict.fromkeys(found))
 
     def ancestors(self, address: PciAddress) -> list[PciFunction]:
         """The bridges above, nearest first; a loop of secondary buses is cut."""
@@ -200,13 +255,15 @@ def _of_folder(folder: Path) -> PciFunction:
 
 
 def _express(config: bytes) -> int | None:
-    """The port type from the PCI Express capability, if the first 256 bytes could be read."""
+    """The port type from the PCI Express capability; None if the first 256 bytes could not be read."""
+    if len(config) < 256:
+        return None
     where, seen = config[0x34] & 0xFC, 0
     while 0x40 <= where < len(config) - 3 and seen < 48:
         if config[where] == 0x10:
             return config[where + 2] >> 4
         where, seen = config[where + 1] & 0xFC, seen + 1
-    return None
+    return PortType.CONVENTIONAL
 
 
 def _isolated(config: bytes) -> bool | None:

@@ -2,7 +2,12 @@
 
 Matching follows the specification (8.3, 8.3.1): an explicit scope first, a bridge's scope for everything below
 it (the nearest bridge wins), multi-hop paths through the bridges' secondary buses, and INCLUDE_PCI_ALL for the rest
-of its segment. A virtual function belongs to the unit of its physical function.
+of its segment. A virtual function belongs to the unit of its physical function. ACPI namespace devices, I/O APICs and
+HPETs are found by the source-id that their scope gives.
+
+Each device has one unit (8.3). Where a table wrongly names it in two, the first in the table has it, as in Linux
+(dmar_pci_bus_add_dev stops at the first unit whose scopes match). Where a unit names a bridge and another a device
+below it, the nearer scope counts; Linux takes the first of the two units (device_lookup_iommu).
 
 Assignment follows Linux: a device that is in an RMRR's scope, or below a bridge that is, cannot leave the one-to-one
 mapping, except USB controllers and graphics (device_rmrr_is_relaxable); and a group is assigned as a whole.
@@ -11,7 +16,7 @@ mapping, except USB controllers and graphics (device_rmrr_is_relaxable); and a g
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from iommu.dmar.kinds import Drhd, Rmrr
@@ -19,7 +24,11 @@ from iommu.dmar.pci import PciAddress, PciFunction, PciTree
 from iommu.dmar.scopes import DeviceScope, ScopeType
 from iommu.dmar.table import Table
 
-_PCI = {ScopeType.ENDPOINT, ScopeType.BRIDGE}
+_PCI = frozenset({ScopeType.ENDPOINT, ScopeType.BRIDGE})
+DMA_SOURCES = _PCI | {ScopeType.NAMESPACE}
+"""The types of scopes that name devices with DMA."""
+INTERRUPT_SOURCES = DMA_SOURCES | {ScopeType.IOAPIC, ScopeType.HPET}
+"""The types of scopes that name devices with interrupts."""
 _USB, _DISPLAY = 0x0C03, 0x03
 _ROOT_PORT, _DOWNSTREAM = 4, 6
 
@@ -48,12 +57,15 @@ class Placement:
 
 
 def unit_for(
-    table: Table, address: PciAddress, tree: PciTree | None = None
+    table: Table, address: PciAddress, tree: PciTree | None = None, *, sources: Collection[int] = DMA_SOURCES
 ) -> tuple[Drhd | None, DeviceScope | None]:
     """The unit that remaps a function's DMA, and the scope that names the function or a bridge above it.
 
     Without a tree, only scopes of one hop can be compared: a function below a bridge that a scope names is then
-    taken to belong to the unit with INCLUDE_PCI_ALL.
+    taken to belong to the unit with INCLUDE_PCI_ALL. `undecided` says when that may be wrong.
+
+    Args:
+        sources: the types of scopes that count; with INTERRUPT_SOURCES it is the unit that remaps interrupts.
     """
     if tree is not None and (function := tree.functions.get(address)) and function.physical is not None:
         address = function.physical
@@ -61,7 +73,7 @@ def unit_for(
     for unit in table.units:
         if unit.segment != address.segment:
             continue
-        for distance, scope in _matches(unit.scopes, address, tree):
+        for distance, scope in _matches(unit.scopes, address, tree, sources):
             if best is None or distance < best[0]:
                 best = (distance, unit, scope)
     if best is not None:
@@ -72,21 +84,48 @@ def unit_for(
     return None, None
 
 
+def undecided(
+    table: Table, address: PciAddress, tree: PciTree | None = None, *, sources: Collection[int] = DMA_SOURCES
+) -> str | None:
+    """What is missing to say which unit a function belongs to; None if what `unit_for` says is certain.
+
+    Without a tree, a scope of one hop that names the function decides, and so does its absence where no scope of
+    another unit is a bridge or has several hops on the host bridge that the function is below. The start buses of PCI
+    scopes are the first buses of host bridges (8.3.1). Every function is then taken to be a physical one.
+    """
+    unit, scope = unit_for(table, address, tree, sources=sources)
+    if scope is not None:
+        return None
+    segment, bus = address.segment, address.bus
+    if tree is not None:
+        return None if tree.has_bus(segment, bus) else f"the PCI tree has no bus {bus:02x} in segment {segment}"
+    listed = [(owner, each) for owner in table.units if owner.segment == segment for each in owner.scopes]
+    root = max((each.bus for _, each in listed if each.type in _PCI and each.bus <= bus), default=0)
+    for owner, each in listed:
+        several = len(each.path) > 1
+        if owner is unit or each.bus != root or bus == root or each.type not in sources:
+            continue
+        if several or each.type == ScopeType.BRIDGE:
+            kind = "has a path of several hops" if several else "is a bridge"
+            return f"{address} needs a PCI tree: scope {each} of the {owner.title} {kind}"
+    return None
+
+
 def _matches(
-    scopes: list[DeviceScope], address: PciAddress, tree: PciTree | None
+    scopes: list[DeviceScope], address: PciAddress, tree: PciTree | None, sources: Collection[int] = DMA_SOURCES
 ) -> Iterator[tuple[int, DeviceScope]]:
     """The scopes that cover a function, each with the number of bridges between: 0 for the function itself."""
     chain = [address, *(bridge.address for bridge in tree.ancestors(address))] if tree else [address]
     for scope in scopes:
-        if scope.type not in _PCI:
+        if scope.type not in sources:
             continue
-        target = _target(address.segment, scope, tree)
+        target = target_of(address.segment, scope, tree)
         if target in chain and (target == address or scope.type == ScopeType.BRIDGE):
             yield chain.index(target), scope
 
 
-def _target(segment: int, scope: DeviceScope, tree: PciTree | None) -> PciAddress | None:
-    """The function a scope names."""
+def target_of(segment: int, scope: DeviceScope, tree: PciTree | None) -> PciAddress | None:
+    """The function, or the source-id, that a scope names; None if the tree that its path needs does not have it."""
     if len(scope.path) == 1:
         return PciAddress(segment, scope.bus, *scope.path[0])
     found = tree.resolve(segment, scope.bus, scope.path) if tree else None

@@ -19,7 +19,7 @@ from iommu.engine.invalidation.selector import CacheName, Selector
 from iommu.engine.page_requests.page_requests import PageRequestOutcome, PageRequests
 from iommu.engine.policy import Policy
 from iommu.engine.register_file import RegisterFile
-from iommu.engine.request import DmaRequest, Outcome
+from iommu.engine.request import DmaRequest, Outcome, SourceId
 from iommu.engine.table_access import TableAccess
 from iommu.engine.trace import trace as trace_of
 from iommu.engine.translation.fast_path import FastPath
@@ -198,6 +198,14 @@ class RemappingUnit:
         if device.source_id in self.devices:
             raise MisuseError(f"a device {device.source_id} is attached already")
         self.devices[device.source_id] = device
+
+    def detach(self, source_id: SourceId) -> None:
+        """Remove an attached device: device-TLB invalidations for it now time out, and responses are lost.
+
+        Raises MisuseError if no device with this source-id is attached.
+        """
+        if self.devices.pop(source_id, None) is None:
+            raise MisuseError(f"no device {source_id} is attached")
 
     def page_request(self, request: PageRequest) -> PageRequestOutcome:
         """Handle one page request; a fault is recorded.

@@ -485,4 +485,8 @@ ADVICE: dict[R, Advice] = {
             "with pass-through: a request with a PASID to 0xFEExxxxx is not an interrupt message, and is blocked",
         ),
     ),
+    R.SGN_10: Advice(
+        "The PASID has more bits than the unit supports.",
+        ("the device was given a PASID of more than ECAP.PSS + 1 bits",),
+    ),
 }

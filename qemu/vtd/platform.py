@@ -7,6 +7,7 @@ is its topology's matter; see `qemu.vtd.topology`.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -18,12 +19,14 @@ from iommu import (
     FlatMemory,
     InterruptRequest,
     Message,
+    MisuseError,
     Policy,
     RemappingUnit,
     SourceId,
     VtdError,
 )
 from iommu.engine.invalidation.selector import Selector
+from iommu.engine.register_file import check_access
 from qemu.vtd.ram import Change
 from qemu.vtd.topology import IO_APIC, PLAIN, Topology
 
@@ -78,17 +81,27 @@ class Platform(Protocol):
         ...
 
     def read_register(self, offset: int, size: int) -> int:
-        """Read 4 or 8 bytes at an offset from the register base."""
+        """Read 4 or 8 bytes at an offset from the register base, aligned.
+
+        Other accesses, of 1 or 2 bytes or unaligned, are possible too; what they do is not defined (spec 11.2).
+        """
         ...
 
     def write_register(self, offset: int, value: int, size: int) -> None:
-        """Write 4 or 8 bytes at an offset from the register base."""
+        """Write 4 or 8 bytes at an offset from the register base, aligned; for other accesses see `read_register`."""
         ...
 
     def dma(self, device: str, access: Access, address: int, length: int = 4) -> Transfer:
         """Make a device move data. `Transfer.host` may be unknown until `settle`.
 
         The data a write has changed are restored once detected, so that repeating the write is detected again.
+
+        Raises Unreachable when the platform's device cannot do this.
+        """
+        ...
+
+    def sweep(self, device: str, addresses: Sequence[int]) -> None:
+        """Make a device write 4 bytes at each address, one after the other, unseen: where they go is not determined.
 
         Raises Unreachable when the platform's device cannot do this.
         """
@@ -213,6 +226,15 @@ class _Journal:
         return [change for change in now if change.before != change.after]
 
 
+def _is_defined(offset: int, size: int) -> bool:
+    """Whether the specification defines what this register access does (11.2): the engine refuses any other."""
+    try:
+        check_access(offset, size)
+    except MisuseError:
+        return False
+    return True
+
+
 class ModelPlatform:
     """A platform around iommu's RemappingUnit.
 
@@ -245,12 +267,13 @@ class ModelPlatform:
         self.source_ids = self.topology.source_ids
 
     def read_register(self, offset: int, size: int) -> int:
-        """See Platform."""
-        return self.unit.mmio_read(offset, size)
+        """See Platform. An access that is not defined reads 0."""
+        return self.unit.mmio_read(offset, size) if _is_defined(offset, size) else 0
 
     def write_register(self, offset: int, value: int, size: int) -> None:
-        """See Platform."""
-        self.unit.mmio_write(offset, value, size)
+        """See Platform. An access that is not defined does nothing."""
+        if _is_defined(offset, size):
+            self.unit.mmio_write(offset, value, size)
 
     def dma(self, device: str, access: Access, address: int, length: int = 4) -> Transfer:
         """See Platform. The access is performed in memory at the translated address."""
@@ -263,6 +286,11 @@ class ModelPlatform:
             transfer.host = self._move(access, outcome.host_address, length)
         transfer.changes = self._journal.changes()
         return transfer
+
+    def sweep(self, device: str, addresses: Sequence[int]) -> None:
+        """See Platform."""
+        for address in addresses:
+            self.dma(device, Access.WRITE, address)
 
     def _move(self, access: Access, host: int, length: int) -> int | None:
         """Perform the access. Beyond memory nothing moves, as on a bus where no device responds."""

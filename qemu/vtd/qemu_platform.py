@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Self
 
@@ -14,6 +14,7 @@ from iommu.memory import FlatMemory
 from iommu.registers import CAP, ECAP, GCMD
 from qemu.vtd import probe
 from qemu.vtd.devices import Edu
+from qemu.vtd.devices.source import SynchronousSource
 from qemu.vtd.machine import Machine
 from qemu.vtd.platform import MEMORY_SIZE, Transfer, Unreachable, page_of_stamp, renumbered
 from qemu.vtd.ram import Change
@@ -160,6 +161,15 @@ class QemuPlatform:
             page = before.get(at & -PAGE_4K)
             self.memory.write(at, bytes(1) if page is None else page[at % PAGE_4K : at % PAGE_4K + 1])
         transfer.changes = self.machine.ram.changes_since(before)
+
+    def sweep(self, device: str, addresses: Sequence[int]) -> None:
+        """See Platform. One round trip for all of them."""
+        source = self._devices[device]
+        if not isinstance(source, SynchronousSource):
+            raise Unreachable(f"device {device} ({source.model}) cannot be told to do several writes at once")
+        with self.machine.qtest.pipeline() as pipeline:
+            for address in addresses:
+                source.queue_write(pipeline, address, 4)
 
     def translation_request(self, device: str, address: int, kind: AddressType) -> Transfer:
         """See Platform."""

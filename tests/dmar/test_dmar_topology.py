@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from iommu.dmar import Dmar
-from iommu.dmar.pci import PciAddress, PciFunction, PciTree
+from iommu.dmar.pci import PciAddress, PciFunction, PciTree, PortType
 from iommu.dmar.picture import blocks, html, svg
 from iommu.dmar.topology import place, unit_for
 from iommu.errors import MisuseError
@@ -196,6 +196,7 @@ def test_a_copied_sysfs_is_read(tmp_path: Path) -> None:
     card, virtual = tree.functions[at("01:00.0")], tree.functions[at("01:10.0")]
     assert (card.vendor, card.device, card.class_code, card.group) == (0x8086, 0x1234, NIC, 9)
     assert virtual.physical == card.address
+    assert card.pcie_type is None, "64 bytes, which is what sysfs gives without privileges, do not tell"
     assert [bridge.address for bridge in tree.ancestors(card.address)] == [at("00:1c.0")]
 
 
@@ -209,6 +210,9 @@ def test_express_and_acs_are_read_from_a_whole_configuration_space(tmp_path: Pat
     (folder / "config").write_bytes(data)
     (port,) = PciTree.from_sysfs(tmp_path).functions.values()
     assert (port.pcie_type, port.isolated) == (4, True)
+    (folder / "config").write_bytes(bytes(config(BRIDGE, 1)).ljust(256, b"\0"))
+    (port,) = PciTree.from_sysfs(tmp_path).functions.values()
+    assert port.pcie_type == PortType.CONVENTIONAL
     data[0x106] = 0x1C
     (folder / "config").write_bytes(data)
     (port,) = PciTree.from_sysfs(tmp_path).functions.values()

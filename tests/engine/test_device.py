@@ -299,6 +299,24 @@ def test_time_out() -> None:
     assert software.world.memory.read_u32(STATUS) == 2
 
 
+def test_a_detached_device_does_not_answer() -> None:
+    device, software = ats()
+    unit = software.world.unit
+    device.dma(A, READ)
+    unit.detach(NIC)
+    software.submit(device_tlb(NIC, address=A), wait(sw=1, data=1, address=STATUS))
+    assert software.world.read(FSTS) == ITE
+    assert software.world.read(IQERCD, 8) == NIC << 32
+    assert len(device.tlb) == 1
+    with pytest.raises(MisuseError, match="no device"):
+        unit.detach(NIC)
+    software.clear(ITE)
+    again = Device(unit, NIC)
+    again.dma(A, READ)
+    software.done(device_tlb(NIC, address=A))
+    assert again.tlb == [] and len(device.tlb) == 1
+
+
 def test_wrong_completion_stops_nothing() -> None:
     device, software = ats()
     device.completion = Completion.WRONG

@@ -38,8 +38,7 @@ class Invalidation:
     def _on_ccmd(self, written: int) -> None:
         if CCMD.ICC.get(written):
             command, named = CCMD(self._ccmd.value), None
-            # The register serves legacy mode only.
-            if self.registers_active() and self.mode == TableMode.LEGACY:
+            if self.serves_contexts():
                 named = self.select_contexts(command.CIRG, command.DID, command.SID, command.FM)
             self._ccmd.value = CCMD.CAIG.put(self._ccmd.value, self._carry_out(named, command.CIRG))
 
@@ -60,6 +59,10 @@ class Invalidation:
     def registers_active(self) -> bool:
         """Whether commands by register are carried out: not while the queue is on (6.5.2), nor from version 6 on."""
         return self.capabilities.version >> 4 < _QUEUE_ONLY and not GSTS.QIES.get(self._status.value)
+
+    def serves_contexts(self) -> bool:
+        """Whether CCMD is carried out: the register serves legacy mode only (11.4.6.1)."""
+        return self.registers_active() and self.mode == TableMode.LEGACY
 
     def invalidate(self, named: Selector) -> None:
         """Drop what the selector names from the unit's caches."""

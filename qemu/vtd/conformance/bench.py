@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from iommu import Access, AddressType, FlatMemory, Message, SourceId
@@ -169,6 +169,10 @@ class Bench:
     def lands(self, device: str, address: int) -> int | None:
         """Where a device's write goes, without a line in the log, for sums of many writes. None when blocked."""
         return self.platform.dma(device, Access.WRITE, address).host
+
+    def sweep(self, device: str, addresses: Sequence[int]) -> None:
+        """A device writes 4 bytes at each address. Where they go does not matter: only that all are translated."""
+        self.platform.sweep(device, addresses)
 
     def renumber(self, bus: str, number: int) -> None:
         """Software gives a bus another number."""

@@ -115,6 +115,7 @@ _CHAPTERS = (
     "registers",
     "register_bits",
     "register_commands",
+    "register_accesses",
     "context",
     "source_ids",
     "second_stage",
@@ -129,6 +130,7 @@ _CHAPTERS = (
     "cache_ranges",
     "cache_changes",
     "cache_tables",
+    "cache_capacity",
     "messages",
     "queue",
     "queue_fields",
@@ -148,6 +150,7 @@ _CHAPTERS = (
     "offers",
     "further_offers",
     "scalable_unit",
+    "scalable_commands",
     "scalable_tables",
     "scalable_reserved",
     "scalable_second_stage",
@@ -157,6 +160,8 @@ _CHAPTERS = (
     "scalable_cache_entries",
     "scalable_queue",
     "scalable_marks",
+    "scalable_offers",
+    "scalable_caching",
 )
 
 

@@ -99,6 +99,9 @@ SECOND_STAGE_SNOOPING = _scalable(
 SECOND_STAGE_DEVICE_TLB = _scalable(
     "scalable, second stage, device-TLB", 48, ("device-iotlb", "on"), second_stage=True, device_tlb=True
 )
+SECOND_STAGE_CACHING = _scalable(
+    "scalable, second stage, caching mode", 48, ("caching-mode", "on"), second_stage=True, caching_mode=True
+)
 SECOND_STAGE_FEW_DOMAINS = _scalable(
     "scalable, second stage, 256 domains", 48, needs=("domain_id_bits",), second_stage=True, domain_id_bits=8
 )
@@ -107,6 +110,30 @@ SECOND_STAGE_NO_PASS_THROUGH = _scalable(
 )
 FIRST_STAGE = _scalable("scalable, first stage", 48, _FLTS, first_stage=True, first_stage_1g=True)
 FIRST_STAGE_NO_1G = _scalable("scalable, first stage, no 1 GiB pages", 48, _FLTS, ("fs1gp", "off"), first_stage=True)
+FIRST_STAGE_CACHING = _scalable(
+    "scalable, first stage, caching mode",
+    48,
+    *(_FLTS, ("caching-mode", "on")),
+    first_stage=True,
+    first_stage_1g=True,
+    caching_mode=True,
+)
+FIRST_STAGE_SNOOPING = _scalable(
+    "scalable, first stage, snoop control",
+    48,
+    *(_FLTS, ("snoop-control", "on")),
+    first_stage=True,
+    first_stage_1g=True,
+    snoop_control=True,
+)
+FIRST_STAGE_DEVICE_TLB = _scalable(
+    "scalable, first stage, device-TLB",
+    48,
+    *(_FLTS, ("device-iotlb", "on")),
+    first_stage=True,
+    first_stage_1g=True,
+    device_tlb=True,
+)
 # What no QEMU has: both stages, nested, RID_PASID, and accessed and dirty bits in either stage.
 EVERYTHING = Setup(
     "scalable, everything",

@@ -58,9 +58,11 @@ from qemu.vtd.quirks.queue import (
 from qemu.vtd.quirks.quirk import NEWEST, Quirk, Severity, Version, parse_version, version_text
 from qemu.vtd.quirks.registers import (
     CompatibilityStatusNeverSets,
+    ContextCommandAlwaysServed,
     DescriptorWidthNotShown,
     ExtendedModeAlwaysWritable,
     InterruptTableAlwaysThere,
+    LongWritesAbort,
     PageRequestEventUnmasked,
     PointersKeepAllBits,
     QueueAddressShownOnceOn,
@@ -87,6 +89,7 @@ from qemu.vtd.quirks.scalable import (
 )
 from qemu.vtd.quirks.scalable_queue import (
     NarrowQueueAccepted,
+    NoPasidDeviceTlbDescriptor,
     PasidCacheDescriptorUnchecked,
     PasidDeviceTlbAccepted,
     PasidMaskLimited,
@@ -185,6 +188,9 @@ QUIRKS: tuple[type[Quirk], ...] = (
     NarrowQueueAccepted,
     PasidCacheDescriptorUnchecked,
     ScalableDescriptorsIgnored,
+    LongWritesAbort,
+    ContextCommandAlwaysServed,
+    NoPasidDeviceTlbDescriptor,
     ReservedBitsBeforeSource,
 )
 

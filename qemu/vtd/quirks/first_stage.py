@@ -93,6 +93,7 @@ class UpdatesUnsnooped(Quirk, ScalableMode):
         "scalable.first-dirty.write-not-snooped",
         "scalable.first-dirty.both-not-snooped",
         "scalable.first-dirty.table-not-snooped",
+        "scalable.first-dirty.not-cached",
         "scalable.first-dirty.write-after-read",
     )
     first = (10, 0, 0)

@@ -49,8 +49,12 @@ WAIT_FOR_NOTHING = "vtd_process_wait_desc refuses a wait descriptor that asks fo
 TM_RESERVED = "bit 62 is reserved unless stale-tm is set"
 NO_RANGE_ERRORS = "vtd_mem_ir_ops takes aligned writes of DWORDs, and the memory core refuses the others"
 NO_PASID_CACHE = "the PASID-table entry is read from memory for each walk"
+SPLIT = "the memory core takes an access apart by its alignment, and refuses parts shorter than 32 bits"
+LOWER_ONLY = "vtd_mem_write takes 64 bits for a register of 32 as its lower half"
+EVICTED_ALL = "vtd_update_iotlb drops all translations once it has cached VTD_IOTLB_MAX_SIZE, 1024"
 
 FREEDOMS: tuple[Freedom, ...] = (
+    Freedom("cache.capacity.1030-pages", 1, EVICTED_ALL),
     Freedom("cache.change.from-pass-through.root-pointer-keeps", 1, SRTP_RESETS),
     Freedom("cache.context.domain", 1, CONTEXT_GLOBAL),
     Freedom("cache.context.other-domain", 1, CONTEXT_GLOBAL),
@@ -78,6 +82,12 @@ FREEDOMS: tuple[Freedom, ...] = (
     Freedom("order.walk.table-before-permission", 1, PER_LEVEL),
     Freedom("queue.accepted.idle-wait", 1, WAIT_FOR_NOTHING),
     Freedom("queue.context.other-domain", 1, CONTEXT_GLOBAL),
+    Freedom("registers.access.pair-feaddr", 1, UPPER_ABSENT),
+    Freedom("registers.access.pair-fectl", 1, LOWER_ONLY, first=(11, 0, 0)),
+    Freedom("registers.access.pair-ieaddr", 1, LOWER_ONLY, first=(11, 0, 0)),
+    Freedom("registers.access.pair-iectl", 1, LOWER_ONLY, first=(11, 0, 0)),
+    Freedom("registers.access.read-64-unaligned", 1, SPLIT),
+    Freedom("registers.access.write-64-unaligned-gcmd", 1, SPLIT),
     Freedom("registers.bits.feuaddr", 1, UPPER_ABSENT),
     Freedom("registers.bits.iedata", 1, DATA_32_BITS),
     Freedom("registers.bits.ieuaddr", 1, UPPER_ABSENT),
@@ -116,7 +126,12 @@ FREEDOMS: tuple[Freedom, ...] = (
     Freedom("scalable.cache.entry.other-pasid", 1, NO_PASID_CACHE),
     Freedom("scalable.cache.entry.pasid-new-domain", 1, NO_PASID_CACHE),
     Freedom("scalable.cache.entry.stale", 1, NO_PASID_CACHE),
+    *(Freedom(f"scalable.cache.first.hint-1-level-{level}", 1, NO_UPPER_CACHE) for level in (2, 3, 4)),
     Freedom("scalable.cache.srtp.alone", 1, SRTP_RESETS),
+    *(
+        Freedom(f"scalable.caching.absent-{what}", 1, NO_FAULT_CACHE, first=(8, 0, 0))
+        for what in ("directory", "entry")
+    ),
     Freedom("scalable.first.missing-above-reserved-below", 1, PER_LEVEL, first=(11, 0, 0)),
 )
 

@@ -149,7 +149,7 @@ class ReservedBitsBeforeSource(Quirk, Interrupts):
     Releases that record no interrupt fault (Q14) do not show the order.
     """
 
-    id = "Q74"
+    id = "Q77"
     severity = Severity.REPORT_DIFFERS
     section = "5.1.4"
     hardware = (

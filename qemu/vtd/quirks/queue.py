@@ -139,13 +139,14 @@ class DevicesAlwaysAnswer(Quirk, Queue):
         "A device that does not answer sets FSTS.ITE; the wait descriptors behind its invalidation are dropped."
     )
     driver = "Invalidating the device-TLB of a device without ATS works in QEMU, and times out on hardware."
-    function = "vtd_process_device_iotlb_desc"
+    function = "vtd_process_device_iotlb_desc, vtd_process_device_piotlb_desc"
     scenarios = (
         "device-tlb.no-answer",
         "device-tlb.no-answer.everything",
         "device-tlb.no-answer.source",
         "device-tlb.no-answer.after-a-wait",
         "device-tlb.no-answer.and-an-error",
+        "scalable.device-tlb.no-answer",
     )
 
     def no_completion(self, source_id: int) -> None:

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
+from iommu.engine.invalidation.registers import Invalidation
 from iommu.engine.register_file import RegisterFile, Slot
 from iommu.engine.translation.translation import Translation
 from iommu.fields import Rule
-from iommu.registers import FEUADDR, GCMD, GSTS, IEUADDR, IQA, IRTA, PECTL, PQA, RTADDR, Register, TableMode
+from iommu.registers import (
+    FECTL,
+    FEUADDR,
+    GCMD,
+    GSTS,
+    IEADDR,
+    IECTL,
+    IEUADDR,
+    IQA,
+    IRTA,
+    PECTL,
+    PQA,
+    RTADDR,
+    Register,
+    TableMode,
+)
+from qemu.vtd.errors import QemuDied
 from qemu.vtd.quirks.quirk import Quirk, Severity
 
 
@@ -150,6 +168,7 @@ class TableModeUnchecked(Quirk, Translation):
         "scalable.mode.reserved",
         "scalable.mode.abort-not-offered",
         "scalable.mode.not-offered",
+        *(f"queue.error.{what}mode-{mode}" for what in ("", "code-") for mode in ("reserved", "scalable", "abort")),
     )
 
     def set_root_table(self, address: int, mode: int) -> None:
@@ -231,3 +250,50 @@ class PageRequestEventUnmasked(Quirk, RegisterFile):
         super().__init__(*parts)
         if control := self.get(PECTL):
             control.value = 0
+
+
+class LongWritesAbort(Quirk, RegisterFile):
+    """QEMU aborts on a write of 64 bits to FECTL, IECTL or IEADDR.
+
+    An assertion says that these registers are written in 32 bits. 11.1 writes the lower half and ignores the other.
+    """
+
+    id = "Q74"
+    severity = Severity.FAILS_IN_QEMU
+    section = "11.2"
+    hardware = (
+        "Software is expected to write a register of 32 bits in 32 bits. What a longer write does is not defined; a "
+        "unit may take it apart into two."
+    )
+    driver = "One write of 64 bits to FECTL, IECTL or IEADDR ends QEMU, and with it the whole virtual machine."
+    function = "vtd_mem_write"
+    scenarios = ("registers.access.pair-fectl", "registers.access.pair-iectl", "registers.access.pair-ieaddr")
+    gone = (11, 0, 0)
+
+    def write(self, offset: int, value: int, size: int) -> None:
+        """The end of QEMU is an outcome like any other."""
+        if size == 8 and offset in (FECTL.offset, IECTL.offset, IEADDR.offset):
+            raise QemuDied(-signal.SIGABRT)
+        super().write(offset, value, size)
+
+
+class ContextCommandAlwaysServed(Quirk, Invalidation):
+    """CCMD invalidates the context cache in scalable mode too."""
+
+    id = "Q75"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "11.4.6.1"
+    hardware = "CCMD serves legacy mode alone. In scalable mode it does nothing, and CAIG reports 0."
+    driver = (
+        "A driver that invalidates contexts by CCMD in scalable mode works in QEMU; on hardware old contexts stay in "
+        "use. Scalable mode needs the queue."
+    )
+    function = "vtd_handle_ccmd_write"
+    scenarios = (
+        "scalable.command.contexts-global",
+        "scalable.command.contexts-device",
+    )
+
+    def serves_contexts(self) -> bool:
+        """In every mode."""
+        return self.registers_active()

@@ -51,6 +51,8 @@ class LegacyReasonsForTables(Quirk, FaultLog):
         "scalable.reserved.context-entry.third",
         "scalable.reserved.context-entry.fourth",
         "scalable.fpd.context.42",
+        "scalable.caching.absent-root",
+        "scalable.caching.absent-context",
         *(
             f"scalable.cache.{name}"
             for name in ("present.root", "present.context", "root.cleared", "context.cleared")
@@ -136,6 +138,8 @@ class OneReasonForPasidTables(Quirk, ScalableMode):
         *(f"scalable.fpd.{place}.{code}" for place in ("context", "directory", "entry") for code in ("59", "5b")),
         "scalable.fpd.context.not-50",
         "scalable.record.tables",
+        "scalable.caching.absent-directory",
+        "scalable.caching.absent-entry",
         "scalable.pass-through.not-offered",
         "scalable.pass-through.width-ignored",
         "scalable.cache.present.directory",
@@ -216,7 +220,12 @@ class EveryStageIsTheSecond(Quirk, Formats):
         "A PASID-table entry for first-stage or nested translation works in QEMU, with the second-stage tables only."
     )
     function = "vtd_pe_type_check"
-    scenarios = ("scalable.entry.type-1", "scalable.entry.type-3")
+    scenarios = (
+        "scalable.entry.type-1",
+        "scalable.entry.type-3",
+        "scalable.offers.device-tlb.nested",
+        "scalable.offers.snooping.nested",
+    )
     gone = (10, 0, 0)
 
     def stages(self, entry: int) -> Stages | None:
@@ -244,6 +253,8 @@ class ContextFieldsUnchecked(Quirk, ScalableMode):
         "scalable.reserved.context-entry.page-requests",
         "scalable.reserved.context-entry.privilege",
         "scalable.rid-pasid.not-offered",
+        *(f"scalable.offers.device-tlb.{stage}-{bit}" for stage in ("first", "second") for bit in ("pre", "paside")),
+        "scalable.offers.page-requests.rid-priv",
     )
 
     def read_context(self, where: int) -> int:
@@ -306,6 +317,8 @@ class PasidEntryUnchecked(Quirk, ScalableMode):
         *(f"scalable.reserved.pasid-entry.{name}" for name in _UNCHECKED_IN_ENTRY),
         *(f"scalable.reserved.first-stage-pasid-entry.{name}" for name in _UNCHECKED_IN_FIRST_STAGE_ENTRY),
         "scalable.canonical.second-width",
+        *(f"scalable.offers.snooping.{stage}-pwsnp" for stage in ("first", "second")),
+        *(f"scalable.offers.page-requests.{bit}" for bit in ("sre", "ere", "eafe", "pgsnp")),
     )
 
     def check_pasid_entry(self, entry: int, fpd: int) -> None:

@@ -127,3 +127,20 @@ class ScalableDescriptorsIgnored(Quirk, Queue):
         """See Queue."""
         if Descriptor.TYPE.get(raw) not in (DescriptorType.PASID_IOTLB, DescriptorType.PASID_CACHE):
             super().carry_out(raw, bits)
+
+
+class NoPasidDeviceTlbDescriptor(Quirk, Queue):
+    """PASID-based device-TLB descriptors are refused, on a unit with device-TLBs too."""
+
+    id = "Q76"
+    severity = Severity.FAILS_IN_QEMU
+    section = "6.5.2.6"
+    hardware = "A unit with scalable mode and ECAP.DT has PASID-based device-TLB descriptors."
+    driver = "In QEMU 7 a PASID-based invalidation of a device-TLB stops the queue."
+    function = "vtd_process_inv_desc"
+    scenarios = ("scalable.device-tlb.no-answer",)
+    gone = (10, 0, 0)
+
+    def has_type(self, number: int, bits: int) -> bool:
+        """Not this one."""
+        return number != DescriptorType.PASID_DEVICE_TLB and super().has_type(number, bits)

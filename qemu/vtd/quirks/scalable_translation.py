@@ -72,6 +72,10 @@ _FIRST_STAGE_FAULTS = (
     *(f"scalable.reserved.first-stage-{size}-page.{name}" for size in (2, 3) for name in ("alignment", "width")),
 )
 
+_ENTRIES = (*(f"absent-level-{level}" for level in (4, 3, 2, 1)), "reserved")
+_CACHING_FIRST = tuple(f"scalable.caching.first-{name}" for name in _ENTRIES)
+_CACHING_SECOND = tuple(f"scalable.caching.second-{name}" for name in _ENTRIES)
+
 
 class LegacyReasonsForSecondStage(Quirk, ScalableMode):
     """In scalable mode, faults of the second stage have the codes of legacy mode; only 0x87 is right."""
@@ -82,7 +86,7 @@ class LegacyReasonsForSecondStage(Quirk, ScalableMode):
     hardware = "The second stage has codes of its own in scalable mode, from 0x78 on."
     driver = "In QEMU faults of the second stage have the codes of legacy mode, also in scalable mode."
     function = "vtd_iova_to_slpte"
-    scenarios = _SECOND_STAGE_FAULTS
+    scenarios = (*_SECOND_STAGE_FAULTS, *_CACHING_SECOND)
 
     def second_root(self, entry: PasidEntry, levels: int) -> SecondStageRoot:
         """See ScalableTables."""
@@ -99,7 +103,7 @@ class WalkFaultsWithPasid(Quirk, Translation):
     hardware = "The record of a request without PASID has PP and PV 0."
     driver = "PP does not show in QEMU whether the request had a PASID."
     function = "vtd_do_iommu_translate"
-    scenarios = (*_SECOND_STAGE_FAULTS, *_INTERRUPT_RANGE, *_FIRST_STAGE_FAULTS)
+    scenarios = (*_SECOND_STAGE_FAULTS, *_INTERRUPT_RANGE, *_FIRST_STAGE_FAULTS, *_CACHING_FIRST, *_CACHING_SECOND)
     gone = (11, 0, 0)
 
     def report(self, condition: Blocked, request: DmaRequest) -> bool:
@@ -120,10 +124,13 @@ class SnoopAlwaysAccepted(Quirk, Formats):
     hardware = "Without ECAP.SC, SNP in a second-stage page is a reserved bit: SSS.3, code 0x7a."
     driver = "A driver that sets SNP without looking at ECAP.SC works in QEMU and is blocked by hardware."
     function = "vtd_init"
-    scenarios = tuple(
-        f"{where}-{level}"
-        for where in ("scalable.second.snoop-without", "setup.scalable-unit.snoop-level")
-        for level in (1, 2, 3)
+    scenarios = (
+        *(
+            f"{where}-{level}"
+            for where in ("scalable.second.snoop-without", "setup.scalable-unit.snoop-level")
+            for level in (1, 2, 3)
+        ),
+        "scalable.offers.device-tlb.second-snoop",
     )
 
     def reserved_in_second_stage(self, level: int, *, page: bool) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from iommu import Policy
-from iommu.registers import IQERCD, IQH, IQT
+from iommu.registers import IQERCD, IQH, IQT, TableMode
 from qemu.vtd.conformance.bench import NOWHERE, P1, Bench, R, W
 from qemu.vtd.conformance.chapters import messages
 from qemu.vtd.conformance.queue import (
@@ -298,3 +298,27 @@ _code(
     _one(wait(SW=1) | 1 << 200, wide=True),
     SECOND_STAGE,
 )
+
+
+# Code 7: a table mode that the unit does not have. It is latched as any other; the queue then stops at once.
+
+
+def _mode(name: str, title: str, mode: int) -> None:
+    def cause(bench: Bench) -> None:
+        bench.driver.set_root_table(bench.root, mode)
+        start(bench)
+        put(bench, 0, numbered(1))
+        tail(bench, 1)
+
+    def stimulus(bench: Bench) -> None:
+        cause(bench)
+        note(bench)
+
+    _code(f"mode-{name}", f"7: {title}", 7, cause)
+    stimulus.__doc__ = f"The queue stops at its first descriptor: {title}"
+    scenario(f"queue.error.mode-{name}", "6.5.2", "status 0x0", "IQH 0x0", "FSTS IQE")(stimulus)
+
+
+_mode("reserved", "a reserved table mode.", 2)
+_mode("scalable", "scalable mode on a unit without it.", TableMode.SCALABLE)
+_mode("abort", "abort-DMA mode on a unit without it.", TableMode.ABORT_DMA)

@@ -52,11 +52,11 @@ def iotlb(g: int = GLOBAL, *, domain: int = 0, address: int = 0, am: int = 0) ->
 
 
 def pasid_iotlb(
-    g: int = DOMAIN, *, domain: int = 1, pasid: int = 0, address: int = 0, am: int = 0
+    g: int = DOMAIN, *, domain: int = 1, pasid: int = 0, address: int = 0, am: int = 0, ih: int = 0
 ) -> Callable[[Bench], int]:
     """A PASID-based IOTLB descriptor: of a PASID, or of pages of it."""
     raw = PasidIotlbDescriptor.make(
-        TYPE=DescriptorType.PASID_IOTLB, G=g, DID=domain, PASID=pasid, ADDR=address, AM=am
+        TYPE=DescriptorType.PASID_IOTLB, G=g, DID=domain, PASID=pasid, ADDR=address, AM=am, IH=ih
     )
     return lambda _: raw
 
@@ -93,16 +93,22 @@ def add(
 # A page entry is changed. The second stage (6.2.4).
 
 
-def _page_moved(name: str, title: str, descriptors: Descriptors, *, fresh: bool, first: bool = False) -> None:
-    """A uses 0x5000; its page entry is changed from P0 to P1; descriptors; A uses 0x5000 again."""
+def _page_moved(
+    name: str, title: str, descriptors: Descriptors, *, fresh: bool, first: bool = False, also: int = 0
+) -> None:
+    """A uses 0x5000; its page entry is changed from P0 to P1; descriptors; A uses 0x5000 again.
+
+    `also` is set in the page entry before and after.
+    """
 
     def stimulus(bench: Bench) -> None:
         table = bench.new_table()
         where = bench.scalable.map_first(table, 0x5000, P0) if first else bench.map(table, 0x5000, P0)
+        bench.change(where, set_=also)
         bench.scalable.entry("A", FIRST if first else SECOND, table)
         bench.scalable.turn_on()
         bench.write("A", 0x5010)
-        bench.memory.write_u64(where, P1 | (FIRST_LEAF if first else R_W))
+        bench.memory.write_u64(where, P1 | also | (FIRST_LEAF if first else R_W))
         submit(bench, descriptors)
         bench.write("A", 0x5010)
 
@@ -207,6 +213,50 @@ _page_moved(
 _page_moved(
     "only-pasid-cache", "A PASID-cache invalidation alone keeps translations.", (pasids(),), fresh=False, first=True
 )
+_page_moved(
+    "global-page",
+    "A PASID-based IOTLB invalidation removes a page whose entry has G too: the bit has no effect.",
+    (pasid_iotlb(),),
+    fresh=True,
+    first=True,
+    also=1 << 8,
+)
+_page_moved(
+    "hint-page",
+    "A PASID-based IOTLB invalidation of the page with IH = 1: the page's own entry has changed.",
+    (pasid_iotlb(SELECTIVE, address=0x5000, ih=1),),
+    fresh=True,
+    first=True,
+)
+
+
+def _table_moved(level: int, ih: int) -> None:
+    """A uses 0x5000; the entry of one level gets another table; the page is invalidated; A uses 0x5000 again."""
+
+    def stimulus(bench: Bench) -> None:
+        tables = bench.new_table(), bench.new_table()
+        for table, page in zip(tables, (P0, P1), strict=True):
+            bench.scalable.map_first(table, 0x5000, page)
+        old, new = tables
+        bench.scalable.entry("A", FIRST, old)
+        bench.scalable.turn_on()
+        bench.write("A", 0x5010)
+        bench.memory.write_u64(
+            bench.entry(old, 0x5000, level), bench.memory.read_u64(bench.entry(new, 0x5000, level))
+        )
+        submit(bench, (pasid_iotlb(SELECTIVE, address=0x5000, ih=ih),))
+        bench.write("A", 0x5010)
+
+    fresh, stale = write_lines((0x5000, P0), (0x5000, P1)), write_lines((0x5000, P0), (0x5000, P0))
+    title = f"An entry of level {level} of a first stage points to another table: the page is invalidated, IH = {ih}."
+    others = ((EVICTED, fresh),) if ih else ()
+    id_ = f"scalable.cache.first.hint-{ih}-level-{level}"
+    add(id_, "6.5.2.4", title, stimulus, stale if ih else fresh, others, FIRST_STAGE)
+
+
+for _level in (4, 3, 2):
+    _table_moved(_level, 0)
+    _table_moved(_level, 1)
 
 
 # Every page of a range (6.5.2.3, 6.5.2.4): eight pages, of which four are invalidated.

@@ -1,7 +1,7 @@
 """Spec 3.6.2, 3.7.2: accessed and dirty bits in the tables of both stages. A line says what a request changed."""
 
 from iommu.structures import SecondStageEntry
-from qemu.vtd.conformance.bench import P0, Bench
+from qemu.vtd.conformance.bench import P0, P1, Bench
 from qemu.vtd.conformance.chapters import scalable_first_stage, scalable_second_stage
 from qemu.vtd.conformance.chapters.scalable_first_stage import PS, RW, US, A, D, P
 from qemu.vtd.conformance.scenario import scenario
@@ -133,6 +133,25 @@ def write_after_read(bench: Bench) -> None:
     scalable_first_stage.start(bench, dirty=False)
     bench.read("A", ADDRESS + 0x10)
     bench.write("A", ADDRESS + 0x10)
+
+
+@scenario(
+    "scalable.first-dirty.not-cached",
+    "3.6.2",
+    READ_BLOCKED,
+    *first_fault(0x90, "read"),
+    f"A read {ADDRESS + 0x10:#x} -> {P1 + 0x10:#x}",
+    "FSTS 0",
+    setup=FIRST_STAGE,
+)
+def not_cached(bench: Bench) -> None:
+    """A page without A is not cached: it is moved, with A set, and no invalidation is needed."""
+    table = scalable_first_stage.start(bench, accessed=False)
+    bench.read("A", ADDRESS + 0x10)
+    bench.note_faults()
+    bench.driver.clear_faults()
+    bench.memory.write_u64(bench.entry(table, ADDRESS, 1), P1 | PAGE | A | D)
+    bench.read("A", ADDRESS + 0x10)
 
 
 @scenario(

@@ -157,6 +157,12 @@ class RecordedModel(ModelPlatform):
             step.transfer = super().dma(device, access, address, length)
         return step.transfer
 
+    def sweep(self, device: str, addresses: Sequence[int]) -> None:
+        """See Platform."""
+        with self.recording.step("other", "sweep", device, *addresses) as step:
+            super().sweep(device, addresses)
+            step.transfer = None
+
     def interrupt(self, device: str, address: int, data: int) -> Message | None:
         """See Platform."""
         with self.recording.step("interrupt", device, address, data) as step:
@@ -248,6 +254,11 @@ class RecordedQemu(QemuPlatform):
                     pages = (before.get(at & -PAGE_4K, bytes(PAGE_4K)) for at in range(host, host + length))
                     step.replaced = bytes(page[(host + n) % PAGE_4K] for n, page in enumerate(pages))
         return step.transfer
+
+    def sweep(self, device: str, addresses: Sequence[int]) -> None:
+        """See Platform."""
+        with self.recording.step("other", "sweep", device, *addresses):
+            super().sweep(device, addresses)
 
     def interrupt(self, device: str, address: int, data: int) -> Message | None:
         """See Platform."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from iommu import (
@@ -176,6 +176,14 @@ class RecordingPlatform(ModelPlatform):
         self._software.paused = False
         self.events.append(Requested(device, *self._unit.last))
         return transfer
+
+    def sweep(self, device: str, addresses: Sequence[int]) -> None:
+        """See Platform. It is one event, whatever each write does."""
+        self._software.paused = True
+        for address in addresses:
+            super().dma(device, Access.WRITE, address)
+        self._software.paused = False
+        self.events.append(Told(f"{device} writes at {len(addresses)} addresses from {addresses[0]:#x} on"))
 
     def translation_request(self, device: str, address: int, kind: AddressType) -> Transfer:
         """See Platform."""

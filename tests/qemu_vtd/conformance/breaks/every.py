@@ -8,6 +8,7 @@ from tests.qemu_vtd.conformance.breaks import (
     finer,
     first_stage,
     interrupts,
+    offers,
     queue,
     registers,
     scalable,
@@ -24,5 +25,6 @@ BREAKS: dict[str, tuple[type[Break], ...]] = {
     "faults": faults.BREAKS,
     "interrupts": interrupts.BREAKS,
     "one bit, one step": finer.BREAKS,
+    "what units offer": offers.BREAKS,
 }
 """The breaks by wing."""
