@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from iommu.engine.policy import Policy
     from iommu.engine.reasons import FaultReason
     from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId
+    from iommu.engine.steps import Pending, Work
     from iommu.engine.unit import RemappingUnit
     from iommu.errors import DmarError, FormatError, MemoryAccessError, MisuseError, RoutingError, VtdError
-    from iommu.memory import FlatMemory, Memory, ProcessorCache
+    from iommu.memory import FlatMemory, Memory, ProcessorCache, WriteBuffer
     from iommu.system import System
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "MisuseError",
     "Outcome",
     "PageRequest",
+    "Pending",
     "Policy",
     "Posting",
     "ProcessorCache",
@@ -55,6 +57,8 @@ __all__ = [
     "SourceId",
     "System",
     "VtdError",
+    "Work",
+    "WriteBuffer",
 ]
 
 if not TYPE_CHECKING:  # a type checker would take every name for a public one
@@ -83,6 +87,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
             "MisuseError": "errors",
             "Outcome": "engine.request",
             "PageRequest": "engine.ats",
+            "Pending": "engine.steps",
             "Policy": "engine.policy",
             "Posting": "engine.interrupts.request",
             "ProcessorCache": "memory",
@@ -92,5 +97,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
             "SourceId": "engine.request",
             "System": "system",
             "VtdError": "errors",
+            "Work": "engine.steps",
+            "WriteBuffer": "memory",
         },
     )

@@ -33,11 +33,13 @@ T = TypeVar("T", int, bytes)
 
 
 class Rule(Enum):
-    """What software can do to a register field (spec 11.3)."""
+    """What software can do to a register field (spec 11.3). Sticky fields keep their values over a warm reset."""
 
     RO = "read only"
+    ROS = "read only, sticky"
     RW = "read and write"
     RW1C = "write 1 to clear"
+    RW1CS = "write 1 to clear, sticky"
     WO = "write only, reads as 0"
 
 

@@ -98,19 +98,18 @@ class FlatMemory:
         self.write(address, value.to_bytes(8, "little"))
 
 
-class ProcessorCache:
-    """Memory behind processor caches: what processors write stays in their caches until they flush it.
+class _Sized(Memory, Protocol):
+    """Memory of a known size in bytes."""
 
-        cpu = ProcessorCache(FlatMemory(1 << 20))
-        unit = RemappingUnit(cpu, Capabilities(coherent=False))
-        cpu.write_u64(entry, value)      the unit does not snoop its tables: it does not see this write
-        cpu.flush(entry, 8)              now it does
+    size: int
 
-    Coherent accesses of a unit (ECAP.C, PWSNP) snoop these caches; other accesses read the memory behind them. Lines
-    are never written back on their own, as a processor may do: this is the worst case for software.
+
+class _HeldWrites:
+    """Memory in front of which writes are held, in lines, until they are flushed.
 
     Attributes:
-        behind: the memory itself.
+        behind: the memory without the lines that are held.
+        size: in bytes.
 
     Raises:
         MisuseError: the memory size is not a multiple of the line size, 64 bytes.
@@ -118,10 +117,11 @@ class ProcessorCache:
 
     LINE = 64
 
-    def __init__(self, behind: FlatMemory) -> None:
+    def __init__(self, behind: _Sized) -> None:
         if behind.size % self.LINE:
             raise MisuseError(f"memory size {behind.size:#x} is not a multiple of {self.LINE} bytes")
-        self.behind = behind
+        self.behind: Memory = behind
+        self.size = behind.size
         self._lines: dict[int, bytearray] = {}
 
     def read(self, address: int, length: int) -> bytes:
@@ -135,7 +135,7 @@ class ProcessorCache:
         return bytes(found)
 
     def write(self, address: int, data: bytes) -> None:
-        """Store `data` in the caches. Raises MemoryAccessError, before anything is written, when it does not fit."""
+        """Store `data`, which is held. Raises MemoryAccessError, before anything is written, when it does not fit."""
         self.behind.read(address, len(data))
         for line in self._lines_of(address, len(data)):
             kept = self._lines.setdefault(line, bytearray(self.behind.read(line, self.LINE)))
@@ -151,17 +151,81 @@ class ProcessorCache:
         self.write(address, value.to_bytes(8, "little"))
 
     def flush(self, address: int, length: int) -> None:
-        """Write back and invalidate the lines that hold any of these bytes (CLFLUSH)."""
+        """Write the lines that hold any of these bytes to the memory behind, and hold them no longer."""
         for line in self._lines_of(address, length):
             kept = self._lines.pop(line, None)
             if kept is not None:
                 self.behind.write(line, bytes(kept))
 
     def flush_all(self) -> None:
-        """Write back and invalidate all lines (WBINVD)."""
+        """Write all lines to the memory behind, and hold them no longer."""
         for line, kept in self._lines.items():
             self.behind.write(line, bytes(kept))
         self._lines.clear()
 
     def _lines_of(self, address: int, length: int) -> range:
         return range(address & -self.LINE, address + length, self.LINE) if length else range(0)
+
+
+class WriteBuffer(_HeldWrites):
+    """Memory behind the write buffer of an old chipset, which table walks do not see (spec 6.8).
+
+        buffer = WriteBuffer(FlatMemory(1 << 20))
+        unit = RemappingUnit(buffer, Capabilities(write_buffer_flush=True))
+        buffer.write_u64(entry, value)                    a walk does not see this write
+        unit.mmio_write(GCMD.offset, GCMD.make(WBF=1), 4)     now it does
+
+    A unit with CAP.RWBF reads its tables behind the buffer. It flushes the buffer when GCMD.WBF completes, and before
+    it invalidates its context cache, its IOTLB or its interrupt-entry cache. Processors, the invalidation queue and
+    everything else read through the buffer; so do the table walks of a unit without CAP.RWBF. Nothing leaves the
+    buffer on its own, as it may on hardware: this is the worst case for software.
+
+    The processors' caches can stand in front: `ProcessorCache(WriteBuffer(memory))`. A line that they flush is in the
+    buffer then.
+    """
+
+    def __init__(self, behind: FlatMemory) -> None:
+        if isinstance(behind, _HeldWrites):
+            raise MisuseError(f"a WriteBuffer stands before the memory itself, not before a {type(behind).__name__}")
+        super().__init__(behind)
+
+
+class ProcessorCache(_HeldWrites):
+    """Memory behind processor caches: what processors write stays in their caches until they flush it.
+
+        cpu = ProcessorCache(FlatMemory(1 << 20))
+        unit = RemappingUnit(cpu, Capabilities(coherent=False))
+        cpu.write_u64(entry, value)      the unit does not snoop its tables: it does not see this write
+        cpu.flush(entry, 8)              now it does: CLFLUSH; `flush_all` is WBINVD
+
+    Coherent accesses of a unit (ECAP.C, PWSNP) snoop these caches; other accesses read the memory behind them. Lines
+    are never written back on their own, as a processor may do: this is the worst case for software.
+    """
+
+    def __init__(self, behind: FlatMemory | WriteBuffer) -> None:
+        super().__init__(behind)
+
+    def past(self, buffer: WriteBuffer) -> Memory:
+        """What a snooped access sees that does not see the write buffer behind these caches."""
+        view = _HeldWrites(buffer)
+        view.behind, view._lines = buffer.behind, self._lines
+        return view
+
+
+def write_buffer(memory: Memory) -> WriteBuffer | None:
+    """The write buffer that `memory`, as processors see it, goes through; None if there is none."""
+    behind = memory.behind if isinstance(memory, ProcessorCache) else memory
+    return behind if isinstance(behind, WriteBuffer) else None
+
+
+def walked(memory: Memory, *, behind_buffer: bool) -> tuple[Memory, Memory]:
+    """What table walks see of `memory`, as processors see it: those that snoop, and those that do not.
+
+    Args:
+        behind_buffer: walks do not see what is in the write buffer.
+    """
+    unsnooped = memory.behind if isinstance(memory, ProcessorCache) else memory
+    if not (behind_buffer and isinstance(unsnooped, WriteBuffer)):
+        return memory, unsnooped
+    snooped = memory.past(unsnooped) if isinstance(memory, ProcessorCache) else unsnooped.behind
+    return snooped, unsnooped.behind

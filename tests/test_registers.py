@@ -56,6 +56,12 @@ FIELDS: dict[str, dict[str, tuple[int, int]]] = {
     },
 }  # fmt: skip
 WRITE_1_TO_CLEAR = {"FSTS": {"ITE", "ICE", "IQE", "PFO"}, "FRCD": {"F"}}
+# ROS and RW1CS in the tables of 11.4: fields that only a power-good reset clears. No other register has any.
+STICKY = {
+    "FSTS": {"FRI", "ITE", "ICE", "IQE", "PPF", "PFO"},
+    "FRCD": {"F", "T1", "AT", "PV", "FR", "PP", "EXE", "PRIV", "T2", "SID", "FI"},
+    "ICS": {"IWC"}, "IQERCD": {"ICESID", "ITESID", "IQEI"}, "PRS": {"PRO", "PPR"},
+}  # fmt: skip
 WRITABLE = {
     "GCMD": {"TE", "SRTP", "WBF", "QIE", "IRE", "SIRTP", "CFI"}, "RTADDR": {"RTA", "TTM"},
     "CCMD": {"ICC", "CIRG", "FM", "SID", "DID"}, "FECTL": {"IM"}, "FEDATA": {"IMD"}, "FEADDR": {"MA"},
@@ -127,8 +133,16 @@ def test_no_field_that_the_sheet_lacks(name: str) -> None:
 @pytest.mark.parametrize(("name", "field"), [(name, field) for name, fields in FIELDS.items() for field in fields])
 def test_access_rule(name: str, field: str) -> None:
     rule = layout(name).fields[field].rule
-    assert (rule is Rule.RW1C) == (field in WRITE_1_TO_CLEAR.get(name, ()))
+    assert (rule in (Rule.RW1C, Rule.RW1CS)) == (field in WRITE_1_TO_CLEAR.get(name, ()))
     assert (rule in (Rule.RW, Rule.WO)) == (field in WRITABLE.get(name, ()))
+
+
+def test_sticky_fields() -> None:
+    found = {
+        register.__name__: {name for name, part in register.fields.items() if part.rule in (Rule.ROS, Rule.RW1CS)}
+        for register in registers.REGISTERS
+    }
+    assert {name: fields for name, fields in found.items() if fields} == STICKY
 
 
 @pytest.mark.parametrize("name", WIDTHS)

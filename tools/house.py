@@ -50,6 +50,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "interrupts": ("iommu.engine.interrupts",),
     "translation": ("iommu.engine.translation",),
     "page_requests": ("iommu.engine.page_requests",),
+    "steps": ("iommu.engine.steps",),
     "audit, trace": ("iommu.engine.audit", "iommu.engine.trace"),
     "unit": ("iommu.engine.unit",),
     "device": ("iommu.engine.device",),

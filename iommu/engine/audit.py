@@ -180,8 +180,8 @@ class Ledger:
 class RecordingAccess(TableAccess):
     """Table access of an audited unit: records every read and update."""
 
-    def __init__(self, memory: Memory, unsnooped: Memory, ledger: Ledger) -> None:
-        super().__init__(memory, unsnooped)
+    def __init__(self, memory: Memory, snooped: Memory, unsnooped: Memory, ledger: Ledger) -> None:
+        super().__init__(memory, snooped, unsnooped)
         self._ledger = ledger
 
     def read(self, entry_format: EntryFormat, where: int, snooped: int) -> int:

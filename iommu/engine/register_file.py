@@ -29,7 +29,7 @@ class Slot:
         self.size = layout.bits // 8
         self.effect: Effect | None = None
         self._stored, self._hidden = stored, hidden
-        self._rw1c = layout.mask_of(Rule.RW1C)
+        self._rw1c = layout.mask_of(Rule.RW1C, Rule.RW1CS)
 
     def read(self) -> int:
         """What software reads: write-only bits, and fields whose capability the unit lacks, are 0."""
@@ -77,7 +77,7 @@ class RegisterFile:
     def stored_bits(self, layout: type[Register]) -> int:
         """The bits of a register that take the value software writes: none of a missing capability or address bit."""
         missing = self._absent(layout) | _beyond_host_width(layout, self.capabilities.host_address_width)
-        return (layout.mask_of(Rule.RW) | layout.mask_of(Rule.WO)) & ~missing
+        return layout.mask_of(Rule.RW, Rule.WO) & ~missing
 
     def hidden_bits(self, layout: type[Register]) -> int:
         """The bits of a register that read as 0: write-only ones, and fields whose capability the unit lacks."""
@@ -87,6 +87,15 @@ class RegisterFile:
         """The fields of a register whose capability the unit lacks."""
         needing = (part for part in layout.fields.values() if part.needs)
         return sum(part.mask for part in needing if part.needs not in self.capabilities.offered)
+
+    def sticky(self) -> list[int]:
+        """What the sticky fields hold, register by register: a warm reset keeps it."""
+        return [slot.value & slot.layout.mask_of(Rule.ROS, Rule.RW1CS) for slot in self]
+
+    def keep(self, sticky: list[int]) -> None:
+        """Put back what `sticky` returned. The sticky fields must be as after a power-good reset: 0."""
+        for slot, bits in zip(self, sticky, strict=True):
+            slot.value |= bits
 
     def shown(self, slot: Slot) -> int:
         """What a register reads as."""

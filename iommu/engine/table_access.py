@@ -11,19 +11,20 @@ class TableAccess:
 
     Args:
         memory: as processors see it.
-        unsnooped: the same memory without lines that are only in processor caches.
+        snooped: as walks that snoop see it.
+        unsnooped: as walks that do not snoop see it, without lines that are only in processor caches.
     """
 
-    def __init__(self, memory: Memory, unsnooped: Memory) -> None:
-        self.memory, self.unsnooped = memory, unsnooped
+    def __init__(self, memory: Memory, snooped: Memory, unsnooped: Memory) -> None:
+        self.memory, self.snooped, self.unsnooped = memory, snooped, unsnooped
 
     def memory_for(self, snooped: int) -> Memory:
         """The memory as a snooped access sees it, or an unsnooped one."""
-        return self.memory if snooped else self.unsnooped
+        return self.snooped if snooped else self.unsnooped
 
     def read(self, entry_format: EntryFormat, where: int, snooped: int) -> int:
         """One entry. Raises MemoryAccessError."""
-        memory = self.memory if snooped else self.unsnooped
+        memory = self.snooped if snooped else self.unsnooped
         if entry_format.size == 8:
             return memory.read_u64(where)
         return int.from_bytes(memory.read(where, entry_format.size), "little")

@@ -158,7 +158,7 @@ class _TracedUpdates(TableAccess):
     """Table access of a stage: records updates. The stage itself records what it reads."""
 
     def __init__(self, access: TableAccess, recorder: Recorder) -> None:
-        super().__init__(access.memory, access.unsnooped)
+        super().__init__(access.memory, access.snooped, access.unsnooped)
         self._access, self._recorder = access, recorder
 
     def read(self, entry_format: EntryFormat, where: int, snooped: int) -> int:

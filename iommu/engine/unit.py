@@ -20,6 +20,7 @@ from iommu.engine.page_requests.page_requests import PageRequestOutcome, PageReq
 from iommu.engine.policy import Policy
 from iommu.engine.register_file import RegisterFile
 from iommu.engine.request import DmaRequest, Outcome, SourceId
+from iommu.engine.steps import IgnoredWrite, Pending, Steps
 from iommu.engine.table_access import TableAccess
 from iommu.engine.trace import trace as trace_of
 from iommu.engine.translation.fast_path import FastPath
@@ -30,7 +31,7 @@ from iommu.engine.translation.scalable import ScalableMode
 from iommu.engine.translation.second_stage import SecondStage
 from iommu.engine.translation.translation import Translation
 from iommu.errors import MisuseError
-from iommu.memory import Memory, ProcessorCache
+from iommu.memory import Memory, walked, write_buffer
 from iommu.registers import GCMD, GSTS, IRTA, RTADDR
 
 
@@ -45,10 +46,14 @@ class RemappingUnit:
 
     Args:
         memory: host memory, which holds the tables. If it is a ProcessorCache, lines that have not been flushed are
-            visible only to accesses that snoop.
+            visible only to accesses that snoop; if it is a WriteBuffer, not to table walks of a unit with CAP.RWBF.
         capabilities: what the unit offers.
         policy: what it does where the architecture leaves a choice.
         audit: record the source of each cached item, for `audit()` and `Outcome.stale`; requests take longer.
+        stepped: commands complete one by one, when `step` says so; otherwise at once.
+
+    Raises:
+        MisuseError: a unit with scalable mode is to have a write buffer, which none has (spec 11.4.2, RWBF).
 
     The class attributes name the classes of its parts. A unit that departs from the specification in one part is a
     subclass that overrides that attribute.
@@ -74,16 +79,31 @@ class RemappingUnit:
         policy: Policy | None = None,
         *,
         audit: bool = False,
+        stepped: bool = False,
     ) -> None:
         self.ledger = Ledger(memory) if audit else None
         self.memory = memory
         self.capabilities = capabilities or Capabilities()
         self.policy = policy or Policy()
         self.devices: dict[int, AtsDevice] = {}
+        self._write_buffer = write_buffer(memory) if self.capabilities.write_buffer_flush else None
+        if self._write_buffer is not None and self.capabilities.scalable_mode:
+            raise MisuseError("a unit with scalable mode needs no write-buffer flushes: give it other memory")
+        self.stepped = stepped
         self.reset()
 
+    def warm_reset(self) -> None:
+        """Reset without loss of power: as `reset`, but sticky fields of registers keep their values (spec 11.3).
+
+        These are all of FSTS, FRCD and IQERCD, ICS.IWC, PRS.PRO and PRS.PPR. No event is pending for them. The next
+        fault record is the first again: nothing is remapped (spec 7.2.1).
+        """
+        sticky = self.registers.sticky()
+        self.reset()
+        self.registers.keep(sticky)
+
     def reset(self) -> None:
-        """Power-good reset (spec 11.4): registers at their reset values, caches empty, no event pending."""
+        """Power-good reset (spec 11.4): registers at their reset values, caches empty, nothing pending."""
         if self.ledger is not None:
             self.ledger.reset()
         self.registers = self.RegisterFile(self.capabilities)
@@ -93,15 +113,23 @@ class RemappingUnit:
         self.formats = self.Formats(self.capabilities, self.policy)
         self.faults = self.FaultLog(self.registers, self.policy, self._events.append)
         self.invalidation = self.Invalidation(self.registers, self.caches)
+        self.invalidation.write_buffer = self._write_buffer
         self._build_translation(self._table_access())
         self._build_queues()
         self.registers[GCMD].effect = self._on_command
+        self.steps = self._hold_back() if self.stepped else None
+
+    def _hold_back(self) -> Steps:
+        """Let commands wait for `step`."""
+        if self.queue is not None:
+            self.queue.stepped = True
+        return Steps(self.registers, self.queue)
 
     def _table_access(self) -> TableAccess:
-        """The unit's access to its tables: only snooped accesses see lines that processors have not flushed."""
+        """The unit's access to its tables, through what stands between the processors and the memory."""
         memory = self.memory
-        behind = memory.behind if isinstance(memory, ProcessorCache) else memory
-        return TableAccess(memory, behind) if self.ledger is None else RecordingAccess(memory, behind, self.ledger)
+        views = walked(memory, behind_buffer=self._write_buffer is not None)
+        return TableAccess(memory, *views) if self.ledger is None else RecordingAccess(memory, *views, self.ledger)
 
     def _build_translation(self, access: TableAccess) -> None:
         """Create the stages, the modes, interrupt remapping, and the translation that selects among them."""
@@ -145,6 +173,26 @@ class RemappingUnit:
     def mmio_write(self, offset: int, value: int, size: int) -> None:
         """Write `size` bytes, 4 or 8, at `offset`, a multiple of `size`. Raises MisuseError."""
         self.registers.write(offset, value, size)
+
+    @property
+    def pending(self) -> list[Pending]:
+        """The work that `step` completes, in its order; on a unit that is not stepped there is none."""
+        return [] if self.steps is None else self.steps.pending
+
+    @property
+    def ignored_writes(self) -> list[IgnoredWrite]:
+        """The register writes since the reset that a command which had not completed kept from taking effect."""
+        return [] if self.steps is None else self.steps.ignored
+
+    def step(self, count: int = 1) -> int:
+        """Complete up to `count` pieces of pending work. Returns how many there were.
+
+        Commands given in registers come first, then the descriptors of the invalidation queue, each in its order.
+        """
+        done = 0
+        while done < count and self.steps is not None and self.steps.step():
+            done += 1
+        return done
 
     def translate(self, request: DmaRequest, *, trace: bool = False) -> Outcome:
         """Translate one request; a fault is recorded.
@@ -225,6 +273,8 @@ class RemappingUnit:
     def _on_command(self, written: int) -> None:
         """GCMD was written: first the one-shot commands, then the enable bits (spec 11.4.4.1)."""
         command, status = GCMD(written), self.registers[GSTS]
+        if command.WBF and self._write_buffer is not None:
+            self._write_buffer.flush_all()
         if command.SRTP:
             self._set_root_table()
         translating = GSTS.make(RTPS=GSTS.RTPS.get(status.value) | command.SRTP, TES=command.TE)

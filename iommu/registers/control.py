@@ -101,11 +101,11 @@ class GCMD(Register, bits=32, offset=0x18, section="11.4.4.1"):
 
     TE = flag(31, "translation on or off", rule=WO)
     SRTP = flag(30, "latch RTADDR", rule=WO)
-    WBF = flag(27, "flush the write buffer", rule=WO)
-    QIE = flag(26, "invalidation queue on or off", rule=WO)
-    IRE = flag(25, "interrupt remapping on or off", rule=WO)
-    SIRTP = flag(24, "latch IRTA", rule=WO)
-    CFI = flag(23, "compatibility-format interrupts pass", rule=WO)
+    WBF = flag(27, "flush the write buffer", rule=WO, needs="write_buffer_flush")
+    QIE = flag(26, "invalidation queue on or off", rule=WO, needs="queued_invalidation")
+    IRE = flag(25, "interrupt remapping on or off", rule=WO, needs="interrupt_remapping")
+    SIRTP = flag(24, "latch IRTA", rule=WO, needs="interrupt_remapping")
+    CFI = flag(23, "compatibility-format interrupts pass", rule=WO, needs="interrupt_remapping")
 
 
 class GSTS(Register, bits=32, offset=0x1C, section="11.4.4.2"):
@@ -138,7 +138,7 @@ class IRTA(Register, bits=64, offset=0xB8, section="11.4.10", needs="interrupt_r
 class CCMD(Register, bits=64, offset=0x28, section="11.4.6.1"):
     """Context-cache invalidation."""
 
-    ICC = flag(63, "start; reads as 0 when done", rule=WO)
+    ICC = flag(63, "start; reads as 0 when done", rule=RW)
     CIRG = enumerated(62, 61, Granularity, "granularity requested", rule=RW)
     CAIG = enumerated(60, 59, Granularity, "granularity performed")
     FM = field(33, 32, "function bits of SID to ignore: 0 none, 1 bit 2, 2 bits 2:1, 3 bits 2:0", rule=WO)
@@ -162,7 +162,7 @@ class IVA(Register, bits=64, section="11.4.6.4"):
 class IOTLB(Register, bits=64, section="11.4.6.3"):
     """IOTLB invalidation."""
 
-    IVT = flag(63, "start; reads as 0 when done", rule=WO)
+    IVT = flag(63, "start; reads as 0 when done", rule=RW)
     IIRG = enumerated(61, 60, Granularity, "granularity requested", rule=RW)
     IAIG = enumerated(58, 57, Granularity, "granularity performed")
     DR = flag(49, "drain reads", rule=RW)

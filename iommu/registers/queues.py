@@ -12,7 +12,7 @@ from iommu.registers.register import (
     Register,
 )
 
-RW, RW1C = Rule.RW, Rule.RW1C
+ROS, RW, RW1CS = Rule.ROS, Rule.RW, Rule.RW1CS
 
 
 class QueueFault(IntEnum):
@@ -56,7 +56,7 @@ class IQA(Register, bits=64, offset=0x90, section="11.4.9.3", needs="queued_inva
 class ICS(Register, bits=32, offset=0x9C, section="11.4.9.4", needs="queued_invalidation"):
     """Invalidation completion status."""
 
-    IWC = flag(0, "a wait descriptor with IF has completed", rule=RW1C)
+    IWC = flag(0, "a wait descriptor with IF has completed", rule=RW1CS)
 
 
 class IECTL(EventControl, offset=0xA0, section="11.4.9.5", needs="queued_invalidation", reset=1 << 31):
@@ -81,9 +81,9 @@ INVALIDATION_EVENT = EventRegisters(IECTL, IEDATA, IEADDR, IEUADDR)
 class IQERCD(Register, bits=64, offset=0xB0, section="11.4.9.9", needs="queued_invalidation"):
     """Invalidation queue error record."""
 
-    ICESID = field(63, 48, "source-id of the wrong completion, while FSTS.ICE is set")
-    ITESID = field(47, 32, "source-id of the device that timed out, while FSTS.ITE is set")
-    IQEI = enumerated(3, 0, QueueFault, "error of the queue, while FSTS.IQE is set")
+    ICESID = field(63, 48, "source-id of the wrong completion, while FSTS.ICE is set", rule=ROS)
+    ITESID = field(47, 32, "source-id of the device that timed out, while FSTS.ITE is set", rule=ROS)
+    IQEI = enumerated(3, 0, QueueFault, "error of the queue, while FSTS.IQE is set", rule=ROS)
 
 
 class PQH(Register, bits=64, offset=0xC0, section="11.4.11.1", needs="page_requests"):
@@ -108,8 +108,8 @@ class PQA(Register, bits=64, offset=0xD0, section="11.4.11.3", needs="page_reque
 class PRS(Register, bits=32, offset=0xDC, section="11.4.11.4", needs="page_requests"):
     """Page request status."""
 
-    PRO = flag(1, "a page request was lost", rule=RW1C)
-    PPR = flag(0, "a page request is pending", rule=RW1C)
+    PRO = flag(1, "a page request was lost", rule=RW1CS)
+    PPR = flag(0, "a page request is pending", rule=RW1CS)
 
 
 class PECTL(EventControl, offset=0xE0, section="11.4.11.5", needs="page_requests", reset=1 << 31):

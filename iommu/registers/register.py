@@ -34,9 +34,9 @@ class Register(Layout):
         return cls.offsets
 
     @classmethod
-    def mask_of(cls, rule: Rule) -> int:
-        """All bits that software accesses by `rule`."""
-        return sum(part.mask for part in cls.fields.values() if part.rule is rule)
+    def mask_of(cls, *rules: Rule) -> int:
+        """All bits that software accesses by one of `rules`."""
+        return sum(part.mask for part in cls.fields.values() if part.rule in rules)
 
 
 class EventControl(Register, bits=32):

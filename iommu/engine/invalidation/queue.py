@@ -49,7 +49,8 @@ _SCALABLE_ONLY = range(DescriptorType.PASID_IOTLB, DescriptorType.PAGE_RESPONSE 
 class Queue(CacheCommands, DeviceCommands):
     """Carries out descriptors from head to tail, in order, as soon as they are submitted.
 
-    `enabled` is GSTS.QIES; `mode` is the table mode the last SRTP latched.
+    `enabled` is GSTS.QIES; `mode` is the table mode the last SRTP latched. While `stepped` is set, nothing is carried
+    out but by `step`.
 
     Args:
         registers: the unit's registers; this class gives IQA and IQT their behaviour.
@@ -87,6 +88,7 @@ class Queue(CacheCommands, DeviceCommands):
             number: layout.reserved_mask(offered=self.capabilities.offered)
             for number, (layout, _) in self._commands.items()
         }
+        self.stepped = False
         self._running = False
         self._head, self._tail, self._address = registers[IQH], registers[IQT], registers[IQA]
         self._effective_address = 0
@@ -118,7 +120,7 @@ class Queue(CacheCommands, DeviceCommands):
 
     def run(self) -> None:
         """Process descriptors until the queue is empty or stops. A device may write registers meanwhile."""
-        if self._running:
+        if self._running or self.stepped:
             return
         self._running = True
         try:
@@ -130,6 +132,38 @@ class Queue(CacheCommands, DeviceCommands):
             self._running = False
         if self.overdue:
             self.time_out()
+
+    def step(self) -> bool:
+        """Process one descriptor, or after the last let a device that has not answered time out.
+
+        Returns whether there was anything to do.
+        """
+        if self._running:
+            return False
+        if not self.is_fetching() or self.head() == IQT.QT.get(self._tail.value):
+            late = bool(self.overdue)
+            if late:
+                self.time_out()
+            return late
+        self._running = True
+        try:
+            self.tail()
+            self.process_next()
+        except QueueError as error:
+            self.stop(error.code)
+        finally:
+            self._running = False
+        return True
+
+    def waiting(self) -> list[int]:
+        """The offsets of the descriptors that are to be processed; that of the first, if the tail is in error."""
+        if not self.is_fetching():
+            return []
+        head, size = self.head(), self.size()
+        try:
+            return [(head + after) % size for after in range(0, (self.tail() - head) % size, self.width())]
+        except QueueError:
+            return [head]
 
     def is_fetching(self) -> bool:
         """Whether descriptors are fetched: not while IQE or ITE is set."""

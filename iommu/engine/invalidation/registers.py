@@ -8,6 +8,7 @@ from __future__ import annotations
 from iommu.engine.caches.caches import Caches
 from iommu.engine.invalidation.selector import Selector, pages_around
 from iommu.engine.register_file import RegisterFile
+from iommu.memory import WriteBuffer
 from iommu.registers import CCMD, GSTS, IOTLB, IVA, Granularity, TableMode
 
 # By FM of CCMD or of a descriptor: the function bits of the source-id that are ignored.
@@ -21,13 +22,14 @@ class Invalidation:
     """Carries out commands at once and reports the granularity performed; NONE for an invalid command.
 
     A command starts when a write sets the start bit, so software can write the lower half first.
-    `mode` is the table mode the last SRTP latched.
+    `mode` is the table mode the last SRTP latched. `write_buffer` is flushed before each invalidation (spec 6.8).
     """
 
     def __init__(self, registers: RegisterFile, caches: Caches) -> None:
         self.capabilities = registers.capabilities
         self.caches = caches
         self.mode: int = TableMode.LEGACY
+        self.write_buffer: WriteBuffer | None = None
         self._address_mask = (1 << registers.capabilities.address_width) - 1
         self._domain_mask = (1 << registers.capabilities.domain_id_bits) - 1
         self._status = registers[GSTS]
@@ -40,14 +42,16 @@ class Invalidation:
             command, named = CCMD(self._ccmd.value), None
             if self.serves_contexts():
                 named = self.select_contexts(command.CIRG, command.DID, command.SID, command.FM)
-            self._ccmd.value = CCMD.CAIG.put(self._ccmd.value, self._carry_out(named, command.CIRG))
+            done = self._carry_out(named, command.CIRG)
+            self._ccmd.value = CCMD.CAIG.put(self._ccmd.value, done) & ~CCMD.ICC.mask
 
     def _on_iotlb(self, written: int) -> None:
         if IOTLB.IVT.get(written):
             command, where, named = IOTLB(self._iotlb.value), IVA(self._iva.value), None
             if self.registers_active():
                 named = self.select_translations(command.IIRG, command.DID, where.ADDR, where.AM, where.IH)
-            self._iotlb.value = IOTLB.IAIG.put(self._iotlb.value, self._carry_out(named, command.IIRG))
+            done = self._carry_out(named, command.IIRG)
+            self._iotlb.value = IOTLB.IAIG.put(self._iotlb.value, done) & ~IOTLB.IVT.mask
 
     def _carry_out(self, named: Selector | None, asked: int) -> Granularity:
         """Carry out a command, if it is valid. Returns the granularity performed."""
@@ -66,6 +70,8 @@ class Invalidation:
 
     def invalidate(self, named: Selector) -> None:
         """Drop what the selector names from the unit's caches."""
+        if self.write_buffer is not None:
+            self.write_buffer.flush_all()
         self.caches.invalidate(named)
 
     def domain(self, domain_id: int) -> int:
