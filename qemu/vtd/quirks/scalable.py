@@ -263,7 +263,7 @@ class ContextFieldsUnchecked(Quirk, ScalableMode):
         return entry & ~(_CONTEXT_FIELDS & self.formats.scalable_context.reserved(entry))
 
     def check_context_entry(self, entry: int, fpd: int) -> None:
-        """RID_PASID may be anything; what becomes of it is another quirk."""
+        """RID_PASID may be anything. Whether it is used is another quirk."""
         unchecked = ScalableContextEntry.RID_PASID.mask & self.formats.scalable_context.reserved(entry)
         super().check_context_entry(entry & ~unchecked, fpd)
 
