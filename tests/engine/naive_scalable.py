@@ -12,7 +12,7 @@ from typing import NamedTuple
 from iommu import Access, AddressType, Capabilities, DmaRequest, MemoryAccessError
 
 UNQUALIFIED = {0x30, 0x31, 0x32, 0x33, 0x38, 0x39, 0x3A, 0x40, 0x50, 0x58}
-# 7.1.3: what a translation request is told as a success without permissions.
+# 7.1.3: a translation request with one of these faults succeeds, without permissions.
 MERELY_ABSENT = {0x51, 0x59, 0x5C, 0x5D, *range(0x70, 0x78), 0x79, *range(0x80, 0x87), 0x90}
 FIRST, SECOND, NESTED, PASS = 1, 2, 3, 4
 
