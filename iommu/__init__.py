@@ -9,53 +9,80 @@ from typing import TYPE_CHECKING
 from iommu.lazy import attributes
 
 if TYPE_CHECKING:
-    from iommu.engine.ats import PageRequest
+    from iommu.engine.ats import AtsDevice, Completion, DeviceInvalidation, PageRequest, PageResponse
     from iommu.engine.attributes import Attributes, MemoryType
+    from iommu.engine.audit import ReadEntry, StaleItem
     from iommu.engine.capabilities import Capabilities
-    from iommu.engine.device import Device
+    from iommu.engine.device import Device, DeviceTranslation
+    from iommu.engine.entry_format import EntryFormat
     from iommu.engine.faults.events import Message
     from iommu.engine.interrupts.request import Interrupt, InterruptOutcome, InterruptRequest, Posting
     from iommu.engine.invalidation.selector import CacheName, Selector
-    from iommu.engine.policy import Policy
+    from iommu.engine.page_requests.page_requests import PageRequestOutcome
+    from iommu.engine.policy import OddAccess, Policy
     from iommu.engine.reasons import FaultReason
-    from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId
-    from iommu.engine.steps import Pending, Work
+    from iommu.engine.request import Access, AddressType, DmaRequest, Grant, Outcome, SourceId
+    from iommu.engine.steps import IgnoredWrite, Pending, Work
+    from iommu.engine.trace import Step
     from iommu.engine.unit import RemappingUnit
     from iommu.errors import DmarError, FormatError, MemoryAccessError, MisuseError, RoutingError, VtdError
-    from iommu.memory import FlatMemory, Memory, ProcessorCache, WriteBuffer
-    from iommu.system import System
+    from iommu.fields import Layout
+    from iommu.memory import AtomicMemory, FlatMemory, Memory, ProcessorCache, WriteBuffer
+    from iommu.registers import QueueFault, TableMode
+    from iommu.structures import DeliveryMode, ResponseCode
+    from iommu.system import Source, System
 
 __all__ = [
     "Access",
     "AddressType",
+    "AtomicMemory",
+    "AtsDevice",
     "Attributes",
     "CacheName",
     "Capabilities",
+    "Completion",
+    "DeliveryMode",
     "Device",
+    "DeviceInvalidation",
+    "DeviceTranslation",
     "DmaRequest",
     "DmarError",
+    "EntryFormat",
     "FaultReason",
     "FlatMemory",
     "FormatError",
+    "Grant",
+    "IgnoredWrite",
     "Interrupt",
     "InterruptOutcome",
     "InterruptRequest",
+    "Layout",
     "Memory",
     "MemoryAccessError",
     "MemoryType",
     "Message",
     "MisuseError",
+    "OddAccess",
     "Outcome",
     "PageRequest",
+    "PageRequestOutcome",
+    "PageResponse",
     "Pending",
     "Policy",
     "Posting",
     "ProcessorCache",
+    "QueueFault",
+    "ReadEntry",
     "RemappingUnit",
+    "ResponseCode",
     "RoutingError",
     "Selector",
+    "Source",
     "SourceId",
+    "StaleItem",
+    "Step",
     "System",
+    "TableMode",
     "VtdError",
     "Work",
     "WriteBuffer",
@@ -68,34 +95,54 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
         {
             "Access": "engine.request",
             "AddressType": "engine.request",
+            "AtomicMemory": "memory",
+            "AtsDevice": "engine.ats",
             "Attributes": "engine.attributes",
             "CacheName": "engine.invalidation.selector",
             "Capabilities": "engine.capabilities",
+            "Completion": "engine.ats",
+            "DeliveryMode": "structures",
             "Device": "engine.device",
+            "DeviceInvalidation": "engine.ats",
+            "DeviceTranslation": "engine.device",
             "DmaRequest": "engine.request",
             "DmarError": "errors",
+            "EntryFormat": "engine.entry_format",
             "FaultReason": "engine.reasons",
             "FlatMemory": "memory",
             "FormatError": "errors",
+            "Grant": "engine.request",
+            "IgnoredWrite": "engine.steps",
             "Interrupt": "engine.interrupts.request",
             "InterruptOutcome": "engine.interrupts.request",
             "InterruptRequest": "engine.interrupts.request",
+            "Layout": "fields",
             "Memory": "memory",
             "MemoryAccessError": "errors",
             "MemoryType": "engine.attributes",
             "Message": "engine.faults.events",
             "MisuseError": "errors",
+            "OddAccess": "engine.policy",
             "Outcome": "engine.request",
             "PageRequest": "engine.ats",
+            "PageRequestOutcome": "engine.page_requests.page_requests",
+            "PageResponse": "engine.ats",
             "Pending": "engine.steps",
             "Policy": "engine.policy",
             "Posting": "engine.interrupts.request",
             "ProcessorCache": "memory",
+            "QueueFault": "registers",
+            "ReadEntry": "engine.audit",
             "RemappingUnit": "engine.unit",
+            "ResponseCode": "structures",
             "RoutingError": "errors",
             "Selector": "engine.invalidation.selector",
+            "Source": "system",
             "SourceId": "engine.request",
+            "StaleItem": "engine.audit",
+            "Step": "engine.trace",
             "System": "system",
+            "TableMode": "registers",
             "VtdError": "errors",
             "Work": "engine.steps",
             "WriteBuffer": "memory",

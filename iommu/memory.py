@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import mmap
 import sys
+from collections.abc import Callable
+from threading import RLock
 from typing import Protocol
 
 from iommu.errors import MemoryAccessError, MisuseError
@@ -31,12 +33,50 @@ class Memory(Protocol):
         ...
 
 
+class AtomicMemory(Memory, Protocol):
+    """A memory that others write at the same time, and that can exchange an aligned quadword atomically.
+
+    A unit uses `compare_exchange` where hardware updates memory atomically: for the accessed and dirty bits of paging
+    entries (spec 3.6.2, 3.7.2), and for posted-interrupt descriptors, one quadword at a time (5.2.3). Over a memory
+    without it, a unit reads, compares and writes: what others write in between is lost.
+    """
+
+    def compare_exchange(self, address: int, expected: int, new: int) -> bool:
+        """Store the 64-bit number `new` at `address`, a multiple of 8, if `expected` is there (LOCK CMPXCHG).
+
+        Returns whether it was stored. MemoryAccessError where there is no memory, or none that can be written.
+        """
+        ...
+
+
+Exchange = Callable[[int, int, int], bool]
+"""See AtomicMemory.compare_exchange."""
+
+
+def exchange_of(memory: Memory) -> Exchange:
+    """The `compare_exchange` of a memory; for a memory without it, a read and a write, which are not atomic."""
+    offered: Exchange | None = getattr(memory, "compare_exchange", None)
+    if offered is not None:
+        return offered
+
+    def exchange(address: int, expected: int, new: int) -> bool:
+        if memory.read_u64(address) != expected:
+            return False
+        memory.write(address, new.to_bytes(8, "little"))
+        return True
+
+    return exchange
+
+
 class FlatMemory:
     """Contiguous memory from address 0 to `size`, over a buffer or over pages that are allocated when touched.
 
     Args:
         source: a size in bytes (a multiple of 8) for zeroed memory, which takes no space until it is written; or a
             bytearray, mmap or memoryview to use in place. A read-only buffer cannot be written.
+
+    Units in several threads that share it lose none of each other's exchanges. They may lose what `write` stores in
+    another thread, or another process in the same buffer.
 
     Raises:
         MisuseError: the size is not a positive multiple of 8 bytes.
@@ -54,6 +94,8 @@ class FlatMemory:
             raise MisuseError(f"memory size {self.size:#x} is not a positive multiple of 8 bytes")
         self._words = self._bytes.cast("Q")
         self._aligned = self.size if sys.byteorder == "little" else 0
+        # It may be taken again: a `write` that a subclass overrides may lead to another exchange.
+        self._exchanging = RLock()
 
     def _check(self, address: int, length: int) -> None:
         if address < 0 or length < 0 or address + length > self.size:
@@ -96,6 +138,14 @@ class FlatMemory:
     def write_u64(self, address: int, value: int) -> None:
         """Store a little-endian 64-bit number."""
         self.write(address, value.to_bytes(8, "little"))
+
+    def compare_exchange(self, address: int, expected: int, new: int) -> bool:
+        """See AtomicMemory."""
+        with self._exchanging:
+            if self.read_u64(address) != expected:
+                return False
+            self.write(address, new.to_bytes(8, "little"))
+            return True
 
 
 class _Sized(Memory, Protocol):
@@ -149,6 +199,13 @@ class _HeldWrites:
     def write_u64(self, address: int, value: int) -> None:
         """Store a little-endian 64-bit number."""
         self.write(address, value.to_bytes(8, "little"))
+
+    def compare_exchange(self, address: int, expected: int, new: int) -> bool:
+        """See AtomicMemory; in the caches, as processors do it. For one thread at a time."""
+        if self.read_u64(address) != expected:
+            return False
+        self.write_u64(address, new)
+        return True
 
     def flush(self, address: int, length: int) -> None:
         """Write the lines that hold any of these bytes to the memory behind, and hold them no longer."""

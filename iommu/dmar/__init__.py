@@ -11,8 +11,10 @@ from iommu.dmar.dmar import Dmar
 from iommu.dmar.header import Header
 from iommu.dmar.kinds import Andd, Atsr, Drhd, Rhsa, Rmrr, Satc, Sidp, Unknown
 from iommu.dmar.lint import Finding, Severity
+from iommu.dmar.pci import PciTree
 from iommu.dmar.scopes import DeviceScope
 from iommu.dmar.structure import Structure
+from iommu.dmar.table import Table
 from iommu.errors import DmarError
 
 __all__ = [
@@ -24,11 +26,13 @@ __all__ = [
     "Drhd",
     "Finding",
     "Header",
+    "PciTree",
     "Rhsa",
     "Rmrr",
     "Satc",
     "Severity",
     "Sidp",
     "Structure",
+    "Table",
     "Unknown",
 ]

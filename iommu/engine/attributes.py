@@ -6,7 +6,7 @@ The rules for memory types are in the public text of revision 2.4; PGSNP was add
 from __future__ import annotations
 
 from enum import IntEnum
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from iommu.structures import SecondStage4KPage
@@ -49,7 +49,7 @@ class Attributes(NamedTuple):
 PLAIN = Attributes()
 
 
-@cache
+@lru_cache(maxsize=1024)  # guests choose PAT: without a bound, they could fill the memory
 def of_first_stage(*, snooped: bool, pat: int | None, uncacheable: bool) -> tuple[Attributes, ...]:
     """The attributes of first-stage pages, indexed by the three bits PAT, PCD and PWT.
 

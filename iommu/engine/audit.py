@@ -17,13 +17,14 @@ from iommu.engine.caches.entries import FaultyEntry
 from iommu.engine.caches.tables import Table
 from iommu.engine.entry_format import EntryFormat, PagingFormat
 from iommu.engine.invalidation.selector import CacheName, Selector
+from iommu.engine.reasons import FaultReason
 from iommu.engine.request import SourceId
-from iommu.engine.table_access import TableAccess
+from iommu.engine.table_access import EntryChanged, TableAccess
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory
 
 
-class Source(NamedTuple):
+class ReadEntry(NamedTuple):
     """An entry as it was when it was read: its address, its bits and its format."""
 
     address: int
@@ -50,7 +51,7 @@ class StaleItem(NamedTuple):
 
     cache: str
     tag: str
-    changed: tuple[tuple[Source, int | None], ...]
+    changed: tuple[tuple[ReadEntry, int | None], ...]
     owed: Selector
 
     def __str__(self) -> str:
@@ -79,7 +80,7 @@ class _Record(NamedTuple):
 
     describer: Describer
     arguments: tuple[Any, ...]
-    sources: tuple[Source, ...]
+    sources: tuple[ReadEntry, ...]
 
 
 class Ledger:
@@ -92,8 +93,8 @@ class Ledger:
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
-        self.reads: list[Source] = []
-        self.seen: list[Source] = []
+        self.reads: list[ReadEntry] = []
+        self.seen: list[ReadEntry] = []
         self._records: dict[tuple[str, Hashable], _Record] = {}
         self._used: list[StaleItem] = []
 
@@ -107,28 +108,38 @@ class Ledger:
         self.reads, self.seen = [], []
         self._used = []
 
-    def read(self, source: Source) -> None:
+    def read(self, source: ReadEntry) -> None:
         """Record that an entry was read."""
         self.reads.append(source)
         self.seen.append(source)
 
-    def written(self, source: Source) -> None:
+    def written(self, source: ReadEntry) -> None:
         """Record that the unit has set bits of an entry: its source has these bits from now on."""
         for sources in (self.reads, self.seen):
             sources[:] = [source if read.address == source.address else read for read in sources]
 
-    def take_reads(self) -> tuple[Source, ...]:
+    def abandon_walk(self) -> None:
+        """The walk starts again: nothing depends on the paging entries that it has read so far."""
+        for sources in (self.reads, self.seen):
+            sources[:] = [source for source in sources if not isinstance(source.format, PagingFormat)]
+
+    def take_reads(self) -> tuple[ReadEntry, ...]:
         """The entries read since the last call: the sources of one item."""
         reads, self.reads = tuple(self.reads), []
         return reads
 
     def fill(
-        self, cache: str, key: Hashable, describer: Describer, arguments: tuple[Any, ...], sources: tuple[Source, ...]
+        self,
+        cache: str,
+        key: Hashable,
+        describer: Describer,
+        arguments: tuple[Any, ...],
+        sources: tuple[ReadEntry, ...],
     ) -> None:
         """Record that an item was cached; `arguments` identify it to the describer."""
         self._records[cache, key] = _Record(describer, arguments, sources)
 
-    def sources(self, cache: str, key: Hashable) -> tuple[Source, ...]:
+    def sources(self, cache: str, key: Hashable) -> tuple[ReadEntry, ...]:
         """The sources of an item."""
         record = self._records.get((cache, key))
         return () if record is None else record.sources
@@ -138,7 +149,7 @@ class Ledger:
         record = self._records.get((cache, key))
         if record is not None:
             self.seen.extend(record.sources)
-            if (stale := self._check(cache, record)) is not None:
+            if (stale := self._check(cache, record)) is not None and stale not in self._used:
                 self._used.append(stale)
 
     def check(self, cache: str, key: Hashable) -> StaleItem | None:
@@ -170,7 +181,7 @@ class Ledger:
         describer, arguments = record.describer, record.arguments
         return StaleItem(cache, describer.tag(*arguments), tuple(changed), describer.owed(*arguments))
 
-    def _now(self, source: Source) -> int | None:
+    def _now(self, source: ReadEntry) -> int | None:
         try:
             return int.from_bytes(self.memory.read(source.address, source.format.size), "little")
         except MemoryAccessError:
@@ -187,13 +198,17 @@ class RecordingAccess(TableAccess):
     def read(self, entry_format: EntryFormat, where: int, snooped: int) -> int:
         """See TableAccess."""
         raw = super().read(entry_format, where, snooped)
-        self._ledger.read(Source(where, raw, entry_format))
+        self._ledger.read(ReadEntry(where, raw, entry_format))
         return raw
 
-    def update(self, entry_format: EntryFormat, where: int, entry: int) -> None:
+    def update(self, entry_format: PagingFormat, where: int, entry: int, bits: int, failed: FaultReason) -> None:
         """See TableAccess."""
-        super().update(entry_format, where, entry)
-        self._ledger.written(Source(where, entry, entry_format))
+        try:
+            super().update(entry_format, where, entry, bits, failed)
+        except EntryChanged:
+            self._ledger.abandon_walk()
+            raise
+        self._ledger.written(ReadEntry(where, entry | bits, entry_format))
 
 
 class Watched(NamedTuple):

@@ -43,7 +43,9 @@ class Capabilities:
         allowed=range(32, 53),
     )
     levels: tuple[int, ...] = level_set(
-        CAP.SAGAW, "the levels of second-stage tables, out of 3, 4, 5; by default all that `address_width` needs"
+        CAP.SAGAW,
+        "the levels of second-stage tables, out of 3, 4, 5; by default all that `address_width` needs. With (), for "
+        "none, every entry that asks for second-stage translation is wrong",
     )
     domain_id_bits: int = number(CAP.ND, "bits of a domain-id", default=16, values=range(4, 17, 2))
     max_address_mask: int = number(
@@ -152,7 +154,7 @@ class Capabilities:
     """The same of ECAP."""
 
     def __post_init__(self) -> None:
-        if not self.levels:
+        if self.levels is None:
             object.__setattr__(
                 self, "levels", tuple(level for level in _WIDTHS if _WIDTHS[level] - 9 < self.address_width)
             )
@@ -248,15 +250,12 @@ class Capabilities:
             cap, ecap, version: the registers.
             host_address_width: bits of a host address, from the DMAR header.
 
-        Raises MisuseError if a field has a reserved encoding, if registers overlap, or if the unit offers none of
-        3, 4 and 5 page-table levels.
+        Raises MisuseError if a field has a reserved encoding, or if registers overlap.
         """
         values: dict[str, Any] = {"version": version, "host_address_width": host_address_width}
         for name, one in CAPABILITIES.items():
             if one.part is not None:
                 values[name] = one.decode(one.part.get(cap if is_in(CAP, one.part) else ecap))
-        if not values["levels"]:
-            raise MisuseError(f"CAP.SAGAW = {CAP.SAGAW.get(cap):#x} offers none of 3, 4 and 5 levels")
         kept = _effective(values)
         for name, value in kept.items():
             if value is None:

@@ -120,11 +120,11 @@ def number_from(source: str, meaning: str, *, default: int, allowed: range) -> A
 
 
 def level_set(part: Field[int], meaning: str) -> Any:
-    """A set of page-table levels, out of 3, 4 and 5: bit n of `part` offers n + 2 levels. By default empty."""
+    """A set of page-table levels, out of 3, 4 and 5: bit n of `part` offers n + 2 levels. None if none is given."""
     return _field(
         Capability(
             meaning,
-            (),
+            None,
             part,
             encode=lambda offered: sum(1 << level - 2 for level in offered),
             decode=lambda bits: tuple(level for level in (3, 4, 5) if bits >> level - 2 & 1),

@@ -5,11 +5,21 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from iommu.engine.ats import Completion, DeviceInvalidation, PageRequest, PageResponse
+from iommu.engine.interrupts.request import InterruptOutcome, InterruptRequest
 from iommu.engine.invalidation.selector import CacheName, Selector
 from iommu.engine.page_requests.page_requests import PageRequestOutcome
-from iommu.engine.request import Access, AddressType, DmaRequest, Outcome, SourceId, blocked
+from iommu.engine.request import (
+    PAGE_4K,
+    Access,
+    AddressType,
+    DmaRequest,
+    Outcome,
+    SourceId,
+    blocked,
+    in_interrupt_range,
+)
 from iommu.engine.unit import RemappingUnit
-from iommu.errors import MemoryAccessError
+from iommu.errors import MemoryAccessError, MisuseError
 
 
 class DeviceTranslation(NamedTuple):
@@ -58,22 +68,58 @@ class Device:
     def read(
         self, address: int, length: int = 8, *, pasid: int | None = None, privileged: bool = False
     ) -> bytes | None:
-        """The bytes at an address, within one 4 KiB page; None if the request was blocked or memory is absent."""
-        host = self.dma(address, Access.READ, length, pasid=pasid, privileged=privileged).host_address
-        try:
-            return None if host is None else self.unit.memory.read(host, length)
-        except MemoryAccessError:
-            return None
+        """The bytes at an address, read with one request for each 4 KiB page.
+
+        Returns None if a request was blocked or memory is absent; the other requests are sent nevertheless. Raises
+        MisuseError for bytes beyond 64-bit addresses.
+        """
+        found = []
+        for piece, size in _pieces(address, length):
+            host = self.dma(piece, Access.READ, size, pasid=pasid, privileged=privileged).host_address
+            try:
+                found.append(None if host is None else self.unit.memory.read(host, size))
+            except MemoryAccessError:
+                found.append(None)
+        read = [data for data in found if data is not None]
+        return b"".join(read) if len(read) == len(found) else None
 
     def write(self, address: int, data: bytes, *, pasid: int | None = None, privileged: bool = False) -> bool:
-        """Store bytes at an address, within one 4 KiB page. Returns whether they reached memory."""
-        host = self.dma(address, Access.WRITE, len(data), pasid=pasid, privileged=privileged).host_address
-        try:
-            if host is not None:
-                self.unit.memory.write(host, data)
-        except MemoryAccessError:
-            return False
-        return host is not None
+        """Store bytes at an address, with one request for each 4 KiB page.
+
+        Returns whether all reached memory. As writes are posted, a blocked one stops no other: those before it and
+        after it are done. Raises MisuseError for bytes beyond 64-bit addresses, before anything is sent.
+        """
+        done = True
+        for piece, size in _pieces(address, len(data)):
+            host = self.dma(piece, Access.WRITE, size, pasid=pasid, privileged=privileged).host_address
+            try:
+                if host is not None:
+                    self.unit.memory.write(host, data[piece - address : piece - address + size])
+            except MemoryAccessError:
+                host = None
+            done = done and host is not None
+        return done
+
+    def msi(self, address: int, data: int) -> InterruptOutcome | None:
+        """Send an interrupt message: a write of one doubleword, without PASID and untranslated (spec 3.14, 5.1).
+
+        Returns None if the address is not in the interrupt range: the write is DMA then, and not an interrupt.
+
+        Args:
+            address: a multiple of 4.
+            data: 32 bits.
+
+        Raises MisuseError for other numbers.
+        """
+        if address % 4 or not 0 <= data < 1 << 32:
+            raise MisuseError(f"no device sends the message {data:#x} to {address:#x}: 32 bits to a multiple of 4")
+        if not in_interrupt_range(address):
+            self.write(address, data.to_bytes(4, "little"))
+            return None
+        outcome = self.unit.translate(DmaRequest(self.source_id, address, Access.WRITE, length=4))
+        if outcome.interrupt:
+            return self.unit.remap_interrupt(InterruptRequest(self.source_id, address, data))
+        return InterruptOutcome(fault=outcome.fault, recorded=outcome.recorded)
 
     def dma(
         self, address: int, access: Access, length: int = 1, *, pasid: int | None = None, privileged: bool = False
@@ -178,3 +224,12 @@ class Device:
     def respond(self, response: PageResponse) -> None:
         """Receive the response to a group of page requests."""
         self.responses.append(response)
+
+
+def _pieces(address: int, length: int) -> list[tuple[int, int]]:
+    """The requests that a device makes of an access, as addresses and lengths: none crosses a 4 KiB boundary."""
+    if not 0 <= address <= address + length <= 1 << 64:
+        raise MisuseError(f"{length} bytes at {address:#x} are not at 64-bit addresses")
+    starts = [address, *range((address | PAGE_4K - 1) + 1, address + length, PAGE_4K)]
+    ends = [*starts[1:], address + length]
+    return [(start, end - start) for start, end in zip(starts, ends, strict=True)]

@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from iommu.engine.declaration import Choice, choice, declared
 from iommu.errors import MisuseError
 from iommu.registers import QueueFault
+
+
+class OddAccess(IntEnum):
+    """What a register access does that is not of 4 or 8 bytes at a multiple of its size: undefined by 11.2.
+
+    One access starts a command at most once.
+    """
+
+    MISUSE = 0
+    """It raises MisuseError."""
+    IGNORED = 1
+    """It reads 0, or writes nothing. QEMU does so with 1 and 2 bytes."""
+    BYTES = 2
+    """It reads or writes exactly these bytes; the enable bits of GCMD in other bytes stay as they are."""
+    DWORDS = 3
+    """It reads these bytes; it writes the aligned doublewords that they are in, with 0 in the other bytes.
+
+    VirtualBox does so.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +39,16 @@ class Policy:
     Raises:
         MisuseError: `cache_capacity` is less than 1.
     """
+
+    # Registers.
+    odd_accesses: OddAccess = choice(
+        "what an access does that is not of 4 or 8 bytes at a multiple of its size: MISUSE raises MisuseError; "
+        "IGNORED reads 0 and writes nothing; BYTES reads or writes exactly these bytes; DWORDS reads these bytes "
+        "and writes the aligned doublewords that they are in, with 0 in the other bytes",
+        default=OddAccess.MISUSE,
+        section="11.2",
+        sources="QEMU: IGNORED for 1 and 2 bytes; VirtualBox: DWORDS",
+    )
 
     # Translation.
     permission_per_level: bool = choice(

@@ -6,18 +6,23 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 
 from iommu.engine.capabilities import Capabilities
+from iommu.engine.policy import OddAccess, Policy
 from iommu.errors import MisuseError
 from iommu.fields import Rule
 from iommu.registers import CAP, ECAP, IVA, MTRRCAP, VER, Register, registers_of
 
 Effect = Callable[[int], None]
-"""Called after a write with the value that software wrote; bits outside the access are 0."""
+"""Called after a write with the value that software wrote; bits outside the access are 0, unless they are `kept`."""
+
+_MOST = 64
+"""The largest access that a processor makes, in bytes."""
 
 
 class Slot:
     """One register of one unit: its value, its offset, and the bits software can change.
 
-    `effect` is called after each write by software. The unit itself sets `value`.
+    `effect` is called after each write by software. `kept` gives what a write of some bytes leaves in the others, for
+    a register that does not hold it itself. The unit itself sets `value`.
 
     Args:
         stored: the bits that take the value software writes.
@@ -28,6 +33,7 @@ class Slot:
         self.layout, self.offset, self.value = layout, offset, layout.reset
         self.size = layout.bits // 8
         self.effect: Effect | None = None
+        self.kept: Callable[[], int] = lambda: 0
         self._stored, self._hidden = stored, hidden
         self._rw1c = layout.mask_of(Rule.RW1C, Rule.RW1CS)
 
@@ -40,7 +46,7 @@ class Slot:
         stored = self._stored & reach
         self.value = (self.value & ~stored | value & stored) & ~(value & reach & self._rw1c)
         if self.effect is not None:
-            self.effect(value & reach)
+            self.effect(value & reach | self.kept() & ~reach)
 
 
 def _beyond_host_width(layout: type[Register], width: int) -> int:
@@ -52,14 +58,18 @@ def _beyond_host_width(layout: type[Register], width: int) -> int:
 
 
 class RegisterFile:
-    """All registers of one unit, in 32- and 64-bit accesses aligned to their size (spec 11.2).
+    """All registers of one unit (spec 11.2).
 
     `registers[GSTS]` is the slot of a register, `registers.all(FRCD)` are the slots of an array, and iterating gives
     every slot in order of offset.
+
+    Args:
+        policy: only `odd_accesses` is used.
     """
 
-    def __init__(self, capabilities: Capabilities) -> None:
+    def __init__(self, capabilities: Capabilities, policy: Policy) -> None:
         self.capabilities = capabilities
+        self._odd = policy.odd_accesses
         placed = registers_of(capabilities.cap, capabilities.ecap, capabilities.offered)
         self._by_offset = [
             Slot(layout, offset, self.stored_bits(layout), self.hidden_bits(layout)) for offset, layout in placed
@@ -120,21 +130,26 @@ class RegisterFile:
         return iter(self._by_offset)
 
     def read(self, offset: int, size: int) -> int:
-        """The bits at `offset`; 0 where there is no register. Raises MisuseError for another size or alignment."""
-        check_access(offset, size)
+        """The bits at `offset`; 0 where there is no register. Raises MisuseError as `is_carried_out` does."""
+        if not self.is_carried_out(offset, size):
+            return 0
         value = 0
         for slot, shift in self._reached(offset, size):
             value |= self.shown(slot) << shift if shift >= 0 else self.shown(slot) >> -shift
         return value & (1 << 8 * size) - 1
 
     def write(self, offset: int, value: int, size: int) -> None:
-        """Write the register at `offset`, or half of one; nothing happens where there is none.
+        """Write the bits at `offset`; nothing happens where there is no register.
 
-        Raises MisuseError for another size or alignment, and for a value that does not fit.
+        Raises MisuseError as `is_carried_out` does, and for a value that does not fit.
         """
-        check_access(offset, size)
+        carried_out = self.is_carried_out(offset, size)
         if value < 0 or value >> 8 * size:
             raise MisuseError(f"{value:#x} does not fit a {size}-byte register access")
+        if not carried_out:
+            return
+        if self._odd is OddAccess.DWORDS and not is_regular(offset, size):
+            value, size, offset = value << 8 * (offset & 3), (offset & 3) + size + 3 & ~3, offset & ~3
         access = (1 << 8 * size) - 1
         for slot, shift in self._reached(offset, size):
             whole = (1 << slot.layout.bits) - 1
@@ -143,15 +158,33 @@ class RegisterFile:
             else:
                 self.store(slot, value << -shift & whole, access << -shift & whole)
 
+    def is_carried_out(self, offset: int, size: int) -> bool:
+        """Whether an access reaches registers, which the policy says where the architecture does not (spec 11.2).
+
+        Raises MisuseError if the policy is MISUSE, and always for what no processor could send.
+        """
+        if is_regular(offset, size):
+            return True
+        if offset < 0 or not 0 < size <= _MOST:
+            raise MisuseError(f"no processor accesses {size} bytes at register offset {offset:#x}")
+        if self._odd is OddAccess.MISUSE:
+            check_access(offset, size)
+        return self._odd is not OddAccess.IGNORED
+
     def store(self, slot: Slot, value: int, reach: int) -> None:
         """Software writes `value` to the bits of a register in `reach`."""
         slot.write(value, reach)
 
     def _reached(self, offset: int, size: int) -> list[tuple[Slot, int]]:
         """The registers that an access overlaps, lowest first, each with its bit position in the access."""
-        last = bisect_right(self._offsets, offset + size - 1)
-        near = self._by_offset[max(0, last - 2) : last]
+        first, last = bisect_right(self._offsets, offset) - 1, bisect_right(self._offsets, offset + size - 1)
+        near = self._by_offset[max(0, first) : last]
         return [(slot, 8 * (slot.offset - offset)) for slot in near if slot.offset + slot.size > offset]
+
+
+def is_regular(offset: int, size: int) -> bool:
+    """Whether the architecture defines an access: 4 or 8 bytes, aligned to their size (spec 11.2)."""
+    return size in (4, 8) and offset >= 0 and offset % size == 0
 
 
 def check_access(offset: int, size: int) -> None:

@@ -17,7 +17,7 @@ from iommu.engine.caches.tables import FirstStageRoot
 from iommu.engine.entry_format import EntryFormat, PagingFormat
 from iommu.engine.reasons import FaultReason
 from iommu.engine.request import DmaRequest, Outcome, in_interrupt_range
-from iommu.engine.table_access import TableAccess
+from iommu.engine.table_access import EntryChanged, TableAccess
 from iommu.engine.translation.first_stage import FirstStage
 from iommu.engine.translation.paging import Leaf
 from iommu.engine.translation.second_stage import SecondStage
@@ -110,11 +110,11 @@ class Recorder:
         self.steps.append(Step(name, view.section, where, raw, view, checked))
         self.last = entry_format, raw
 
-    def updated(self, entry_format: EntryFormat, where: int, raw: int) -> None:
-        """Record that the unit has set accessed or dirty bits of an entry."""
+    def updated(self, entry_format: EntryFormat, where: int, raw: int, checked: str) -> None:
+        """Record that the unit has set accessed or dirty bits of an entry, or has tried to."""
         view = entry_format.layout_of(raw)(raw)
         section = "3.6.2" if isinstance(view, FirstStageEntry) else "3.7.2"
-        self.steps.append(Step("update", section, where, raw, view, "accessed or dirty set in memory"))
+        self.steps.append(Step("update", section, where, raw, view, checked))
 
     def found(self, structure: str, section: str, checked: str, view: Layout | None = None) -> None:
         """Record an item that was found in a cache."""
@@ -165,10 +165,14 @@ class _TracedUpdates(TableAccess):
         """See TableAccess."""
         return self._access.read(entry_format, where, snooped)
 
-    def update(self, entry_format: EntryFormat, where: int, entry: int) -> None:
+    def update(self, entry_format: PagingFormat, where: int, entry: int, bits: int, failed: FaultReason) -> None:
         """See TableAccess."""
-        self._access.update(entry_format, where, entry)
-        self._recorder.updated(entry_format, where, entry)
+        try:
+            self._access.update(entry_format, where, entry, bits, failed)
+        except EntryChanged:
+            self._recorder.updated(entry_format, where, entry, "changed in memory since it was read: walked again")
+            raise
+        self._recorder.updated(entry_format, where, entry | bits, "accessed or dirty set in memory")
 
 
 class _TracedReads(_TracedUpdates):

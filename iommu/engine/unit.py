@@ -55,6 +55,14 @@ class RemappingUnit:
     Raises:
         MisuseError: a unit with scalable mode is to have a write buffer, which none has (spec 11.4.2, RWBF).
 
+    MemoryAccessError of the memory becomes a fault. Every other exception of it passes through, KeyboardInterrupt
+    included, if the access that raised it did nothing. The unit then stands before that access: do the operation
+    again, and all is as if nothing had happened. A queue goes on with the descriptor that was interrupted when IQT is
+    written again. This does not hold for a KeyboardInterrupt between two instructions of the unit itself.
+
+    Units in several threads do not affect each other. One unit serves one thread at a time: take a lock around each
+    call, for its devices and its memory too.
+
     The class attributes name the classes of its parts. A unit that departs from the specification in one part is a
     subclass that overrides that attribute.
     """
@@ -106,7 +114,7 @@ class RemappingUnit:
         """Power-good reset (spec 11.4): registers at their reset values, caches empty, nothing pending."""
         if self.ledger is not None:
             self.ledger.reset()
-        self.registers = self.RegisterFile(self.capabilities)
+        self.registers = self.RegisterFile(self.capabilities, self.policy)
         self._events: list[Message] = []
         capacity = self.policy.cache_capacity
         self.caches = Caches(capacity) if self.ledger is None else audited_caches(capacity, self.ledger)
@@ -116,7 +124,7 @@ class RemappingUnit:
         self.invalidation.write_buffer = self._write_buffer
         self._build_translation(self._table_access())
         self._build_queues()
-        self.registers[GCMD].effect = self._on_command
+        self.registers[GCMD].effect, self.registers[GCMD].kept = self._on_command, self._switched_on
         self.steps = self._hold_back() if self.stepped else None
 
     def _hold_back(self) -> Steps:
@@ -167,11 +175,17 @@ class RemappingUnit:
         )
 
     def mmio_read(self, offset: int, size: int) -> int:
-        """Read `size` bytes, 4 or 8, at `offset` from the register base, a multiple of `size`. Raises MisuseError."""
+        """Read `size` bytes, 4 or 8, at `offset` from the register base, a multiple of `size`.
+
+        Raises MisuseError for other accesses, unless `Policy.odd_accesses` says what they do.
+        """
         return self.registers.read(offset, size)
 
     def mmio_write(self, offset: int, value: int, size: int) -> None:
-        """Write `size` bytes, 4 or 8, at `offset`, a multiple of `size`. Raises MisuseError."""
+        """Write `size` bytes, 4 or 8, at `offset`, a multiple of `size`.
+
+        Raises MisuseError for a value that does not fit, and for other accesses as `mmio_read` does.
+        """
         self.registers.write(offset, value, size)
 
     @property
@@ -289,6 +303,11 @@ class RemappingUnit:
             self.faults.restart()
         if self.queue is not None:
             status.value |= GSTS.make(QIES=self.queue.switch(command.QIE))
+            self.queue.run()
+
+    def _switched_on(self) -> int:
+        """The enable bits of GCMD, as GSTS has them: each is at the same place in both (spec 11.4.4)."""
+        return self.registers[GSTS].value & GCMD.bits_of("TE", "QIE", "IRE", "CFI")
 
     def _on_translation_off(self) -> None:
         """GCMD.TE went from 1 to 0."""

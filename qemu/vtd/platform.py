@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 from iommu import (
@@ -19,14 +19,13 @@ from iommu import (
     FlatMemory,
     InterruptRequest,
     Message,
-    MisuseError,
+    OddAccess,
     Policy,
     RemappingUnit,
     SourceId,
     VtdError,
 )
 from iommu.engine.invalidation.selector import Selector
-from iommu.engine.register_file import check_access
 from qemu.vtd.ram import Change
 from qemu.vtd.topology import IO_APIC, PLAIN, Topology
 
@@ -226,17 +225,8 @@ class _Journal:
         return [change for change in now if change.before != change.after]
 
 
-def _is_defined(offset: int, size: int) -> bool:
-    """Whether the specification defines what this register access does (11.2): the engine refuses any other."""
-    try:
-        check_access(offset, size)
-    except MisuseError:
-        return False
-    return True
-
-
 class ModelPlatform:
-    """A platform around iommu's RemappingUnit.
+    """A platform around iommu's RemappingUnit. Register accesses that are not defined (11.2) are ignored.
 
     Args:
         capabilities: of the unit.
@@ -257,7 +247,7 @@ class ModelPlatform:
         self._pages = mmap.mmap(-1, MEMORY_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.memory = FlatMemory(self._pages)
         self._journal = _Journal(self.memory)
-        self.unit = unit(self._journal, capabilities, policy)
+        self.unit = unit(self._journal, capabilities, replace(policy or Policy(), odd_accesses=OddAccess.IGNORED))
         self.capabilities = self.unit.capabilities
 
     def reset(self) -> None:
@@ -267,13 +257,12 @@ class ModelPlatform:
         self.source_ids = self.topology.source_ids
 
     def read_register(self, offset: int, size: int) -> int:
-        """See Platform. An access that is not defined reads 0."""
-        return self.unit.mmio_read(offset, size) if _is_defined(offset, size) else 0
+        """See Platform."""
+        return self.unit.mmio_read(offset, size)
 
     def write_register(self, offset: int, value: int, size: int) -> None:
-        """See Platform. An access that is not defined does nothing."""
-        if _is_defined(offset, size):
-            self.unit.mmio_write(offset, value, size)
+        """See Platform."""
+        self.unit.mmio_write(offset, value, size)
 
     def dma(self, device: str, access: Access, address: int, length: int = 4) -> Transfer:
         """See Platform. The access is performed in memory at the translated address."""

@@ -50,8 +50,7 @@ def preset(version: str, **properties: str | int | bool) -> Capabilities:
         properties: of intel-iommu, with underscores or hyphens, with or without "x-". Properties left out have their
             TCG defaults: interrupt remapping on, extended interrupt mode off.
 
-    Raises MisuseError for an unknown version or property, for a value that this QEMU refuses, and for a combination
-    that leaves the unit without page tables.
+    Raises MisuseError for an unknown version or property, and for a value that this QEMU refuses.
     """
     numbers = _parse(version)
     given = _given(version, numbers, properties)

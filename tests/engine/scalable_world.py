@@ -10,13 +10,13 @@ from iommu import (
     AddressType,
     Capabilities,
     DmaRequest,
-    FlatMemory,
     MemoryAccessError,
     Outcome,
     Policy,
     RemappingUnit,
     SourceId,
 )
+from tests.engine.meanwhile import MeanwhileMemory
 from tests.engine.world import NIC, READ, RW, UNTRANSLATED, World
 
 ATOMIC = Access.ATOMIC
@@ -39,7 +39,7 @@ GUEST = 0x1_0000_0000
 TABLE = 0xF_FFFF_FFFF_F000
 
 
-class CountingMemory(FlatMemory):
+class CountingMemory(MeanwhileMemory):
     """Memory that records what was written; its pages in `read_only` cannot be written."""
 
     def __init__(self, size: int) -> None:
@@ -69,6 +69,7 @@ class ScalableWorld(World):
     levels the unit walks, those of its guest width if none are given.
     """
 
+    kind_of_memory: type[CountingMemory] = CountingMemory
     memory: CountingMemory
 
     def __init__(
@@ -76,12 +77,12 @@ class ScalableWorld(World):
         *,
         policy: Policy | None = None,
         size: int = 16 << 20,
-        depths: tuple[int, ...] = (),
+        depths: tuple[int, ...] | None = None,
         audit: bool = False,
         **changes: Any,
     ) -> None:
         self.capabilities = Capabilities.full(**{"fault_records": 8, "levels": depths, **changes})
-        self.memory = CountingMemory(size)
+        self.memory = self.kind_of_memory(size)
         self.unit = RemappingUnit(self.memory, self.capabilities, policy, audit=audit)
         self._free = 0x1000
         self.root = self.page()

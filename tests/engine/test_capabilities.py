@@ -31,7 +31,7 @@ def test_flag_is_one_bit(name: str) -> None:
 @pytest.mark.parametrize(("given", "msb", "lsb", "value"), [
     *(({"domain_id_bits": 4 + 2 * nd}, 2, 0, nd) for nd in range(7)),
     *(({"levels": levels}, 12, 8, sagaw) for levels, sagaw in {
-        (3,): 2, (4,): 4, (5,): 8, (3, 4): 6, (4, 5): 12, (3, 5): 10, (3, 4, 5): 14}.items()),
+        (): 0, (3,): 2, (4,): 4, (5,): 8, (3, 4): 6, (4, 5): 12, (3, 5): 10, (3, 4, 5): 14}.items()),
     *(({"address_width": width}, 21, 16, width - 1) for width in (36, 39, 48, 52, 57)),
     *(({"fault_record_offset": at}, 33, 24, at // 16) for at in (0x200, 0x220, 0x400, 0x3FF0)),
     *(({"page_2m": big, "page_1g": huge}, 37, 34, code) for big, huge, code in (
@@ -117,10 +117,12 @@ def test_register_offset_that_no_field_can_hold_is_misuse(offset: int) -> None:
         Capabilities(iotlb_offset=offset)
 
 
-def test_unit_without_page_table_levels_is_misuse() -> None:
+def test_unit_without_page_table_levels() -> None:
+    """CAP.SAGAW is 0 where there is no second stage (11.4.2); a width alone does not bring levels back."""
     plain = Capabilities()
-    with pytest.raises(MisuseError, match="SAGAW"):
-        Capabilities.from_registers(plain.cap & ~(0x1F << 8), plain.ecap, 48)
+    none = Capabilities.from_registers(plain.cap & ~(0x1F << 8), plain.ecap, 48)
+    assert none == Capabilities(levels=())
+    assert none.levels == () and none.address_width == 48 and none.cap >> 8 & 0x1F == 0
 
 
 @pytest.mark.parametrize(("wrong", "needed"), [

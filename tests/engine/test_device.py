@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iommu import Access, MisuseError, RemappingUnit, SourceId
+from iommu import Access, FaultReason, InterruptOutcome, Message, MisuseError, RemappingUnit, SourceId
 from iommu.engine.ats import Completion, PageResponse, invalidated_range
 from iommu.engine.device import Device
 from iommu.structures import ResponseCode
+from tests.engine.interrupting import FIXED_41_TO_5, MESSAGE_41_TO_5, Interrupting, request
 from tests.engine.queueing import (
     ICE,
     IQERCD,
@@ -103,9 +104,124 @@ def test_host_address_without_memory() -> None:
 
 
 def test_request_over_a_page_boundary() -> None:
-    device, _ = ats()
+    device, _ = ats(2)
     with pytest.raises(MisuseError):
-        device.read(A + 0xFFF, 2)
+        device.dma(A + 0xFFF, READ, 2)
+
+
+# Accesses of several pages: one request for each (PCI Express: no request crosses a 4 KiB boundary)
+
+HOSTS = (0x20_0000, 0x1A_0000, 0x18_0000)
+
+
+def scattered(*, uses_ats: bool, hosts: tuple[int, ...] = HOSTS, **capabilities: Any) -> tuple[Device, World]:
+    """A device whose pages from A on are at `hosts`; 0 for a page that is not mapped."""
+    world = World(device_tlb=True, fault_records=8, **capabilities)
+    top = world.device(tt=1)
+    for n, host in enumerate(hosts):
+        world.map(top, 4, A + n * 0x1000, host and host | RW)
+    world.start()
+    return Device(world.unit, NIC, uses_ats=uses_ats), world
+
+
+def stored(world: World, offset: int, length: int) -> bytes:
+    """What the host pages of some bytes from A + offset on hold."""
+    return bytes(world.memory.read(HOSTS[n >> 12] + (n & 0xFFF), 1)[0] for n in range(offset, offset + length))
+
+
+@pytest.mark.parametrize("uses_ats", [False, True])
+@pytest.mark.parametrize(("offset", "length"), [
+    (0xFFF, 2), (0, 0x1000), (0, 0x3000), (0xFFE, 0x1004), (1, 0x2FFF), (0xFFF, 1), (0x1000, 1),
+])  # fmt: skip
+def test_access_of_several_pages(offset: int, length: int, uses_ats: bool) -> None:
+    device, world = scattered(uses_ats=uses_ats)
+    data = bytes(n % 251 for n in range(length))
+    assert device.write(A + offset, data)
+    assert stored(world, offset, length) == data
+    assert device.read(A + offset, length) == data
+
+
+@pytest.mark.parametrize("uses_ats", [False, True])
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_blocked_request_stops_no_other(missing: int, uses_ats: bool) -> None:
+    """The others have been written. Untranslated requests that are blocked fault, each at its own address."""
+    hosts = tuple(0 if n == missing else host for n, host in enumerate(HOSTS))
+    device, world = scattered(uses_ats=uses_ats, hosts=hosts)
+    assert not device.write(A + 0xFF0, bytes([7] * 0x1020))
+    for n, (first, size) in enumerate(((0xFF0, 0x10), (0, 0x1000), (0, 0x10))):
+        assert world.memory.read(HOSTS[n] + first, size) == bytes([7 * (n != missing)] * size)
+    assert device.read(A + 0xFF0, 0x1020) is None
+    faults = [(A + missing * 0x1000, code) for code in (5, 6)]
+    assert [(record.address, record.reason) for record in world.records()] == ([] if uses_ats else faults)
+
+
+def test_page_without_memory_stops_no_other() -> None:
+    device, world = scattered(uses_ats=False, hosts=(HOSTS[0], 1 << 30, HOSTS[2]))
+    assert not device.write(A + 0xFFF, bytes([7] * 0x1002))
+    assert (world.memory.read(HOSTS[0] + 0xFFF, 1), world.memory.read(HOSTS[2], 1)) == (b"\7", b"\7")
+    assert device.read(A + 0xFFF, 0x1002) is None
+
+
+def test_access_without_bytes_is_a_zero_length_read() -> None:
+    device, _ = scattered(uses_ats=False)
+    assert device.read(A, 0) == b""
+    assert device.read(A + 0x8000, 0) is None
+    with pytest.raises(MisuseError):
+        device.write(A, b"")
+
+
+@pytest.mark.parametrize(("address", "length"), [(-1, 2), ((1 << 64) - 1, 2), (1 << 64, 1), (A, -1)])
+def test_bytes_beyond_all_addresses_are_misuse(address: int, length: int) -> None:
+    device, world = scattered(uses_ats=False)
+    with pytest.raises(MisuseError, match="64-bit addresses"):
+        device.read(address, length)
+    if length > 0:
+        with pytest.raises(MisuseError, match="64-bit addresses"):
+            device.write(address, bytes(length))
+    assert world.records() == []
+
+
+# Interrupt messages (3.14, 5.1)
+
+
+def test_message_is_remapped() -> None:
+    world = Interrupting()
+    world.irte(3, FIXED_41_TO_5)
+    device = Device(world.unit, NIC)
+    wanted = request(3)
+    outcome = device.msi(wanted.address, wanted.data)
+    assert outcome is not None
+    assert (outcome.message, outcome.fault) == (MESSAGE_41_TO_5, None)
+    absent = device.msi(request(4).address, 0)
+    assert absent is not None
+    assert (absent.fault, absent.recorded) == (FaultReason.IR_22, True)
+
+
+def test_message_passes_while_remapping_is_off() -> None:
+    device = Device(World().unit, NIC)
+    assert device.msi(0xFEE0_1000, 0x4041) == InterruptOutcome(Message(0xFEE0_1000, 0x4041), passed=True)
+
+
+@pytest.mark.parametrize("address", [0xFED0_0000 | 0xF_FFFC, 0xFEF0_0000, 1 << 32 | 0xFEE0_0000])
+def test_message_outside_the_interrupt_range_is_dma(address: int) -> None:
+    """It is translated like any write, and not an interrupt."""
+    world = World()
+    world.map(world.device(), 4, address, 0x20_0000 | RW)
+    world.start()
+    assert Device(world.unit, NIC, uses_ats=False).msi(address, 0x1234) is None
+    assert world.memory.read_u32(0x20_0000 | address & 0xFFF) == 0x1234
+
+
+@pytest.mark.parametrize(("address", "data"), [(0xFEE0_0002, 0), (0xFEE0_0000, 1 << 32), (0xFEE0_0000, -1), (-4, 0)])
+def test_message_that_no_device_sends_is_misuse(address: int, data: int) -> None:
+    with pytest.raises(MisuseError):
+        Device(World().unit, NIC).msi(address, data)
+
+
+def test_message_is_not_translated_by_a_device_tlb() -> None:
+    device, world = scattered(uses_ats=True)
+    assert device.msi(0xFEE0_1000, 0x4041) == InterruptOutcome(Message(0xFEE0_1000, 0x4041), passed=True)
+    assert (device.tlb, world.records()) == ([], [])
 
 
 def test_large_page_is_kept_whole() -> None:

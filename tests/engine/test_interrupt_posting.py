@@ -163,20 +163,21 @@ class Watched(FlatMemory):
         super().write(address, data)
 
 
-def test_descriptor_is_updated_in_one_read_modify_write() -> None:
+def test_pir_is_updated_before_on_and_nothing_else_is_written() -> None:
+    """Vector 0x71 is in the second quadword of PIR; ON is in the fifth. While ON is set, only PIR is updated."""
     memory = Watched(16 << 20)
     unit = RemappingUnit(memory, Capabilities(posted_interrupts=True))
     memory.write_u64(TABLE, POSTED_71)
     unit.mmio_write(IRTA, TABLE, 8)
     unit.mmio_write(GCMD, SIRTP, 4)
     unit.mmio_write(GCMD, IRE, 4)
-    rmw = [("read", DESCRIPTOR, 64), ("write", DESCRIPTOR, 64)]
+    descriptor, pir, on = ("read", DESCRIPTOR, 64), ("write", DESCRIPTOR + 8, 8), ("write", DESCRIPTOR + 32, 8)
     memory.accesses.clear()
     unit.remap_interrupt(request(0))
-    assert memory.accesses == [("read", TABLE, 16), *rmw]
+    assert memory.accesses == [("read", TABLE, 16), descriptor, pir, on]
     memory.accesses.clear()
     unit.remap_interrupt(request(0))
-    assert memory.accesses == rmw
+    assert memory.accesses == [descriptor, pir]
 
 
 @pytest.mark.parametrize("ignored", [False, True])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iommu import MisuseError
+from iommu import MisuseError, OddAccess, Policy, Selector
 from iommu import registers as layouts
 from tests.engine.scalable_world import ScalableWorld
 from tests.engine.world import CAP, CCMD, ECAP, FEADDR, FECTL, FEDATA, FEUADDR, FSTS, GCMD, GSTS, RTADDR, World
@@ -28,6 +28,139 @@ def test_unaligned_and_odd_sized_accesses_are_misuse(offset: int, size: int) -> 
         world.read(offset, size)
     with pytest.raises(MisuseError):
         world.write(offset, 0, size)
+
+
+# Accesses that 11.2 leaves undefined, under each choice of the policy
+
+IGNORED, BYTES, DWORDS = OddAccess.IGNORED, OddAccess.BYTES, OddAccess.DWORDS
+ODD = st.tuples(st.integers(0, 0x240), st.integers(1, 64)).filter(
+    lambda where: where[1] not in (4, 8) or where[0] % where[1]
+)
+
+
+def odd(choice: OddAccess, **capabilities: Any) -> World:
+    """A world whose unit takes odd accesses by a choice."""
+    return World(policy=Policy(odd_accesses=choice), fault_records=4, **capabilities)
+
+
+def window(world: World) -> bytes:
+    """The first registers, byte by byte, as aligned doublewords read."""
+    return b"".join(world.read(offset).to_bytes(4, "little") for offset in range(0, 0x300, 4))
+
+
+@pytest.mark.parametrize("choice", OddAccess)
+@pytest.mark.parametrize(("offset", "size"), [(-4, 4), (-1, 1), (0x20, 0), (0x20, -1), (0x20, 65), (-8, 16)])
+def test_accesses_that_no_processor_makes_are_misuse(choice: OddAccess, offset: int, size: int) -> None:
+    world = odd(choice)
+    with pytest.raises(MisuseError, match="no processor"):
+        world.read(offset, size)
+    with pytest.raises(MisuseError, match="no processor"):
+        world.write(offset, 0, size)
+
+
+@pytest.mark.parametrize("choice", [IGNORED, BYTES, DWORDS])
+@pytest.mark.parametrize(("value", "size"), [(-1, 1), (0x100, 1), (1 << 24, 3), (1 << 128, 16)])
+def test_odd_value_that_does_not_fit_is_misuse(choice: OddAccess, value: int, size: int) -> None:
+    with pytest.raises(MisuseError, match="does not fit"):
+        odd(choice).write(RTADDR, value, size)
+
+
+@given(st.sampled_from((IGNORED, BYTES, DWORDS)), ODD)
+def test_odd_reads(choice: OddAccess, where: tuple[int, int]) -> None:
+    offset, size = where
+    world = odd(choice)
+    world.start().dma(0x7000)
+    world.write(RTADDR, 0x1234_5678_9000, 8)
+    shown = 0 if choice is IGNORED else int.from_bytes(window(world)[offset : offset + size], "little")
+    assert world.read(offset, size) == shown
+
+
+@given(ODD, st.binary(min_size=64, max_size=64))
+def test_ignored_writes_change_nothing(where: tuple[int, int], data: bytes) -> None:
+    offset, size = where
+    world = odd(IGNORED)
+    world.start().dma(0x7000)
+    before = window(world)
+    world.write(offset, int.from_bytes(data[:size], "little"), size)
+    assert window(world) == before
+
+
+@pytest.mark.parametrize(("offset", "size", "value", "bytes_", "dwords"), [
+    (RTADDR + 1, 1, 0xAB, 0x1111_1111_1111_A800, 0x1111_1111_0000_A800),
+    (RTADDR + 2, 2, 0xABCD, 0x1111_1111_ABCD_1000, 0x1111_1111_ABCD_0000),
+    (RTADDR + 2, 4, 0x2345_ABCD, 0x1111_2345_ABCD_1000, 0x0000_2345_ABCD_0000),
+    (RTADDR + 3, 3, 0x23_45AB, 0x1111_2345_AB11_1000, 0x0000_2345_AB00_0000),
+    (RTADDR - 4, 8, 0x2345_6789 << 32, 0x1111_1111_2345_6400, 0x1111_1111_2345_6400),
+])  # fmt: skip
+def test_odd_writes_of_a_register_that_holds_values(
+    offset: int, size: int, value: int, bytes_: int, dwords: int
+) -> None:
+    """RTADDR holds bits 51:10 here."""
+    for choice, expected in ((IGNORED, 0x1111_1111_1111_1000), (BYTES, bytes_), (DWORDS, dwords)):
+        world = odd(choice, host_address_width=52)
+        world.write(RTADDR, 0x1111_1111_1111_1000, 8)
+        world.write(offset, value, size)
+        assert world.read(RTADDR, 8) == expected & 0xF_FFFF_FFFF_FC00, choice
+
+
+def test_bytes_of_the_command_register_keep_the_other_enable_bits() -> None:
+    """TE, QIE and IRE are in byte 3, CFI in byte 2. As doublewords, each write also writes 0 to the other bytes."""
+    for choice, cfi_kept, te_kept in ((BYTES, 1, 1), (DWORDS, 0, 0)):
+        world = odd(choice, interrupt_remapping=True)
+        world.write(GCMD + 2, 0x80, 1)
+        assert world.read(GSTS) == 1 << 23
+        world.write(GCMD + 3, 0x80, 1)
+        assert world.read(GSTS) == 1 << 31 | cfi_kept << 23
+        world.write(GCMD, 0xFF, 1)
+        assert world.read(GSTS) == te_kept << 31 | cfi_kept << 23
+        world.write(GCMD + 3, 0, 1)
+        assert world.read(GSTS) == cfi_kept << 23
+
+
+@pytest.mark.parametrize("choice", [BYTES, DWORDS])
+@pytest.mark.parametrize(("accesses", "times"), [
+    ([(GCMD + 3, 1)], 1), ([(GCMD + 2, 2)], 1), ([(GCMD + 1, 3)], 1), ([(GCMD, 16)], 1), ([(GCMD - 1, 8)], 1),
+    ([(GCMD + n, 1) for n in range(4)], 1), ([(GCMD + n, 1) for n in (3, 2, 1, 0)], 1),
+    ([(GCMD + n, 2) for n in (0, 2)], 1), ([(GCMD, 1), (GCMD + 1, 1)], 0),
+])  # fmt: skip
+def test_one_shot_command_by_odd_writes(choice: OddAccess, accesses: list[tuple[int, int]], times: int) -> None:
+    """SRTP (bit 30) is carried out once: by the access that writes its byte."""
+    world = odd(choice)
+    carried_out: list[int] = []
+    vars(world.unit.translation)["set_root_table"] = lambda address, _mode: carried_out.append(address)
+    world.write(RTADDR, 0x5000, 8)
+    command = (1 << 30).to_bytes(4, "little")
+    for offset, size in accesses:
+        data = bytes(command[at - GCMD] if GCMD <= at < GCMD + 4 else 0 for at in range(offset, offset + size))
+        world.write(offset, int.from_bytes(data, "little"), size)
+    assert carried_out == [0x5000] * times
+    assert world.read(GSTS) >> 30 & 1 == times
+
+
+@pytest.mark.parametrize("choice", [BYTES, DWORDS])
+def test_invalidation_by_odd_writes_starts_with_its_last_byte(choice: OddAccess) -> None:
+    """ICC and CIRG of CCMD are in byte 7: a global invalidation there, once."""
+    world = odd(choice)
+    performed: list[Selector] = []
+    vars(world.unit.invalidation)["invalidate"] = performed.append
+    for byte in range(8):
+        world.write(CCMD + byte, 0xA0 if byte == 7 else 0, 1)
+        assert len(performed) == (byte == 7)
+    assert world.read(CCMD, 8) >> 59 & 3 == 1
+
+
+@pytest.mark.parametrize("choice", [BYTES, DWORDS])
+def test_bits_that_are_cleared_by_ones_are_cleared_by_their_byte_only(choice: OddAccess) -> None:
+    """F of a fault record is bit 7 of its byte 15."""
+    world = odd(choice)
+    world.start().dma(0x7000)
+    for byte in range(15):
+        world.write(world.frcd + byte, 0xFF, 1)
+        assert world.record().f == 1
+    world.write(world.frcd + 15, 0x7F, 1)
+    assert world.record().f == 1
+    world.write(world.frcd + 15, 0x80, 1)
+    assert world.record().f == 0
 
 
 @pytest.mark.parametrize(("value", "size"), [(-1, 4), (1 << 32, 4), (1 << 64, 8), (-1, 8)])

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from iommu import Access, AddressType, DmaRequest, Outcome, Selector, SourceId
 from tests.engine import naive, naive_scalable
-from tests.engine.scalable_world import ALL1, GUEST, SCALABLE, ScalableWorld
+from tests.engine.scalable_world import A1, A2, ALL1, D1, D2, GUEST, SCALABLE, ScalableWorld
 from tests.engine.world import PS, RW, SRTP, TE, R, W
 
 DEVICES = (SourceId(0, 4, 0), SourceId(0, 4, 1))
@@ -66,6 +66,8 @@ class Machine(RuleBasedStateMachine):
     world: ScalableWorld
     caching = True
     caching_mode = False
+    accessed_dirty = 0
+    """SSADE: the second stage keeps accessed and dirty bits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,6 +78,8 @@ class Machine(RuleBasedStateMachine):
         self.pages_covered: dict[tuple[int, int], int] = {}
         self.ways: dict[tuple[int, int], set[int]] = {}
         self.asked_page: int | None = None
+        self.asked_at = 0
+        self.exchanged: int | None = None
 
     def now(self) -> int:
         """A new moment."""
@@ -95,8 +99,10 @@ class Machine(RuleBasedStateMachine):
 
     def since(self, at: int) -> int:
         """From which moment on an entry may have been cached."""
-        if not self.caching:
+        if at == self.exchanged:
             return self.clock
+        if not self.caching:
+            return self.asked_at
         moments = [self.covered.get(owner, FOREVER) for owner in self.entries[at].owners]
         moments += [
             moment
@@ -136,8 +142,9 @@ class Machine(RuleBasedStateMachine):
         """The outcome is one that some past memory would give."""
         if not self.caching:
             self.world.unit.caches.invalidate_dma()
-        pasts = list(self.snapshots())
+        self.asked_at = self.clock
         outcome = self.world.unit.translate(request)
+        pasts = list(self.snapshots())
         for n in range(self.world.capabilities.fault_records):
             self.world.clear_record(n)
         self.world.write(0x34, 1)
@@ -421,6 +428,7 @@ class ScalableMachine(Machine):
             second=self.second if pgtt in (2, 3) else 0,
             sre=sre,
             wpe=wpe,
+            ssade=self.accessed_dirty,
             fpd=fpd,
             p=p,
         )
@@ -558,6 +566,65 @@ class ScalableInCachingMode(ScalableMachine):
     caching_mode = True
 
 
+class ScalableWithOthers(ScalableMachine):
+    """Somebody else writes an entry just before the unit sets bits in one (3.6.2, 3.7.2)."""
+
+    accessed_dirty = 1
+
+    @rule(number=st.sampled_from((0, 1)), pasid=st.sampled_from((0, 1, 2)), page=st.sampled_from(PAGES),
+          access=st.sampled_from(Access), nth=st.integers(1, 12), own=st.booleans(),
+          level=st.sampled_from((1, 2)), value=st.sampled_from(("absent", "first", "less", "other")),
+          again=st.booleans())  # fmt: skip
+    def changed_meanwhile(
+        self, number: int, pasid: int, page: int, access: Access, nth: int, own: bool, level: int, value: str,
+        again: bool,
+    ) -> None:  # fmt: skip
+        """A request; at its nth exchange the others write the entry that is exchanged, or another one.
+
+        The former must not be used as it was, except that a nested walk may have cached what it led to.
+        """
+        if again:
+            self.world.unit.caches.invalidate(Selector.translations())
+            self.cover(("iotlb", 0))
+        exchanges = 0
+
+        def others(address: int) -> None:
+            nonlocal exchanges
+            exchanges += 1
+            if exchanges != nth:
+                return
+            at = address if own else self.firsts[pasid][page, level] if pasid else self.seconds[page, level]
+            before = self.world.memory.read_u64(at)
+            start = self.entries[at].history[0][1][0]
+            right = W if at in self.seconds.values() else 2
+            new = {"absent": 0, "first": start, "less": before & ~right, "other": before ^ 1 << 52}[value]
+            self.edit(at, new)
+            if own and pasid < 2 and new != before:
+                self.exchanged = at
+
+        self.world.memory.always = others
+        self.request(number, page, access, 0, pasid, False)
+        self.world.memory.always = lambda _address: None
+        self.exchanged = None
+
+    @invariant()
+    def only_marks_are_added(self) -> None:
+        """The unit never loses what others have written: it only adds accessed and dirty bits."""
+        for places, marks in (
+            (self.seconds.values(), A2 | D2),
+            *((p.values(), A1 | D1) for p in self.firsts.values()),
+        ):
+            for at in places:
+                written, now = self.entries[at].history[-1][1][0], self.world.memory.read_u64(at)
+                assert now & written == written and not (now ^ written) & ~marks, (hex(at), hex(written), hex(now))
+
+
+class ScalableWithOthersWithoutCaches(ScalableWithOthers):
+    """The same, with everything invalidated before each request."""
+
+    caching = False
+
+
 SETTINGS = settings(max_examples=60, stateful_step_count=50, deadline=None)
 
 
@@ -573,3 +640,5 @@ TestLegacyInCachingMode = machine(LegacyInCachingMode)
 TestScalableInCachingMode = machine(ScalableInCachingMode)
 TestScalable = machine(ScalableMachine)
 TestScalableWithoutCaches = machine(ScalableWithoutCaches)
+TestScalableWithOthers = machine(ScalableWithOthers)
+TestScalableWithOthersWithoutCaches = machine(ScalableWithOthersWithoutCaches)

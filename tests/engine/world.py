@@ -66,8 +66,10 @@ class World:
     Keyword arguments are those of Capabilities; `width` sets both address widths.
     """
 
+    kind_of_memory: type[FlatMemory] = FlatMemory
+
     def __init__(self, *, policy: Policy | None = None, size: int = 16 << 20, **capabilities: Any) -> None:
-        self.memory = FlatMemory(size)
+        self.memory = self.kind_of_memory(size)
         self.capabilities = Capabilities(**capabilities)
         self.unit = RemappingUnit(self.memory, self.capabilities, policy)
         self._free = 0x1000

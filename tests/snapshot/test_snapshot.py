@@ -168,7 +168,7 @@ def settings(**changes: Any) -> bytes:
         ("unit.json", settings(memory_base=-1), "memory_base"),
         ("registers.bin", None, "no registers.bin"),
         ("registers.bin", b"short", "too few for a register window"),
-        ("registers.bin", bytes(4096), "SAGAW"),
+        ("registers.bin", bytes(4096), "address_width"),
         ("memory.bin", None, "no memory.bin"),
         ("memory.elf", b"no elf", "not an ELF core"),
         ("memory.elf", elf([(0, bytes(64))])[:-1], "ends before it"),

@@ -8,11 +8,15 @@ from iommu.engine.faults.events import Message
 from iommu.engine.formats import Formats
 from iommu.engine.interrupts.request import Interrupt, InterruptOutcome, Posting, destination
 from iommu.engine.reasons import Blocked, FaultReason
+from iommu.engine.table_access import ATTEMPTS
 from iommu.errors import MemoryAccessError
-from iommu.memory import Memory
+from iommu.memory import Memory, exchange_of
 from iommu.structures import PostedInterruptDescriptor, PostedInterruptEntry
 
 _SIZE = PostedInterruptDescriptor.bits // 8
+_CONTROL = PostedInterruptDescriptor.ON.lsb
+"""The first bit of the quadword with ON, SN, NV and NDST."""
+_QUADWORD = (1 << 64) - 1
 
 
 class InterruptPosting:
@@ -24,6 +28,7 @@ class InterruptPosting:
 
     def __init__(self, memory: Memory, formats: Formats, send: Callable[[Message], None]) -> None:
         self.memory, self.formats, self.send = memory, formats, send
+        self._exchange = exchange_of(memory)
 
     def post(self, raw: int, *, extended: bool) -> InterruptOutcome:
         """Set the vector's bit in the descriptor, and send a notification if none is outstanding. Raises Blocked.
@@ -32,29 +37,51 @@ class InterruptPosting:
         """
         entry = PostedInterruptEntry(raw)
         where = entry.PDAH << 32 | entry.PDAL << 6
-        before = self.update_descriptor(where, entry, extended=extended)
-        if not self.notifies(before, entry):
-            return InterruptOutcome(posted=Posting(where, entry.VV))
-        target = destination(PostedInterruptDescriptor.NDST.get(before), extended=extended)
-        notification = Interrupt(PostedInterruptDescriptor.NV.get(before), target)
-        self.send(notification.message)
-        return InterruptOutcome(posted=Posting(where, entry.VV, notification))
-
-    def update_descriptor(self, where: int, entry: PostedInterruptEntry, *, extended: bool) -> int:
-        """One atomic read-modify-write of PIR and ON (5.2.3). Returns the descriptor as it was. Raises Blocked."""
         try:
-            before = int.from_bytes(self.memory.read(where, _SIZE), "little")
-            # IR.28: a reserved bit is set in the descriptor.
-            if before & self.formats.reserved_in_descriptor(before, extended=extended):
-                raise Blocked(FaultReason.IR_28)
-            after = before | 1 << entry.VV
-            if self.notifies(before, entry):
-                after |= PostedInterruptDescriptor.ON.mask
-            self.memory.write(where, after.to_bytes(_SIZE, "little"))
+            self.record(where, entry.VV, extended=extended)
+            control = self.take_notification(where + _CONTROL // 8, entry)
         except MemoryAccessError:
             # IR.27: the descriptor could not be read or written.
             raise Blocked(FaultReason.IR_27) from None
-        return before
+        if control is None:
+            return InterruptOutcome(posted=Posting(where, entry.VV))
+        descriptor = control << _CONTROL
+        target = destination(PostedInterruptDescriptor.NDST.get(descriptor), extended=extended)
+        notification = Interrupt(PostedInterruptDescriptor.NV.get(descriptor), target)
+        self.send(notification.message)
+        return InterruptOutcome(posted=Posting(where, entry.VV, notification))
+
+    # Hardware updates the descriptor in one atomic operation (5.2.3). Here PIR is updated first, then ON: processors
+    # clear ON before they take PIR, so no interrupt is left without a notification.
+
+    def record(self, where: int, vector: int, *, extended: bool) -> None:
+        """Set the vector's bit in PIR. Raises Blocked and MemoryAccessError."""
+        word = vector >> 6
+        for _ in range(ATTEMPTS):
+            raw = self.memory.read(where, _SIZE)
+            descriptor = int.from_bytes(raw, "little")
+            # IR.28: a reserved bit is set in the descriptor.
+            if descriptor & self.formats.reserved_in_descriptor(descriptor, extended=extended):
+                raise Blocked(FaultReason.IR_28)
+            before = descriptor >> 64 * word & _QUADWORD
+            if self._exchange(where + 8 * word, before, before | 1 << (vector & 63)):
+                return
+        # IR.27: the descriptor could not be written, as it changed each time.
+        raise Blocked(FaultReason.IR_27)
+
+    def take_notification(self, where: int, entry: PostedInterruptEntry) -> int | None:
+        """Set ON in the quadword at `where`, if a notification is to be sent. Raises Blocked and MemoryAccessError.
+
+        Returns the quadword as it was; None if no notification is to be sent.
+        """
+        for _ in range(ATTEMPTS):
+            control = self.memory.read_u64(where)
+            if not self.notifies(control << _CONTROL, entry):
+                return None
+            if self._exchange(where, control, control | PostedInterruptDescriptor.ON.mask >> _CONTROL):
+                return control
+        # IR.27: the descriptor could not be written, as it changed each time.
+        raise Blocked(FaultReason.IR_27)
 
     def notifies(self, descriptor: int, entry: PostedInterruptEntry) -> bool:
         """Whether a notification is sent: not if one is outstanding (ON), nor if SN is set and it is not urgent."""

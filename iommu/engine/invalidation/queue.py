@@ -99,11 +99,13 @@ class Queue(CacheCommands, DeviceCommands):
     # Registers (11.4.9).
 
     def switch(self, on: int) -> bool:
-        """Turn the queue on or off (GCMD.QIE). The head is 0 while it is off. Returns whether it is on."""
+        """Turn the queue on or off (GCMD.QIE), without running it. The head is 0 while it is off.
+
+        Returns whether it is on.
+        """
         if bool(on) != self.enabled:
             self.enabled = bool(on)
             self._head.value = 0
-            self.run()
         return self.enabled
 
     def _on_address(self, _written: int) -> None:

@@ -78,7 +78,13 @@ class PageRequests:
     def drain(self) -> None:
         """Posted page requests are queued or answered, in the order they were posted."""
         while self._posted:
-            self.accept(self._posted.pop(0))
+            # A device that is answered may send further requests: this one is no longer among those to drain.
+            request = self._posted.pop(0)
+            try:
+                self.accept(request)
+            except BaseException:
+                self._posted.insert(0, request)
+                raise
 
     def accept(self, request: PageRequest) -> PageRequestOutcome:
         """Check a page request and queue it. With translation off it is dropped."""

@@ -190,7 +190,10 @@ class FirstStage(StageWalk):
         bits: int,
         table_leaf: Leaf | None,
     ) -> None:
-        """Set bits of an entry in one update; nothing is written if all are set already. Raises Blocked."""
+        """Set bits of an entry in one update; nothing is written if all are set already (3.6.2).
+
+        Raises Blocked, and EntryChanged.
+        """
         if entry & bits == bits:
             return
         # SFS.9: the entry needs an update, but the walk is not snooped.
@@ -200,11 +203,12 @@ class FirstStage(StageWalk):
             # SFS.8: the second stage gives no write permission for the table.
             if not table_leaf.page.kind.writable:
                 raise Blocked(FaultReason.SFS_8)
-            # For the second stage, the update is a write to the page that holds the table.
-            entry_now = self.second_stage.read_entry(table_leaf.format, table_leaf.where, tables.snooped)
-            self.second_stage.set_accessed_dirty(tables.second, table_leaf._replace(entry=entry_now), dirty=True)
+            # For the second stage, the update is a write to the page that holds the table. Its accessed bit was set
+            # when the table was found.
+            now = table_leaf.entry | self.second_stage.bits_to_set(tables.second, table_leaf.entry, dirty=False)
+            self.second_stage.set_accessed_dirty(tables.second, table_leaf._replace(entry=now), dirty=True)
         try:
-            self.access.update(entry_format, where, entry | bits)
+            self.access.update(entry_format, where, entry, bits, FaultReason.SFS_10)
         except MemoryAccessError:
             # SFS.10: the entry could not be updated.
             raise Blocked(FaultReason.SFS_10) from None

@@ -12,7 +12,7 @@ from iommu.engine.entry_format import PagingFormat
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.request import DmaRequest, Outcome, in_interrupt_range
-from iommu.engine.table_access import TableAccess
+from iommu.engine.table_access import ATTEMPTS, EntryChanged, TableAccess
 
 
 class Leaf(NamedTuple):
@@ -89,17 +89,28 @@ class Paging:
         self.capabilities, self.caches, self.cache_faulty = capabilities, caches, cache_faulty
 
     def translate_stage(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Outcome:
-        """Translate a request through `tables`. Raises Blocked."""
+        """Translate a request through `tables`. Raises Blocked.
+
+        If others write an entry between the unit's read and its update, the request is walked and checked again.
+        """
         stage.check_address(tables, request.address)
         page = self.cached_page(tables, intent, request.address)
         if page is not None:
             self.check(tables, page.kind, intent)
             return self.apply_no_write(self.outcome(tables, page, intent, request), page, request)
-        early = self.caches_early(tables)
-        leaf = self.walk(stage, tables, intent, request, early=early)
-        self.check(tables, leaf.page.kind, intent)
-        outcome = self.outcome(tables, leaf.page, intent, request)
-        page = stage.set_accessed_dirty(tables, leaf, dirty=sets_dirty(leaf.page.kind, intent))
+        early, changes = self.caches_early(tables), 0
+        while True:
+            try:
+                leaf = self.walk(stage, tables, intent, request, early=early)
+                self.check(tables, leaf.page.kind, intent)
+                outcome = self.outcome(tables, leaf.page, intent, request)
+                page = stage.set_accessed_dirty(tables, leaf, dirty=sets_dirty(leaf.page.kind, intent))
+                break
+            except EntryChanged as changed:
+                changes += 1
+                # SFS.10, SSS.6: the entry could not be updated, as it changed each time.
+                if changes == ATTEMPTS:
+                    raise Blocked(changed.reason) from None
         if not early:
             self.caches.iotlb.fill(tables.domain_id, tables.pasid, request.address, page)
         return self.apply_no_write(outcome, page, request)

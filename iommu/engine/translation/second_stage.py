@@ -141,14 +141,17 @@ class SecondStage(StageWalk):
     def set_bits(
         self, tables: SecondStageRoot, entry_format: PagingFormat, where: int, entry: int, bits: int
     ) -> None:
-        """Set bits of an entry in memory; nothing is written if all are set already (3.7.2). Raises Blocked."""
+        """Set bits of an entry in memory; nothing is written if all are set already (3.7.2).
+
+        Raises Blocked, and EntryChanged.
+        """
         if entry & bits == bits:
             return
         # SSS.5: the entry needs an update, but the walk is not snooped.
         if not tables.snooped:
             raise Blocked(FaultReason.SSS_5)
         try:
-            self.access.update(entry_format, where, entry | bits)
+            self.access.update(entry_format, where, entry, bits, FaultReason.SSS_6)
         except MemoryAccessError:
             # SSS.6: the entry could not be updated.
             raise Blocked(FaultReason.SSS_6) from None

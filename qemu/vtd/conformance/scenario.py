@@ -149,6 +149,7 @@ _CHAPTERS = (
     "migration",
     "offers",
     "further_offers",
+    "no_translation",
     "scalable_unit",
     "scalable_commands",
     "scalable_tables",

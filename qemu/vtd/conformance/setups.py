@@ -72,6 +72,10 @@ NO_DRAIN = Setup(
     Capabilities(drain_reads=False, drain_writes=False),
     (*WIDE.properties, ("dma-drain", "off")),
 )
+# CAP.SAGAW is 0.
+NO_TRANSLATION = Setup(
+    "48-bit, no DMA translation", Capabilities(levels=()), (*WIDE.properties, ("dma-translation", "off"))
+)
 STALE_TM = Setup("48-bit, device-TLB and TM", DEVICE_TLB.capabilities, (*DEVICE_TLB.properties, ("stale-tm", "on")))
 
 
@@ -133,6 +137,14 @@ FIRST_STAGE_DEVICE_TLB = _scalable(
     first_stage=True,
     first_stage_1g=True,
     device_tlb=True,
+)
+FIRST_STAGE_NO_LEVELS = _scalable(
+    "scalable, first stage, no DMA translation",
+    48,
+    *(_FLTS, ("dma-translation", "off")),
+    first_stage=True,
+    first_stage_1g=True,
+    levels=(),
 )
 # What no QEMU has: both stages, nested, RID_PASID, and accessed and dirty bits in either stage.
 EVERYTHING = Setup(

@@ -67,6 +67,7 @@ from qemu.vtd.quirks.registers import (
     PointersKeepAllBits,
     QueueAddressShownOnceOn,
     TableModeUnchecked,
+    TranslationNeverOn,
     UpperAddressesReadOnly,
 )
 from qemu.vtd.quirks.requests import (
@@ -93,6 +94,8 @@ from qemu.vtd.quirks.scalable_queue import (
     PasidCacheDescriptorUnchecked,
     PasidDeviceTlbAccepted,
     PasidMaskLimited,
+    ResponseNeedsPasid,
+    ResponseUpperHalfUnchecked,
     ScalableDescriptorsIgnored,
 )
 from qemu.vtd.quirks.scalable_translation import (
@@ -191,6 +194,9 @@ QUIRKS: tuple[type[Quirk], ...] = (
     LongWritesAbort,
     ContextCommandAlwaysServed,
     NoPasidDeviceTlbDescriptor,
+    TranslationNeverOn,
+    ResponseNeedsPasid,
+    ResponseUpperHalfUnchecked,
     ReservedBitsBeforeSource,
 )
 

@@ -21,6 +21,7 @@ class InterruptFaultsUnrecorded(Quirk, FaultLog):
     driver = "An interrupt that is blocked by a wrong entry disappears in QEMU without any record of the reason."
     function = "vtd_interrupt_remap_msi"
     scenarios = (
+        "setup.no-translation.interrupt",
         "ir.index.beyond-the-table",
         "ir.entry.not-present",
         "ir.entry.unreadable",
@@ -149,7 +150,7 @@ class ReservedBitsBeforeSource(Quirk, Interrupts):
     Releases that record no interrupt fault (Q14) do not show the order.
     """
 
-    id = "Q77"
+    id = "Q80"
     severity = Severity.REPORT_DIFFERS
     section = "5.1.4"
     hardware = (

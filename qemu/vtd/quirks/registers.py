@@ -297,3 +297,27 @@ class ContextCommandAlwaysServed(Quirk, Invalidation):
     def serves_contexts(self) -> bool:
         """In every mode."""
         return self.registers_active()
+
+
+class TranslationNeverOn(Quirk, RegisterFile):
+    """On a unit whose CAP.SAGAW is 0 (dma-translation=off), TE cannot be set: DMA is never translated."""
+
+    id = "Q77"
+    severity = Severity.FAILS_IN_QEMU
+    section = "11.4.4.1"
+    hardware = (
+        "TE sets TES on every unit. CAP.SAGAW is about second-stage tables: where it is 0, a context entry that asks "
+        "for one is wrong (0x03), and a first stage translates."
+    )
+    driver = "With dma-translation=off a driver that sets TE never sees TES; devices reach all of memory."
+    function = "vtd_handle_gcmd_write"
+    scenarios = tuple(
+        f"setup.no-translation.{what}"
+        for what in ("empty-root", "3-levels", "4-levels", "pass-through", "first-stage")
+    )
+
+    def write(self, offset: int, value: int, size: int) -> None:
+        """Without TE."""
+        if not self.capabilities.levels and offset <= GCMD.offset < offset + size:
+            value &= ~(GCMD.TE.mask << 8 * (GCMD.offset - offset))
+        super().write(offset, value, size)

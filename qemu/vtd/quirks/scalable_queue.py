@@ -5,7 +5,7 @@ from __future__ import annotations
 from iommu.engine.invalidation.errors import QueueError
 from iommu.engine.invalidation.queue import Queue
 from iommu.registers import Granularity, QueueFault
-from iommu.structures import Descriptor, DescriptorType, PasidIotlbDescriptor
+from iommu.structures import Descriptor, DescriptorType, PageResponseDescriptor, PasidIotlbDescriptor
 from qemu.vtd.quirks.quirk import Quirk, Severity
 
 
@@ -144,3 +144,42 @@ class NoPasidDeviceTlbDescriptor(Quirk, Queue):
     def has_type(self, number: int, bits: int) -> bool:
         """Not this one."""
         return number != DescriptorType.PASID_DEVICE_TLB and super().has_type(number, bits)
+
+
+class ResponseNeedsPasid(Quirk, Queue):
+    """A page response without PASID is refused."""
+
+    id = "Q78"
+    severity = Severity.FAILS_IN_QEMU
+    section = "7.6.1"
+    hardware = "PP says whether the response carries a PASID: it is as in the page request, which may have none."
+    driver = "In QEMU the response to a page request without PASID stops the queue."
+    function = "vtd_process_page_group_response_desc"
+    scenarios = ("setup.page-requests.response-plain",)
+    # No QEMU before has page requests.
+    first = (11, 0, 0)
+
+    def respond(self, command: PageResponseDescriptor) -> None:
+        """It has to have PP."""
+        if not command.PP:
+            raise QueueError(QueueFault.RESERVED)
+        super().respond(command)
+
+
+class ResponseUpperHalfUnchecked(Quirk, Queue):
+    """The upper half of a page response is not checked."""
+
+    id = "Q79"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "7.6.1"
+    hardware = "Bits 255:128 of the descriptor are reserved: one that is set stops the queue."
+    driver = "A page response with anything in its upper half works in QEMU; on hardware the queue stops."
+    function = "vtd_process_page_group_response_desc"
+    scenarios = ("setup.page-requests.response-reserved",)
+    # No QEMU before has page requests.
+    first = (11, 0, 0)
+
+    def carry_out(self, raw: int, bits: int) -> None:
+        """Without the upper half."""
+        number = Descriptor.TYPE_HIGH.get(raw) << 4 | Descriptor.TYPE.get(raw)
+        super().carry_out(raw & (1 << 128) - 1 if number == DescriptorType.PAGE_RESPONSE else raw, bits)

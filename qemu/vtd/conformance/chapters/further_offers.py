@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from iommu.registers import CAP, FEADDR, FEDATA, FEUADDR, Granularity
-from iommu.structures import SecondStageEntry, WaitDescriptor
+from iommu.registers import CAP, ECAP, FEADDR, FEDATA, FEUADDR, IQH, Granularity, TableMode
+from iommu.structures import DescriptorType, PageResponseDescriptor, SecondStageEntry, WaitDescriptor
 from qemu.vtd.conformance import queue
 from qemu.vtd.conformance.bench import P0, P1, Bench
 from qemu.vtd.conformance.chapters import messages
 from qemu.vtd.conformance.chapters.register_bits import kept_bits
 from qemu.vtd.conformance.chapters.reserved import try_in_page
+from qemu.vtd.conformance.chapters.scalable_unit import refused_wide
 from qemu.vtd.conformance.scenario import scenario
 from qemu.vtd.conformance.setups import EXTENDED, NO_DRAIN, PAGE_REQUESTS, STALE_TM, Setup
+from qemu.vtd.platform import DEVICES
 
 R, W = SecondStageEntry.R.mask, SecondStageEntry.W.mask
 
@@ -79,6 +81,51 @@ def page_request_reset(bench: Bench) -> None:
     events = (("PECTL", 0xE0, 4), ("PEDATA", 0xE4, 4), ("PEADDR", 0xE8, 4), ("PEUADDR", 0xEC, 4))
     for name, offset, size in (*registers, *events):
         bench.note(f"{name} {bench.platform.read_register(offset, size):#x}")
+
+
+@scenario(
+    "setup.page-requests.says",
+    "11.4.3",
+    "ECAP DT 1 PRS 1 PDS 1 PASID 1 PSS 19",
+    "ECAP SRS 0 ERS 0 RPS 0 RPRIVS 0 NEST 0",
+    "FSTS 0",
+    setup=PAGE_REQUESTS,
+)
+def page_request_says(bench: Bench) -> None:
+    """Page requests come with device-TLBs and PASIDs, and nothing else."""
+    ecap = ECAP(bench.platform.read_register(ECAP.offset, 8))
+    bench.note(f"ECAP DT {ecap.DT} PRS {ecap.PRS} PDS {ecap.PDS} PASID {ecap.PASID} PSS {ecap.PSS}")
+    bench.note(f"ECAP SRS {ecap.SRS} ERS {ecap.ERS} RPS {ecap.RPS} RPRIVS {ecap.RPRIVS} NEST {ecap.NEST}")
+
+
+def _response(name: str, title: str, descriptor: int, *expect: str) -> None:
+    """A page response; nothing has asked for it."""
+
+    def stimulus(bench: Bench) -> None:
+        bench.driver.set_root_table(bench.root, TableMode.SCALABLE)
+        bench.driver.start_queue(queue.QUEUE, wide=True)
+        bench.driver.submit(descriptor)
+        bench.note_register(IQH)
+
+    stimulus.__doc__ = title
+    scenario(f"setup.page-requests.response-{name}", "7.6.1", *expect, setup=PAGE_REQUESTS)(stimulus)
+
+
+_RESPONSE = PageResponseDescriptor.make(TYPE=DescriptorType.PAGE_RESPONSE, RID=DEVICES["A"])
+_response("plain", "A page response is carried out.", _RESPONSE, "IQH 0x20", "FSTS 0")
+_response("pasid", "A page response with PASID.", _RESPONSE | PageResponseDescriptor.PP.mask, "IQH 0x20", "FSTS 0")
+
+
+@scenario("setup.page-requests.response-reserved", "7.6.1", "accepted: none", "FSTS 0", setup=PAGE_REQUESTS)
+def response_reserved(bench: Bench) -> None:
+    """Each reserved bit of a page response is refused: 8:5, 63:52, 65:64, 127:76, and its upper half."""
+    bench.memory.write_u64(queue.STATUS, 0)
+    bench.driver.set_root_table(bench.root, TableMode.SCALABLE)
+    bench.driver.start_queue(queue.QUEUE, wide=True)
+    bits = (*range(5, 9), *range(52, 64), 64, 65, *range(76, 128), 128, 191, 192, 255)
+    response = _RESPONSE | PageResponseDescriptor.PP.mask
+    accepted = [bit for bit in bits if not refused_wide(bench, response | 1 << bit)]
+    bench.note(f"accepted: {' '.join(map(str, accepted)) or 'none'}")
 
 
 @scenario("setup.page-requests.halves", "11.2", "PQA 0x123", "PQA 0x12345678000", "FSTS 0", setup=PAGE_REQUESTS)

@@ -7,13 +7,21 @@ from iommu.engine.attributes import PLAIN
 from iommu.engine.caches.page import PageKind, kind_of
 from iommu.engine.caches.tables import FirstStageRoot, Root
 from iommu.engine.formats import Formats
+from iommu.engine.invalidation.errors import QueueError
 from iommu.engine.invalidation.queue import Queue
 from iommu.engine.invalidation.registers import Invalidation
 from iommu.engine.invalidation.selector import Selector
 from iommu.engine.register_file import RegisterFile
 from iommu.engine.translation.first_stage import FirstStage
 from iommu.engine.translation.scalable import ScalableMode
-from iommu.structures import DescriptorType, PasidEntry, PasidIotlbDescriptor, ScalableContextEntry
+from iommu.registers import QueueFault
+from iommu.structures import (
+    DescriptorType,
+    PageResponseDescriptor,
+    PasidEntry,
+    PasidIotlbDescriptor,
+    ScalableContextEntry,
+)
 from tests.qemu_vtd.conformance.breaks.broken import Break
 
 
@@ -119,7 +127,39 @@ class PageRequestsNeverEnabled(Break, Formats):
         return super().reserved_in_scalable_context(entry) | ScalableContextEntry.PRE.mask
 
 
+class LevelsUnchecked(Break, Formats):
+    """Four levels are walked on every unit."""
+
+    scenario = "setup.no-translation.4-levels"
+
+    def second_stage_levels(self, address_width: int) -> int | None:
+        return 4 if address_width == 2 else super().second_stage_levels(address_width)
+
+
+class TranslationNeedsLevels(Break, Formats):
+    """A first stage needs a number of second-stage levels too."""
+
+    scenario = "setup.no-translation.first-stage"
+
+    def first_stage_levels(self, mode: int) -> int | None:
+        return super().first_stage_levels(mode) if self.capabilities.levels else None
+
+
+class ResponsesRefused(Break, Queue):
+    """A page response without PASID is refused."""
+
+    scenario = "setup.page-requests.response-plain"
+
+    def respond(self, command: PageResponseDescriptor) -> None:
+        if not command.PP:
+            raise QueueError(QueueFault.RESERVED)
+        super().respond(command)
+
+
 BREAKS = (
+    LevelsUnchecked,
+    TranslationNeedsLevels,
+    ResponsesRefused,
     LowerHalfForBoth,
     ContextCommandInEveryMode,
     QueueInEveryMode,
