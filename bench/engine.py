@@ -1,12 +1,14 @@
-"""How fast the engine is, compared in one run: translations, a plain walk of the same tables, building tables.
+"""How fast the engine is, compared in one run: translations, a plain walk of the same tables, tables built, states.
 
     python -m bench.engine [--json]        in the root of the repository; python bench/engine.py works too
 
 The measurements take turns, and each figure is the median of its rounds. The ratios are medians of the ratios within
 a round, so that other work on the machine affects them little. `cold` translates pages for the first time, through
 4-level tables; `cached` repeats 64 pages. The plain walk is the minimum that a walk by the specification needs in
-Python: shifts and masks, no caches, no objects. `bare` is a unit without the code for tracing and auditing.
+Python: shifts and masks, no caches, no objects. `bare` is a unit without the code for tracing, auditing and
+listeners. `invalidations` are those of a page by register, with a listener only if they are `told`.
 `eight devices` takes turns among the devices of eight units: first all of them on one unit, then routed by a DMAR.
+A unit is saved and restored with 10,000 pages and the tables above them in its caches.
 """
 
 import argparse
@@ -22,9 +24,21 @@ from pathlib import Path
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from iommu import Access, Capabilities, DmaRequest, FlatMemory, Outcome, RemappingUnit, SourceId, System
+from iommu import (
+    Access,
+    CacheName,
+    Capabilities,
+    DmaRequest,
+    FlatMemory,
+    Outcome,
+    RemappingUnit,
+    Selector,
+    SourceId,
+    System,
+)
 from iommu.dmar import DeviceScope, Dmar, Drhd
-from iommu.registers import GCMD, RTADDR
+from iommu.engine.caches.caches import Caches
+from iommu.registers import GCMD, IOTLB, RTADDR, Granularity
 from iommu.structures import (
     ContextEntry,
     FirstStageMapper,
@@ -40,6 +54,7 @@ from iommu.structures import (
 
 ROUNDS = 7
 COLD, CACHED, HOT_PAGES, SIZE = 40_000, 100_000, 64, 1 << 30
+SAVED = 10_000
 NIC = SourceId(0, 4, 0)
 EIGHT = [SourceId(0, 4 + number, 0) for number in range(8)]
 ROOT, CONTEXTS, DIRECTORY, PASIDS, TABLES, TOP = 0x1000, 0x2000, 0x3000, 0x4000, 0x10000, 16 << 20
@@ -61,8 +76,29 @@ def tables(first_stage: bool) -> tuple[FlatMemory, int]:
     return memory, second.root
 
 
+class BareCaches(Caches):
+    """Caches that tell nobody of invalidations."""
+
+    def invalidate(self, named: Selector) -> None:
+        """See Caches: the part of it that the measured commands need."""
+        if named.cache is CacheName.TRANSLATIONS:
+            self.iotlb.invalidate(named)
+            self.first_stage.invalidate(named)
+            self.second_stage.invalidate(named)
+        self._on_change()
+
+
 class Bare(RemappingUnit):
-    """A unit without the code for tracing and auditing."""
+    """A unit without the code for tracing, auditing and listeners."""
+
+    def reset(self) -> None:
+        """See RemappingUnit."""
+        super().reset()
+        self.caches.__class__ = BareCaches
+
+    def mmio_write(self, offset: int, value: int, size: int) -> None:
+        """See RemappingUnit."""
+        self.registers.write(offset, value, size)
 
     def translate(self, request: DmaRequest, *, trace: bool = False) -> Outcome:
         """See RemappingUnit."""
@@ -176,6 +212,25 @@ def repeated(unit: RemappingUnit | System, hot: list[DmaRequest], count: int) ->
     return one_round
 
 
+def invalidations(kind: type[RemappingUnit], count: int, *, told: bool = False) -> Rounds:
+    """Invalidations of a page per second, by register. `told`: with a listener that does nothing."""
+    unit = legacy(kind)()
+    unit.translate(request(0))
+    if told:
+        unit.on_invalidation = lambda _named: None
+    where, command = unit.capabilities.iotlb_offset, IOTLB.make(IVT=1, IIRG=Granularity.SELECTIVE, DID=1)
+
+    def one_round() -> float:
+        write = unit.mmio_write
+        begin = time.perf_counter()
+        for _ in range(count):
+            write(where, 0x5000, 8)
+            write(where + 8, command, 8)
+        return count / (time.perf_counter() - begin)
+
+    return one_round
+
+
 def plain(count: int) -> Rounds:
     """Translations per second of the plain walk, through the tables of legacy mode."""
     memory, top = tables(first_stage=False)
@@ -242,10 +297,44 @@ def mapper(first_stage: bool) -> Rounds:
     return one_round
 
 
-def measurements(cold_pages: int = COLD, hits: int = CACHED) -> dict[str, Rounds]:
+def filled(make_unit: Callable[[], RemappingUnit], count: int) -> RemappingUnit:
+    """A unit with this many pages in its IOTLB."""
+    unit = make_unit()
+    for address in addresses(count):
+        unit.translate(request(address))
+    return unit
+
+
+def saving(unit: RemappingUnit) -> Rounds:
+    """Seconds to save a unit."""
+
+    def one_round() -> float:
+        begin = time.perf_counter()
+        unit.save()
+        return time.perf_counter() - begin
+
+    return one_round
+
+
+def restoring(unit: RemappingUnit) -> Rounds:
+    """Seconds to restore a unit."""
+    saved = unit.save()
+
+    def one_round() -> float:
+        begin = time.perf_counter()
+        restored = RemappingUnit.restore(saved, unit.memory)
+        spent = time.perf_counter() - begin
+        assert restored.save() == saved
+        return spent
+
+    return one_round
+
+
+def measurements(cold_pages: int = COLD, hits: int = CACHED, saved: int = SAVED) -> dict[str, Rounds]:
     """All measurements by name; those with "seconds" in their name are times, the others are rates."""
     second = scalable(PasidTranslationType.SECOND_STAGE)
     first = scalable(PasidTranslationType.FIRST_STAGE)
+    unit, audited = filled(legacy(), saved), filled(legacy(audit=True), saved)
     memory, of_eight = eight_devices()
     return {
         "plain walk": plain(cold_pages),
@@ -260,8 +349,15 @@ def measurements(cold_pages: int = COLD, hits: int = CACHED) -> dict[str, Rounds
         "scalable second stage, cached": cached(second, hits),
         "first stage, cold": cold(first, cold_pages),
         "first stage, cached": cached(first, hits),
+        "invalidations": invalidations(RemappingUnit, hits // 4),
+        "invalidations, bare": invalidations(Bare, hits // 4),
+        "invalidations, told": invalidations(RemappingUnit, hits // 4, told=True),
         "seconds to map 1 GiB, second stage": mapper(first_stage=False),
         "seconds to map 1 GiB, first stage": mapper(first_stage=True),
+        "seconds to save": saving(unit),
+        "seconds to save, audited": saving(audited),
+        "seconds to restore": restoring(unit),
+        "seconds to restore, audited": restoring(audited),
     }
 
 
@@ -294,19 +390,25 @@ def main() -> None:
     ratios = {
         f"{name} : {base}": ratio(found, name, base)
         for name, base in [
-            *((name, "plain walk") for name in found if "seconds" not in name),
+            *((name, "plain walk") for name in found if not name.startswith(("seconds", "invalidations"))),
             ("legacy, cold", "legacy, cold, bare"),
             ("legacy, cached", "legacy, cached, bare"),
+            ("invalidations", "invalidations, bare"),
+            ("invalidations, told", "invalidations, bare"),
             ("eight devices, cached", "eight devices, cached, eight units"),
         ]
     }
     medians = {name: statistics.median(values) for name, values in found.items()}
+    sizes = {f"state{what}": len(filled(legacy(audit=bool(what)), SAVED).save()) for what in ("", ", audited")}
     if options.json:
-        print(json.dumps({"medians": medians, "ratios": ratios}, indent=1))
+        print(json.dumps({"medians": medians, "sizes": sizes, "ratios": ratios}, indent=1))
         return
     for name, value in medians.items():
-        shown = f"{value:10.3f} s" if "seconds" in name else f"{value / 1000:8.0f} thousand translations per second"
+        what = "invalidations" if name.startswith("invalidations") else "translations"
+        shown = f"{value:10.3f} s" if "seconds" in name else f"{value / 1000:8.0f} thousand {what} per second"
         print(f"{name:<36}{shown}")
+    for name, size in sizes.items():
+        print(f"{name:<36}{size / 1000:8.0f} thousand bytes")
     print("ratios:")
     for name, value in ratios.items():
         print(f"  {name:<50}{value:6.2f}")

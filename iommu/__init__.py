@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from iommu.engine.capabilities import Capabilities
     from iommu.engine.device import Device, DeviceTranslation
     from iommu.engine.entry_format import EntryFormat
-    from iommu.engine.faults.events import Message
+    from iommu.engine.faults.events import EventKind, Message
     from iommu.engine.interrupts.request import Interrupt, InterruptOutcome, InterruptRequest, Posting
     from iommu.engine.invalidation.selector import CacheName, Selector
+    from iommu.engine.mappings import Mapping
     from iommu.engine.page_requests.page_requests import PageRequestOutcome
     from iommu.engine.policy import OddAccess, Policy
     from iommu.engine.reasons import FaultReason
@@ -25,7 +26,15 @@ if TYPE_CHECKING:
     from iommu.engine.steps import IgnoredWrite, Pending, Work
     from iommu.engine.trace import Step
     from iommu.engine.unit import RemappingUnit
-    from iommu.errors import DmarError, FormatError, MemoryAccessError, MisuseError, RoutingError, VtdError
+    from iommu.errors import (
+        DmarError,
+        FormatError,
+        MemoryAccessError,
+        MisuseError,
+        RoutingError,
+        StateError,
+        VtdError,
+    )
     from iommu.fields import Layout
     from iommu.memory import AtomicMemory, FlatMemory, Memory, ProcessorCache, WriteBuffer
     from iommu.registers import QueueFault, TableMode
@@ -48,6 +57,7 @@ __all__ = [
     "DmaRequest",
     "DmarError",
     "EntryFormat",
+    "EventKind",
     "FaultReason",
     "FlatMemory",
     "FormatError",
@@ -57,6 +67,7 @@ __all__ = [
     "InterruptOutcome",
     "InterruptRequest",
     "Layout",
+    "Mapping",
     "Memory",
     "MemoryAccessError",
     "MemoryType",
@@ -80,6 +91,7 @@ __all__ = [
     "Source",
     "SourceId",
     "StaleItem",
+    "StateError",
     "Step",
     "System",
     "TableMode",
@@ -108,6 +120,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
             "DmaRequest": "engine.request",
             "DmarError": "errors",
             "EntryFormat": "engine.entry_format",
+            "EventKind": "engine.faults.events",
             "FaultReason": "engine.reasons",
             "FlatMemory": "memory",
             "FormatError": "errors",
@@ -117,6 +130,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
             "InterruptOutcome": "engine.interrupts.request",
             "InterruptRequest": "engine.interrupts.request",
             "Layout": "fields",
+            "Mapping": "engine.mappings",
             "Memory": "memory",
             "MemoryAccessError": "errors",
             "MemoryType": "engine.attributes",
@@ -139,6 +153,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
             "Selector": "engine.invalidation.selector",
             "Source": "system",
             "SourceId": "engine.request",
+            "StateError": "errors",
             "StaleItem": "engine.audit",
             "Step": "engine.trace",
             "System": "system",

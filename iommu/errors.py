@@ -3,7 +3,8 @@
     VtdError                    everything below; one readable line, for people
     ├── MisuseError             an argument or a combination of arguments is not allowed
     ├── FormatError             input bytes are malformed
-    │   └── DmarError           an ACPI DMAR table is malformed
+    │   ├── DmarError           an ACPI DMAR table is malformed
+    │   └── StateError          the saved state of a unit is malformed, or that of another unit
     ├── InputError              a file cannot be read at all (iommu.dmar.inputs)
     ├── RoutingError            which unit a request or an access goes to is not known, or there is none
     └── MemoryAccessError       an access beyond the memory that exists
@@ -41,6 +42,13 @@ class FormatError(VtdError):
 
 class DmarError(FormatError):
     """A DMAR table cannot be parsed (spec chapter 8)."""
+
+
+class StateError(FormatError):
+    """A unit cannot be restored: the saved state is malformed, of another format, or of a unit that differs.
+
+    `where` is the header or a section of the format (iommu.engine.state_format).
+    """
 
 
 class RoutingError(VtdError):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import mmap
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import RLock
-from typing import Protocol
+from typing import Any, Protocol
 
 from iommu.errors import MemoryAccessError, MisuseError
 
 # Linux's MAP_NORESERVE, which Python names only from 3.13 on: pages are allocated when touched.
 _NO_RESERVE = 0x4000
+_PAGE, _CHUNK = 1 << 12, 1 << 20
 
 
 class Memory(Protocol):
@@ -96,6 +97,33 @@ class FlatMemory:
         self._aligned = self.size if sys.byteorder == "little" else 0
         # It may be taken again: a `write` that a subclass overrides may lead to another exchange.
         self._exchanging = RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: the pages that are not all zeroes. A copy has a buffer of its own."""
+        pages = {}
+        for chunk in self._nonzero(0, self.size, _CHUNK):
+            for start in self._nonzero(chunk, min(chunk + _CHUNK, self.size), _PAGE):
+                pages[start] = self._bytes[start : start + _PAGE].tobytes()
+        own = vars(FlatMemory(8))
+        more = {name: value for name, value in vars(self).items() if name not in own}
+        return {"size": self.size, "readonly": self._bytes.readonly, "pages": pages, "more": more}
+
+    def _nonzero(self, start: int, end: int, size: int) -> Iterator[int]:
+        """The first address of each piece of this size that is not all zeroes."""
+        zeroes = bytes(size)
+        for address in range(start, end, size):
+            piece = self._bytes[address : address + size].tobytes()
+            if piece != zeroes[: len(piece)]:
+                yield address
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The inverse of `__getstate__`."""
+        FlatMemory.__init__(self, state["size"])
+        vars(self).update(state["more"])
+        for start, page in state["pages"].items():
+            self._bytes[start : start + len(page)] = page
+        if state["readonly"]:
+            self._bytes = self._bytes.toreadonly()
 
     def _check(self, address: int, length: int) -> None:
         if address < 0 or length < 0 or address + length > self.size:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from iommu.dmar.kinds import Andd, Drhd
 from iommu.dmar.pci import PciAddress, PciTree
@@ -81,6 +81,10 @@ class System:
         self._routes: dict[int, RemappingUnit | _Route] = {}
         self._interrupt_routes: dict[int, _Remap] = {}
         self.tree = tree
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: the routes found so far lead to the original's units; a copy finds its own."""
+        return vars(self) | {"_routes": {}, "_interrupt_routes": {}}
 
     @classmethod
     def from_dmar(

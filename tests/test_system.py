@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -374,6 +376,18 @@ def test_the_unit_sees_the_alias() -> None:
     assert system.translate(request(sid("02:00.0"))).host_address == 0x10_0000
     direct = system.unit_for(0, sid("03:01.0"))
     assert direct is not None and direct.translate(request(sid("03:01.0"))).fault is not None
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda system: pickle.loads(pickle.dumps(system))])
+def test_a_copy_of_a_system_is_apart_from_it(duplicate: Callable[[System], System]) -> None:
+    memory, system = world()
+    mapping(memory, system, B, sid("02:00.0"), host=0x10_0000)
+    assert system.translate(request(sid("03:01.0"))).host_address == 0x10_0000
+    other = duplicate(system)
+    assert len({id(unit.memory) for unit in other.units.values()} - {id(memory)}) == 1
+    other.units[B].reset()
+    assert other.translate(request(sid("03:01.0"))).host_address == 0x5000
+    assert system.translate(request(sid("03:01.0"))).host_address == 0x10_0000
 
 
 def test_a_bridge_of_unknown_type_is_refused() -> None:

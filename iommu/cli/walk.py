@@ -56,7 +56,7 @@ def walk(snapshot: Place, request: Requests = None, fields: Fields = False, as_j
 
 def outcome_in(snapshot: Snapshot, request: DmaRequest) -> Outcome:
     """The outcome of a request, with trace, according to the tables in the snapshot: nothing is cached."""
-    return snapshot.unit().translate(request, trace=True)
+    return snapshot.unit_without_caches().translate(request, trace=True)
 
 
 def describe(request: DmaRequest, outcome: Outcome, fields: bool = False) -> list[Any]:

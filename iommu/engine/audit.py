@@ -75,7 +75,19 @@ class Describer(Protocol):
         ...
 
 
-class _Record(NamedTuple):
+class Watcher(Describer, Protocol):
+    """Watches one cache of the unit: records what it caches, by the arguments that it was filled with."""
+
+    def key(self, *arguments: Any) -> Hashable:
+        """The key of an item in the ledger."""
+        ...
+
+    def record(self, arguments: tuple[Any, ...], sources: tuple[ReadEntry, ...]) -> None:
+        """Record an item that was cached."""
+        ...
+
+
+class Record(NamedTuple):
     """What the ledger holds of one cached item."""
 
     describer: Describer
@@ -89,13 +101,15 @@ class Ledger:
     Attributes:
         reads: the entries read for the item that will be cached next.
         seen: all entries that the current request depends on: read now, or when the cached items it used were read.
+        watchers: those of the unit's own caches, in the order in which `audited_caches` lists them.
     """
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
         self.reads: list[ReadEntry] = []
         self.seen: list[ReadEntry] = []
-        self._records: dict[tuple[str, Hashable], _Record] = {}
+        self.watchers: tuple[Watcher, ...] = ()
+        self._records: dict[tuple[str, Hashable], Record] = {}
         self._used: list[StaleItem] = []
 
     def reset(self) -> None:
@@ -137,7 +151,12 @@ class Ledger:
         sources: tuple[ReadEntry, ...],
     ) -> None:
         """Record that an item was cached; `arguments` identify it to the describer."""
-        self._records[cache, key] = _Record(describer, arguments, sources)
+        self._records[cache, key] = Record(describer, arguments, sources)
+
+    @property
+    def count(self) -> int:
+        """The number of items that have a record."""
+        return len(self._records)
 
     def sources(self, cache: str, key: Hashable) -> tuple[ReadEntry, ...]:
         """The sources of an item."""
@@ -152,6 +171,14 @@ class Ledger:
             if (stale := self._check(cache, record)) is not None and stale not in self._used:
                 self._used.append(stale)
 
+    def held(self) -> dict[tuple[str, Hashable], Record]:
+        """The records of what is still cached, by the name of the cache and the key, oldest first."""
+        return {key: record for key, record in self._records.items() if record.describer.holds(*record.arguments)}
+
+    def load(self, records: dict[tuple[str, Hashable], Record]) -> None:
+        """Put other records in place of all."""
+        self._records = records
+
     def check(self, cache: str, key: Hashable) -> StaleItem | None:
         """One item as a StaleItem if it no longer matches memory, otherwise None."""
         record = self._records.get((cache, key))
@@ -164,13 +191,11 @@ class Ledger:
 
     def audit(self) -> list[StaleItem]:
         """Every cached item that no longer matches memory."""
-        self._records = {
-            key: record for key, record in self._records.items() if record.describer.holds(*record.arguments)
-        }
+        self._records = self.held()
         checked = (self._check(cache, record) for (cache, _), record in self._records.items())
         return [stale for stale in checked if stale is not None]
 
-    def _check(self, cache: str, record: _Record) -> StaleItem | None:
+    def _check(self, cache: str, record: Record) -> StaleItem | None:
         changed = []
         for source in record.sources:
             now = self._now(source)
@@ -236,14 +261,21 @@ class _Watch:
         """See the cache."""
         item = self._find(*arguments)
         if item is not None:
-            self._ledger.use(self._watched.name, self._watched.key(*arguments, item))
+            self._ledger.use(self._watched.name, self.key(*arguments, item))
         return item
 
     def fill(self, *arguments: Any) -> None:
         """See the cache."""
         self._fill(*arguments)
-        key, sources = self._watched.key(*arguments), self._ledger.take_reads()
-        self._ledger.fill(self._watched.name, key, self, arguments, sources)
+        self.record(arguments, self._ledger.take_reads())
+
+    def record(self, arguments: tuple[Any, ...], sources: tuple[ReadEntry, ...]) -> None:
+        """See Watcher."""
+        self._ledger.fill(self._watched.name, self.key(*arguments), self, arguments, sources)
+
+    def key(self, *arguments: Any) -> Hashable:
+        """See Watcher."""
+        return self._watched.key(*arguments)
 
     def holds(self, *arguments: Any) -> bool:
         """See Describer."""
@@ -306,16 +338,18 @@ INTERRUPTS = Watched(
 
 def audited_caches(capacity: int, ledger: Ledger) -> Caches:
     """Caches that report to the ledger."""
-    caches = Caches(
-        capacity,
-        _Structures(capacity, ledger, "first-stage structure cache"),
-        _Structures(capacity, ledger, "second-stage structure cache"),
+    first = _Structures(capacity, ledger, "first-stage structure cache")
+    second = _Structures(capacity, ledger, "second-stage structure cache")
+    caches = Caches(capacity, first, second)
+    ledger.watchers = (
+        _Watch(caches.contexts, CONTEXTS, ledger),
+        _Watch(caches.scalable_contexts, SCALABLE_CONTEXTS, ledger),
+        _Watch(caches.pasids, PASIDS, ledger),
+        _Watch(caches.iotlb, TRANSLATIONS, ledger),
+        _Watch(caches.interrupts, INTERRUPTS, ledger),
+        first,
+        second,
     )
-    _Watch(caches.contexts, CONTEXTS, ledger)
-    _Watch(caches.scalable_contexts, SCALABLE_CONTEXTS, ledger)
-    _Watch(caches.pasids, PASIDS, ledger)
-    _Watch(caches.iotlb, TRANSLATIONS, ledger)
-    _Watch(caches.interrupts, INTERRUPTS, ledger)
     return caches
 
 
@@ -332,7 +366,7 @@ class _Structures(StructureCache):
         self._first_read = len(self._ledger.reads)
         known = super().find(domain_id, pasid, address, levels)
         if known is not None:
-            key = self._key(domain_id, pasid, address, known[0])
+            key = self.key(domain_id, pasid, address, *known)
             self._ledger.use(self._name, key)
             self._ledger.reads.extend(self._ledger.sources(self._name, key))
         return known
@@ -340,10 +374,15 @@ class _Structures(StructureCache):
     def fill(self, domain_id: int, pasid: int | None, address: int, level: int, table: Table) -> None:
         """See StructureCache. The last read is an entry in the table itself: not a source of it."""
         super().fill(domain_id, pasid, address, level, table)
-        key, arguments = self._key(domain_id, pasid, address, level), (domain_id, pasid, address, level, table)
-        self._ledger.fill(self._name, key, self, arguments, tuple(self._ledger.reads[self._first_read : -1]))
+        sources = tuple(self._ledger.reads[self._first_read : -1])
+        self.record((domain_id, pasid, address, level, table), sources)
 
-    def _key(self, domain_id: int, pasid: int | None, address: int, level: int) -> tuple[int, int | None, int, int]:
+    def record(self, arguments: tuple[Any, ...], sources: tuple[ReadEntry, ...]) -> None:
+        """See Watcher."""
+        self._ledger.fill(self._name, self.key(*arguments), self, arguments, sources)
+
+    def key(self, domain_id: int, pasid: int | None, address: int, level: int, _table: Table) -> Hashable:
+        """See Watcher."""
         return domain_id, pasid, level, address >> 12 + 9 * level
 
     def tag(self, domain_id: int, pasid: int | None, address: int, level: int, _table: Table) -> str:

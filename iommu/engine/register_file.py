@@ -93,6 +93,16 @@ class RegisterFile:
         """The bits of a register that read as 0: write-only ones, and fields whose capability the unit lacks."""
         return layout.mask_of(Rule.WO) | self._absent(layout)
 
+    def possible_bits(self, slot: Slot) -> int:
+        """The bits of a register that can ever be 1, because software or the unit sets them."""
+        layout = slot.layout
+        of_the_unit = sum(part.mask for part in layout.fields.values() if part.rule not in (Rule.RW, Rule.WO))
+        return of_the_unit & ~self._absent(layout) | self.stored_bits(layout) | layout.reset
+
+    def is_constant(self, slot: Slot) -> bool:
+        """Whether a register always has the value that it has in a new unit."""
+        return slot.layout in (VER, CAP, ECAP, MTRRCAP)
+
     def _absent(self, layout: type[Register]) -> int:
         """The fields of a register whose capability the unit lacks."""
         needing = (part for part in layout.fields.values() if part.needs)

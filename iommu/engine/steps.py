@@ -121,6 +121,13 @@ class Steps:
             return True
         return self._queue is not None and self._queue.step()
 
+    def may_be_pending(self, command: Pending) -> bool:
+        """Whether a register command can be pending as the registers are now."""
+        if command.work in _GCMD_BITS:
+            return command.value in (0, 1)
+        layout = _REGISTERS.get(command.work)
+        return layout in self._effects and command.value == self._registers[layout].value
+
     def restore(self, commands: list[Pending]) -> None:
         """Take over the pending register commands of another unit. The registers must have its values already."""
         self.commands = commands[:]

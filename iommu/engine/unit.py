@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, ClassVar, Self
 
 from iommu.engine.ats import AtsDevice, DeviceInvalidation, PageRequest
 from iommu.engine.audit import Ledger, RecordingAccess, StaleItem, audited_caches
 from iommu.engine.caches.caches import Caches
 from iommu.engine.capabilities import Capabilities
-from iommu.engine.faults.events import Message
+from iommu.engine.faults.events import EventKind, Message
 from iommu.engine.faults.log import FaultLog
 from iommu.engine.formats import Formats
 from iommu.engine.interrupts.remapping import Interrupts
@@ -16,10 +18,14 @@ from iommu.engine.interrupts.request import InterruptOutcome, InterruptRequest
 from iommu.engine.invalidation.queue import Queue
 from iommu.engine.invalidation.registers import Invalidation
 from iommu.engine.invalidation.selector import CacheName, Selector
+from iommu.engine.mappings import Mapping, mappings
 from iommu.engine.page_requests.page_requests import PageRequestOutcome, PageRequests
 from iommu.engine.policy import Policy
 from iommu.engine.register_file import RegisterFile
 from iommu.engine.request import DmaRequest, Outcome, SourceId
+from iommu.engine.state import load, save
+from iommu.engine.state_format import Reader
+from iommu.engine.state_ledger import device_records, load_device_records
 from iommu.engine.steps import IgnoredWrite, Pending, Steps
 from iommu.engine.table_access import TableAccess
 from iommu.engine.trace import trace as trace_of
@@ -54,6 +60,25 @@ class RemappingUnit:
 
     Raises:
         MisuseError: a unit with scalable mode is to have a write buffer, which none has (spec 11.4.2, RWBF).
+
+    Attributes:
+        on_message: called with each message that the unit sends, and the event it is for. While it is set, messages
+            are not kept for `drain_events`.
+        on_invalidation: called after each invalidation, before its completion is visible to software (ICC, IVT,
+            GSTS, IQH, the status write of a wait descriptor): by CCMD, by the IOTLB register, by
+            a descriptor, also for a device-TLB whose device is not attached, by `invalidate`, by GCMD (SRTP, SIRTP,
+            IRE and TE where they drop what is cached), and by a page request, which drops its page (7.4). One
+            command may make several; each is told by itself.
+
+    Both stay over a reset. They may read registers and memory, translate, and ask for `mappings`, all of which show
+    the unit as it is after the command; whatever commands the unit (`mmio_write`, `step`, `invalidate`,
+    `page_request`, `reset`) raises MisuseError until they have returned.
+
+    An exception that one of them raises passes through the call that made the unit call it, which ends there. What
+    the invalidation named has been dropped, but it has not completed: ICC or IVT is still 1, GSTS is as before, and
+    the invalidation queue stays at its descriptor, which it carries out again when IQT is next written, or with the
+    next step. A command in a register can be given again. Whatever a message reports has been recorded, and the
+    message counts as sent.
 
     MemoryAccessError of the memory becomes a fault. Every other exception of it passes through, KeyboardInterrupt
     included, if the access that raised it did nothing. The unit then stands before that access: do the operation
@@ -94,6 +119,9 @@ class RemappingUnit:
         self.capabilities = capabilities or Capabilities()
         self.policy = policy or Policy()
         self.devices: dict[int, AtsDevice] = {}
+        self.on_message: Callable[[EventKind, Message], object] | None = None
+        self.on_invalidation: Callable[[Selector], object] | None = None
+        self._telling = False
         self._write_buffer = write_buffer(memory) if self.capabilities.write_buffer_flush else None
         if self._write_buffer is not None and self.capabilities.scalable_mode:
             raise MisuseError("a unit with scalable mode needs no write-buffer flushes: give it other memory")
@@ -112,14 +140,16 @@ class RemappingUnit:
 
     def reset(self) -> None:
         """Power-good reset (spec 11.4): registers at their reset values, caches empty, nothing pending."""
+        self._check_not_telling()
         if self.ledger is not None:
             self.ledger.reset()
         self.registers = self.RegisterFile(self.capabilities, self.policy)
         self._events: list[Message] = []
         capacity = self.policy.cache_capacity
         self.caches = Caches(capacity) if self.ledger is None else audited_caches(capacity, self.ledger)
+        self.caches.invalidated = self._on_invalidated
         self.formats = self.Formats(self.capabilities, self.policy)
-        self.faults = self.FaultLog(self.registers, self.policy, self._events.append)
+        self.faults = self.FaultLog(self.registers, self.policy, partial(self._send, EventKind.FAULT))
         self.invalidation = self.Invalidation(self.registers, self.caches)
         self.invalidation.write_buffer = self._write_buffer
         self._build_translation(self._table_access())
@@ -132,6 +162,60 @@ class RemappingUnit:
         if self.queue is not None:
             self.queue.stepped = True
         return Steps(self.registers, self.queue)
+
+    def save(self) -> bytes:
+        """The whole state of the unit, without its memory and its devices, in the format of engine/state_format.py.
+
+        Callbacks that a user has set are not part of it. Raises MisuseError if a device calls this while the
+        invalidation queue carries out a descriptor for it.
+        """
+        return save(self)
+
+    @classmethod
+    def restore(
+        cls,
+        saved: bytes,
+        memory: Memory,
+        *,
+        capabilities: Capabilities | None = None,
+        policy: Policy | None = None,
+    ) -> Self:
+        """A unit in the state that `save` has returned. No device is attached to it.
+
+        It is audited and stepped if the original was. Changes of memory in the meantime are to this unit what they
+        would have been to the original: what it has cached is stale then.
+
+        Args:
+            memory: with the contents that the original's memory has, or had when it was saved.
+            capabilities, policy: if given, those that the unit must have; they are part of its state.
+
+        Raises:
+            StateError: the bytes are not the state of a unit that is possible, or of a unit that differs.
+        """
+        reader = Reader(saved)
+        reader.expect(capabilities, policy)
+        capabilities = capabilities or reader.capabilities
+        unit = cls(memory, capabilities, reader.policy, audit=reader.audited, stepped=reader.stepped)
+        load(unit, reader)
+        return unit
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: the saved state, with memory and devices.
+
+        Callbacks that a user has set are not copied, nor are attributes that a subclass adds.
+        """
+        records = [] if self.ledger is None else device_records(self.ledger, self.formats)
+        return {"saved": self.save(), "memory": self.memory, "devices": dict(self.devices), "records": records}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The inverse of `__getstate__`. The devices may not be complete yet: they refer to this unit."""
+        reader = Reader(state["saved"])
+        kept: dict[str, bool] = {"audit": reader.audited, "stepped": reader.stepped}
+        RemappingUnit.__init__(self, state["memory"], reader.capabilities, reader.policy, **kept)
+        self.devices.update(state["devices"])
+        load(self, reader)
+        if self.ledger is not None:
+            load_device_records(self.ledger, self.formats, state["records"])
 
     def _table_access(self) -> TableAccess:
         """The unit's access to its tables, through what stands between the processors and the memory."""
@@ -146,7 +230,7 @@ class RemappingUnit:
         first = self.FirstStage(access, policy, caches.first_stage, second)
         legacy = self.LegacyMode(access, capabilities, policy, formats, second, caches)
         scalable = self.ScalableMode(access, capabilities, policy, formats, first, second, caches)
-        send = self._events.append
+        send = partial(self._send, EventKind.POSTED_INTERRUPT)
         self.interrupts = self.Interrupts(access, capabilities, policy, formats, self.faults, caches, send)
         protected = ProtectedMemory(self.registers)
         self.translation = self.Translation(
@@ -162,14 +246,16 @@ class RemappingUnit:
 
     def _build_queues(self) -> None:
         """Create the page request queue, and the invalidation queue if the unit has one."""
-        memory, registers, policy, send = self.memory, self.registers, self.policy, self._events.append
+        memory, registers, policy = self.memory, self.registers, self.policy
         tables, devices = self.translation.scalable, self.devices
+        send = partial(self._send, EventKind.PAGE_REQUEST)
         self.page_requests = self.PageRequests(
             memory, registers, self.invalidation, self.faults, tables, devices, send
         )
-        drain = self.page_requests.drain
+        told, drain = self._on_device_invalidated, self.page_requests.drain
+        send = partial(self._send, EventKind.INVALIDATION)
         self.queue = (
-            self.Queue(memory, registers, self.invalidation, self.faults, policy, devices, drain, send)
+            self.Queue(memory, registers, self.invalidation, self.faults, policy, devices, told, drain, send)
             if self.capabilities.queued_invalidation
             else None
         )
@@ -186,6 +272,7 @@ class RemappingUnit:
 
         Raises MisuseError for a value that does not fit, and for other accesses as `mmio_read` does.
         """
+        self._check_not_telling()
         self.registers.write(offset, value, size)
 
     @property
@@ -203,6 +290,7 @@ class RemappingUnit:
 
         Commands given in registers come first, then the descriptors of the invalidation queue, each in its order.
         """
+        self._check_not_telling()
         done = 0
         while done < count and self.steps is not None and self.steps.step():
             done += 1
@@ -226,12 +314,16 @@ class RemappingUnit:
         for stale in unit.audit():
             unit.invalidate(stale.owed)
         """
+        self._check_not_telling()
         step: Selector | None = named
         while step is not None:
             if step.cache is not CacheName.DEVICE_TLB:
                 self.invalidation.invalidate(step)
-            elif step.source_id is not None and (device := self.devices.get(step.source_id)) is not None:
-                device.invalidate(DeviceInvalidation(step.addresses or range(0), step.pasid, step.every_pasid))
+            elif step.source_id is not None:
+                command = DeviceInvalidation(step.addresses or range(0), step.pasid, step.every_pasid)
+                if (device := self.devices.get(step.source_id)) is not None:
+                    device.invalidate(command)
+                self._on_device_invalidated(step.source_id, command)
             step = step.then
 
     def audit(self) -> list[StaleItem]:
@@ -274,12 +366,39 @@ class RemappingUnit:
 
         Raises MisuseError for a request that no device could send.
         """
+        self._check_not_telling()
         if self.ledger is not None:
             self.ledger.begin()
         return self.page_requests.receive(request.check())
 
+    def mappings(
+        self, source_id: SourceId, pasid: int | None = None, addresses: range | None = None
+    ) -> Iterator[Mapping]:
+        """What a device can reach by the tables as they stand in memory, in order of address.
+
+        No cache is used or filled, no fault is recorded, no accessed or dirty bit is set. Neighbours that continue
+        each other in input and host address, with the same permissions and attributes, are one mapping. Registers
+        count as they are now; each table is read when the iteration reaches it. A table that points to itself can
+        describe 2**36 pages: for tables of a guest, give `addresses`, which bounds the work.
+
+        A mapping says what untranslated requests of the device can do that are not privileged (without a PASID,
+        RID_PRIV decides); other addresses are blocked for all of them, or are interrupts. It takes for granted that
+        entries whose accessed or dirty bits have to be set can be written.
+
+        Args:
+            pasid: of requests with this PASID; None for those without.
+            addresses: only these bytes; None for all.
+
+        Raises:
+            MisuseError: no request has such a source-id or PASID, or the addresses are not 64-bit ones in a row.
+        """
+        return mappings(self.translation, source_id, pasid, addresses, stock=self._is_stock())
+
     def drain_events(self) -> list[Message]:
-        """The messages the unit has sent since the last call, oldest first."""
+        """The messages the unit has sent since the last call, oldest first; none while `on_message` gets them.
+
+        They do not say which event each is for: `on_message` does.
+        """
         events = self._events[:]
         self._events.clear()
         return events
@@ -294,11 +413,11 @@ class RemappingUnit:
         translating = GSTS.make(RTPS=GSTS.RTPS.get(status.value) | command.SRTP, TES=command.TE)
         table = self.registers.get(IRTA)
         interrupting = self.interrupts.command(command, status.value, 0 if table is None else table.value)
-        status.value = translating | interrupting
-        if self.translation.enabled and not command.TE:
-            self._on_translation_off()
         self.translation.switch(command.TE)
         self.page_requests.enabled = bool(command.TE)
+        if GSTS.TES.get(status.value) and not command.TE:
+            self._on_translation_off()
+        status.value = translating | interrupting
         if not (command.TE or self.interrupts.enabled):
             self.faults.restart()
         if self.queue is not None:
@@ -323,3 +442,32 @@ class RemappingUnit:
             self.queue.mode = latched.TTM
         if self.capabilities.invalidate_on_root_pointer:
             self.caches.invalidate_dma()
+
+    # Who listens.
+
+    def _send(self, kind: EventKind, message: Message) -> None:
+        if self.on_message is None:
+            self._events.append(message)
+        else:
+            self._tell(self.on_message, kind, message)
+
+    def _on_invalidated(self, named: Selector) -> None:
+        if self.on_invalidation is not None:
+            self._tell(self.on_invalidation, named)
+
+    def _on_device_invalidated(self, source_id: int, command: DeviceInvalidation) -> None:
+        if self.on_invalidation is not None:
+            self._tell(self.on_invalidation, Selector.device_tlb(source_id, *command))
+
+    def _tell(self, listener: Callable[..., object], *what: Any) -> None:
+        """Call a listener, which may make the unit call another one."""
+        before, self._telling = self._telling, True
+        try:
+            listener(*what)
+        finally:
+            self._telling = before
+
+    def _check_not_telling(self) -> None:
+        """A command in the middle of another would see the unit half changed. Raises MisuseError."""
+        if self._telling:
+            raise MisuseError("a listener of the unit commands it: wait until the unit's call has returned")

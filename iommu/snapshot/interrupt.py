@@ -36,5 +36,5 @@ def remap_in(snapshot: Snapshot, source_id: SourceId, index: int) -> RemappedIn:
     except MemoryAccessError:
         entry = None
     message = RemappableAddress.make(RANGE=0xFEE, HANDLE_LOW=index & 0x7FFF, HANDLE_HIGH=index >> 15, IF=1)
-    outcome = snapshot.unit().remap_interrupt(InterruptRequest(source_id, message, 0))
+    outcome = snapshot.unit_without_caches().remap_interrupt(InterruptRequest(source_id, message, 0))
     return RemappedIn(address, entry, outcome)

@@ -29,6 +29,10 @@ class PiecewiseMemory:
                 raise FormatError("pieces of memory overlap", offset=0, where="memory", field="address", value=start)
             end = start + len(piece)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copies and pickles: the pieces, with contents of their own."""
+        return PiecewiseMemory, ([(start, bytearray(piece)) for start, piece in self.pieces],)
+
     def _find(self, address: int, length: int) -> memoryview:
         for start, piece in self.pieces:
             if start <= address and address + length <= start + len(piece):

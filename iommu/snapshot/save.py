@@ -10,16 +10,21 @@ from pathlib import Path
 from iommu.engine.unit import RemappingUnit
 from iommu.errors import MisuseError
 from iommu.memory import FlatMemory
-from iommu.snapshot.snapshot import FORMAT
+from iommu.snapshot.snapshot import FORMAT, STATE
 
 PAGE = 1 << 12
 _NOTHING = bytes(PAGE)
 
 
-def save(unit: RemappingUnit, path: Path | str, *, register_base: int = 0xFED9_0000) -> None:
+def save(unit: RemappingUnit, path: Path | str, *, register_base: int = 0xFED9_0000, state: bool = True) -> None:
     """Write a snapshot of `unit`: a zip file if `path` ends in .zip, otherwise a directory, created if necessary.
 
     In a directory, memory.bin is sparse: pages of zeroes take no space if the file system supports that.
+
+    Args:
+        register_base: where the registers are, for display.
+        state: write state.bin as well. Without it the snapshot is as one that was taken of a machine. A unit that
+            departs from RemappingUnit has no state.bin: whoever loads the snapshot gets a RemappingUnit.
 
     Raises:
         MisuseError: the unit's memory is not a FlatMemory, the only kind that can be saved.
@@ -35,6 +40,8 @@ def save(unit: RemappingUnit, path: Path | str, *, register_base: int = 0xFED9_0
         "host_address_width": unit.capabilities.host_address_width,
     }
     small = {"unit.json": json.dumps(settings, indent=1).encode() + b"\n", "registers.bin": registers_of(unit)}
+    if state and type(unit) is RemappingUnit:
+        small[STATE] = unit.save()
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, data in small.items():
@@ -44,6 +51,7 @@ def save(unit: RemappingUnit, path: Path | str, *, register_base: int = 0xFED9_0
                     file.write(_page(memory, start))
         return
     path.mkdir(parents=True, exist_ok=True)
+    (path / STATE).unlink(missing_ok=True)
     for name, data in small.items():
         (path / name).write_bytes(data)
     with (path / "memory.bin").open("wb") as plain:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from iommu.engine.capabilities import Capabilities
+from iommu.engine.invalidation.selector import Selector
 from iommu.engine.policy import Policy
 from iommu.engine.unit import RemappingUnit
 from iommu.errors import FormatError, MisuseError
@@ -19,6 +20,7 @@ from iommu.registers import CAP, ECAP, GCMD, GSTS, IRTA, PHMBASE, PHMLIMIT, PLMB
 from iommu.snapshot.memory import PiecewiseMemory, from_elf
 
 FORMAT = "vtdlab-snapshot-1"
+STATE = "state.bin"
 
 # Software writes these once, before it enables anything.
 _SETTINGS = (RTADDR, IRTA, PLMBASE, PLMLIMIT, PHMBASE, PHMLIMIT, PMEN)
@@ -34,6 +36,7 @@ class Snapshot:
         memory: the memory that holds its tables.
         host_address_width: in bits.
         register_base: the physical address of the window; for display only.
+        state: what `RemappingUnit.save` has returned; None if the snapshot has no state.bin.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Snapshot:
     memory: Memory
     host_address_width: int
     register_base: int
+    state: bytes | None = None
 
     def register(self, offset: int, size: int) -> int:
         """The register at `offset`, of `size` bytes; bytes that were not saved read as 0."""
@@ -56,17 +60,32 @@ class Snapshot:
         )
 
     def unit(self, policy: Policy | None = None) -> RemappingUnit:
-        """A unit of the model in the state of this one, with nothing cached and no fault recorded.
+        """A unit of the model in the state of this one.
 
-        A snapshot does not show what SRTP and SIRTP have latched: the values of RTADDR and IRTA are assumed.
-        Raises MisuseError as `capabilities` does.
+        Registers do not show all of it. Without state.bin nothing is cached, no fault is recorded, the queues are
+        off, and SRTP and SIRTP are taken to have latched what RTADDR and IRTA hold.
+
+        Args:
+            policy: with state.bin, the one that the unit must have.
+
+        Raises MisuseError as `capabilities` does, and StateError for a state.bin that is malformed or of a unit that
+        differs.
         """
+        if self.state is not None:
+            return RemappingUnit.restore(self.state, self.memory, capabilities=self.capabilities(), policy=policy)
         unit = RemappingUnit(self.memory, self.capabilities(), policy)
         for layout in _SETTINGS:
             unit.mmio_write(layout.offset, self.register(layout.offset, layout.bits // 8), layout.bits // 8)
         status = GSTS(self.register(GSTS.offset, 4))
         unit.mmio_write(GCMD.offset, GCMD.make(SRTP=status.RTPS | status.TES, SIRTP=status.IRTPS | status.IRES), 4)
         unit.mmio_write(GCMD.offset, GCMD.make(TE=status.TES, IRE=status.IRES, CFI=status.CFIS), 4)
+        return unit
+
+    def unit_without_caches(self) -> RemappingUnit:
+        """The unit with nothing cached: it reads the tables as they are in memory. Raises as `unit` does."""
+        unit = self.unit()
+        unit.caches.invalidate_dma()
+        unit.caches.invalidate(Selector.interrupts())
         return unit
 
     def faults(self) -> list[FaultReport]:
@@ -93,13 +112,14 @@ def load(path: Path | str) -> Snapshot:
         base = _number(settings, "memory_base", 0)
         memory = PiecewiseMemory([(base, _needed(files, "memory.bin"))])
     width = _number(settings, "host_address_width", 64)
-    return Snapshot(str(path), registers, memory, width, _number(settings, "register_base", 0))
+    state = bytes(files[STATE]) if STATE in files else None
+    return Snapshot(str(path), registers, memory, width, _number(settings, "register_base", 0), state)
 
 
 def _from_directory(path: Path) -> dict[str, memoryview]:
     """The files of a directory, mapped privately: writes stay in this process."""
     files = {}
-    for name in ("unit.json", "registers.bin", "memory.bin", "memory.elf"):
+    for name in ("unit.json", "registers.bin", "memory.bin", "memory.elf", STATE):
         place = path / name
         if place.is_file() and place.stat().st_size:
             with place.open("rb") as file:

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from iommu import FlatMemory
 
 
+def nothing(_address: int) -> None:
+    """Nothing happens. A function with a name can be pickled."""
+
+
 class MeanwhileMemory(FlatMemory):
     """Memory in which things happen at an exchange.
 
@@ -19,7 +23,7 @@ class MeanwhileMemory(FlatMemory):
     def __init__(self, size: int) -> None:
         super().__init__(size)
         self.meanwhile: dict[int, Callable[[], None]] = {}
-        self.always: Callable[[int], None] = lambda _address: None
+        self.always: Callable[[int], None] = nothing
         self.exchanges: list[int] = []
 
     def compare_exchange(self, address: int, expected: int, new: int) -> bool:

@@ -6,6 +6,7 @@ was at any moment since the last invalidation that covers it: the naive reading 
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,9 +16,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from iommu import Access, AddressType, DmaRequest, Outcome, Selector, SourceId
+from iommu import Access, AddressType, DmaRequest, Outcome, RemappingUnit, Selector, SourceId
 from tests.engine import naive, naive_scalable
-from tests.engine.scalable_world import A1, A2, ALL1, D1, D2, GUEST, SCALABLE, ScalableWorld
+from tests.engine.scalable_world import A1, A2, ALL1, D1, D2, GUEST, SCALABLE, CountingMemory, ScalableWorld
 from tests.engine.world import PS, RW, SRTP, TE, R, W
 
 DEVICES = (SourceId(0, 4, 0), SourceId(0, 4, 1))
@@ -183,6 +184,15 @@ class Machine(RuleBasedStateMachine):
         before = self.world.read(0x20, 8)
         self.world.write(0x20, value, 8)
         self.world.write(0x20, before, 8)
+
+    @rule(copied=st.booleans())
+    def another_unit(self, copied: bool) -> None:
+        """A copy of the unit with memory of its own, or one that was saved and restored, takes its place."""
+        unit = self.world.unit
+        self.world.unit = copy.deepcopy(unit) if copied else RemappingUnit.restore(unit.save(), unit.memory)
+        memory = self.world.unit.memory
+        assert isinstance(memory, CountingMemory)
+        self.world.memory = memory
 
     @invariant()
     def no_overflow(self) -> None:

@@ -11,14 +11,26 @@ from typing import Any
 
 import pytest
 
-from iommu import Access, Capabilities, DmaRequest, FlatMemory, MisuseError, RemappingUnit, SourceId, VtdError
+from iommu import (
+    Access,
+    Capabilities,
+    DmaRequest,
+    FlatMemory,
+    MisuseError,
+    Policy,
+    RemappingUnit,
+    SourceId,
+    StateError,
+    VtdError,
+)
 from iommu.engine.request import AddressType
 from iommu.explain import from_record
-from iommu.registers import CAP, ECAP, PMEN
+from iommu.registers import CAP, ECAP, FSTS, IQT, PMEN, RTADDR
 from iommu.snapshot import load, save
 from iommu.snapshot.memory import PiecewiseMemory
 from iommu.snapshot.request import parse_request, request_of, show_request
 from tests import command
+from tests.engine.living import PAGES, busy
 from tests.engine.world import NIC, READ, RW, WRITE, R, World, mapped
 
 
@@ -118,6 +130,36 @@ def test_settings_are_restored(tmp_path: Path) -> None:
     assert unit.translate(DmaRequest(NIC, 0x5000, READ)) == world.dma(0x5000, READ)
 
 
+def test_the_whole_state_is_kept(tmp_path: Path) -> None:
+    """With state.bin, a snapshot also has what the registers do not show: the queue, faults, caches, latches."""
+    for place in (tmp_path / "taken", tmp_path / "taken.zip"):
+        living = busy(audit=True)
+        living.world.write(RTADDR.offset, 0x7000, 8)  # not latched
+        save(living.unit, place)
+        unit = load(place).unit()
+        assert unit.save() == living.unit.save()
+        assert unit.mmio_read(FSTS.offset, 4) == living.world.read(FSTS.offset) != 0
+        assert unit.mmio_read(IQT.offset, 8) == living.world.read(IQT.offset, 8) != 0
+        living.world.put(living.entries[3], 0)
+        unit.memory.write(living.entries[3], bytes(8))
+        request = DmaRequest(NIC, PAGES[0], WRITE)
+        assert unit.translate(request).host_address == living.unit.translate(request).host_address is not None
+        assert load(place).unit_without_caches().translate(request).host_address is not None
+        with pytest.raises(StateError, match="differs from the policy given"):
+            load(place).unit(Policy(cache_pasids=False))
+
+
+def test_a_unit_of_another_class_is_saved_without_its_state(tmp_path: Path) -> None:
+    class Own(RemappingUnit):
+        pass
+
+    world = mapped()
+    save(world.unit, tmp_path / "taken")
+    assert load(tmp_path / "taken").state is not None
+    save(Own(world.memory, world.capabilities), tmp_path / "taken")
+    assert load(tmp_path / "taken").state is None
+
+
 def test_memory_that_does_not_begin_at_0(tmp_path: Path) -> None:
     place = tmp_path / "high"
     save(mapped().unit, place)
@@ -170,6 +212,8 @@ def settings(**changes: Any) -> bytes:
         ("registers.bin", b"short", "too few for a register window"),
         ("registers.bin", bytes(4096), "address_width"),
         ("memory.bin", None, "no memory.bin"),
+        ("state.bin", b"short", "state of a unit|header has"),
+        ("state.bin", RemappingUnit(FlatMemory(4096), Capabilities(fault_records=9)).save(), "capabilities given"),
         ("memory.elf", b"no elf", "not an ELF core"),
         ("memory.elf", elf([(0, bytes(64))])[:-1], "ends before it"),
         ("memory.elf", elf([(0, bytes(64))])[:70], "not an ELF core"),

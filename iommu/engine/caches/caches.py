@@ -12,7 +12,7 @@ changes, cached entries become stale, and stay so until an invalidation covers t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
 from iommu.engine.caches.entries import CachedContext, FaultyEntry, PasidContext, ScalableContext
@@ -44,6 +44,14 @@ class KeyedCache(Generic[Key, Item]):
 
     def __iter__(self) -> Iterator[Item]:
         return iter(self._entries.values())
+
+    def items(self) -> ItemsView[Key, Item]:
+        """Every key with its entry, the next one to be evicted first."""
+        return self._entries.items()
+
+    def load(self, items: Mapping[Key, Item]) -> None:
+        """Put back the entries of a saved unit, of which there are no more than the cache holds."""
+        self._entries.update(items)
 
     def remove(self, key: Key) -> None:
         """Drop one entry, if it is cached."""
@@ -135,6 +143,10 @@ class Iotlb:
         self._count = 0
         self.evicted: Callable[[], None] = lambda: None
 
+    def tags(self) -> ItemsView[Tag, Pages]:
+        """Every tag with its pages."""
+        return self._tags.items()
+
     def pages_of(self, domain_id: int, pasid: int | None) -> Pages:
         """All pages of a tag. The container stays the same object when pages are dropped from it."""
         pages = self._tags.get((domain_id, pasid))
@@ -193,6 +205,10 @@ class StructureCache:
         self._count = 0
         self.evicted: Callable[[], None] = lambda: None
 
+    def tags(self) -> ItemsView[Tag, list[dict[int, Table]]]:
+        """Every tag with its tables, by level."""
+        return self._tags.items()
+
     def tables_of(self, domain_id: int, pasid: int | None) -> list[dict[int, Table]]:
         """The tables of a tag, by level. The containers stay the same objects when tables are dropped from them."""
         tables = self._tags.get((domain_id, pasid))
@@ -241,7 +257,7 @@ class StructureCache:
                 if named.domain_id in (None, domain_id) and named.pasid in (None, pasid)
             ]
         )
-        if named.domain_id is None:
+        if named.domain_id is None and named.pasid is None:
             self._count = 0
 
 
@@ -252,7 +268,8 @@ class Caches:
         capacity: the number of entries that each cache holds.
         first_stage, second_stage: the paging-structure caches, instead of plain ones.
 
-    The functions in `changed` are called after anything has been invalidated or evicted.
+    The functions in `changed` are called after anything has been invalidated or evicted; `invalidated` is called with
+    each selector after it has been carried out.
     """
 
     def __init__(
@@ -269,6 +286,7 @@ class Caches:
         self.second_stage = second_stage or StructureCache(capacity)
         self.interrupts = InterruptCache(capacity)
         self.changed: list[Callable[[], None]] = []
+        self.invalidated: Callable[[Selector], None] = lambda _named: None
         for cache in (self.contexts, self.scalable_contexts, self.pasids, self.iotlb):
             cache.evicted = self._on_change
         for structures in (self.first_stage, self.second_stage):
@@ -289,6 +307,7 @@ class Caches:
             case CacheName.INTERRUPTS:
                 self.interrupts.invalidate(named)
         self._on_change()
+        self.invalidated(named)
 
     def invalidate_dma(self) -> None:
         """Drop everything except interrupt entries: SRTP on a unit with CAP.ESRTPS, or translation turned off."""

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from typing import NamedTuple
 
 from iommu.engine.register_file import RegisterFile
 from iommu.registers import EventControl, EventRegisters
+
+
+class EventKind(Enum):
+    """Why a unit sends a message."""
+
+    FAULT = "fault event"
+    """A fault, or an error of the invalidation queue (7.3)."""
+    INVALIDATION = "invalidation completion event"
+    """A wait descriptor with IF (6.5.2.8)."""
+    PAGE_REQUEST = "page request event"
+    """Page requests wait in their queue (7.5)."""
+    POSTED_INTERRUPT = "posted-interrupt notification"
+    """Interrupts wait in a posted-interrupt descriptor (5.2)."""
 
 
 class Message(NamedTuple):

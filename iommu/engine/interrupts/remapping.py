@@ -87,10 +87,11 @@ class Interrupts:
 
     def switch(self, enabled: int, compatibility_passes: int) -> None:
         """Apply IRE and CFI. With CAP.ESIRTPS, turning remapping off drops the cached entries."""
-        if self.enabled and not enabled and self.capabilities.invalidate_on_interrupt_pointer:
-            self.caches.invalidate(Selector.interrupts())
+        turned_off = self.enabled and not enabled
         self.enabled = bool(enabled)
         self.compatibility_passes = bool(compatibility_passes)
+        if turned_off and self.capabilities.invalidate_on_interrupt_pointer:
+            self.caches.invalidate(Selector.interrupts())
 
     # Memory requests in the interrupt address range (spec 3.14)
 

@@ -30,6 +30,7 @@ class DeviceCommands:
     Args:
         registers: the unit's registers; this class gives ICS its behaviour.
         devices: by source-id, those that get device-TLB invalidations and page responses.
+        device_invalidated: called with each device-TLB invalidation after its device had it, attached or not.
         drain_page_requests: called for a wait descriptor with PD.
         send: called with each invalidation event message.
     """
@@ -41,11 +42,12 @@ class DeviceCommands:
         faults: FaultLog,
         policy: Policy,
         devices: Mapping[int, AtsDevice],
+        device_invalidated: Callable[[int, DeviceInvalidation], None],
         drain_page_requests: Callable[[], None],
         send: Callable[[Message], None],
     ) -> None:
         self.memory, self.faults, self.policy, self.devices = memory, faults, policy, devices
-        self.drain_page_requests = drain_page_requests
+        self.device_invalidated, self.drain_page_requests = device_invalidated, drain_page_requests
         self.overdue: list[int] = []
         self._status, self._error, self._completed = registers[FSTS], registers[IQERCD], registers[ICS]
         self._event = Event(registers, INVALIDATION_EVENT, send)
@@ -66,6 +68,7 @@ class DeviceCommands:
         """Pass an invalidation to its device and record how it answers. A device that is not attached does not."""
         device = self.devices.get(source_id)
         completion = Completion.TIMED_OUT if device is None else device.invalidate(invalidation)
+        self.device_invalidated(source_id, invalidation)
         if completion is Completion.TIMED_OUT:
             self.no_completion(source_id)
         elif completion is Completion.WRONG:
@@ -86,8 +89,9 @@ class DeviceCommands:
     def time_out(self) -> None:
         """FSTS.ITE. A wait descriptor that waited for the device is dropped; the queue goes on after it."""
         self._error.value = IQERCD.ITESID.put(self._error.value, self.overdue[0])
-        self.overdue.clear()
+        # A listener to the event may raise: then the next wait descriptor reports it again, and completes nothing.
         self.faults.set_status(FSTS.ITE.mask)
+        self.overdue.clear()
 
     def wrong_completion(self, source_id: int) -> None:
         """FSTS.ICE: nothing stops; the first source-id stays until software has cleared it."""

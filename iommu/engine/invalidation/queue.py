@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from iommu.engine.ats import AtsDevice
+from iommu.engine.ats import AtsDevice, DeviceInvalidation
 from iommu.engine.faults.events import Message
 from iommu.engine.faults.log import FaultLog
 from iommu.engine.invalidation.cache_commands import CacheCommands
@@ -55,7 +55,7 @@ class Queue(CacheCommands, DeviceCommands):
     Args:
         registers: the unit's registers; this class gives IQA and IQT their behaviour.
         invalidation: carries out the invalidations that the registers can also request.
-        devices, drain_page_requests, send: see DeviceCommands.
+        devices, device_invalidated, drain_page_requests, send: see DeviceCommands.
     """
 
     def __init__(
@@ -66,11 +66,14 @@ class Queue(CacheCommands, DeviceCommands):
         faults: FaultLog,
         policy: Policy,
         devices: Mapping[int, AtsDevice],
+        device_invalidated: Callable[[int, DeviceInvalidation], None],
         drain_page_requests: Callable[[], None],
         send: Callable[[Message], None],
     ) -> None:
         CacheCommands.__init__(self, invalidation, policy)
-        DeviceCommands.__init__(self, memory, registers, faults, policy, devices, drain_page_requests, send)
+        DeviceCommands.__init__(
+            self, memory, registers, faults, policy, devices, device_invalidated, drain_page_requests, send
+        )
         self.enabled = False
         self.mode: int = TableMode.LEGACY
         self._commands: dict[int, tuple[type[Descriptor], Command]] = {

@@ -84,6 +84,14 @@ class Selector:
         first = index >> mask << mask
         return cls(cache=CacheName.INTERRUPTS, indices=range(first, first + (1 << mask)))
 
+    @classmethod
+    def device_tlb(
+        cls, source_id: int, addresses: range, pasid: int | None = None, every_pasid: bool = False
+    ) -> Selector:
+        """A device-TLB: some pages, as a DeviceInvalidation names them."""
+        cache = CacheName.DEVICE_TLB
+        return cls(cache=cache, source_id=source_id, addresses=addresses, pasid=pasid, every_pasid=every_pasid)
+
     def matches(self, source_id: int) -> bool:
         """Whether the selector names a source-id."""
         return self.source_id is None or (source_id ^ self.source_id) & ~self.ignored == 0

@@ -143,7 +143,10 @@ class PageRequests:
 
 
 def affected_by(request: PageRequest, entry: PasidContext, pasid: int) -> Selector:
-    """What a page request drops from the caches, so that a retry does not use old entries (spec 6.5.3.1)."""
+    """What a page request drops from the caches, so that a retry does not use old entries (spec 6.5.3.1).
+
+    This is an invalidation like any other, and listeners hear of it.
+    """
     if entry.first is not None and entry.second is not None:
         return Selector.translations(entry.domain_id)
     page = pages_around(request.address, 0)

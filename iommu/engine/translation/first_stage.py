@@ -19,7 +19,8 @@ _ACCESSED, _DIRTY, _EXTENDED = FirstStageEntry.A.mask, FirstStageEntry.D.mask, F
 _USER, _WRITE, _NO_EXECUTE = FirstStageEntry.US.mask, FirstStageEntry.RW.mask, FirstStageEntry.XD.mask
 _EXECUTE = 1
 """In the rights: no level has XD."""
-_RIGHTS = _USER | _WRITE | _EXECUTE
+RIGHTS = _USER | _WRITE | _EXECUTE
+"""All rights that a cached table can leave."""
 _TABLE = FirstStageTable.ADDR.mask
 _PAT_SMALL, _PAT_LARGE = FirstStage4KPage.PAT.lsb, FirstStage2MPage.PAT.lsb
 
@@ -64,7 +65,7 @@ class FirstStage(StageWalk):
 
     def walk(self, tables: FirstStageRoot, address: int, intent: Intent) -> Leaf:
         """The page that the first stage alone gives; if nested, its `host` is a guest address."""
-        level, table, rights, is_new = tables.levels, tables.address, _RIGHTS, False
+        level, table, rights, is_new = tables.levels, tables.address, RIGHTS, False
         cached = self.cached_table(tables, address)
         if cached is not None:
             level, (table, rights) = cached

@@ -81,16 +81,16 @@ class LegacyMode(Paging):
         if self.policy.levels_before_type:
             self.levels(entry)
         self.check_request_type(translation_type, request, entry.FPD)
+        return self.context(entry.DID, translation_type, entry.SSPTPTR, self.levels(entry), entry.FPD)
+
+    def context(
+        self, domain_id: int, translation_type: TranslationType, table: int, levels: int, fpd: int
+    ) -> CachedContext:
+        """A context entry with these fields, as it is cached; `table` is the address of the top table."""
         tables = SecondStageRoot(
-            entry.SSPTPTR,
-            self.levels(entry),
-            entry.DID,
-            self._paging,
-            LEGACY,
-            self._attributes,
-            snooped=self._snooped,
+            table, levels, domain_id, self._paging, LEGACY, self._attributes, snooped=self._snooped
         )
-        return CachedContext(entry.DID, translation_type, tables, entry.FPD)
+        return CachedContext(domain_id, translation_type, tables, fpd)
 
     def context_entry(self, source_id: SourceId) -> int:
         """The context entry in memory, present and without reserved bits. Raises Blocked."""

@@ -16,7 +16,8 @@ from iommu.errors import MemoryAccessError
 from iommu.structures import SecondStageEntry, SecondStageTable
 
 _READ, _WRITE = SecondStageEntry.R.mask, SecondStageEntry.W.mask
-_RIGHTS = _READ | _WRITE
+RIGHTS = _READ | _WRITE
+"""All rights that a cached table can leave."""
 _ACCESSED, _DIRTY = SecondStageEntry.A.mask, SecondStageEntry.D.mask
 _TABLE = SecondStageTable.ADDR.mask
 
@@ -47,7 +48,7 @@ class SecondStage(StageWalk):
 
         Raises Blocked with the reasons of the mode.
         """
-        level, table, rights, is_new = tables.levels, tables.address, _RIGHTS, False
+        level, table, rights, is_new = tables.levels, tables.address, RIGHTS, False
         cached = self.cached_table(tables, address)
         if cached is not None:
             level, (table, rights) = cached
