@@ -27,7 +27,7 @@ test: test-packages $(READY)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pytest $(ALL_CORES)
 
-test-slow: packages $(READY)
+test-slow: test-packages $(READY)
 	$(VENV)/bin/pytest -m slow
 	HYPOTHESIS_PROFILE=search $(VENV)/bin/pytest $(ALL_CORES) tests/engine tests/test_fields.py
 
@@ -41,7 +41,7 @@ packages:
 	@sh tools/debian-packages.sh $(PYTHON)
 
 test-packages:
-	@sh tools/debian-packages.sh $(PYTHON) chromium
+	@sh tools/debian-packages.sh $(PYTHON) chromium cpio gcc
 
 $(READY): pyproject.toml | packages
 	@echo "setting up $(VENV) ..."

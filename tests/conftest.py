@@ -9,7 +9,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests.qemu_vtd.guest.turns import turn
 from tests.qemu_vtd.suites import NOT_TESTED, UNKNOWN
+
+__all__ = ["turn"]
 
 # pytest-xdist sets it for its workers; commands would fold their output to it, also in a pipe.
 os.environ.pop("COLUMNS", None)

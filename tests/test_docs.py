@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 # dmar.md has a test of its own, tests/dmar/test_dmar_docs.py.
 PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "dmar.md")]
 NEEDS_QEMU = ("vtd conform",)
+NEEDS_GUEST = ("vtd guest run", "vtd guest shell")
 NEEDS_MIRROR = ("vtd qemu install",)
 
 
@@ -40,7 +41,9 @@ def commands() -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize(("command", "shown"), commands().items(), ids=commands())
-def test_command(command: str, shown: list[str], tmp_path: Path) -> None:
+def test_command(command: str, shown: list[str], tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if any(each in command for each in NEEDS_GUEST):
+        request.getfixturevalue("turn")
     if command.startswith(NEEDS_QEMU):
         try:
             find_qemu()

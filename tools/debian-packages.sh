@@ -17,6 +17,8 @@ fi
 [ -n "${VTD_QEMU:-}" ] || command -v qemu-system-x86_64 >/dev/null || missing="$missing qemu-system-x86"
 for program; do
     command -v "$program" >/dev/null || optional="$optional $program"
+    # The compiler's package only recommends the C library's headers.
+    [ "$program" != gcc ] || [ -e /usr/include/stdio.h ] || optional="$optional libc6-dev"
 done
 [ -n "$missing$optional" ] || exit 0
 

@@ -59,7 +59,7 @@ class Snapshot:
             self.register(VER.offset, 4) & 0xFF,
         )
 
-    def unit(self, policy: Policy | None = None) -> RemappingUnit:
+    def unit(self, policy: Policy | None = None, kind: type[RemappingUnit] = RemappingUnit) -> RemappingUnit:
         """A unit of the model in the state of this one.
 
         Registers do not show all of it. Without state.bin nothing is cached, no fault is recorded, the queues are
@@ -67,13 +67,14 @@ class Snapshot:
 
         Args:
             policy: with state.bin, the one that the unit must have.
+            kind: the class of the unit.
 
         Raises MisuseError as `capabilities` does, and StateError for a state.bin that is malformed or of a unit that
         differs.
         """
         if self.state is not None:
-            return RemappingUnit.restore(self.state, self.memory, capabilities=self.capabilities(), policy=policy)
-        unit = RemappingUnit(self.memory, self.capabilities(), policy)
+            return kind.restore(self.state, self.memory, capabilities=self.capabilities(), policy=policy)
+        unit = kind(self.memory, self.capabilities(), policy)
         for layout in _SETTINGS:
             unit.mmio_write(layout.offset, self.register(layout.offset, layout.bits // 8), layout.bits // 8)
         status = GSTS(self.register(GSTS.offset, 4))

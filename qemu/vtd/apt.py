@@ -153,10 +153,28 @@ class Apt:
         self._run("download", progress, "-o", f"Dir::Cache::archives={into}/", *self._install())
         return sorted(into.glob("*.deb"))
 
+    def depends_on(self, package: str, pattern: str) -> str | None:
+        """The first package that `package` depends on and whose name matches; None when there is none.
+
+        Raises InstallError when the suite has no such package.
+        """
+        shown = self._run("", lambda *_: None, "show", "--no-all-versions", package, program="apt-cache")
+        depends = re.search(r"^Depends: (.*)$", shown, re.MULTILINE)
+        names = [] if depends is None else re.findall(r"(?:^|[,|]) *([a-z0-9][a-z0-9+.-]*)", depends[1])
+        return next((name for name in names if re.match(pattern, name)), None)
+
+    def fetch(self, packages: Sequence[str], into: Path, progress: Progress) -> list[Path]:
+        """Download packages alone, without what they depend on, and check them. Raises InstallError."""
+        private(into)
+        self._run("download", progress, "download", *packages, folder=into)
+        return sorted(into.glob("*.deb"))
+
     def _install(self) -> Sequence[str]:
         return "--yes", "--download-only", "--target-release", self._suite, "install", _PACKAGE
 
-    def _run(self, what: str, progress: Progress, *words: str) -> str:
+    def _run(
+        self, what: str, progress: Progress, *words: str, program: str = "apt-get", folder: Path | None = None
+    ) -> str:
         configuration = self._folder / "apt.conf"
         configuration.write_text(
             _CONFIGURATION.format(
@@ -164,14 +182,15 @@ class Apt:
             )
         )
         private(self._folder / "cache")
-        status, printed = _call(["apt-get", "-c", str(configuration), *words], lambda done: progress(what, done))
+        command = [program, "-c", str(configuration), *words]
+        status, printed = _call(command, lambda done: progress(what, done), folder)
         if status:
             raise InstallError(_reason(self._suite, printed))
         return printed
 
 
-def _call(command: Sequence[str], progress: Callable[[float], None]) -> tuple[int, str]:
-    """Run apt-get in a session of its own; returns its exit status and all that it printed."""
+def _call(command: Sequence[str], progress: Callable[[float], None], folder: Path | None) -> tuple[int, str]:
+    """Run a program of apt in a session of its own; returns its exit status and all that it printed."""
     read, write = os.pipe()
     with TemporaryFile("w+") as output, os.fdopen(read) as told:
         try:
@@ -183,6 +202,7 @@ def _call(command: Sequence[str], progress: Callable[[float], None]) -> tuple[in
                 env={**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"},
                 pass_fds=[write],
                 start_new_session=True,
+                cwd=folder,
             )
         finally:
             os.close(write)
@@ -211,10 +231,15 @@ def _sources(suite: str) -> str:
     return "".join(f"deb {options} {_mirror()} {each} main\n" for each in suites)
 
 
+def codename() -> str:
+    """The Debian suite of this system; empty where it has none."""
+    release = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', Path("/etc/os-release").read_text(), re.MULTILINE))
+    return str(release.get("VERSION_CODENAME", ""))
+
+
 def _mirror() -> str:
     """The Debian mirror that apt has. Raises InstallError when there is none."""
-    release = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', Path("/etc/os-release").read_text(), re.MULTILINE))
-    wanted = _GENERIC | {release.get("VERSION_CODENAME", "")}
+    wanted = _GENERIC | {codename()}
     listed = subprocess.run(
         ["apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)"],
         capture_output=True,
@@ -243,4 +268,6 @@ def _reason(suite: str, printed: str) -> str:
         return f"the suite {suite} of the mirror is not signed by Debian: {forged}"
     if any("Unable to locate package" in line or "no installation candidate" in line for line in errors):
         return f"the suite {suite} has no package {_PACKAGE}"
+    if any("No packages found" in line for line in errors):
+        return f"the suite {suite} has no such package"
     return f"apt-get failed for {suite}: {errors[0] if errors else 'it printed nothing'}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qemu.vtd import qemu_cli
+from qemu.vtd import guest_cli, qemu_cli
 
 if TYPE_CHECKING:
     from qemu.vtd.conformance.runner import Report
@@ -52,6 +52,7 @@ def register(app: typer.Typer) -> None:
     app.command()(conform)
     app.command()(quirks)
     app.add_typer(qemu_cli.app, name="qemu")
+    app.add_typer(guest_cli.app, name="guest")
 
 
 def conform(

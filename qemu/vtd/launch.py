@@ -71,7 +71,7 @@ class Shape:
             words += ["-icount", "shift=0,sleep=off"]
         words += ["-m", f"{self.memory // MIB}M", "-M", _MACHINE]
         if self.iommu is not None:
-            properties = [f"{name}={_option(value)}" for name, value in self.iommu.items()]
+            properties = [f"{name}={option(value)}" for name, value in self.iommu.items()]
             words += ["-device", ",".join(["intel-iommu", *properties])]
         for device in self.devices:
             words += device.command_line()
@@ -103,7 +103,7 @@ def sealed_memory(name: str, size: int, owner: ExitStack) -> int:
     return descriptor
 
 
-def _option(value: str | int | bool) -> str:
+def option(value: str | int | bool) -> str:
     """A property's value in QEMU's command-line syntax."""
     if isinstance(value, bool):
         return "on" if value else "off"

@@ -10,6 +10,7 @@ import mmap
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from iommu.memory import FlatMemory
@@ -35,16 +36,17 @@ class Ram:
 
     Attributes:
         memory: its contents.
+        mapping: the same, as bytes that can be searched.
     """
 
     def __init__(self, descriptor: int, size: int) -> None:
-        self._mapping = mmap.mmap(descriptor, size)
+        self.mapping = mmap.mmap(descriptor, size)
         self._descriptor = os.dup(descriptor)
-        self.memory = FlatMemory(self._mapping)
+        self.memory = FlatMemory(self.mapping)
 
     def clear(self) -> None:
         """Make it all zero again, and give the pages in use back."""
-        self._mapping.madvise(mmap.MADV_REMOVE)
+        self.mapping.madvise(mmap.MADV_REMOVE)
 
     def pages(self) -> dict[int, bytes]:
         """The contents of the pages in use, by address. All others are zero."""
@@ -72,10 +74,20 @@ class Ram:
             for change in _changes(page, before.get(page, _ZEROS), after.get(page, _ZEROS))
         ]
 
+    @contextmanager
+    def private(self) -> Iterator[FlatMemory]:
+        """The memory, with writes that stay in this process. QEMU's are seen, except in pages written here."""
+        with mmap.mmap(self._descriptor, self.memory.size, flags=mmap.MAP_PRIVATE) as mapping:
+            copy = FlatMemory(mapping)
+            try:
+                yield copy
+            finally:
+                copy.release()
+
     def close(self) -> None:
         """Release the memory, whatever still refers to it."""
         self.memory.release()
-        self._mapping.close()
+        self.mapping.close()
         os.close(self._descriptor)
 
 

@@ -161,7 +161,7 @@ def dma(source_id: SourceId, page: int, access: Access, pasid: int | None, kind:
 
 def traced(page: int, access: Access) -> Step:
     ask = DmaRequest(NIC, page, access)
-    return Step(f"traced {ask}", lambda living: str(living.unit.translate(ask, trace=True)))
+    return Step(f"traced {ask}", lambda living: living.unit.translate(ask, trace=True))
 
 
 def device(page: int, access: Access, pasid: int | None, completion: Completion) -> Step:
@@ -281,10 +281,10 @@ UNITS = st.fixed_dictionaries(
 
 
 def take(living: Living, step: Step) -> object:
-    """The result of a step; stale items as text, as they refer to the formats of their unit."""
+    """The result of a step; stale items and traces as text, as they refer to the formats of their unit."""
     result = step.do(living)
     if isinstance(result, Outcome):
-        return result.replace(stale=tuple(map(str, result.stale)))
+        return result.replace(stale=tuple(map(str, result.stale)), trace=tuple(map(str, result.trace)))
     return result
 
 

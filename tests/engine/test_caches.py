@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iommu import Policy, SourceId
+from iommu import Policy, Selector, SourceId
+from iommu.engine.caches.caches import StructureCache
+from iommu.engine.caches.tables import Table
 from tests.engine import naive
 from tests.engine.world import ABSENT, DISK, NIC, PS, READ, RW, WRITE, R, W, World
 
@@ -281,3 +283,14 @@ def test_page_in_the_interrupt_range_is_not_cached() -> None:
     assert world.fault(0x4000_0000) == 0x0E
     world.map(top, 4, 0x4000_0000, 0x9000 | RW)
     assert world.dma(0x4000_0000).host_address == 0x9000
+
+
+def test_dropping_one_pasid_in_every_domain_counts_what_stays() -> None:
+    """The cache never holds more than its capacity, also after an invalidation that names a PASID and no domain."""
+    cache = StructureCache(2)
+    for pasid in (5, 6):
+        cache.fill(1, pasid, 0x5000, 1, Table(0x1000, 3))
+    cache.invalidate(Selector.translations(None, 5))
+    for pasid in (7, 8):
+        cache.fill(1, pasid, 0x5000, 1, Table(0x1000, 3))
+    assert [tag for tag, levels in cache.tags() if any(levels)] == [(1, 7), (1, 8)]

@@ -1,0 +1,127 @@
+"""One serial line of a guest: what it prints, line by line, and every wait for it bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from qemu.vtd.guest.errors import GuestEnded, GuestTimeout
+
+_LINES_KEPT = 400
+_CHUNK = 1 << 16
+_PANIC = "Kernel panic - not syncing"
+
+
+class Console:
+    """A conversation over one serial line.
+
+    Args:
+        name: of the line, for messages.
+        connection: our end of the socket; owned from here on.
+        step: called when an error is reported; says what the guest was doing.
+
+    Attributes:
+        lines: the last lines that came, oldest first, without their ends.
+        panic: what the kernel said when it panicked; None while it has not.
+    """
+
+    def __init__(self, name: str, connection: socket.socket, step: Callable[[], str]) -> None:
+        self.name = name
+        self.lines: deque[str] = deque(maxlen=_LINES_KEPT)
+        self.panic: str | None = None
+        self._connection, self._step = connection, step
+        self._unread, self._part = "", ""
+        self._changed = asyncio.Condition()
+        self._ended = False
+        self._reader: asyncio.Task[None] | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._watcher: Callable[[str], None] = lambda _: None
+
+    async def open(self) -> None:
+        """Start to read."""
+        reader, self._writer = await asyncio.open_connection(sock=self._connection)
+        self._reader = asyncio.create_task(self._read(reader), name=f"console {self.name}")
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while data := await reader.read(_CHUNK):
+                await self._received(data.decode("utf-8", "replace"))
+        except OSError:
+            pass
+        finally:
+            self._ended = True
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def _received(self, text: str) -> None:
+        self._watcher(text)
+        text = text.replace("\r", "")
+        *whole, self._part = (self._part + text).split("\n")
+        self.lines.extend(whole)
+        found = next((line for line in whole if _PANIC in line), None)
+        self.panic = self.panic or found
+        async with self._changed:
+            self._unread += text
+            self._changed.notify_all()
+
+    async def send(self, text: str) -> None:
+        """Write to the line; `text` holds its own line ends."""
+        if self._writer is None:
+            raise GuestEnded(f"the {self.name} is not open", self._step(), [])
+        self._writer.write(text.encode())
+        try:
+            await self._writer.drain()
+        except OSError:
+            raise self._over() from None
+
+    async def wait_for(self, pattern: str, seconds: float) -> re.Match[str]:
+        """The first match in what has come since the last match.
+
+        Raises GuestTimeout after `seconds`, GuestEnded when the line is closed or the kernel panics before.
+        """
+        compiled = re.compile(pattern, re.MULTILINE)
+        try:
+            async with asyncio.timeout(seconds), self._changed:
+                while (found := compiled.search(self._unread)) is None:
+                    if self._ended or self.panic is not None:
+                        raise self._over()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise GuestTimeout(f"{self.name}: {pattern!r}", seconds, self._step(), self.last_lines()) from None
+        self._unread = self._unread[found.end() :]
+        return found
+
+    def _over(self) -> GuestEnded:
+        why = "the guest's kernel panicked" if self.panic is not None else f"the guest closed its {self.name}"
+        return GuestEnded(why, self._step(), self.last_lines())
+
+    @contextmanager
+    def watched(self, watcher: Callable[[str], None]) -> Iterator[None]:
+        """Call `watcher` with all that comes meanwhile."""
+        self._watcher = watcher
+        try:
+            yield
+        finally:
+            self._watcher = lambda _: None
+
+    async def ended(self) -> None:
+        """Wait until the guest closes the line."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._ended)
+
+    def last_lines(self) -> list[str]:
+        """The last lines that came, and the one that has no end yet."""
+        return [line for line in (*self.lines, self._part) if line.strip()]
+
+    async def close(self) -> None:
+        """Close the line."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+        if self._writer is not None:
+            self._writer.close()
+        self._connection.close()
