@@ -27,7 +27,7 @@ from iommu.dmar.images import Image
 from iommu.engine.unit import RemappingUnit
 from iommu.errors import MisuseError
 from iommu.memory import FlatMemory
-from iommu.snapshot import Snapshot
+from iommu.snapshot import UnitSnapshot
 from qemu.vtd import probe
 from qemu.vtd.errors import PropertyMissing, QemuError, QemuUnsuitable, QmpError
 from qemu.vtd.guest import initramfs
@@ -313,7 +313,7 @@ class Guest:
             registers = await self.registers()
             with self._shared().private() as memory:
                 table = Dmar.parse(self.dmar())
-                snapshot = Snapshot("guest", registers, memory, table.header.width, table.units[0].base)
+                snapshot = UnitSnapshot("guest", registers, memory, table.header.width, table.units[0].base)
                 yield snapshot.unit() if strict else snapshot.unit(POLICY, profile(self.build.version))
 
     def dmar(self) -> bytes:
