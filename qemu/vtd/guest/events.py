@@ -69,7 +69,7 @@ async def check_page_requests(found: Inspection) -> None:
 
 
 def listening(found: Inspection, snapshot: UnitSnapshot) -> RemappingUnit:
-    """A unit as `UnitSnapshot.unit` makes it, with the registers of its own interrupts and of its page request queue."""
+    """A unit as `UnitSnapshot.unit` makes it, with the registers of its own interrupts and of its page requests."""
     unit = snapshot.unit(POLICY, profile(found.guest.build.version))
     layouts = [*FAULT_EVENT]
     if unit.page_requests.queue is not None:
