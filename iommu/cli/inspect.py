@@ -4,35 +4,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-Place = Annotated[Path, typer.Argument(help="A snapshot: a directory or a zip file.", metavar="SNAPSHOT")]
+from iommu.cli.sources import Chosen, takes_snapshot
+
 All = Annotated[
     bool,
-    typer.Option(
-        "--all", help="Print every range, interrupt and descriptor, and read all tables, however long it takes."
-    ),
+    typer.Option("--all", help="Read all tables, however long that takes, and print all of every list."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
-def inspect(snapshot: Place, everything: All = False, as_json: Json = False) -> None:
+@takes_snapshot()
+def inspect(source: Chosen, everything: All = False, as_json: Json = False) -> None:
     """Show what software has set up on a remapping unit: devices, page tables, interrupts, queue, faults.
 
-    Entries that a unit would refuse are listed with the bits that are wrong: an emulator may not check them.
+    Entries that hardware would refuse are listed with the bits that are wrong: an emulator may not check them.
     """
     from iommu.cli import output
-    from iommu.cli.inspect_json import as_dict
-    from iommu.cli.inspect_show import show
-    from iommu.snapshot import load
+    from iommu.cli.inspection.plain import as_dict
+    from iommu.cli.inspection.show import show
     from iommu.snapshot.inspect import Limits
     from iommu.snapshot.inspect import inspect as inspect_snapshot
 
-    taken = load(snapshot)
-    found = inspect_snapshot(taken, Limits(*[None] * len(Limits.__dataclass_fields__)) if everything else Limits())
+    limits = Limits.none() if everything else Limits()
+    with source.open() as snapshot:
+        found = inspect_snapshot(snapshot, limits)
     if as_json:
         output.print_json(as_dict(found))
     else:

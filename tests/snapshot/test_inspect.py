@@ -11,10 +11,10 @@ import pytest
 
 from iommu import Access, Capabilities, DmaRequest, FlatMemory, Policy, RemappingUnit, SourceId
 from iommu.registers import GCMD, IQA, IQT, IRTA, RTADDR, TableMode
-from iommu.snapshot import Snapshot, save
-from iommu.snapshot.inspect import Inspection, Limits, inspect
+from iommu.snapshot import UnitSnapshot, save
+from iommu.snapshot.inspect import Limits, UnitInspection, inspect_unit
 from iommu.snapshot.inspect.queue import command_in_words
-from iommu.snapshot.save import registers_of
+from iommu.snapshot.saving import registers_of
 from iommu.structures import (
     ContextDescriptor,
     ContextEntry,
@@ -45,7 +45,6 @@ from tests.command import vtd
 
 NIC, DISK, GPU = SourceId(0, 4, 0), SourceId(0, 5, 0), SourceId(1, 0, 7)
 ROOT, CONTEXTS, CONTEXTS_1 = 0x1000, 0x2000, 0x3000
-ALL = Limits(*[None] * 6)
 
 
 class System:
@@ -65,10 +64,10 @@ class System:
         self.unit.mmio_write(GCMD.offset, GCMD.make(TE=on), 4)
         return self
 
-    def inspect(self, limits: Limits | None = None) -> Inspection:
+    def inspect(self, limits: Limits | None = None) -> UnitInspection:
         width = self.unit.capabilities.host_address_width
-        taken = Snapshot("made here", registers_of(self.unit), self.memory, width, 0xFED9_0000)
-        return inspect(taken, limits)
+        taken = UnitSnapshot("made here", registers_of(self.unit), self.memory, width, 0xFED9_0000)
+        return inspect_unit(taken, limits)
 
 
 class Legacy(System):
@@ -303,7 +302,7 @@ def test_without_limits_nothing_is_cut_short() -> None:
         pages.map(0x5000 + 0x2000 * number, 0x9000, 0x1000)
     system.context(NIC, DID=7, AW=2, SSPTPTR=pages.root)
     assert len(system.start(TableMode.LEGACY).inspect().spaces[0].ranges) == 6
-    (space,) = system.inspect(ALL).spaces
+    (space,) = system.inspect(Limits.none()).spaces
     assert (space.count, len(space.ranges), space.cut_short) == (20, 20, False)
 
 
@@ -466,12 +465,12 @@ def test_json(tmp_path: Path) -> None:
     save(system.unit, tmp_path / "taken")
     done = vtd("inspect", str(tmp_path / "taken"), "--json")
     assert (done.returncode, done.stderr) == (0, b"")
-    found = json.loads(done.stdout)
+    (found,) = json.loads(done.stdout)["units"]
     assert found["devices"][0]["source_id"] == "00:04.0"
     assert found["spaces"][0]["ranges"] == [{"address": 0x5000, "size": 0x1000, "host": 0x9000, "rights": "rw"}]
     assert found["faults"][0]["condition"] == "LGN.3"
     assert found["problems"] == []
-    assert found["unit"]["unknown"] == []  # state.bin has it
+    assert found["unknown"] == []  # state.bin has it
 
 
 def test_what_is_not_a_snapshot_is_one_line(tmp_path: Path) -> None:

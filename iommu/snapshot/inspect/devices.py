@@ -107,6 +107,11 @@ class Limits:
     ranges: int | None = 6
     commands: int | None = 8
 
+    @classmethod
+    def none(cls) -> Limits:
+        """No limits."""
+        return cls(**dict.fromkeys(cls.__dataclass_fields__))
+
 
 class Devices:
     """The devices of a unit, and the page tables they use.

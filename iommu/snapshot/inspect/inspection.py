@@ -14,10 +14,11 @@ from iommu.snapshot.inspect.meter import CutShort, MeteredMemory
 from iommu.snapshot.inspect.queue import QueueState, queue_state
 from iommu.snapshot.inspect.units import UnitState, unit_state
 from iommu.snapshot.snapshot import Snapshot
+from iommu.snapshot.unit import UnitSnapshot
 
 
 @dataclass(frozen=True)
-class Inspection:
+class UnitInspection:
     """What a unit has been set up to do.
 
     Attributes:
@@ -68,8 +69,8 @@ class Inspection:
         return [(first[kind], counts[kind]) for kind in first]
 
 
-def inspect(snapshot: Snapshot, limits: Limits | None = None) -> Inspection:
-    """Read all that the registers and the tables of a snapshot say. Raises as `Snapshot.unit` does.
+def inspect_unit(snapshot: UnitSnapshot, limits: Limits | None = None) -> UnitInspection:
+    """Read all that the registers and the tables of a unit say. Raises as `UnitSnapshot.unit` does.
 
     The page tables are shown as they describe it, also where a unit would refuse an entry on the way: `problems` and
     `Device.problems` say so.
@@ -92,7 +93,7 @@ def inspect(snapshot: Snapshot, limits: Limits | None = None) -> Inspection:
     memory.allowance = None
     problems = [*devices.problems.values(), *tables.absent]
     problems += [row.problem for row in rows if row.problem is not None]
-    return Inspection(
+    return UnitInspection(
         unit_state(snapshot, unit.capabilities),
         devices.found,
         devices.spaces,
@@ -102,3 +103,27 @@ def inspect(snapshot: Snapshot, limits: Limits | None = None) -> Inspection:
         list(dict.fromkeys(problems)),
         devices.cut_short,
     )
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What the units of a machine have been set up to do.
+
+    Attributes:
+        name, origin: where the snapshot comes from, and what was captured; see Contents.
+        unknown: what the snapshot cannot show of any of it.
+        tables_only: it holds tables and queues only.
+        units: each unit.
+    """
+
+    name: str
+    origin: str
+    unknown: tuple[str, ...]
+    tables_only: bool
+    units: list[UnitInspection]
+
+
+def inspect(snapshot: Snapshot, limits: Limits | None = None) -> Inspection:
+    """Read all that a snapshot says. The limits are those of each unit. Raises as `UnitSnapshot.unit` does."""
+    units = [inspect_unit(unit, limits) for unit in snapshot.units]
+    return Inspection(snapshot.name, snapshot.origin, snapshot.unknown, snapshot.tables_only, units)

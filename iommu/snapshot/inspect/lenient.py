@@ -22,7 +22,7 @@ class _NothingReserved(Formats):
         """None."""
         return 0
 
-    def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
+    def reserved_in_first_stage(self, level: int, *, page: bool) -> int:
         """None."""
         return 0
 

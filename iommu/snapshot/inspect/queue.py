@@ -11,7 +11,7 @@ from iommu.engine.unit import RemappingUnit
 from iommu.errors import MemoryAccessError
 from iommu.fields import Layout
 from iommu.registers import FSTS, GSTS, IQA, IQERCD, IQH, IQT, QueueFault, TableMode
-from iommu.snapshot.snapshot import Snapshot
+from iommu.snapshot.unit import UnitSnapshot
 from iommu.structures import (
     DESCRIPTORS,
     ContextDescriptor,
@@ -78,7 +78,7 @@ class QueueState:
     unreadable: bool
 
 
-def queue_state(snapshot: Snapshot, unit: RemappingUnit, last: int | None) -> QueueState | None:
+def queue_state(snapshot: UnitSnapshot, unit: RemappingUnit, last: int | None) -> QueueState | None:
     """The queue of a snapshot, with up to `last` descriptors on both sides of the head; None if the unit has none."""
     if not unit.capabilities.queued_invalidation:
         return None
@@ -114,7 +114,7 @@ def queue_state(snapshot: Snapshot, unit: RemappingUnit, last: int | None) -> Qu
     )
 
 
-def stopped_in_words(snapshot: Snapshot) -> list[str]:
+def stopped_in_words(snapshot: UnitSnapshot) -> list[str]:
     """What FSTS and IQERCD say about errors of the queue."""
     status, error = FSTS(snapshot.register(FSTS.offset, 4)), IQERCD(snapshot.register(IQERCD.offset, 8))
     found = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from iommu.engine.capabilities import Capabilities
 from iommu.registers import GSTS, IRTA, PMEN, RTADDR, VER, TableMode
-from iommu.snapshot.snapshot import Snapshot
+from iommu.snapshot.unit import NOT_SHOWN, UnitSnapshot
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class UnitState:
 _MODES = {TableMode.LEGACY: "legacy mode", TableMode.SCALABLE: "scalable mode", TableMode.ABORT_DMA: "abort-DMA mode"}
 
 
-def unit_state(snapshot: Snapshot, capabilities: Capabilities) -> UnitState:
+def unit_state(snapshot: UnitSnapshot, capabilities: Capabilities) -> UnitState:
     """The registers of a snapshot in words."""
     version = VER(snapshot.register(VER.offset, 4))
     root = RTADDR(snapshot.register(RTADDR.offset, 8))
@@ -61,7 +61,7 @@ def unit_state(snapshot: Snapshot, capabilities: Capabilities) -> UnitState:
         interrupt_entries=2 << irta.S if capabilities.interrupt_remapping else 0,
         extended=bool(irta.EIME),
         protected="protected_memory" in capabilities.offered and bool(snapshot.register(PMEN.offset, 4) & 1),
-        unknown=tuple(_unknown(snapshot)),
+        unknown=NOT_SHOWN if snapshot.state is None else (),
     )
 
 
@@ -104,13 +104,3 @@ def capabilities_in_words(has: Capabilities) -> list[str]:
         "posted_interrupts": "posted interrupts",
     }
     return words + [text for name, text in features.items() if name in has.offered]
-
-
-def _unknown(snapshot: Snapshot) -> list[str]:
-    if snapshot.state is not None:
-        return []
-    return [
-        "what the last SRTP and SIRTP have latched: taken to be RTADDR and IRTA as they are now",
-        "what is cached: the tables are shown as they are in memory",
-        "faults that were recorded and cleared, and pending events",
-    ]

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from iommu.cli.explain import describe
-from iommu.cli.output import bytes_size, counted, line, print_indented
+from iommu.cli.output import bytes_size, counted, line, print_indented, safe
 from iommu.engine.present import Problem
 from iommu.snapshot.inspect.devices import Device, Space, rights_of
-from iommu.snapshot.inspect.inspection import Inspection
+from iommu.snapshot.inspect.inspection import Inspection, UnitInspection
 from iommu.snapshot.inspect.queue import Command
 
 if TYPE_CHECKING:
@@ -24,24 +24,34 @@ Line = tuple[int, "Text"]
 
 def show(out: Console, found: Inspection, *, everything: bool) -> None:
     """Print everything; without `everything` of long lists the first lines only."""
-    most = None if everything else _MOST
-    parts = (
-        _unit(found),
-        _devices(found),
-        _interrupts(found, most),
-        _queue(found),
-        _faults(found),
-        _problems(found, most),
-    )
-    for number, part in enumerate(parts):
-        lines = list(part)
-        if number and lines:
+    for number, lines in enumerate(parts_of(found, None if everything else _MOST)):
+        if number:
             out.print()
         for indent, text in lines:
             print_indented(out, text, indent)
 
 
-def _unit(found: Inspection) -> Iterator[Line]:
+def parts_of(found: Inspection, most: int | None) -> Iterator[list[Line]]:
+    """The parts of the output, none of them empty; `most` lines of each long list."""
+    head = list(_machine(found))
+    if head:
+        yield head
+    for unit in found.units:
+        for part in (_unit, _devices, _interrupts, _queue, _faults, _problems):
+            if lines := list(part(unit, most)):
+                yield lines
+
+
+def _machine(found: Inspection) -> Iterator[Line]:
+    if found.origin:
+        yield 0, line((f"a snapshot of {safe(found.origin)}", "bold"))
+    if found.tables_only:
+        yield 0, line(("only tables and queues are in it", "dim"))
+    for text in found.unknown:
+        yield 0, line((f"unknown: {safe(text)}", "dim"))
+
+
+def _unit(found: UnitInspection, _most: int | None) -> Iterator[Line]:
     unit = found.unit
     yield 0, line((f"unit at {unit.register_base:#x}", "bold"), f", version {unit.version}")
     yield 2, line("on: ", (", ".join(unit.on) or "nothing", "green"))
@@ -62,7 +72,7 @@ def _unit(found: Inspection) -> Iterator[Line]:
 # Devices.
 
 
-def _devices(found: Inspection) -> Iterator[Line]:
+def _devices(found: UnitInspection, _most: int | None) -> Iterator[Line]:
     yield 0, line(("devices", "bold"), "" if found.devices else ": none has an entry")
     if "translation" in found.unit.off and found.devices:
         yield 2, line(("translation is off: this is what would apply if it were switched on", "yellow"))
@@ -138,7 +148,7 @@ def _space(space: Space) -> Iterator[Line]:
 # Interrupts, queue.
 
 
-def _interrupts(found: Inspection, most: int | None) -> Iterator[Line]:
+def _interrupts(found: UnitInspection, most: int | None) -> Iterator[Line]:
     if not found.unit.interrupt_table:
         return
     free = found.unit.interrupt_entries - len(found.interrupts)
@@ -152,7 +162,7 @@ def _interrupts(found: Inspection, most: int | None) -> Iterator[Line]:
         yield from _first(4, rows, most)
 
 
-def _queue(found: Inspection) -> Iterator[Line]:
+def _queue(found: UnitInspection, _most: int | None) -> Iterator[Line]:
     queue = found.queue
     if queue is None:
         return
@@ -190,13 +200,13 @@ def _commands(title: str, commands: tuple[Command, ...]) -> Iterator[Line]:
 # Faults, problems.
 
 
-def _faults(found: Inspection) -> Iterator[Line]:
+def _faults(found: UnitInspection, _most: int | None) -> Iterator[Line]:
     yield 0, line(("faults", "bold"), "" if found.faults else ": none is recorded")
     for fault in found.faults:
         yield from ((2, text) for text in describe(fault))
 
 
-def _problems(found: Inspection, most: int | None) -> Iterator[Line]:
+def _problems(found: UnitInspection, most: int | None) -> Iterator[Line]:
     count = counted(len(found.problems), "entry", "entries")
     yield 0, line(("what hardware would refuse", "bold"), f": {count if found.problems else 'nothing found'}")
     for problem, alike in found.kinds_of_problems:

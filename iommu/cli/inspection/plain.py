@@ -8,18 +8,28 @@ from typing import Any
 from iommu.cli.explain import to_dict
 from iommu.engine.present import Problem
 from iommu.snapshot.inspect.devices import Device, Space, rights_of
-from iommu.snapshot.inspect.inspection import Inspection
+from iommu.snapshot.inspect.inspection import Inspection, UnitInspection
 from iommu.snapshot.inspect.interrupts import InterruptRow
 
 
 def as_dict(found: Inspection) -> dict[str, Any]:
     """The inspection as plain data: addresses as numbers, the bits of entries as hexadecimal strings."""
+    return {
+        "name": found.name,
+        "origin": found.origin,
+        "unknown": list(found.unknown),
+        "tables_only": found.tables_only,
+        "units": [_unit(unit) for unit in found.units],
+    }
+
+
+def _unit(found: UnitInspection) -> dict[str, Any]:
     queue = None if found.queue is None else asdict(found.queue)
     for side in ("done", "waiting"):
         for command in queue[side] if queue else ():
             command["raw"] = hex(command["raw"])
     return {
-        "unit": asdict(found.unit),
+        **asdict(found.unit),
         "devices": [_device(each) for each in found.devices],
         "spaces": [_space(each) for each in found.spaces],
         "interrupts": [_interrupt(each) for each in found.interrupts],
