@@ -465,12 +465,13 @@ def test_json(tmp_path: Path) -> None:
     save(system.unit, tmp_path / "taken")
     done = vtd("inspect", str(tmp_path / "taken"), "--json")
     assert (done.returncode, done.stderr) == (0, b"")
-    (found,) = json.loads(done.stdout)["units"]
+    machine = json.loads(done.stdout)
+    (found,) = machine["units"]
     assert found["devices"][0]["source_id"] == "00:04.0"
     assert found["spaces"][0]["ranges"] == [{"address": 0x5000, "size": 0x1000, "host": 0x9000, "rights": "rw"}]
     assert found["faults"][0]["condition"] == "LGN.3"
     assert found["problems"] == []
-    assert found["unknown"] == []  # state.bin has it
+    assert machine["unknown"] == []  # state.bin has it
 
 
 def test_what_is_not_a_snapshot_is_one_line(tmp_path: Path) -> None:

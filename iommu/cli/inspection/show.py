@@ -65,8 +65,6 @@ def _unit(found: UnitInspection, _most: int | None) -> Iterator[Line]:
     if unit.protected:
         yield 2, line("protected memory regions are on")
     yield 2, line(f"can: {', '.join(unit.capabilities)}")
-    for text in unit.unknown:
-        yield 2, line((f"unknown: {text}", "dim"))
 
 
 # Devices.

@@ -1,4 +1,4 @@
-"""The registers of a unit in words: what it can do, what is on, and what a snapshot cannot show."""
+"""The registers of a unit in words: what it can do, and what is on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from iommu.engine.capabilities import Capabilities
 from iommu.registers import GSTS, IRTA, PMEN, RTADDR, VER, TableMode
-from iommu.snapshot.unit import NOT_SHOWN, UnitSnapshot
+from iommu.snapshot.unit import UnitSnapshot
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,6 @@ class UnitState:
         root_table: RTADDR.
         interrupt_table, interrupt_entries, extended: IRTA; 0 without interrupt remapping.
         protected: the protected memory regions are enabled.
-        unknown: what the snapshot cannot show, a phrase each.
     """
 
     register_base: int
@@ -36,7 +35,6 @@ class UnitState:
     interrupt_entries: int
     extended: bool
     protected: bool
-    unknown: tuple[str, ...]
 
 
 _MODES = {TableMode.LEGACY: "legacy mode", TableMode.SCALABLE: "scalable mode", TableMode.ABORT_DMA: "abort-DMA mode"}
@@ -61,7 +59,6 @@ def unit_state(snapshot: UnitSnapshot, capabilities: Capabilities) -> UnitState:
         interrupt_entries=2 << irta.S if capabilities.interrupt_remapping else 0,
         extended=bool(irta.EIME),
         protected="protected_memory" in capabilities.offered and bool(snapshot.register(PMEN.offset, 4) & 1),
-        unknown=NOT_SHOWN if snapshot.state is None else (),
     )
 
 
