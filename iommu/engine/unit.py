@@ -250,7 +250,7 @@ class RemappingUnit:
         tables, devices = self.translation.scalable, self.devices
         send = partial(self._send, EventKind.PAGE_REQUEST)
         self.page_requests = self.PageRequests(
-            memory, registers, self.invalidation, self.faults, policy, tables, devices, send
+            memory, registers, self.invalidation, self.faults, tables, devices, send
         )
         told, drain = self._on_device_invalidated, self.page_requests.drain
         send = partial(self._send, EventKind.INVALIDATION)
@@ -418,6 +418,8 @@ class RemappingUnit:
         if GSTS.TES.get(status.value) and not command.TE:
             self._on_translation_off()
         status.value = translating | interrupting
+        if not (command.TE or self.interrupts.enabled):
+            self.faults.restart()
         if self.queue is not None:
             status.value |= GSTS.make(QIES=self.queue.switch(command.QIE))
             self.queue.run()
@@ -428,7 +430,6 @@ class RemappingUnit:
 
     def _on_translation_off(self) -> None:
         """GCMD.TE went from 1 to 0."""
-        self.faults.translation_off()
         if self.capabilities.scalable_mode and self.policy.translation_off_drops:
             self.caches.invalidate_dma()
 
