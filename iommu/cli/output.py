@@ -4,10 +4,13 @@ import errno
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
+
+from iommu.errors import MisuseError, VtdError
 
 
 class _Console(Console):
@@ -66,3 +69,21 @@ def bytes_size(count: int) -> str:
         if count >> shift and not count & ((1 << shift) - 1):
             return f"{count >> shift} {unit}"
     return f"{count} bytes"
+
+
+def check_writable(*files: tuple[str, Path | None]) -> None:
+    """Raise MisuseError for a file to be written whose directory does not exist: before the run, not after it."""
+    for option, file in files:
+        if file is not None and not file.absolute().parent.is_dir():
+            raise MisuseError(f"{option} {file}: no such directory: {file.absolute().parent}")
+
+
+def write_whole(file: Path, data: bytes) -> None:
+    """Write a file atomically: under a temporary name, then renamed."""
+    part = file.with_name(f".{file.name}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise VtdError(f"{file}: {error.strerror}") from error
