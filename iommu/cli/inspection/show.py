@@ -33,9 +33,7 @@ def show(out: Console, found: Inspection, *, everything: bool) -> None:
 
 def parts_of(found: Inspection, most: int | None) -> Iterator[list[Line]]:
     """The parts of the output, none of them empty; `most` lines of each long list."""
-    head = list(_machine(found))
-    if head:
-        yield head
+    yield list(_machine(found))
     for unit in found.units:
         for part in (_unit, _devices, _interrupts, _queue, _faults, _problems):
             if lines := list(part(unit, most)):
@@ -43,12 +41,13 @@ def parts_of(found: Inspection, most: int | None) -> Iterator[list[Line]]:
 
 
 def _machine(found: Inspection) -> Iterator[Line]:
-    if found.origin:
-        yield 0, line((f"a snapshot of {safe(found.origin)}", "bold"))
+    units = counted(len(found.units), "unit")
+    of = f" of {safe(found.origin)}" if found.origin else ""
+    yield 0, line(("snapshot", "bold"), f" {safe(found.name)}: {units}{of}")
     if found.tables_only:
-        yield 0, line(("only tables and queues are in it", "dim"))
+        yield 2, line("only tables, queues and records are in it")
     for text in found.unknown:
-        yield 0, line((f"unknown: {safe(text)}", "dim"))
+        yield 2, line((f"unknown: {safe(text)}", "dim"))
 
 
 def _unit(found: UnitInspection, _most: int | None) -> Iterator[Line]:
