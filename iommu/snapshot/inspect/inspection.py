@@ -6,7 +6,10 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from iommu.engine.present import Problem, Tables
-from iommu.explain import Explanation, group
+from iommu.engine.unit import RemappingUnit
+from iommu.errors import MisuseError
+from iommu.explain import Explanation, FaultReport, from_record, group
+from iommu.registers import FRCD
 from iommu.snapshot.inspect.devices import Device, Devices, Limits, Space
 from iommu.snapshot.inspect.interrupts import InterruptRow, interrupt_rows
 from iommu.snapshot.inspect.lenient import LenientUnit
@@ -28,6 +31,7 @@ class UnitInspection:
         interrupts: the present entries of the interrupt-remapping table.
         queue: the invalidation queue; None if the unit has none.
         faults: the faults that are recorded, those alike as one.
+        odd_records: fault records that are not possible, with what is wrong.
         problems: what is in the tables and the unit refuses.
         cut_short: not all devices or tables were read: there are more than the limits allow.
     """
@@ -38,6 +42,7 @@ class UnitInspection:
     interrupts: list[InterruptRow]
     queue: QueueState | None
     faults: list[Explanation]
+    odd_records: list[str]
     problems: list[Problem]
     cut_short: bool
 
@@ -91,6 +96,7 @@ def inspect_unit(snapshot: UnitSnapshot, limits: Limits | None = None) -> UnitIn
     except CutShort:
         rows = []
     memory.allowance = None
+    reports, odd = _faults(snapshot, unit)
     problems = [*devices.problems.values(), *tables.absent]
     problems += [row.problem for row in rows if row.problem is not None]
     return UnitInspection(
@@ -99,10 +105,23 @@ def inspect_unit(snapshot: UnitSnapshot, limits: Limits | None = None) -> UnitIn
         devices.spaces,
         rows,
         queue_state(metered, unit, limits.commands),
-        group(snapshot.faults()),
+        group(reports),
+        odd,
         list(dict.fromkeys(problems)),
         devices.cut_short,
     )
+
+
+def _faults(snapshot: UnitSnapshot, unit: RemappingUnit) -> tuple[list[FaultReport], list[str]]:
+    """The recorded faults, and what is wrong with records that hold none that is possible."""
+    reports, odd = [], []
+    for slot in unit.registers.all(FRCD):
+        if (raw := snapshot.register(slot.offset, 16)) >> 127:
+            try:
+                reports.append(from_record(raw))
+            except MisuseError as error:
+                odd.append(str(error))
+    return reports, odd
 
 
 @dataclass(frozen=True)
