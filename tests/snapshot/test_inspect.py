@@ -15,9 +15,11 @@ from rich.console import Console
 
 from iommu import Access, Capabilities, DmaRequest, FlatMemory, MisuseError, Policy, RemappingUnit, SourceId
 from iommu.cli.inspection.show import parts_of, show
+from iommu.dmar import Dmar
 from iommu.registers import GCMD, IQA, IQT, IRTA, RTADDR, TableMode
 from iommu.snapshot import Snapshot, UnitSnapshot, save
 from iommu.snapshot.inspect import Inspection, Limits, UnitInspection, inspect_unit
+from iommu.snapshot.inspect.interrupts import names_of
 from iommu.snapshot.inspect.queue import command_in_words
 from iommu.snapshot.saving import registers_of
 from iommu.structures import (
@@ -49,6 +51,7 @@ from iommu.structures import (
 from tests.command import vtd
 
 NIC, DISK, GPU = SourceId(0, 4, 0), SourceId(0, 5, 0), SourceId(1, 0, 7)
+FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
 ROOT, CONTEXTS, CONTEXTS_1 = 0x1000, 0x2000, 0x3000
 
 
@@ -342,6 +345,15 @@ def test_interrupt_entries() -> None:
     assert [(each.where, each.bits, each.section) for each in found.problems] == [(table + 64, 1 << 32, "9.9")]
 
 
+def test_requesters_that_only_the_dmar_knows() -> None:
+    """q35-plain.dmar lists an I/O APIC as ff:00.0, for the unit at 0xfed90000."""
+    table = Dmar.parse((FIXTURES / "dmar" / "q35-plain.dmar").read_bytes())
+    assert names_of(table, 0xFED9_0000) == {0xFF00: "I/O APIC"}
+    assert names_of(table, 0xFED9_1000) == names_of(None, 0) == {}
+    found = inspect_unit(running(), names={int(NIC): "HPET"})
+    assert found.interrupts[0].requester == "00:04.0 (HPET)"
+
+
 # The invalidation queue.
 
 
@@ -473,7 +485,7 @@ def test_a_fault_record_that_is_not_possible() -> None:
 
 
 def running() -> UnitSnapshot:
-    (unit,) = Snapshot.open(Path(__file__).parent.parent.parent / "fixtures" / "snapshots" / "running.zip").units
+    (unit,) = Snapshot.open(FIXTURES / "snapshots" / "running.zip").units
     return unit
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from iommu.engine.present import Problem, Tables
 from iommu.engine.unit import RemappingUnit
@@ -11,7 +13,7 @@ from iommu.errors import MisuseError
 from iommu.explain import Explanation, FaultReport, from_record, group
 from iommu.registers import FRCD
 from iommu.snapshot.inspect.devices import Device, Devices, Limits, Space
-from iommu.snapshot.inspect.interrupts import InterruptRow, interrupt_rows
+from iommu.snapshot.inspect.interrupts import InterruptRow, interrupt_rows, names_of
 from iommu.snapshot.inspect.lenient import LenientUnit
 from iommu.snapshot.inspect.meter import CutShort, MeteredMemory
 from iommu.snapshot.inspect.queue import QueueState, queue_state
@@ -74,8 +76,12 @@ class UnitInspection:
         return [(first[kind], counts[kind]) for kind in first]
 
 
-def inspect_unit(snapshot: UnitSnapshot, limits: Limits | None = None) -> UnitInspection:
+def inspect_unit(
+    snapshot: UnitSnapshot, limits: Limits | None = None, names: Mapping[int, str] = MappingProxyType({})
+) -> UnitInspection:
     """Read all that the registers and the tables of a unit say. Raises as `UnitSnapshot.unit` does.
+
+    `names` are those of requesters that are not PCI devices, by source-id.
 
     The page tables are shown as they describe it, also where a unit would refuse an entry on the way: `problems` and
     `Device.problems` say so.
@@ -92,7 +98,7 @@ def inspect_unit(snapshot: UnitSnapshot, limits: Limits | None = None) -> UnitIn
     devices.read()
     memory.allowance = limits.structures
     try:
-        rows = interrupt_rows(tables)
+        rows = interrupt_rows(tables, names)
     except CutShort:
         rows = []
     memory.allowance = None
@@ -144,5 +150,6 @@ class Inspection:
 
 def inspect(snapshot: Snapshot, limits: Limits | None = None) -> Inspection:
     """Read all that a snapshot says. The limits are those of each unit. Raises as `UnitSnapshot.unit` does."""
-    units = [inspect_unit(unit, limits) for unit in snapshot.units]
+    table = snapshot.table
+    units = [inspect_unit(unit, limits, names_of(table, unit.register_base)) for unit in snapshot.units]
     return Inspection(snapshot.name, snapshot.origin, snapshot.unknown, snapshot.tables_only, units)
