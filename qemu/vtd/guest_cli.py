@@ -70,10 +70,10 @@ def run(
 
 
 async def _run(chosen: Variant, qemu: str | None, kernel: Kernel, accel: str) -> Inspection:
-    from qemu.vtd.guest.check import guest_of, inspect
+    from qemu.vtd.guest.deep import inspect_deeply, watched
 
-    async with guest_of(chosen, qemu, kernel=kernel, accel=accel) as guest:
-        return await inspect(guest, chosen)
+    async with watched(chosen, qemu, kernel=kernel, accel=accel) as seen:
+        return await inspect_deeply(seen, chosen)
 
 
 def _kernel(package: str, file: str) -> Kernel:
