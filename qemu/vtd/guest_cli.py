@@ -90,7 +90,8 @@ def _show_console(error: GuestError) -> None:
 
     from iommu.cli.output import safe
 
-    sys.stderr.write("the guest's console ends with:\n" + "".join(f"{safe(line)}\n" for line in error.console()))
+    lines = "".join(f"{safe(line)}\n" for line in error.console().splitlines())
+    sys.stderr.write(f"the guest's console ends with:\n{lines}" if lines else "")
 
 
 def describe(found: Inspection) -> list[str]:
