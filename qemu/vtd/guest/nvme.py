@@ -82,6 +82,11 @@ class Activity:
     created: tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]]
 
 
+async def is_driven(guest: Guest) -> bool:
+    """Whether the guest's kernel has a driver for the controller."""
+    return bool(await guest.run(f"ls -d /sys/bus/pci/devices/{ADDRESS}/driver 2>/dev/null || true"))
+
+
 async def check_nvme(found: Inspection, trace: Trace) -> None:
     """The queues of the controller hold what it fetched and posted, where the model says that they are."""
     await found.guest.run(READ_SOMETHING)
