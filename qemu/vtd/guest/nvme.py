@@ -16,6 +16,7 @@ from iommu.engine.unit import RemappingUnit
 from iommu.errors import MemoryAccessError
 from qemu.vtd.guest import pci
 from qemu.vtd.guest.check import Inspection
+from qemu.vtd.guest.guest import Guest
 from qemu.vtd.guest.trace import Trace, numbers
 
 DEVICE = "nvme,serial=vtd,drive=nvme,addr=4"
