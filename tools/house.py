@@ -20,7 +20,7 @@ Graph = dict[str, set[str]]
 """Modules, or parts, each with those it imports."""
 
 PARTS: dict[str, tuple[str, ...]] = {
-    "errors, fields, lazy": ("iommu.errors", "iommu.fields", "iommu.lazy"),
+    "errors, fields, lazy, files": ("iommu.errors", "iommu.fields", "iommu.lazy", "iommu.files"),
     "memory": ("iommu.memory",),
     "registers": ("iommu.registers",),
     "structures": ("iommu.structures",),
@@ -89,6 +89,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "qemu.vtd.acpi",
         "qemu.vtd.pci",
     ),
+    "qemu: live": ("qemu.vtd.live",),
     "qemu: devices": ("qemu.vtd.devices",),
     "qemu: machine": ("qemu.vtd.machine",),
     "qemu: platform, driver": (

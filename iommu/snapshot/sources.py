@@ -65,13 +65,21 @@ class Source(Protocol):
 class _Path:
     """A file or a folder."""
 
-    options: Sequence[Option] = ()
+    options: Sequence[Option] = (
+        Option("--registers", "FILE", "For an ELF core: the register window. FILE@ADDRESS gives its register base."),
+        Option("--root-table", "ADDRESS", "For an ELF core, instead: the root table. Capabilities are assumed."),
+        Option("--mode", "MODE", "With --root-table: legacy (the default) or scalable."),
+    )
 
     def open(self, place: Path | None, given: Mapping[str, str]) -> AbstractContextManager[Snapshot] | None:
         """See Source."""
-        from iommu.snapshot.snapshot import Snapshot  # noqa: PLC0415 - slow, and `vtd --help` needs the options only
+        # Slow, and `vtd --help` needs the options only.
+        from iommu.snapshot.core import Given  # noqa: PLC0415
+        from iommu.snapshot.snapshot import Snapshot  # noqa: PLC0415
 
-        return None if place is None else nullcontext(Snapshot.open(place))
+        if place is None:
+            return None
+        return nullcontext(Snapshot.open(place, Given(*(given.get(option.name) for option in self.options))))
 
 
 PATH: Source = _Path()
