@@ -21,7 +21,6 @@ PAGES_IN_FRAME = 256
 RUN, FRAME = struct.Struct("<QQ"), struct.Struct("<I")
 _KEPT = 64
 _LAST_PAGE = 1 << 52
-_ZEROES = bytes(PAGE)
 
 
 class PackedMemory(OverlaidMemory):
@@ -77,14 +76,19 @@ class PackedMemory(OverlaidMemory):
 
     def stretch(self, number: int, count: int) -> bytes:
         """See OverlaidMemory. Raises FormatError where the frames are damaged."""
-        return self._page_of(number) if count == 1 else b"".join(map(self._page_of, range(number, number + count)))
-
-    def _page_of(self, number: int) -> bytes:
-        index = bisect_right(self._firsts, number) - 1
-        if index < 0 or number >= self._firsts[index] + self._runs[index][1]:
-            return _ZEROES
-        frame, at = divmod(self._before[index] + number - self._firsts[index], PAGES_IN_FRAME)
-        return self._frame(frame)[at * PAGE : (at + 1) * PAGE]
+        found, end = bytearray(count * PAGE), number + count
+        for index in range(max(bisect_right(self._firsts, number) - 1, 0), len(self._runs)):
+            first, pages = self._runs[index]
+            if first >= end:
+                break
+            page, stop = max(first, number), min(first + pages, end)
+            while page < stop:
+                frame, at = divmod(self._before[index] + page - first, PAGES_IN_FRAME)
+                size = min(stop - page, PAGES_IN_FRAME - at)
+                where = (page - number) * PAGE
+                found[where : where + size * PAGE] = self._frame(frame)[at * PAGE : (at + size) * PAGE]
+                page += size
+        return bytes(found)
 
     def _frame(self, number: int) -> bytes:
         if number in self._unpacked:
