@@ -12,7 +12,7 @@ such a command is defined, `vtd --help` included, so its module must not import 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -57,7 +57,7 @@ class Source(Protocol):
             place: the path that was given, if one was.
             given: the options that were given, with their values, also those of other sources.
 
-        Raises VtdError or OSError, here or on entering the context, for what cannot be read.
+        Raises VtdError or OSError on entering the context for what cannot be read.
         """
         ...
 
@@ -73,13 +73,15 @@ class _Path:
 
     def open(self, place: Path | None, given: Mapping[str, str]) -> AbstractContextManager[Snapshot] | None:
         """See Source."""
+        return None if place is None else self._opened(place, given)
+
+    @contextmanager
+    def _opened(self, place: Path, given: Mapping[str, str]) -> Iterator[Snapshot]:
         # Slow, and `vtd --help` needs the options only.
         from iommu.snapshot.core import Given  # noqa: PLC0415
         from iommu.snapshot.snapshot import Snapshot  # noqa: PLC0415
 
-        if place is None:
-            return None
-        return nullcontext(Snapshot.open(place, Given(*(given.get(option.name) for option in self.options))))
+        yield Snapshot.open(place, Given(*(given.get(option.name) for option in self.options)))
 
 
 PATH: Source = _Path()

@@ -19,9 +19,12 @@ from iommu.snapshot.unit import NOT_SHOWN, UnitSnapshot
 from iommu.structures import (
     ContextEntry,
     FirstStageTable,
+    InterruptEntry,
     PasidDirectoryEntry,
     PasidEntry,
     PasidTranslationType,
+    PostedInterruptDescriptor,
+    PostedInterruptEntry,
     RootEntry,
     ScalableContextEntry,
     ScalableRootHalf,
@@ -63,8 +66,9 @@ class _Second(NamedTuple):
 def tables_only(contents: Contents) -> Contents:
     """The same snapshot with the tables and queues of its units, and no other memory.
 
-    These are the root, context, PASID and paging tables, the interrupt-remapping table, the invalidation queue and
-    the page request queue, byte for byte; what else is in their pages is left out.
+    These are the root, context, PASID and paging tables, the interrupt-remapping table with the descriptors that it
+    posts to, the invalidation queue and the page request queue, byte for byte; what else is in their pages is left
+    out.
     """
     kept: dict[int, int] = {}
     for unit in contents.units:
@@ -125,7 +129,7 @@ class _Tables:
             yield from self._scalable(root.RTA) if scalable else self._legacy(root.RTA)
         if status.IRTPS or status.IRES:
             table = IRTA(self._unit.register(IRTA.offset, 8))
-            yield table.IRTA, 16 << table.S + 1
+            yield from self._interrupts(table.IRTA, 2 << table.S)
         if queue := self._unit.register(IQA.offset, 8):
             # The size counts descriptors of 128 bits, or of 256.
             yield IQA.IQA.get(queue), PAGE << IQA.QS.get(queue) + IQA.DW.get(queue)
@@ -192,6 +196,15 @@ class _Tables:
                 place = _Second(self._memory, entry.SSPTPTR, entry.AW + 2)
             if entry.PGTT in (PasidTranslationType.FIRST_STAGE, PasidTranslationType.NESTED):
                 yield from self._paging(entry.FSPTPTR, entry.FSPM + 4, _PRESENT_FIRST, place)
+
+    # Interrupts (9.9 to 9.11).
+
+    def _interrupts(self, table: int, count: int) -> Iterator[tuple[int, int]]:
+        yield table, 16 * count
+        for raw in self._entries(table, count, 16):
+            entry = PostedInterruptEntry(raw)
+            if InterruptEntry.P.get(raw) and InterruptEntry.IM.get(raw):
+                yield entry.PDAH << 32 | entry.PDAL << 6, PostedInterruptDescriptor.bits // 8
 
     # Paging tables (9.7, 9.8).
 

@@ -67,20 +67,20 @@ class Stranger(NamedTuple):
 
 
 @contextmanager
-def stranger(qemu: str, folder: Path, *words: str, memory: str = "5G") -> Iterator[Stranger]:
+def stranger(qemu: str, folder: Path, *words: str, memory: str = "5G", socket: str = "qmp") -> Iterator[Stranger]:
     """A QEMU with private memory whose processor halts at once."""
-    socket, bios = folder / "qmp", folder / "bios"
+    place, bios = folder / socket, folder / "bios"
     bios.write_bytes(firmware.halting())
     command: Sequence[str] = [
         *(qemu, "-M", "q35", "-accel", "tcg", "-m", memory, "-nodefaults", "-display", "none", "-qtest", "stdio"),
-        *("-bios", str(bios), "-qmp", f"unix:{socket},server=on,wait=off", *words),
+        *("-bios", str(bios), "-qmp", f"unix:{place},server=on,wait=off", *words),
     ]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     assert process.stdin is not None and process.stdout is not None
     try:
-        found = Stranger(socket, process.pid, process.stdin, process.stdout)
+        found = Stranger(place, process.pid, process.stdin, process.stdout)
         found.tell(f"readl {UNIT:#x}")  # it listens by now
         yield found
     finally:
