@@ -61,6 +61,7 @@ class PiecewiseMemory:
             if start < end:
                 raise FormatError("pieces of memory overlap", offset=0, where="memory", field="address", value=start)
             end = start + len(piece)
+        self._starts = [start for start, _ in self.pieces]
 
     @property
     def ranges(self) -> Sequence[range]:
@@ -76,10 +77,10 @@ class PiecewiseMemory:
         return PiecewiseMemory, ([(start, bytearray(piece)) for start, piece in self.pieces],)
 
     def _find(self, address: int, length: int) -> memoryview:
-        for start, piece in self.pieces:
-            if start <= address and address + length <= start + len(piece):
-                return piece[address - start : address - start + length]
-        raise MemoryAccessError(address, length)
+        start, piece = self.pieces[bisect_right(self._starts, address) - 1] if self.pieces else (0, memoryview(b""))
+        if address < start or address + length > start + len(piece):
+            raise MemoryAccessError(address, length)
+        return piece[address - start : address - start + length]
 
     def read(self, address: int, length: int) -> bytes:
         """`length` bytes at `address`. Raises MemoryAccessError if they are not all in one piece."""

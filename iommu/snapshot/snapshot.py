@@ -39,7 +39,7 @@ class Snapshot(Contents):
         path = Path(path)
         if path.is_dir():
             return cls(*from_folder(path))
-        if not path.exists():
+        if not path.is_file():
             raise MisuseError(f"there is no snapshot at {path}")
         with path.open("rb") as file:
             begins = file.read(16)

@@ -6,6 +6,7 @@ them. Bits that are reserved are looked at by others (iommu.testing).
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
@@ -139,6 +140,9 @@ class _Tables:
     def _entries(self, address: int, count: int, size: int) -> Iterator[int]:
         """The entries of a table that are not 0, as far as there is memory."""
         for _, data in _readable(self._memory, address, address + count * size):
+            if size == 8:
+                yield from filter(None, struct.unpack(f"<{len(data) // 8}Q", data))
+                continue
             for at in range(0, len(data), size):
                 if entry := int.from_bytes(data[at : at + size], "little"):
                     yield entry

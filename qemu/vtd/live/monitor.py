@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,11 +63,30 @@ class Monitor:
         if not self._qmp.execute("query-status")["running"]:
             yield
             return
-        self._qmp.execute("stop")
-        try:
-            yield
-        finally:
-            self._qmp.execute("cont")
+        with _ending_by_exception():
+            self._qmp.execute("stop")
+            try:
+                yield
+            finally:
+                self._qmp.execute("cont")
+
+
+@contextmanager
+def _ending_by_exception() -> Iterator[None]:
+    """Signals that would end this process raise SystemExit inside the block: its guest must not be left standing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -81,6 +82,22 @@ def test_the_guest_stands_still_meanwhile_and_stays_so_if_it_did(vm: Stranger) -
         assert qemu._qmp.execute("query-status")["running"]
     with pytest.raises(KeyboardInterrupt), captured(vm.socket):
         raise KeyboardInterrupt
+    assert is_running(vm.socket)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_guest_goes_on_after_a_signal(number: signal.Signals, vm: Stranger) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from qemu.vtd.live.capture import captured\n"
+        "with captured(Path(sys.argv[1])): print('still', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(vm.socket)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "still\n"
+    process.send_signal(number)
+    assert process.wait(20) in (128 + number, -number)
+    process.stdout.close()
     assert is_running(vm.socket)
 
 
