@@ -27,7 +27,7 @@ from io import TextIOWrapper
 
 import typer
 
-from iommu.cli import dmar, explain, snapshot, walk
+from iommu.cli import dmar, explain, inspect, snapshot, walk
 from iommu.errors import VtdError
 
 GROUP = "vtdlab.commands"
@@ -48,6 +48,7 @@ def make_app() -> typer.Typer:
     app.command()(explain.explain)
     app.command()(walk.walk)
     app.command()(snapshot.snapshot)
+    app.command()(inspect.inspect)
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         try:
             entry.load()(app)
