@@ -172,7 +172,19 @@ def run_suite(installed: Path, folder: Path) -> subprocess.CompletedProcess[str]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "CI", "BUILD_N"))}
     # Modules beside the test come first on the path: a broken driver there, then what is installed.
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-rfE"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:randomly",
+            "-p",
+            "no:asyncio",
+            "-rfE",
+        ],
         cwd=folder,
         env={**kept, "PYTHONPATH": str(installed)},
         capture_output=True,
