@@ -109,7 +109,7 @@ class Formats:
             self._ignored_in_interrupt,
             read_when_absent=InterruptEntry.FPD.mask,
         )
-        self._paging: dict[tuple[str, bool, bool], PagingFormats] = {}
+        self._paging: dict[tuple[str | bool, ...], PagingFormats] = {}
         self._domain_id_mask = (1 << capabilities.domain_id_bits) - 1
 
     def _reserved_bits(self, layout: type[Layout]) -> int:
@@ -160,10 +160,7 @@ class Formats:
 
     def reserved_in_scalable_context(self, entry: int) -> int:
         """SCT.3: the bits that must be 0 in a present scalable-mode context entry."""
-        mask = self._reserved_bits(ScalableContextEntry)
-        if self.policy.rid_pasid_must_be_zero and not self.capabilities.rid_pasid:
-            mask |= ScalableContextEntry.RID_PASID.mask
-        return mask
+        return self._reserved_bits(ScalableContextEntry)
 
     def reserved_in_directory(self, entry: int) -> int:
         """SPD.3: the bits that must be 0 in a present PASID directory entry."""
@@ -177,12 +174,10 @@ class Formats:
             mask |= _SECOND_FIELDS
         if not self.capabilities.first_stage:
             mask |= _FIRST_FIELDS
-        if self.policy.withdrawn_bits_reserved:
-            mask |= _WITHDRAWN_FIELDS
         return mask
 
     def _ignored_in_pasid(self, entry: int) -> int:
-        mask = 0 if self.policy.withdrawn_bits_reserved else _WITHDRAWN_FIELDS
+        mask = _WITHDRAWN_FIELDS
         stages = self.stages(entry)
         if stages is not None and not stages.first_levels:
             mask |= _FIRST_FIELDS
@@ -207,7 +202,13 @@ class Formats:
             first = self.first_stage_levels(PasidEntry.FSPM.get(entry))
         if kind in (PasidTranslationType.SECOND_STAGE, PasidTranslationType.NESTED):
             second = self.second_stage_levels(PasidEntry.AW.get(entry))
-        return None if first is None or second is None else Stages(first, second)
+        if first is None or second is None or (first and second and self._is_beyond_guest(entry, second)):
+            return None
+        return Stages(first, second)
+
+    def _is_beyond_guest(self, entry: int, levels: int) -> bool:
+        """SPT.4: nested, the first-stage pointer is an address that the second stage cannot map."""
+        return PasidEntry.FSPTPTR.get(entry) >> min(self.capabilities.address_width, 12 + 9 * levels) > 0
 
     def first_stage_levels(self, mode: int) -> int | None:
         """SPT.4: the first-stage levels that FSPM selects; None if the unit does not support them."""
@@ -259,20 +260,15 @@ class Formats:
         """
         return self._reserved_bits(SECOND_STAGE_PAGES.get(level, SecondStageTable) if page else SecondStageTable)
 
-    def first_stage(self, *, nested: bool, extended: bool) -> PagingFormats:
-        """The entries of a first stage, by level.
-
-        Args:
-            nested: its entries hold guest addresses, which a second stage translates.
-            extended: the unit sets the extended-accessed bit (EAFE).
-        """
-        made = self._paging.get(("first", nested, extended))
+    def first_stage(self, *, extended: bool) -> PagingFormats:
+        """The entries of a first stage, by level. `extended`: the unit sets the extended-accessed bit (EAFE)."""
+        made = self._paging.get(("first", extended))
         if made is None:
-            made = tuple(self._first_stage_level(level, nested=nested, extended=extended) for level in range(6))
-            self._paging["first", nested, extended] = made
+            made = tuple(self._first_stage_level(level, extended=extended) for level in range(6))
+            self._paging["first", extended] = made
         return made
 
-    def _first_stage_level(self, level: int, *, nested: bool, extended: bool) -> PagingFormat:
+    def _first_stage_level(self, level: int, *, extended: bool) -> PagingFormat:
         memory_types, page = self.capabilities.memory_types, FIRST_STAGE_PAGES.get(level, FirstStageTable)
         unread = 0 if extended else FirstStageEntry.EA.mask
         unread |= 0 if memory_types else FirstStageEntry.bits_of("PCD", "PWT")
@@ -283,27 +279,24 @@ class Formats:
             level,
             Rules(
                 FirstStageTable,
-                self.reserved_in_first_stage(level, page=False, nested=nested),
+                self.reserved_in_first_stage(level, page=False),
                 unread | only_in_pages | FirstStageTable.ignored_mask(),
             ),
             Rules(
                 page,
-                self.reserved_in_first_stage(level, page=True, nested=nested),
+                self.reserved_in_first_stage(level, page=True),
                 unread | pat | page.ignored_mask(),
             ),
             present=FirstStageEntry.P.mask,
             accessed_dirty=FirstStageEntry.bits_of("A", "D") | (FirstStageEntry.EA.mask if extended else 0),
         )
 
-    def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
+    def reserved_in_first_stage(self, level: int, *, page: bool) -> int:
         """SFS.3: the bits that must be 0 in a present first-stage entry; `level` and `page` as in the second stage.
 
-        In a nested walk the entry holds a guest address, which the second stage limits (doubt D-34).
+        Nested, where the entry holds a guest address, the bits beyond the host's width are reserved too (3.6).
         """
-        layout = FIRST_STAGE_PAGES.get(level, FirstStageTable) if page else FirstStageTable
-        if nested and not self.policy.nested_pointers_within_host:
-            return layout.reserved_mask(offered=self._offered)
-        return self._reserved_bits(layout)
+        return self._reserved_bits(FIRST_STAGE_PAGES.get(level, FirstStageTable) if page else FirstStageTable)
 
     # Interrupts (9.9 to 9.11).
 

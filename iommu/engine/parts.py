@@ -109,7 +109,7 @@ class Parts:
         tables, devices = self.translation.scalable, self.devices
         send = partial(self.listeners.message, EventKind.PAGE_REQUEST)
         self.page_requests = self.PageRequests(
-            memory, registers, self.invalidation, self.faults, policy, tables, devices, send
+            memory, registers, self.invalidation, self.faults, tables, devices, send
         )
         told, drain = self.listeners.device_invalidated, self.page_requests.drain
         send = partial(self.listeners.message, EventKind.INVALIDATION)

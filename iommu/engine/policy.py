@@ -8,7 +8,6 @@ from enum import IntEnum
 from iommu.engine.declaration import Choice, choice, declared
 from iommu.errors import MisuseError
 from iommu.registers import QueueFault
-from iommu.structures import ResponseCode
 
 
 class OddAccess(IntEnum):
@@ -67,32 +66,6 @@ class Policy:
         "is reported as LGN.1 (0x04)",
         doubt="D-2",
     )
-    nested_absent_is_no_permission: bool = choice(
-        "where nested, a first-stage table that the second stage does not map is reported as one without read "
-        "permission (SFS.6, SFS.7), not as a second-stage entry that is not present",
-        doubt="D-18",
-    )
-    nested_pointers_within_host: bool = choice(
-        "where nested, pointers in first-stage entries are also held to the host address width, not only to the "
-        "guest's",
-        doubt="D-34",
-        sources="no public source decides; RISC-V's IOMMU lets guest addresses exceed the host's",
-    )
-    rid_pasid_must_be_zero: bool = choice(
-        "without ECAP.RPS, a RID_PASID that is not 0 is a reserved field, not ignored", doubt="D-5"
-    )
-    rid_pasid_beyond_is_invalid: bool = choice(
-        "a RID_PASID beyond the PASID directory is reported as SCT.4, not as SCT.9", doubt="D-5"
-    )
-    withdrawn_bits_reserved: bool = choice(
-        "NXE, SMEP and SSEE of a PASID-table entry are reserved, not ignored", doubt="D-17"
-    )
-    privileged_needs_supervisor: bool = choice(
-        "a privileged request on a unit without ECAP.SRS is blocked (SPT.6, 0x5D), not served as a user's",
-        doubt="D-33",
-        sources="Linux: SRE is reserved there; no public source says what happens to the request",
-    )
-    snooped_by_coherency: bool = choice("without ECAP.SMPWCS, ECAP.C says whether a walk is snooped", doubt="D-27")
     protect_remapped: bool = choice(
         "below version 2, protected memory regions block remapped requests too, as they do from version 2 on",
         default=True,
@@ -121,17 +94,10 @@ class Policy:
         default=True,
         sources="one public source says so",
     )
-    pasid_invalidation_drops_second_stage: bool = choice(
-        "a PASID-selective invalidation of the IOTLB also drops what the second stage alone translated in the domain",
-        doubt="D-21",
-    )
 
     # Faults.
     compress_faults: bool = choice(
         "a fault is dropped, without an overflow, while another of its source-id is pending", section="7.2.1"
-    )
-    records_restart: bool = choice(
-        "after translation was turned off, the next fault is recorded in the first register again", doubt="D-23"
     )
 
     # Interrupts.
@@ -140,13 +106,6 @@ class Policy:
         "bytes is reported (0x29); otherwise it is dropped without a fault",
         default=True,
         doubt="D-6",
-    )
-    unused_data_checked: bool = choice(
-        "the upper half of a remappable interrupt's data must be 0 even where the data are not used", doubt="D-32"
-    )
-    source_validated_first: bool = choice(
-        "the source of an interrupt is validated (0x26) before the reserved fields of its entry are checked (0x24)",
-        doubt="D-8",
     )
     reserved_validation_fails: bool = choice(
         "source validation type 3, which is reserved, is a failed validation (0x26), not a reserved field (0x24)",
@@ -157,11 +116,6 @@ class Policy:
     )
 
     # The invalidation queue.
-    unused_descriptor_fields_checked: bool = choice(
-        "the fields that the granularity of a descriptor of type 2 or 7 does not use must be 0",
-        doubt="D-35",
-        sources="the specification, as quoted in public, has IH ignored; QEMU accepts all of these fields",
-    )
     idle_wait_accepted: bool = choice(
         "a wait descriptor that asks for nothing (IF = SW = FN = 0) is accepted; otherwise it is refused as reserved",
         default=True,
@@ -179,20 +133,6 @@ class Policy:
     )
     status_write_fault_taken: bool = choice(
         "the head moves past a wait descriptor whose status write failed", doubt="D-14"
-    )
-
-    # Page requests.
-    page_event_per_group: bool = choice("only the last page request of a group sets PPR, not each", doubt="D-15")
-    overflow_response: ResponseCode | None = choice(
-        "what the unit answers the last request of a group that it cannot queue, so that the device tries again; "
-        "None for no answer",
-        default=ResponseCode.SUCCESS,
-        doubt="D-16",
-    )
-    blocked_page_response: ResponseCode | None = choice(
-        "what the unit answers the last request of a group that a fault blocks; None for no answer",
-        default=ResponseCode.FAILURE,
-        sources="no public source says",
     )
 
     def __post_init__(self) -> None:

@@ -28,8 +28,8 @@ def numbered(formats: Formats) -> list[EntryFormat]:
     ]
     for accessed_dirty, memory_types in choices:
         found += formats.second_stage(accessed_dirty=accessed_dirty, memory_types=memory_types)
-    for nested, extended in choices:
-        found += formats.first_stage(nested=nested, extended=extended)
+    for extended in (False, True):
+        found += formats.first_stage(extended=extended)
     return found
 
 

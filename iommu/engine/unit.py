@@ -350,6 +350,8 @@ class RemappingUnit(Parts):
         if GSTS.TES.get(status.value) and not command.TE:
             self._on_translation_off()
         status.value = translating | interrupting
+        if not (command.TE or self.interrupts.enabled):
+            self.faults.restart()
         if self.queue is not None:
             status.value |= GSTS.make(QIES=self.queue.switch(command.QIE))
             self.queue.run()
@@ -360,7 +362,6 @@ class RemappingUnit(Parts):
 
     def _on_translation_off(self) -> None:
         """GCMD.TE went from 1 to 0."""
-        self.faults.translation_off()
         if self.capabilities.scalable_mode and self.policy.translation_off_drops:
             self.caches.invalidate_dma()
 

@@ -245,6 +245,10 @@ ADVICE: dict[R, Advice] = {
         "A page request came while the unit was in legacy mode.",
         ("PRI is enabled in the device but the unit is not in scalable mode: disable PRI in the device",),
     ),
+    R.RTA_4: Advice(
+        "The unit is in abort-DMA mode, which blocks every request.",
+        ("the operating system has not taken over yet: it sets up its tables and changes RTADDR.TTM with SRTP",),
+    ),
     R.SRT_1: Advice("The root table cannot be read: there is no memory at its address.", (_ROOT, _WIDTH)),
     R.SRT_2: Advice(
         "There is no context table for the device: this half of its bus's root entry is not present.",
@@ -267,7 +271,14 @@ ADVICE: dict[R, Advice] = {
             _FREED,
         ),
     ),
-    R.SCT_4: Advice("The context entry asks for something that this unit does not support.", (_REVISION, _FREED)),
+    R.SCT_4: Advice(
+        "The context entry contradicts itself.",
+        (
+            "PRE is set while DTE is 0: page requests need the device-TLB",
+            "RID_PASID is beyond the end of the PASID directory, which covers 2**(PDTS+13) PASIDs",
+            _FREED,
+        ),
+    ),
     R.SCT_5: Advice(
         "The device uses its device-TLB (ATS), but its context entry does not allow that.",
         (
@@ -285,7 +296,7 @@ ADVICE: dict[R, Advice] = {
         "The PASID is beyond the end of the PASID directory.",
         (
             "PDTS in the context entry is too small: the directory has 2**(PDTS+7) entries, each for 64 PASIDs",
-            "the device was given a PASID of more than ECAP.PSS + 1 bits",
+            _STALE_CONTEXT,
         ),
     ),
     R.SCT_8: Advice(
@@ -293,10 +304,10 @@ ADVICE: dict[R, Advice] = {
         ("PRE in the context entry is 0: set it before enabling PRI in the device", _STALE_CONTEXT),
     ),
     R.SCT_9: Advice(
-        "RID_PASID, the PASID for requests without one, is beyond the end of the PASID directory.",
+        "The request has the PASID that its context entry reserves for requests without one, RID_PASID.",
         (
-            "RID_PASID or PDTS in the context entry is wrong: the directory covers 2**(PDTS+13) PASIDs",
-            "without ECAP.RPS, RID_PASID must be 0",
+            "the device was given the PASID in RID_PASID, which is often 0: give it another",
+            "without ECAP.RPS, RID_PASID is 0, and no request may carry that PASID",
         ),
     ),
     R.SPD_1: Advice("The PASID directory cannot be read: there is no memory at its address.", (_POINTER, _FREED)),
@@ -473,5 +484,9 @@ ADVICE: dict[R, Advice] = {
             _OUTPUT_FEE,
             "with pass-through: a request with a PASID to 0xFEExxxxx is not an interrupt message, and is blocked",
         ),
+    ),
+    R.SGN_10: Advice(
+        "The PASID has more bits than the unit supports.",
+        ("the device was given a PASID of more than ECAP.PSS + 1 bits",),
     ),
 }

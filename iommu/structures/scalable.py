@@ -25,7 +25,7 @@ class ScalableContextEntry(Layout, bits=256, section="9.4"):
     """Context entry, scalable mode."""
 
     RID_PRIV = flag(84, "requests without PASID are privileged", needs="rid_priv")
-    RID_PASID = field(83, 64, "PASID of requests without one")
+    RID_PASID = field(83, 64, "PASID of requests without one", needs="rid_pasid")
     PASIDDIRPTR = address(63, 12, "PASID directory")
     PDTS = field(11, 9, "the directory has 2**(PDTS+7) entries")
     PRE = flag(4, "page requests enabled", needs="page_requests")

@@ -364,14 +364,14 @@ class DeviceTlbEnableUnchecked(Break):
         return super().reserved_in_scalable_context(entry) & ~(1 << 2)
 
 
-class RidPasidReserved(Break):
-    """Too strict: RID_PASID must be 0 without ECAP.RPS, against the policy (D-5)."""
+class RidPasidUnchecked(Break):
+    """RID_PASID may be anything without ECAP.RPS."""
 
     rule, mode, unit = "SCT.3", SCALABLE, "test_scalable_fields.py"
+    scenario = "scalable.rid-pasid.not-offered"
 
     def reserved_in_scalable_context(self, entry: int) -> int:
-        rid_pasid = 0 if self.capabilities.rid_pasid else bits(83, 64)
-        return super().reserved_in_scalable_context(entry) | rid_pasid
+        return super().reserved_in_scalable_context(entry) & ~bits(83, 64)
 
 
 class DirectoryBitsUnchecked(Break):
@@ -437,9 +437,10 @@ class AccessedDirtyUnchecked(Break):
 
 
 class WithdrawnBitsReserved(Break):
-    """Too strict: NXE and SMEP must be 0, against the policy (D-17)."""
+    """Too strict: NXE and SMEP, which are ignored, must be 0."""
 
     rule, mode, unit = "SPT.3", SCALABLE, "test_scalable_fields.py"
+    scenario = "scalable.first.withdrawn-bits"
 
     def reserved_in_pasid(self, entry: int) -> int:
         return super().reserved_in_pasid(entry) | bits(134, 133)
@@ -510,9 +511,9 @@ class FirstStageAddressUnlimited(Break):
     rule, mode, unit = "SFS.3", SCALABLE, "test_first_stage.py"
     scenario = "scalable.reserved.first-stage-1.width"
 
-    def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
+    def reserved_in_first_stage(self, level: int, *, page: bool) -> int:
         beyond_host = bits(51, 0) & ~bits(self.capabilities.host_address_width - 1, 0)
-        return super().reserved_in_first_stage(level, page=page, nested=nested) & ~beyond_host
+        return super().reserved_in_first_stage(level, page=page) & ~beyond_host
 
 
 class FirstStagePageSizeUncheckedAtTheTop(Break):
@@ -521,8 +522,8 @@ class FirstStagePageSizeUncheckedAtTheTop(Break):
     rule, mode, unit = "SFS.3", SCALABLE, "test_first_stage.py"
     scenario = "scalable.reserved.first-stage-4.page-size"
 
-    def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
-        return super().reserved_in_first_stage(level, page=page, nested=nested) & ~(PS if level > 3 else 0)
+    def reserved_in_first_stage(self, level: int, *, page: bool) -> int:
+        return super().reserved_in_first_stage(level, page=page) & ~(PS if level > 3 else 0)
 
 
 class FirstStageGigabytePageUnchecked(Break):
@@ -531,8 +532,8 @@ class FirstStageGigabytePageUnchecked(Break):
     rule, mode, unit = "SFS.3", SCALABLE, "test_first_stage.py"
     scenario = "scalable.first.1g-not-offered"
 
-    def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
-        return super().reserved_in_first_stage(level, page=page, nested=nested) & ~(PS if level == 3 else 0)
+    def reserved_in_first_stage(self, level: int, *, page: bool) -> int:
+        return super().reserved_in_first_stage(level, page=page) & ~(PS if level == 3 else 0)
 
 
 class FirstStageLargePageUnaligned(Break):
@@ -541,9 +542,9 @@ class FirstStageLargePageUnaligned(Break):
     rule, mode, unit = "SFS.3", SCALABLE, "test_first_stage.py"
     scenario = "scalable.reserved.first-stage-2-page.alignment"
 
-    def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
+    def reserved_in_first_stage(self, level: int, *, page: bool) -> int:
         below_size = (1 << 3 + 9 * level) - (1 << 13) if page and level in (2, 3) else 0
-        return super().reserved_in_first_stage(level, page=page, nested=nested) & ~below_size
+        return super().reserved_in_first_stage(level, page=page) & ~below_size
 
 
 class FirstStagePatReserved(Break):
@@ -552,9 +553,9 @@ class FirstStagePatReserved(Break):
     rule, mode, unit = "SFS.3", SCALABLE, "test_first_stage.py"
     scenario = "scalable.first.2m-pat"
 
-    def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
+    def reserved_in_first_stage(self, level: int, *, page: bool) -> int:
         pat = 1 << 12 if page and level in (2, 3) else 0
-        return super().reserved_in_first_stage(level, page=page, nested=nested) | pat
+        return super().reserved_in_first_stage(level, page=page) | pat
 
 
 class FirstStageSoftwareBitsReserved(Break):
@@ -563,17 +564,8 @@ class FirstStageSoftwareBitsReserved(Break):
     rule, mode, unit = "SFS.3", SCALABLE, "test_first_stage.py"
     scenario = "scalable.first.ignored-bits"
 
-    def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
-        return super().reserved_in_first_stage(level, page=page, nested=nested) | bits(62, 52)
-
-
-class GuestAddressHeldToHost(Break):
-    """Too strict: nested, a guest address must lie within the host address width, against the policy (D-34)."""
-
-    rule, mode, unit = "SFS.3", SCALABLE, "test_nested.py"
-
-    def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
-        return super().reserved_in_first_stage(level, page=page, nested=False)
+    def reserved_in_first_stage(self, level: int, *, page: bool) -> int:
+        return super().reserved_in_first_stage(level, page=page) | bits(62, 52)
 
 
 # Interrupts.

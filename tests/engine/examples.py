@@ -75,7 +75,6 @@ def interrupts(pick: Random) -> dict[str, Any]:
         "descriptor": _descriptor(pick),
         "requests": [_interrupt(pick) for _ in range(4)],
         "policy": Policy(
-            source_validated_first=pick.random() < 0.3,
             reserved_validation_fails=pick.random() < 0.3,
             posted_form_ignored=pick.random() < 0.3,
         ),

@@ -53,7 +53,7 @@ def remap(
 
     # 7.2, steps 1 to 4
     shv = bits(address, 3, 3)
-    if bits(data, 31, 16) and (shv or policy.unused_data_checked):
+    if bits(data, 31, 16) and shv:
         return fault(0x20)
     index = bits(address, 2, 2) * 0x8000 + bits(address, 19, 5) + (bits(data, 15, 0) if shv else 0)
     if index >= 2 ** (s + 1):
@@ -83,7 +83,7 @@ def remap(
     )
     if svt == 3:
         reserved, refused = reserved or not policy.reserved_validation_fails, policy.reserved_validation_fails
-    if refused and (policy.source_validated_first or not reserved):
+    if refused:
         return fault(0x26, index, fpd)
     if reserved:
         return fault(0x24, index, fpd)

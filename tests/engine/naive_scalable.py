@@ -6,16 +6,14 @@ whose answer is no, the text's own position, in the first outcome, and every com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from iommu import Access, AddressType, Capabilities, DmaRequest, MemoryAccessError
 
 UNQUALIFIED = {0x30, 0x31, 0x32, 0x33, 0x38, 0x39, 0x3A, 0x40, 0x50, 0x58}
-# Translation requests, D-25: what is a success without permissions, and what may be one.
-MERELY_ABSENT = {0x71, 0x79, 0x81, 0x84, 0x85, 0x86}
-PERHAPS_ABSENT = {0x74, 0x75, 0x76, 0x77, 0x80, 0x82, 0x83}
+# 7.1.3: a translation request with one of these faults succeeds, without permissions.
+MERELY_ABSENT = {0x51, 0x59, 0x5C, 0x5D, *range(0x70, 0x78), 0x79, *range(0x80, 0x87), 0x90}
 FIRST, SECOND, NESTED, PASS = 1, 2, 3, 4
 
 
@@ -49,13 +47,12 @@ def outcomes(
     *,
     per_level: bool = False,
     read_only: Callable[[int], bool] = lambda _at: False,
-    settled: Mapping[str, bool] = MappingProxyType({}),
 ) -> Iterator[Answer]:
-    """Everything the request may become, what the text says first. `settled` are doubts that the unit has decided."""
+    """Everything the request may become, what the text says first."""
     todo: list[dict[str, bool]] = [{}]
     tried = 0
     while todo and tried < 4000:
-        reader = Reader(read_u64, can, rtaddr, request, todo.pop(), per_level, read_only, settled)
+        reader = Reader(read_u64, can, rtaddr, request, todo.pop(), per_level, read_only)
         yield reader.answer()
         tried += 1
         given = list(reader.given.items())
@@ -80,10 +77,9 @@ class Reader:
         script: dict[str, bool],
         per_level: bool,
         read_only: Callable[[int], bool],
-        settled: Mapping[str, bool],
     ) -> None:
         self.read_u64, self.can, self.rtaddr, self.request = read_u64, can, rtaddr, request
-        self.script, self.per_level, self.read_only, self.settled = script, per_level, read_only, settled
+        self.script, self.per_level, self.read_only = script, per_level, read_only
         self.given: dict[str, bool] = {}
         self.updates: dict[int, int] = {}
         self.fpd = 0
@@ -95,8 +91,6 @@ class Reader:
 
     def doubt(self, name: str) -> bool:
         """Whether, in this reading, the text's position does not hold."""
-        if name in self.settled:
-            return self.settled[name]
         return self.given.setdefault(name, self.script.get(name, False))
 
     def answer(self) -> Answer:
@@ -113,12 +107,7 @@ class Reader:
             return Answer(None)
         if self.asks and code in MERELY_ABSENT:
             return Answer(None)
-        if self.asks and code in PERHAPS_ABSENT and not self.doubt(f"D-25: {code:#x} of a translation request"):
-            return Answer(None)
-        recorded = code in UNQUALIFIED or not self.fpd
-        if self.asks and recorded and self.doubt("D-25: recorded"):
-            recorded = False
-        return Answer(None, code, recorded)
+        return Answer(None, code, code in UNQUALIFIED or not self.fpd)
 
     # Memory
 
@@ -138,7 +127,7 @@ class Reader:
         if bits & ~self.value(at) == 0:
             return
         snooped = self.can.scalable_coherent and self.entry >> 87 & 1
-        if not snooped and not (self.can.coherent and not self.can.scalable_coherent and self.doubt("D-27")):
+        if not snooped:
             raise Stop(unsnooped)
         if self.read_only(at):
             raise Stop(failed)
@@ -154,7 +143,7 @@ class Reader:
             return Answer(None, interrupt=request.address_type == 0 and dword)
         ttm = self.rtaddr >> 10 & 3
         if ttm == 3 and can.abort_dma:
-            return Answer(None)
+            raise Stop(0x33)
         if ttm != 1 or not can.scalable_mode:
             raise Stop(0x30)
 
@@ -174,21 +163,19 @@ class Reader:
         self.reserved_in_context(context)
 
         limit = 1 << 13 + (context >> 9 & 7)
+        if (context >> 4 & 1 and not dte) or rid_pasid >= limit:
+            raise Stop(0x43)
         if request.address_type != 0 and not dte:
             raise Stop(0x44)
         translated = request.address_type is AddressType.TRANSLATED
         if not (translated and self.doubt("the PASID of a translated request")):
-            self.explicit_pasid(paside, limit)
+            self.explicit_pasid(paside, limit, rid_pasid)
         if translated:
-            if request.pasid is None and can.rid_pasid and rid_pasid >= limit and self.doubt("RID_PASID of those"):
-                raise Stop(0x43 if self.doubt("D-5: 0x43") else 0x48)
             return self.translated()
         pasid = request.pasid
         if pasid is None:
-            pasid = rid_pasid if can.rid_pasid else 0
+            pasid = rid_pasid
             self.supervisor = bool(rid_priv)
-            if pasid >= limit:
-                raise Stop(0x43 if self.doubt("D-5: 0x43") else 0x48)
 
         directory = self.read(context % (1 << 64) // 4096 * 4096 + 8 * (pasid >> 6), 1, 0x50)
         self.fpd |= directory >> 1 & 1
@@ -213,19 +200,23 @@ class Reader:
             raise Stop(0x42)
         if (dte and not can.device_tlb) or (pre and not can.page_requests) or (rid_priv and not can.rid_priv):
             raise Stop(0x42)
-        if context >> 64 & 0xFFFFF and not can.rid_pasid and self.doubt("D-5: RID_PASID is reserved without RPS"):
+        if context >> 64 & 0xFFFFF and not can.rid_pasid:
             raise Stop(0x42)
 
-    def explicit_pasid(self, paside: int, limit: int) -> None:
+    def explicit_pasid(self, paside: int, limit: int, rid_pasid: int) -> None:
         """2.3, steps 9 to 10b, and 2.4."""
         request, can = self.request, self.can
         if request.pasid is None:
             return
         if not paside:
             raise Stop(0x45)
-        if request.pasid >= limit or request.pasid >= 1 << can.pasid_bits:
+        if request.pasid >= limit:
             raise Stop(0x46)
-        self.supervisor = request.privileged and can.supervisor_requests
+        if request.pasid == rid_pasid:
+            raise Stop(0x48)
+        if request.pasid >= 1 << can.pasid_bits:
+            raise Stop(0x89)
+        self.supervisor = request.privileged
         self.executes = request.execute and can.execute_requests
 
     def translated(self) -> Answer:
@@ -243,7 +234,7 @@ class Reader:
         pgtt = entry >> 6 & 7
         first, second = pgtt in (FIRST, NESTED), pgtt in (SECOND, NESTED)
         surely = [10, 11, *range(80, 87), *range(91, 96), *range(192, 512)]
-        perhaps = [5, 133, 134]
+        perhaps = [5]
         if can.memory_types:
             perhaps.extend(range(99, 128, 4))
         else:
@@ -286,6 +277,9 @@ class Reader:
         if pgtt in (SECOND, NESTED) and (aw not in (1, 2, 3) or aw + 2 not in can.levels):
             raise Stop(0x5B)
         if pgtt in (FIRST, NESTED) and (fspm > 1 or (fspm == 1 and not can.first_stage_5_level)):
+            raise Stop(0x5B)
+        top = entry >> 140 & (1 << 52) - 1
+        if pgtt == NESTED and top << 12 >= 1 << min(can.address_width, 12 + 9 * (aw + 2)):
             raise Stop(0x5B)
         if self.executes and entry >> 129 & 1 == 0 and pgtt in (FIRST, NESTED) and not self.doubt("D-17: no ERE"):
             raise Stop(0x5C)
@@ -383,9 +377,7 @@ class Reader:
 
     def reserved_in_first(self, level: int, leaf: bool) -> list[int]:
         """2.5, item 4."""
-        nested = self.entry >> 6 & 7 == NESTED
-        held_to_host = not nested or self.doubt("D-34: guest addresses are held to the host width")
-        reserved = list(range(self.can.host_address_width, 52)) if held_to_host else []
+        reserved = list(range(self.can.host_address_width, 52))
         if level in (4, 5) or (level == 3 and not self.can.first_stage_1g):
             reserved.append(7)
         if leaf and level > 1:
@@ -464,13 +456,13 @@ class Reader:
         """The second-stage walk. `purpose`: for which access to a first-stage table, and the fault when forbidden."""
         table, levels = self.entry % (1 << 64) >> 12 << 12, 2 + (self.entry >> 2 & 7)
         if address >= 1 << min(self.can.address_width, 12 + 9 * levels):
-            raise Stop(0x74 if purpose[0] else 0x84)
+            raise Stop(0x74 if purpose[0] or self.entry >> 6 & 7 == NESTED else 0x84)
         may_read = may_write = True
         for level in range(levels, 0, -1):
             at = table + 8 * (address >> 3 + 9 * level & 511)
             entry = self.read(at, 1, 0x7B if level == levels else 0x78)
             if entry & 3 == 0:
-                raise Stop(purpose[1] if purpose[0] and self.doubt("D-18: absent") else 0x79)
+                raise Stop(0x79)
             may_read, may_write = may_read and entry & 1 == 1, may_write and entry & 2 == 2
             leaf = level == 1 or (level in (2, 3) and entry >> 7 & 1 == 1)
             nothing = not (may_read or may_write)
@@ -485,7 +477,7 @@ class Reader:
                     raise Stop(0x86)
                 if not leaf and self.doubt("2.6: marked though nothing is permitted"):
                     self.mark_second(at, 0)
-                raise Stop(purpose[1] if purpose[0] and self.doubt("D-18: nothing permitted") else 0x79)
+                raise Stop(0x79)
             if leaf:
                 break
             self.mark_second(at, 0)

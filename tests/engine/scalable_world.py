@@ -54,6 +54,13 @@ class CountingMemory(MeanwhileMemory):
         super().write(address, data)
 
 
+SAME = 64
+"""A PASID with the entry of PASID 0: the first two directory entries point to the same table.
+
+A request may not have the PASID in RID_PASID, which is 0 by default (SCT.9).
+"""
+
+
 class ScalableWorld(World):
     """A unit that offers everything except for `changes`, and its tables as the tests ask for them.
 
@@ -163,6 +170,8 @@ class ScalableWorld(World):
         directory = self.directory_address(pasid, source_id)
         if not self.memory.read_u64(directory):
             self.put(directory, self.page() | 1)
+        if pasid == 0 and not self.memory.read_u64(directory + 8):
+            self.put(directory + 8, self.memory.read_u64(directory))
         at = (self.memory.read_u64(directory) & TABLE) + 64 * (pasid & 0x3F)
         aw = levels - 2 if pgtt != FIRST else 0
         if pgtt == FIRST:

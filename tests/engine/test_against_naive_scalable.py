@@ -32,15 +32,6 @@ IGNORED2 = 1 << 63 | 0x3FF << 52 | 0x700 | 0x7C
 NEAR_A_RULE = (7, 11, 12, 13, 20, 21, 29, 38, 39, 45, 46, 51, 52, 62)
 """Bits of a paging entry whose meaning changes with the level, the type or the capabilities."""
 
-# The doubts that the default policy decides: D-34, D-5 twice, D-17.
-SETTLED = {
-    "D-34: guest addresses are held to the host width": Policy().nested_pointers_within_host,
-    "D-5: RID_PASID is reserved without RPS": Policy().rid_pasid_must_be_zero,
-    "D-5: 0x43": Policy().rid_pasid_beyond_is_invalid,
-    "PASID entry, bit 133": Policy().withdrawn_bits_reserved,
-    "PASID entry, bit 134": Policy().withdrawn_bits_reserved,
-}
-
 
 class RandomTables:
     """Memory in which every quadword is a table entry, made up when it is first read and the same from then on.
@@ -313,7 +304,6 @@ def test_engine_agrees_with_the_naive_reading(
                 request,
                 per_level=per_level,
                 read_only=lambda at: at % 64 in read_only,
-                settled=SETTLED,
             )
         )
         asked = request.address_type is AddressType.TRANSLATION_REQUEST

@@ -21,6 +21,7 @@ from tests.engine.scalable_world import (
     GUEST_PAGE,
     HOST,
     NESTED,
+    SAME,
     SECOND,
     USER,
     WRITABLE,
@@ -54,15 +55,15 @@ def has_no_permissions(answer: Outcome) -> bool:
 @raises(FaultReason.SCT_5)
 def test_both_kinds_need_device_tlbs_enabled() -> None:
     for builder in WALKED.values():
-        world = builder(context={"dte": 0})
+        world = builder(context={"dte": 0, "pre": 0})
         for kind in (TRANSLATION_REQUEST, TRANSLATED):
-            for pasid in (None, 0):
+            for pasid in (None, SAME):
                 assert world.fault(kind=kind, pasid=pasid) == 0x44
         assert world.code() == 0
 
 
 @pytest.mark.parametrize("pgtt", WALKED)
-@pytest.mark.parametrize("pasid", [None, 0])
+@pytest.mark.parametrize("pasid", [None, SAME])
 @pytest.mark.parametrize("access", [READ, WRITE])
 def test_answer_is_the_translation(pgtt: int, pasid: int | None, access: Any) -> None:
     world = WALKED[pgtt]()
@@ -115,7 +116,7 @@ def test_permissions_over_all_levels() -> None:
 def test_supervisor_without_write_protection_is_granted_writes() -> None:
     for wpe in (0, 1):
         world = first_stage(HOST | P, pasid_entry={"wpe": wpe})
-        answer = ask(world, pasid=0, privileged=True)
+        answer = ask(world, pasid=SAME, privileged=True)
         assert (answer.host_address, answer.readable, answer.writable) == (HOST, True, not wpe)
 
 
@@ -125,7 +126,7 @@ def test_supervisor_without_write_protection_is_granted_writes() -> None:
 def test_execute_permission_only_if_asked_and_allowed(xd: int, execute: bool, executable: bool) -> None:
     world = first_stage(HOST | ALL1 | xd, pasid_entry={"ere": 1})
     for _ in range(2):
-        answer = ask(world, pasid=0, execute=execute)
+        answer = ask(world, pasid=SAME, execute=execute)
         assert answer.fault is None
         assert answer.executable == executable
 
@@ -138,14 +139,14 @@ def test_absent_page_is_a_success_without_permissions(pgtt: int) -> None:
     world = WALKED[pgtt]()
     for _ in range(2):
         assert has_no_permissions(ask(world, ADDRESS + 0x1000))
-        assert has_no_permissions(ask(world, ADDRESS + (1 << 30), pasid=0))
+        assert has_no_permissions(ask(world, ADDRESS + (1 << 30), pasid=SAME))
     assert world.records() == []
 
 
 def test_page_without_permission_is_a_success_without_permissions() -> None:
     world = first_stage(HOST | P)
     assert has_no_permissions(ask(world))
-    assert ask(world, pasid=0, privileged=True).host_address == HOST
+    assert ask(world, pasid=SAME, privileged=True).host_address == HOST
     assert has_no_permissions(ask(world)), "also when a supervisor has it cached"
     world = nested(second=0)
     assert has_no_permissions(ask(world))
@@ -162,7 +163,7 @@ def test_address_beyond_the_guest_width_is_a_success_without_permissions() -> No
 # What is wrong
 
 
-@raises(FaultReason.SRT_2, FaultReason.SCT_2, FaultReason.SCT_3, FaultReason.SPD_2, FaultReason.SPT_2)
+@raises(FaultReason.SRT_2, FaultReason.SCT_2, FaultReason.SCT_3)
 @raises(FaultReason.SPT_3, FaultReason.SPT_4, FaultReason.SSS_3)
 def test_configuration_faults_block_translation_requests() -> None:
     def blocked_by(code: int, at: int, *, clear: int = 0, add: int = 0) -> None:
@@ -175,25 +176,36 @@ def test_configuration_faults_block_translation_requests() -> None:
     blocked_by(0x39, like.root, clear=1)
     blocked_by(0x41, like.contexts[NIC], clear=1)
     blocked_by(0x42, like.contexts[NIC], add=1 << 6)
-    blocked_by(0x51, like.directory_address(), clear=1)
-    blocked_by(0x59, like.pasids[NIC, 0], clear=1)
     blocked_by(0x5A, like.pasids[NIC, 0], add=1 << 10)
     blocked_by(0x5B, like.pasids[NIC, 0], add=7 << 2)
     blocked_by(0x7A, like.second[1], add=1 << 50)
 
 
-@raises(FaultReason.SFS_3)
-def test_reserved_first_stage_bits_block_translation_requests() -> None:
-    world = first_stage(HOST | ALL1 | 1 << 50, host_address_width=46)
-    assert ask(world).fault == 0x72
-    assert world.record().address_type == 1
-
-
-@raises(FaultReason.SFS_4, FaultReason.SSS_4)
-def test_unreadable_tables_are_not_a_success() -> None:
+@pytest.mark.parametrize(
+    ("place", "clear"), [("directory", 1), ("entry", 1), ("first", 1)], ids=["0x51", "0x59", "0x71"]
+)
+def test_what_is_not_present_is_a_success_without_permissions(place: str, clear: int) -> None:
+    """7.1.3: from the PASID directory on."""
     world = first_stage()
-    world.pasid_entry(pgtt=FIRST, first=ABSENT)
-    assert ask(world).fault == 0x73
+    at = {"directory": world.directory_address(), "entry": world.pasids[NIC, 0], "first": world.first[4]}[place]
+    world.change(at, clear=clear)
+    assert has_no_permissions(ask(world))
+    assert world.records() == []
+
+
+def test_faults_of_the_first_stage_are_a_success_without_permissions() -> None:
+    """7.1.3: reserved bits, tables that cannot be read, and updates that are not possible."""
+    reserved = first_stage(HOST | ALL1 | 1 << 50, host_address_width=46)
+    unreadable = first_stage()
+    unreadable.pasid_entry(pgtt=FIRST, first=ABSENT)
+    unsnooped = first_stage(pasid_entry={"pwsnp": 0})
+    for world in (reserved, unreadable, unsnooped):
+        assert has_no_permissions(ask(world))
+        assert world.records() == []
+
+
+@raises(FaultReason.SSS_4)
+def test_second_stage_tables_that_cannot_be_read_are_not_a_success() -> None:
     world = second_stage()
     world.pasid_entry(pgtt=SECOND, second=ABSENT)
     assert ask(world).fault == 0x7B
@@ -334,5 +346,5 @@ def test_translated_request_beyond_the_host_width_is_blocked() -> None:
 def test_translated_request_with_a_pasid_to_the_interrupt_range_is_blocked() -> None:
     """8.3; without a PASID it is blocked."""
     for build in (second_stage, pass_through):
-        outcome = build().dma(0xFEE0_1000, WRITE, kind=TRANSLATED, pasid=0)
+        outcome = build().dma(0xFEE0_1000, WRITE, kind=TRANSLATED, pasid=SAME)
         assert (outcome.host_address, outcome.interrupt) == (None, False)

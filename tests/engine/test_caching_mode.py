@@ -134,9 +134,7 @@ def test_what_becomes_present_needs_an_invalidation_in_caching_mode_only(name: s
 @pytest.mark.parametrize("bad", [0, HOST | ALL1 | 1 << 51, HOST | 1])
 def test_faulty_first_stage_entry_is_never_cached(builder: Any, bad: int) -> None:
     """4.2: a faulting first-stage translation is not cached, even with CM=1."""
-    case = scalable("first", (bad,), 0, builder)(
-        caching_mode=True, host_address_width=48, policy=Policy(nested_pointers_within_host=True)
-    )
+    case = scalable("first", (bad,), 0, builder)(caching_mode=True, host_address_width=48)
     assert case.now() in (0x71, 0x72, 0x81)
     case.repair()
     assert case.now() == 0

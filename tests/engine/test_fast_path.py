@@ -137,7 +137,7 @@ def test_small_caches_change_no_outcome(capacity: int) -> None:
     world.map_first(top, 4, 0x5000, HOST | ALL1)
     world.start()
     for _ in range(2):
-        for asked in (None, 0, 1, 2):
+        for asked in (None, 1, 2):
             for number, address in enumerate(NEIGHBOURS):
                 assert world.dma(address, pasid=asked).host_address == HOST + 0x1000 * number
             assert world.dma(0x5000, pasid=asked).host_address == HOST

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from iommu import AddressType, Message, Policy, SourceId
+from tests.engine.interrupting import IRE, IRTA, SIRTP
 from tests.engine.world import (
     ABSENT,
     DISK,
@@ -270,13 +271,29 @@ def test_only_the_record_at_the_index_can_be_used() -> None:
     assert world.read(FSTS) & PFO
 
 
-def test_translation_off_does_not_reset_the_index() -> None:
+@pytest.mark.parametrize("interrupting", [False, True])
+def test_index_goes_back_to_0_when_nothing_is_remapped(interrupting: bool) -> None:
+    """7.2.1: TES and IRES are both 0. While interrupts are still remapped the next register is used."""
+    world = World(fault_records=4, interrupt_remapping=True)
+    world.write(IRTA, 0, 8)
+    world.start()
+    world.fault(0x1000)
+    world.clear_record(0)
+    world.write(GCMD, interrupting * (SIRTP | IRE))
+    world.write(GCMD, interrupting * IRE | TE)
+    world.fault(0x2000)
+    assert [world.record(n).f for n in range(2)] == ([0, 1] if interrupting else [1, 0])
+
+
+def test_index_that_goes_back_to_a_pending_record_overflows() -> None:
+    """7.2.1: the first register is in use, so the fault is lost, although the second is free."""
     world = blank(2)
     world.dma(0x1000)
-    world.write(0x18, 0)
+    world.write(GCMD, 0)
     world.start()
-    world.dma(0x2000)
-    assert [record.address for record in world.records()] == [0x1000, 0x2000]
+    assert not world.dma(0x2000).recorded
+    assert [record.address for record in world.records()] == [0x1000]
+    assert world.read(FSTS) & PFO
 
 
 @pytest.mark.parametrize("count", RECORDS)
@@ -506,19 +523,6 @@ def test_record_has_no_address_type_without_device_tlbs(kind: AddressType) -> No
     world = mapped(device_tlb=False)
     assert world.fault(0x5000, kind=kind) == 0x0D
     assert world.record().address_type == 0
-
-
-@pytest.mark.parametrize("restart", [False, True])
-def test_next_record_after_translation_is_turned_off(restart: bool) -> None:
-    """Doubt D-23."""
-    world = World(fault_records=4, policy=Policy(records_restart=restart))
-    world.start()
-    world.fault(0x1000)
-    world.clear_record(0)
-    world.write(GCMD, 0)
-    world.write(GCMD, TE)
-    world.fault(0x2000)
-    assert [world.record(n).f for n in range(2)] == ([1, 0] if restart else [0, 1])
 
 
 def test_message_has_the_upper_half_of_its_address() -> None:

@@ -15,6 +15,7 @@ from tests.engine.scalable_world import (
     ATOMIC,
     D1,
     HOST,
+    SAME,
     USER,
     WRITABLE,
     XD,
@@ -40,7 +41,7 @@ def test_addresses_must_be_canonical(levels: int, sign: int) -> None:
         assert world.dma(top | ADDRESS | 0xFFF).host_address == HOST + 0xFFF
         for bit in range(sign, 64):
             assert world.fault(top ^ 1 << bit | ADDRESS) == 0x80, f"bit {bit}"
-            assert world.fault(top ^ 1 << bit | ADDRESS, WRITE, pasid=0) == 0x80
+            assert world.fault(top ^ 1 << bit | ADDRESS, WRITE, pasid=SAME) == 0x80
         for bit in range(36, sign):
             assert world.fault(top ^ 1 << bit | ADDRESS) == 0x71, f"bit {bit}"
 
@@ -93,7 +94,7 @@ def test_absent_entry_ignores_all_its_other_bits(levels: int) -> None:
         world = first_stage(levels=levels)
         world.put(world.first[level], (1 << 64) - 2)
         assert world.fault(access=WRITE) == 0x71
-        assert world.fault(pasid=0, privileged=True) == 0x71
+        assert world.fault(pasid=SAME, privileged=True) == 0x71
 
 
 # Page sizes
@@ -195,9 +196,9 @@ def test_user_request_needs_a_user_page_at_every_level(level: int) -> None:
     world = first_stage()
     world.change(world.first[level], clear=USER)
     for access in (READ, WRITE, ATOMIC):
-        assert world.fault(access=access, pasid=0) == 0x81
-        assert world.dma(access=access, pasid=0, privileged=True).host_address == HOST
-        assert world.fault(access=access, pasid=0) == 0x81, "also when it is cached"
+        assert world.fault(access=access, pasid=SAME) == 0x81
+        assert world.dma(access=access, pasid=SAME, privileged=True).host_address == HOST
+        assert world.fault(access=access, pasid=SAME) == 0x81, "also when it is cached"
     assert world.fault() == 0x81, "without a PASID it is a user's request"
 
 
@@ -211,7 +212,7 @@ def test_user_write_needs_write_permission_at_every_level(level: int, access: Ac
         assert world.fault(access=access) == 0x85
         assert world.dma().host_address == HOST
         assert world.fault(access=access) == 0x85
-        assert world.fault(access=access, pasid=0) == 0x85
+        assert world.fault(access=access, pasid=SAME) == 0x85
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -222,15 +223,15 @@ def test_supervisor_write_needs_write_permission_with_wpe(level: int, wpe: int, 
         world = first_stage(pasid_entry={"wpe": wpe})
         world.change(world.first[level], clear=WRITABLE)
         if warm:
-            assert world.dma(pasid=0, privileged=True).host_address == HOST
-        code = world.code(access=access, pasid=0, privileged=True)
+            assert world.dma(pasid=SAME, privileged=True).host_address == HOST
+        code = world.code(access=access, pasid=SAME, privileged=True)
         assert code == (0x85 if wpe else 0)
 
 
 def test_supervisor_may_use_user_pages() -> None:
     world = first_stage(pasid_entry={"wpe": 1, "ere": 1})
     for access in (READ, WRITE):
-        assert world.dma(access=access, pasid=0, privileged=True).host_address == HOST
+        assert world.dma(access=access, pasid=SAME, privileged=True).host_address == HOST
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -238,25 +239,25 @@ def test_supervisor_may_use_user_pages() -> None:
 def test_execute_needs_xd_clear_at_every_level(level: int) -> None:
     world = first_stage(pasid_entry={"ere": 1})
     world.change(world.first[level], add=XD)
-    assert world.fault(pasid=0, execute=True) == 0x82
-    assert world.dma(pasid=0).host_address == HOST
-    assert world.fault(pasid=0, execute=True) == 0x82
-    assert world.fault(pasid=0, execute=True, privileged=True) == 0x82
-    assert world.dma(access=WRITE, pasid=0).host_address == HOST
+    assert world.fault(pasid=SAME, execute=True) == 0x82
+    assert world.dma(pasid=SAME).host_address == HOST
+    assert world.fault(pasid=SAME, execute=True) == 0x82
+    assert world.fault(pasid=SAME, execute=True, privileged=True) == 0x82
+    assert world.dma(access=WRITE, pasid=SAME).host_address == HOST
     assert len(world.records()) == 3
 
 
 def test_execute_of_a_user_page() -> None:
     world = first_stage(pasid_entry={"ere": 1})
     for _ in range(2):
-        assert world.dma(pasid=0, execute=True).host_address == HOST
+        assert world.dma(pasid=SAME, execute=True).host_address == HOST
 
 
 @pytest.mark.parametrize("permission", [P, P | USER])
 def test_a_present_entry_can_always_be_read(permission: int) -> None:
     world = first_stage(HOST | permission)
     for length in (0, 1):
-        assert world.dma(pasid=0, privileged=True, length=length).host_address == HOST
+        assert world.dma(pasid=SAME, privileged=True, length=length).host_address == HOST
         assert world.code(length=length) == (0 if permission & USER else 0x81)
 
 
@@ -293,15 +294,15 @@ def test_host_address_in_the_interrupt_range(leaf: int, entry: int) -> None:
     for offset in (0, 0xFEE0_0000 - entry, 0xFEEF_FFFF - entry, 0xFEDF_FFFF - entry, 0xFEF0_0000 - entry):
         if 0 <= offset < size:
             inside = 0xFEE0_0000 <= entry + offset <= 0xFEEF_FFFF
-            for pasid in (None, 0):
+            for pasid in (None, SAME):
                 assert world.code(base + offset, pasid=pasid) == (0x87 if inside else 0)
 
 
 def test_interrupt_range_as_an_input_with_a_pasid_is_translated() -> None:
     world = first_stage(address=0xFEE0_0000)
-    outcome = world.dma(0xFEE0_0123, WRITE, pasid=0)
+    outcome = world.dma(0xFEE0_0123, WRITE, pasid=SAME)
     assert (outcome.host_address, outcome.interrupt) == (HOST + 0x123, False)
-    assert world.fault(0xFEE0_1000, WRITE, pasid=0) == 0x71
+    assert world.fault(0xFEE0_1000, WRITE, pasid=SAME) == 0x71
 
 
 # Caches
@@ -355,7 +356,7 @@ def test_execute_in_the_record(level: int) -> None:
     """3.1: EXE."""
     world = first_stage(pasid_entry={"ere": 1})
     world.change(world.first[level], add=XD)
-    assert world.fault(pasid=0, execute=True) == 0x82
+    assert world.fault(pasid=SAME, execute=True) == 0x82
     assert world.record().execute == 1
 
 

@@ -65,10 +65,8 @@ _REQUESTS = st.one_of(
 )
 _POLICIES = st.builds(
     Policy,
-    source_validated_first=st.booleans(),
     reserved_validation_fails=st.booleans(),
     posted_form_ignored=st.booleans(),
-    unused_data_checked=st.booleans(),
 )
 
 

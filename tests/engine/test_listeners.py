@@ -44,7 +44,7 @@ from tests.engine.queueing import (
     scalable,
     wait,
 )
-from tests.engine.scalable_world import ADDRESS, ScalableWorld
+from tests.engine.scalable_world import ADDRESS, PASS, ScalableWorld
 from tests.engine.world import (
     CCMD,
     FEADDR,
@@ -109,10 +109,10 @@ def test_each_message_comes_with_its_event() -> None:
     for offset, value in ((0xE4, 0x43), (0xE8, 0xFEE0_3000), (0xE0, 0)):
         world.write(offset, value)
     assert isinstance(world, ScalableWorld)
-    world.scalable_context()
+    world.pasid_entry(pgtt=PASS)
     world.write(0xD0, world.page(), 8)
     heard = messages_of(world.unit)
-    assert world.fault(ADDRESS) == 0x51
+    assert world.fault(ADDRESS, pasid=5) == 0x59
     queue.submit(wait(interrupt=1))
     assert world.unit.page_request(PageRequest(NIC, ADDRESS)).queued
     assert heard == [
@@ -214,13 +214,13 @@ def test_invalidations_without_a_register_are_told() -> None:
 
 
 def test_a_page_request_is_told_as_the_invalidation_of_its_page() -> None:
-    """7.4: the unit drops the page before it queues the request. No domain is named: only the addresses count."""
+    """6.5.3.1: the unit drops the page before it queues the request."""
     world = ScalableWorld()
-    world.scalable_context()
+    world.pasid_entry(pgtt=PASS, did=7)
     world.start()
     heard = invalidations_of(world.unit)
     world.unit.page_request(PageRequest(NIC, ADDRESS))
-    assert heard == [Selector.translations(addresses=range(ADDRESS, ADDRESS + 0x1000))]
+    assert heard == [Selector.translations(7, addresses=range(ADDRESS, ADDRESS + 0x1000))]
 
 
 @pytest.mark.parametrize("itself", [False, True])

@@ -32,6 +32,7 @@ from tests.engine.scalable_world import (
     HOST,
     NESTED,
     PASS,
+    SAME,
     SCALABLE,
     SECOND,
     XD,
@@ -127,7 +128,7 @@ def test_translation_off_is_identity_except_for_interrupts() -> None:
     assert next(unit.mappings(NIC, None, AFTER)).size == ALL - 0xFEF0_0000
 
 
-@pytest.mark.parametrize(("pasid", "rights"), [(None, "rw"), (0, "rw")])
+@pytest.mark.parametrize(("pasid", "rights"), [(None, "rw"), (SAME, "rw")])
 def test_pass_through_is_identity_up_to_the_host_address_width(pasid: int | None, rights: str) -> None:
     """3.9; SGN.4: beyond the host address width, SGN.8: the interrupt range as a host address."""
     unit = build(PASS, host_address_width=46).unit
@@ -171,15 +172,15 @@ def test_upper_half_of_a_first_stage() -> None:
     """3.6.1: addresses are canonical."""
     top = ALL - 0x1000
     world = build(FIRST, address=top)
-    assert seen(world.unit, 0) == [Seen(top, ALL, HOST, "rw")]
-    assert seen(world.unit, 0, addresses=range(top + 8, ALL)) == [Seen(top + 8, ALL, HOST + 8, "rw")]
+    assert seen(world.unit, SAME) == [Seen(top, ALL, HOST, "rw")]
+    assert seen(world.unit, SAME, addresses=range(top + 8, ALL)) == [Seen(top + 8, ALL, HOST + 8, "rw")]
 
 
 def test_execute_permission() -> None:
     """ERE in the PASID-table entry, no XD at any level, and a PASID: a request without one asks for none."""
     world = build(FIRST, pasid_entry={"ere": 1})
-    assert [each.rights for each in (*seen(world.unit, 0), *seen(world.unit))] == ["rwx", "rw"]
-    assert [each.rights for each in seen(first_stage(HOST | ALL1 | XD, pasid_entry={"ere": 1}).unit, 0)] == ["rw"]
+    assert [each.rights for each in (*seen(world.unit, SAME), *seen(world.unit))] == ["rwx", "rw"]
+    assert [each.rights for each in seen(first_stage(HOST | ALL1 | XD, pasid_entry={"ere": 1}).unit, SAME)] == ["rw"]
 
 
 def test_nested_pieces() -> None:
@@ -481,6 +482,5 @@ def test_mappings_of_scalable_mode_say_what_requests_get(
                 root,
                 request,
                 per_level=per_level,
-                settled=test_against_naive_scalable.SETTLED,
             )
             assert any(answer.host == host for answer in answers), hex(address)

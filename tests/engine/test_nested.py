@@ -18,6 +18,7 @@ from tests.engine.scalable_world import (
     GUEST_PAGE,
     HOST,
     NESTED,
+    SAME,
     USER,
     WRITABLE,
     P,
@@ -79,35 +80,40 @@ def test_addresses_must_be_canonical() -> None:
         assert world.fault(1 << bit | ADDRESS) == 0x80
 
 
-@pytest.mark.parametrize("level", LEVELS)
+GUEST_WIDTHS = ((3, 57), (4, 57), (4, 42), (5, 48))
+"""Levels of the second stage, and the guest address width of the unit: the lesser limits the guest addresses."""
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
 @raises(FaultReason.SFS_5)
 def test_first_stage_table_beyond_the_guest_width(level: int) -> None:
-    for levels, address_width in ((3, 57), (4, 57), (4, 42), (5, 48)):
-        limit = min(address_width, 12 + 9 * levels)
-        world = nested(levels=levels, depths=(3, 4, 5), address_width=address_width)
-        far = 1 << limit
-        if level == 4:
-            world.pasid_entry(pgtt=NESTED, first=far, second=world.second_top, levels=levels)
-        else:
-            world.put(world.first[level + 1], far | ALL1)
-        assert world.fault() == 0x74
-        assert world.record().reason == 0x74
-        world = nested(levels=levels, depths=(3, 4, 5), address_width=address_width)
-        if level == 4:
-            world.pasid_entry(pgtt=NESTED, first=far - 4096, second=world.second_top, levels=levels)
-        else:
-            world.put(world.first[level + 1], far - 4096 | ALL1)
-        assert world.fault() in (0x75, 0x76, 0x79)
+    for levels, address_width in GUEST_WIDTHS:
+        far = 1 << min(address_width, 12 + 9 * levels)
+        for address, codes in ((far, {0x74}), (far - 4096, {0x75, 0x76, 0x79})):
+            world = nested(levels=levels, depths=(3, 4, 5), address_width=address_width)
+            world.put(world.first[level + 1], address | ALL1)
+            assert world.fault() in codes
 
 
-@raises(FaultReason.SGN_5)
+@raises(FaultReason.SPT_4)
+def test_top_first_stage_table_beyond_the_guest_width() -> None:
+    """7.1.3: the PASID-table entry that names it is invalid."""
+    for levels, address_width in GUEST_WIDTHS:
+        far = 1 << min(address_width, 12 + 9 * levels)
+        for address, codes in ((far, {0x5B}), (far - 4096, {0x75, 0x79})):
+            world = nested(levels=levels, depths=(3, 4, 5), address_width=address_width)
+            world.pasid_entry(pgtt=NESTED, first=address, second=world.second_top, levels=levels)
+            assert world.fault() in codes
+
+
+@raises(FaultReason.SFS_5)
 def test_page_beyond_the_guest_width() -> None:
     for levels, address_width in ((3, 57), (4, 57), (4, 42), (5, 48)):
         limit = min(address_width, 12 + 9 * levels)
         far = 1 << limit
         world = nested(levels=levels, depths=(3, 4, 5), address_width=address_width)
         world.put(world.first[1], far | ALL1)
-        assert world.fault() == 0x84
+        assert world.fault() == 0x74
         world.put(world.first[1], far - 4096 | ALL1)
         assert world.fault() == 0x79
 
@@ -118,15 +124,10 @@ def test_page_beyond_the_guest_width() -> None:
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("second_level", LEVELS)
 def test_absent_second_stage_entry_under_a_table(level: int, second_level: int) -> None:
-    """D-18: which of the two codes is the policy's."""
-    for policy in (Policy(), Policy(nested_absent_is_no_permission=True)):
-        world = nested(policy=policy)
-        world.put(world.under[level][second_level], 0)
-        code = world.fault()
-        if policy.nested_absent_is_no_permission:
-            assert code == (0x75 if level == 4 or second_level > 1 else 0x76)
-        else:
-            assert code == 0x79
+    """7.1.3: the second stage's own code."""
+    world = nested()
+    world.put(world.under[level][second_level], 0)
+    assert world.fault() == 0x79
 
 
 @raises(FaultReason.SFS_6)
@@ -222,7 +223,6 @@ def test_first_stage_entries_are_checked_as_without_nesting(level: int) -> None:
     world = nested(
         host_address_width=46,
         pasid_entry={"ere": 1, "wpe": 1},
-        policy=Policy(nested_pointers_within_host=True),
     )
     whole = world.memory.read_u64(world.first[level])
     at = world.first[level]
@@ -235,32 +235,21 @@ def test_first_stage_entries_are_checked_as_without_nesting(level: int) -> None:
     world.put(at, whole & ~WRITABLE)
     world.unit.caches.invalidate_dma()
     assert world.fault(access=WRITE) == 0x85
-    assert world.fault(access=WRITE, pasid=0, privileged=True) == 0x85
+    assert world.fault(access=WRITE, pasid=SAME, privileged=True) == 0x85
     world.put(at, whole | 1 << 63)
     world.unit.caches.invalidate_dma()
-    assert world.fault(pasid=0, execute=True) == 0x82
-
-
-@raises(FaultReason.SFS_5, FaultReason.SGN_5)
-def test_first_stage_entries_hold_guest_addresses() -> None:
-    """2.7, D-34: bits beyond the host width are not reserved; addresses beyond the guest width are not mapped."""
-    for level, code in ((4, 0x74), (3, 0x74), (2, 0x74), (1, 0x84)):
-        world = nested(host_address_width=46)
-        at = world.first[level]
-        world.put(at, world.memory.read_u64(at) | 1 << 50)
-        assert world.fault() == code
+    assert world.fault(pasid=SAME, execute=True) == 0x82
 
 
 @raises(FaultReason.SFS_3)
-def test_guest_page_beyond_the_host_width() -> None:
-    """D-34: a guest page at 1 << 40 on a host of 39 bits; the sheet takes the guest's width for the limit."""
-    guest = 1 << 40
-    for within_host, code in ((False, 0), (True, 0x72)):
-        world = nested(guest | ALL1, host_address_width=39, policy=Policy(nested_pointers_within_host=within_host))
-        if code:
-            assert world.fault() == code
-        else:
-            assert world.dma().host_address is not None
+def test_guest_addresses_beyond_the_host_width() -> None:
+    """3.6: bits 51:HAW of a first-stage entry are reserved, nested too."""
+    for level in LEVELS:
+        world = nested(host_address_width=46)
+        at = world.first[level]
+        world.put(at, world.memory.read_u64(at) | 1 << 50)
+        assert world.fault() == 0x72
+    assert nested(1 << 40 | ALL1, host_address_width=39).fault() == 0x72
 
 
 # The page
@@ -292,11 +281,11 @@ def test_effective_permission_is_both(first: int, second: int, wpe: int, privile
     world = nested(GUEST_PAGE | first, HOST | second, pasid_entry={"wpe": wpe})
     writable = bool(first & WRITABLE) or (privileged and not wpe)
     for _ in range(2):
-        write = world.code(access=WRITE, pasid=0, privileged=privileged)
-        read = world.code(access=READ, pasid=0, privileged=privileged)
+        write = world.code(access=WRITE, pasid=SAME, privileged=privileged)
+        read = world.code(access=READ, pasid=SAME, privileged=privileged)
         assert write == (0 if writable and second & W else 0x85)
         assert read == (0 if second & R else 0x86)
-        outcome = world.dma(access=READ if second & R else WRITE, pasid=0, privileged=privileged)
+        outcome = world.dma(access=READ if second & R else WRITE, pasid=SAME, privileged=privileged)
         if outcome.host_address is not None:
             assert (outcome.readable, outcome.writable) == (bool(second & R), writable and bool(second & W))
 
@@ -329,7 +318,7 @@ def test_guest_physical_interrupt_range_is_translated() -> None:
 
 def test_interrupt_range_as_an_input_with_a_pasid_is_translated() -> None:
     world = nested(address=0xFEE0_0000)
-    assert world.dma(0xFEE0_0123, WRITE, pasid=0).host_address == HOST + 0x123
+    assert world.dma(0xFEE0_0123, WRITE, pasid=SAME).host_address == HOST + 0x123
 
 
 # Order

@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iommu import Capabilities, FlatMemory, Message, MisuseError, Policy, RemappingUnit, SourceId
+from iommu import Capabilities, FlatMemory, Message, MisuseError, RemappingUnit, SourceId
 from iommu.engine.ats import PageRequest, PageResponse
-from iommu.engine.caches.entries import ScalableContext
+from iommu.engine.attributes import PLAIN
+from iommu.engine.caches.entries import PasidContext, ScalableContext
 from iommu.engine.device import Device
 from iommu.engine.page_requests.page_requests import PageRequestOutcome
 from iommu.structures import ResponseCode
 from tests.engine.queueing import response, scalable, wait
-from tests.engine.scalable_world import ADDRESS, SCALABLE, ScalableWorld, first_stage
+from tests.engine.scalable_world import ADDRESS, PASS, SCALABLE, ScalableWorld, first_stage, nested, second_stage
 from tests.engine.world import ABSENT, FSTS, GCMD, NIC, RTADDR, SRTP, TE, World
 
 PQH, PQT, PQA, PRS = 0xC0, 0xC8, 0xD0, 0xDC
@@ -36,7 +37,17 @@ class Pager:
         self.world.write(PQA, self.base | pqs, 8)
         if on and not world:
             self.world.scalable_context()
+            self.every_pasid()
             self.world.start()
+
+    def every_pasid(self, source_id: SourceId = NIC) -> None:
+        """Every PASID passes through: all directory entries point to one table."""
+        for pasid in range(64):
+            self.world.pasid_entry(pasid, source_id, pgtt=PASS)
+        directory = self.world.directory_address(0, source_id)
+        size = 0x400 << (self.world.memory.read_u64(self.world.contexts[source_id]) >> 9 & 7)
+        for at in range(directory, directory + size, 8):
+            self.world.put(at, self.world.memory.read_u64(directory))
 
     def ask(self, address: int = ADDRESS, **how: Any) -> PageRequestOutcome:
         """One page request."""
@@ -77,7 +88,7 @@ def test_descriptor_of_a_plain_request() -> None:
 @pytest.mark.parametrize(
     ("how", "first", "second"),
     [
-        ({"pasid": 0}, 1 << 8, 0b101),
+        ({"pasid": 5}, 1 << 8 | 5 << 32, 0b101),
         ({"pasid": 0xABCDE}, 1 << 8 | 0xABCDE << 32, 0b101),
         ({"pasid": 1, "execute": True}, 1 << 8 | 1 << 32 | 1 << 52, 0b101),
         ({"pasid": 1, "privileged": True}, 1 << 8 | 1 << 32 | 1 << 53, 0b101),
@@ -126,7 +137,7 @@ def record(world: World) -> tuple[int, ...]:
 
 def test_legacy_mode() -> None:
     world = World().start()
-    assert world.unit.page_request(PageRequest(NIC, 0x5123)) == PageRequestOutcome(False, 0x32, True, FAILURE)  # type: ignore[arg-type]
+    assert world.unit.page_request(PageRequest(NIC, 0x5123)) == PageRequestOutcome(False, 0x32, True, INVALID)  # type: ignore[arg-type]
     assert record(world) == (0x32, 0, 1, NIC, 0x5000, 0, 0, 0, 0)
 
 
@@ -137,10 +148,14 @@ def test_table_modes_the_unit_lacks(ttm: int, offered: dict[str, Any]) -> None:
     assert world.unit.page_request(PageRequest(NIC, 0)).fault == 0x30
 
 
-def test_abort_mode_and_translation_off_drop_requests() -> None:
+def test_abort_mode_blocks_requests() -> None:
     world = World(abort_dma=True)
     world.start(world.root | 3 << 10)
-    assert world.unit.page_request(PageRequest(NIC, 0)) == PageRequestOutcome(queued=False)
+    outcome = world.unit.page_request(PageRequest(NIC, 0))
+    assert (outcome.queued, int(outcome.fault or 0), outcome.recorded) == (False, 0x33, True)
+
+
+def test_translation_off_drops_requests() -> None:
     pager = Pager(on=False)
     pager.world.scalable_context()
     pager.world.latch(pager.world.root | SCALABLE)
@@ -160,12 +175,16 @@ def test_abort_mode_and_translation_off_drop_requests() -> None:
         ({"paside": 0}, {"pasid": 1}, 0x45),
         ({"pdts": 0}, {"pasid": 1 << 13}, 0x46),
         ({"pdts": 0}, {"pasid": (1 << 13) - 1}, 0),
+        ({"dte": 0}, {}, 0x43),
+        ({"pdts": 0, "rid_pasid": 1 << 13}, {}, 0x43),
+        ({"rid_pasid": 1}, {"pasid": 1}, 0x48),
         ({"pdts": 0, "paside": 0}, {}, 0),
     ],
 )
 def test_checks_of_the_context(context: dict[str, Any], how: dict[str, Any], code: int) -> None:
     pager = Pager(on=False)
     pager.world.scalable_context(**context)
+    pager.every_pasid()
     pager.world.start()
     outcome = pager.ask(**how)
     assert (outcome.fault or 0, outcome.queued) == (code, not code)
@@ -199,9 +218,9 @@ def test_fpd_suppresses_the_record_but_not_the_fault(context: dict[str, Any], ho
 
 
 def test_narrow_pasids() -> None:
-    """10b: PASID wider than ECAP.PSS allows."""
+    """7.1.3: only the directory limits the PASID of a page request, not ECAP.PSS."""
     pager = Pager(pasid_bits=15)
-    assert pager.ask(pasid=0x8000).fault == 0x46
+    assert pager.ask(pasid=0x8000).queued
     assert pager.ask(pasid=0x7FFF).queued
 
 
@@ -228,18 +247,35 @@ def test_unit_without_a_queue_whose_context_enables_page_requests() -> None:
     world.start()
     found = ScalableContext(0, 1 << 20, 1, 1, 1, 0, 0, 0)
     world.unit.translation.scalable.context_of = lambda _: found  # type: ignore[method-assign, assignment]
+    entry = PasidContext(1, None, None, 0, 0, PLAIN, 0, 0)
+    world.unit.translation.scalable.pasid_context_of = lambda *_: entry  # type: ignore[method-assign]
     assert world.unit.page_request(PageRequest(NIC, 0)) == PageRequestOutcome(queued=False, answer=SUCCESS)
 
 
-@pytest.mark.parametrize("code", [None, *ResponseCode])
-def test_response_to_a_blocked_request(code: ResponseCode | None) -> None:
-    """No public source; a Policy field."""
-    pager = Pager(on=False, policy=Policy(blocked_page_response=code))
+def test_response_to_a_blocked_request() -> None:
+    """7.4.1: an invalid request, for the last of a group that is not a stop marker."""
+    pager = Pager(on=False)
     pager.world.start()
     assert pager.ask(last=False, group=4).answer is None
     assert pager.ask(read=False, group=4).answer is None, "a stop marker"
-    assert pager.ask(pasid=7, group=4).answer == code
-    assert pager.device.responses == ([] if code is None else [PageResponse(4, code, 7, True)])
+    assert pager.ask(pasid=7, group=4).answer == INVALID
+    assert pager.device.responses == [PageResponse(4, INVALID, 7, True)]
+
+
+def test_pasid_tables_are_read() -> None:
+    """7.1.3: their faults block page requests too, with or without a PASID; FPD of the entry counts."""
+    pager = Pager(on=False)
+    pager.world.scalable_context()
+    pager.world.start()
+    assert pager.ask().fault == pager.ask(pasid=5).fault == 0x51
+    pager.world.pasid_entry(5, pgtt=PASS, p=0)
+    assert pager.ask(pasid=5).fault == 0x59
+    pager.world.pasid_entry(5, pgtt=PASS, p=0, fpd=1)
+    assert not pager.ask(pasid=5).recorded
+    pager.world.pasid_entry(5, pgtt=7)
+    assert pager.ask(pasid=5).fault == 0x5B
+    pager.world.pasid_entry(5, pgtt=PASS)
+    assert pager.ask(pasid=5).queued
 
 
 # The queue
@@ -279,22 +315,21 @@ def test_overflow_stays_until_cleared() -> None:
     assert [answer.group for answer in pager.device.responses] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("code", [None, *ResponseCode])
-def test_response_to_an_overflow(code: ResponseCode | None) -> None:
-    """D-16: only the last of a group is answered, if it is not a stop marker: success, another code, or nothing."""
-    pager = Pager(policy=Policy(overflow_response=code))
+def test_response_to_an_overflow() -> None:
+    """7.4.1: success, for the last of a group that is not a stop marker."""
+    pager = Pager()
     pager.fill()
     assert pager.ask(last=False, group=9) == PageRequestOutcome(queued=False)
     assert pager.ask(read=False, group=9) == PageRequestOutcome(queued=False)
-    assert pager.ask(group=9, pasid=3) == PageRequestOutcome(queued=False, answer=code)
-    assert pager.ask(group=9, read=False, write=True) == PageRequestOutcome(queued=False, answer=code)
-    answers = [] if code is None else [PageResponse(9, code, 3, True), PageResponse(9, code, None, True)]
-    assert pager.device.responses == answers
+    assert pager.ask(group=9, pasid=3) == PageRequestOutcome(queued=False, answer=SUCCESS)
+    assert pager.ask(group=9, read=False, write=True) == PageRequestOutcome(queued=False, answer=SUCCESS)
+    assert pager.device.responses == [PageResponse(9, SUCCESS, 3, True), PageResponse(9, SUCCESS, None, True)]
 
 
 def test_automatic_answer_without_an_attached_device() -> None:
     pager = Pager()
     pager.world.scalable_context(SourceId(0, 9, 0))
+    pager.every_pasid(SourceId(0, 9, 0))
     pager.fill()
     assert pager.world.unit.page_request(PageRequest(SourceId(0, 9, 0), 0)).answer == SUCCESS
     assert pager.device.responses == []
@@ -383,17 +418,13 @@ def test_masked_event_is_held_and_dropped_when_serviced() -> None:
     assert pager.world.unit.drain_events() == [message]
 
 
-@pytest.mark.parametrize("per_group", [False, True])
-def test_requests_within_a_group(per_group: bool) -> None:
-    """D-15: each request sets PPR, or only the last of its group."""
-    pager = Pager(policy=Policy(page_event_per_group=per_group))
+def test_requests_within_a_group() -> None:
+    """7.5: each request sets PPR."""
+    pager = Pager()
     message = pager.event()
     assert pager.ask(last=False).queued
-    assert pager.world.read(PRS) == (0 if per_group else PPR)
-    assert pager.world.unit.drain_events() == ([] if per_group else [message])
-    assert pager.ask(last=True).queued
     assert pager.world.read(PRS) == PPR
-    assert pager.world.unit.drain_events() == ([message] if per_group else [])
+    assert pager.world.unit.drain_events() == [message]
 
 
 # Other effects of a request
@@ -409,6 +440,18 @@ def test_page_asked_for_is_forgotten(page: int) -> None:
     assert world.dma(pasid=5).fault is None
     assert pager.ask(ADDRESS ^ page, pasid=5).queued
     assert (world.dma(pasid=5).fault == 0x71) == (not page)
+
+
+@pytest.mark.parametrize("page", [0, 0x1000])
+def test_what_is_forgotten_depends_on_the_type(page: int) -> None:
+    """6.5.3.1: the page of a second stage; nested, the whole domain."""
+    for build, code in ((second_stage, 0 if page else 0x79), (nested, 0x79)):
+        world = build(pasid=5)
+        pager = Pager(world)
+        assert world.dma(pasid=5).fault is None
+        world.put(world.second[1], 0)
+        assert pager.ask(ADDRESS ^ page, pasid=5).queued
+        assert world.code(pasid=5) == code
 
 
 def test_upper_entries_are_dropped_too() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from iommu import Access, FaultReason
 from tests.engine.raising import raises
-from tests.engine.scalable_world import ADDRESS, ATOMIC, pass_through
+from tests.engine.scalable_world import ADDRESS, ATOMIC, SAME, pass_through
 from tests.engine.world import READ, TRANSLATION_REQUEST, WRITE
 
 
@@ -16,7 +16,7 @@ def test_host_width_is_the_limit(haw: int) -> None:
     """The guest width does not matter."""
     world = pass_through(host_address_width=haw, address_width=48)
     for bit in range(12, 64):
-        for pasid in (None, 0):
+        for pasid in (None, SAME):
             assert world.code(1 << bit, pasid=pasid) == (0 if bit < haw else 0x83), f"bit {bit}"
     assert world.dma((1 << haw) - 1).host_address == (1 << haw) - 1
 
@@ -28,7 +28,7 @@ def test_host_width_is_the_limit(haw: int) -> None:
 @pytest.mark.parametrize("access", [READ, WRITE, ATOMIC])
 def test_interrupt_range_with_a_pasid_is_blocked(address: int, code: int, access: Access) -> None:
     world = pass_through()
-    outcome = world.dma(address, access, pasid=0)
+    outcome = world.dma(address, access, pasid=SAME)
     assert (int(outcome.fault or 0), outcome.interrupt) == (code, False)
 
 
@@ -43,7 +43,7 @@ def test_interrupt_range_is_reported_as_a_fault_with_the_pasid() -> None:
 def test_pass_through_checks_no_permissions_and_reads_no_tables(access: Access) -> None:
     world = pass_through(pasid_entry={"second": 1 << 40, "ssade": 1})
     for privileged in (False, True):
-        outcome = world.dma(access=access, pasid=0, privileged=privileged)
+        outcome = world.dma(access=access, pasid=SAME, privileged=privileged)
         assert (outcome.host_address, outcome.readable, outcome.writable) == (ADDRESS, True, True)
         assert world.memory.log == []
 

@@ -30,12 +30,3 @@ def test_every_field_is_declared_with_a_reason() -> None:
         assert choice.doubt or choice.section or choice.sources, name
         assert not choice.doubt or re.fullmatch(r"D-\d+", choice.doubt)
         assert choice.meaning and not choice.meaning.endswith("."), name
-
-
-@pytest.mark.parametrize(("doubt", "name", "default"), [
-    ("D-33", "privileged_needs_supervisor", False),
-    ("D-34", "nested_pointers_within_host", False),
-    ("D-35", "unused_descriptor_fields_checked", False),
-])  # fmt: skip
-def test_doubts_that_are_choices(doubt: str, name: str, default: bool) -> None:
-    assert (CHOICES[name].doubt, getattr(Policy(), name)) == (doubt, default)

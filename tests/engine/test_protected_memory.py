@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from tests.engine.scalable_world import ADDRESS, ALL1, ScalableWorld, first_stage, nested, pass_through, second_stage
+from tests.engine.scalable_world import (
+    ADDRESS,
+    ALL1,
+    SAME,
+    ScalableWorld,
+    first_stage,
+    nested,
+    pass_through,
+    second_stage,
+)
 from tests.engine.world import READ, RW, TE, TRANSLATED, WRITE, World
 
 PMEN, PLMBASE, PLMLIMIT, PHMBASE, PHMLIMIT = 0x64, 0x68, 0x6C, 0x70, 0x78
@@ -52,7 +61,7 @@ def test_while_translation_is_off(address: int, inside: bool, access: Any) -> No
 
 @pytest.mark.parametrize(("address", "inside"), EDGES)
 def test_pass_through_and_translated_requests(address: int, inside: bool) -> None:
-    for pasid in (None, 0):
+    for pasid in (None, SAME):
         world = pass_through()
         protect(world)
         assert blocked_quietly(world, address, pasid=pasid) == inside

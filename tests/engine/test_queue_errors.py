@@ -164,16 +164,14 @@ def test_pasid_types_in_legacy_mode(number: int) -> None:
     assert narrow.refused((number | 1 << 5, 0)) == TYPE
 
 
-@pytest.mark.parametrize("number", [6, 7, 8, 9])
-def test_pasid_types_in_a_narrow_queue_of_abort_mode(number: int) -> None:
+@pytest.mark.parametrize("number", range(1, 10))
+def test_narrow_queue_in_abort_mode(number: int) -> None:
+    """6.5.2.10: no descriptor of 128 bits is valid in it."""
     software = Software(
         World(scalable_mode=True, second_stage=True, abort_dma=True, device_tlb=True, page_requests=True)
     )
     software.world.latch(3 << 10)
-    assert software.refused((number | 1 << 5, 0)) == TYPE
-    software.world.put(software.base, *HARMLESS)
-    software.clear()
-    assert software.head == 16
+    assert software.refused((number | 1 << 5, 0)) == WIDTH
 
 
 # Code 4: reserved fields and encodings
@@ -223,8 +221,7 @@ def test_page_drain_needs_the_capability() -> None:
 
 @pytest.mark.parametrize(
     "descriptor",
-    [context(0), iotlb(0), pasid_iotlb(0), pasid_iotlb(1), pasid_cache(2), pasid_iotlb(2, ih=1), pasid_iotlb(2, am=1),
-     pasid_iotlb(2, address=0x1000)],
+    [context(0), iotlb(0), pasid_iotlb(0), pasid_iotlb(1), pasid_cache(2)],
 )  # fmt: skip
 def test_reserved_granularities(descriptor: tuple[int, int]) -> None:
     assert scalable().refused(HARMLESS, descriptor) == RESERVED
@@ -285,7 +282,7 @@ def test_wide_queue_in_legacy_mode(scalable_mode: bool, abort_dma: bool) -> None
         (2, {}, MODE),
         (3, {}, MODE),
         (2, {"scalable_mode": True, "second_stage": True, "abort_dma": True}, MODE),
-        (3, {"abort_dma": True}, 0),
+        (3, {"abort_dma": True}, WIDTH),
         (1, {"abort_dma": True}, MODE),
         (3, {"scalable_mode": True, "second_stage": True}, MODE),
         (1, {"scalable_mode": True, "second_stage": True}, WIDTH),

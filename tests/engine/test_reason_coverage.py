@@ -16,14 +16,14 @@ from iommu import FaultReason
 SECTIONS = {
     range(0x01, 0x0F): "3.4.2, 3.7",
     range(0x20, 0x2A): "5.1",
-    range(0x30, 0x33): "3.4.1, 11.4.5",
+    range(0x30, 0x34): "3.4.1, 11.4.5",
     range(0x38, 0x3B): "3.4.3, 9.2",
     range(0x40, 0x49): "3.4.3, 9.4",
     range(0x50, 0x53): "3.4.3, 9.5",
     range(0x58, 0x5E): "3.4.3, 9.6",
     range(0x70, 0x78): "3.6, 9.7",
     range(0x78, 0x7E): "3.7, 9.8",
-    range(0x80, 0x88): "3.6 to 3.8",
+    range(0x80, 0x8A): "3.6 to 3.8",
     range(0x90, 0x92): "3.6.2",
 }
 """Where the specification has the rule, by fault code."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from iommu import FaultReason, Policy
+from iommu import FaultReason
 from iommu.engine.ats import PageRequest
 from tests.engine.raising import raises
-from tests.engine.scalable_world import HOST, second_stage
+from tests.engine.scalable_world import second_stage
 from tests.engine.world import ABSENT, NIC, READ, RW, TRANSLATION_REQUEST, WRITE, R, W, World, mapped
 
 
@@ -111,21 +111,3 @@ def test_page_request_while_they_are_not_enabled(fpd: int) -> None:
     assert len(world.records()) == 1 - fpd
     if not fpd:
         assert (world.record().t1, world.record().t2, world.record().source_id) == (0, 1, NIC)
-
-
-# D-5, each way
-
-
-@raises(FaultReason.SCT_4)
-def test_rid_pasid_beyond_the_directory_as_an_invalid_entry() -> None:
-    policy = Policy(rid_pasid_beyond_is_invalid=True)
-    world = second_stage(context={"pdts": 0, "rid_pasid": 1 << 13}, policy=policy)
-    assert world.fault() == 0x43
-    assert world.dma(pasid=0).host_address == HOST
-
-
-@raises(FaultReason.SCT_3)
-def test_rid_pasid_as_a_reserved_field() -> None:
-    policy = Policy(rid_pasid_must_be_zero=True)
-    assert second_stage(context={"rid_pasid": 5}, rid_pasid=False, policy=policy).fault() == 0x42
-    assert second_stage(context={"rid_pasid": 0}, rid_pasid=False, policy=policy).code() == 0

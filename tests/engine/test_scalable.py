@@ -19,6 +19,7 @@ from tests.engine.scalable_world import (
     HOST,
     NESTED,
     PASS,
+    SAME,
     SCALABLE,
     SECOND,
     USER,
@@ -32,6 +33,7 @@ from tests.engine.scalable_world import (
 )
 from tests.engine.world import (
     ABSENT,
+    FSTS,
     NIC,
     READ,
     RW,
@@ -47,7 +49,7 @@ GOES_TO = {FIRST: HOST, SECOND: HOST, NESTED: HOST, PASS: ADDRESS}
 
 
 @pytest.mark.parametrize("pgtt", BUILDERS)
-@pytest.mark.parametrize("pasid", [None, 0])
+@pytest.mark.parametrize("pasid", [None, SAME])
 @pytest.mark.parametrize("access", [READ, WRITE, ATOMIC])
 def test_every_type_translates(pgtt: int, pasid: int | None, access: Access) -> None:
     world = build(pgtt)
@@ -87,16 +89,18 @@ def test_reserved_table_mode() -> None:
 
 
 @pytest.mark.parametrize("root", [None, ABSENT])
-def test_abort_dma_mode_aborts_all_and_records_nothing(root: int | None) -> None:
+@raises(FaultReason.RTA_4)
+def test_abort_dma_mode_aborts_all(root: int | None) -> None:
     world = second_stage()
     world.latch((world.root if root is None else root) | ABORT)
     for kind, pasid, access in itertools.product(
         (UNTRANSLATED, TRANSLATION_REQUEST, TRANSLATED), (None, 0), (READ, WRITE)
     ):
         outcome = world.dma(access=access, kind=kind, pasid=pasid)
-        assert (outcome.host_address, outcome.fault, outcome.interrupt) == (None, None, False)
+        assert (outcome.host_address, int(outcome.fault or 0), outcome.interrupt) == (None, 0x33, False)
         assert (outcome.readable, outcome.writable) == (False, False)
-    assert world.records() == []
+        assert outcome.recorded
+        world.clear_record(world.read(FSTS) >> 8)
 
 
 def test_abort_dma_mode_leaves_interrupts_alone() -> None:
@@ -239,7 +243,7 @@ def test_context_field_is_reserved_without_its_capability(field: str, flags: tup
 
 @raises(FaultReason.SCT_5)
 def test_device_tlb_requests_need_dte() -> None:
-    world = second_stage(context={"dte": 0})
+    world = second_stage(context={"dte": 0, "pre": 0})
     assert world.dma().host_address == HOST
     for kind in (TRANSLATION_REQUEST, TRANSLATED):
         assert world.fault(kind=kind) == 0x44
@@ -261,7 +265,7 @@ def test_pasids_up_to_the_directory_size(pdts: int) -> None:
     limit = 1 << pdts + 13
     world = second_stage(pasid=limit - 1, context={"pdts": pdts})
     assert world.dma(pasid=limit - 1).host_address == HOST
-    assert world.fault(pasid=0) == 0x51
+    assert world.fault(pasid=SAME) == 0x51
     if pdts < 7:
         for bit in range(pdts + 13, 20):
             assert world.fault(pasid=1 << bit) == 0x46
@@ -271,16 +275,29 @@ def test_pasids_up_to_the_directory_size(pdts: int) -> None:
 @raises(FaultReason.SCT_7)
 def test_pasid_beyond_the_directory() -> None:
     world = second_stage(context={"pdts": 0})
-    assert world.dma(pasid=0).host_address == HOST
+    assert world.dma(pasid=SAME).host_address == HOST
     assert world.fault(pasid=1 << 13) == 0x46
 
 
 @pytest.mark.parametrize("bits", [13, 16, 19])
-@raises(FaultReason.SCT_7)
+@raises(FaultReason.SGN_10)
 def test_pasid_wider_than_the_unit_supports(bits: int) -> None:
-    world = second_stage(pasid=(1 << bits) - 1, pasid_bits=bits)
-    assert world.dma(pasid=(1 << bits) - 1).host_address == HOST
-    assert world.fault(pasid=1 << bits) == 0x46
+    """7.1.3: the directory is large enough, and ECAP.PSS too small. FPD of the context entry counts."""
+    for fpd in (0, 1):
+        world = second_stage(pasid=(1 << bits) - 1, pasid_bits=bits, context={"fpd": fpd})
+        assert world.dma(pasid=(1 << bits) - 1).host_address == HOST
+        outcome = world.dma(pasid=1 << bits)
+        assert (int(outcome.fault or 0), outcome.recorded) == (0x89, not fpd)
+
+
+@pytest.mark.parametrize("rid_pasid", [0, 5, 0xFFFFF])
+@raises(FaultReason.SCT_9)
+def test_rid_pasid_is_for_requests_without_a_pasid(rid_pasid: int) -> None:
+    """7.1.3: whatever the kind of the request; without ECAP.RPS it is 0."""
+    world = second_stage(pasid=rid_pasid, context={"rid_pasid": rid_pasid}, rid_pasid=rid_pasid > 0)
+    assert world.dma().host_address == HOST
+    for kind in (UNTRANSLATED, TRANSLATION_REQUEST, TRANSLATED):
+        assert world.fault(pasid=rid_pasid, kind=kind) == 0x48
 
 
 # Requests without a PASID
@@ -290,7 +307,6 @@ def test_pasid_wider_than_the_unit_supports(bits: int) -> None:
 def test_rid_pasid_selects_the_entry(rid_pasid: int) -> None:
     world = second_stage(pasid=rid_pasid, context={"rid_pasid": rid_pasid})
     assert world.dma().host_address == HOST
-    assert world.dma(pasid=rid_pasid).host_address == HOST
     assert world.fault(pasid=rid_pasid ^ 1) == 0x59
 
 
@@ -299,36 +315,46 @@ def test_without_rps_requests_use_pasid_0() -> None:
     assert world.dma().host_address == HOST
 
 
-def test_without_rps_rid_pasid_is_ignored_or_reserved() -> None:
-    """D-5."""
+@raises(FaultReason.SCT_3)
+def test_without_rps_rid_pasid_is_reserved() -> None:
+    """9.4."""
     world = second_stage(pasid=0, context={"rid_pasid": 5}, rid_pasid=False)
-    assert world.code() in (0, 0x42)
+    assert world.fault() == 0x42
 
 
 @pytest.mark.parametrize("pdts", range(7))
-@raises(FaultReason.SCT_9)
+@raises(FaultReason.SCT_4)
 def test_rid_pasid_beyond_the_directory(pdts: int) -> None:
+    """7.1.3: it makes the entry invalid, for requests with a PASID too."""
     limit = 1 << pdts + 13
     world = second_stage(pasid=limit - 1, context={"rid_pasid": limit - 1, "pdts": pdts})
     assert world.dma().host_address == HOST
     world.unit.caches.invalidate_dma()
     world.scalable_context(rid_pasid=limit, pdts=pdts)
-    assert world.fault() == 0x48
-    assert world.dma(pasid=limit - 1).host_address == HOST
+    assert world.fault() == 0x43
+    assert world.fault(pasid=limit - 1) == 0x43
+
+
+@raises(FaultReason.SCT_4)
+def test_page_requests_need_the_device_tlb() -> None:
+    """7.1.3: DTE = 0 and PRE = 1 make the entry invalid, for every request."""
+    world = second_stage(context={"dte": 0, "pre": 1})
+    for kind in (UNTRANSLATED, TRANSLATION_REQUEST, TRANSLATED):
+        assert world.fault(kind=kind) == 0x43
 
 
 @pytest.mark.parametrize(("rid_priv", "code"), [(0, 0x81), (1, 0)])
 def test_rid_priv_makes_requests_without_a_pasid_privileged(rid_priv: int, code: int) -> None:
     world = first_stage(HOST | ALL1 & ~USER, context={"rid_priv": rid_priv})
     assert world.code() == code
-    assert world.fault(pasid=0) == 0x81, "RID_PRIV is for requests without a PASID"
+    assert world.fault(pasid=SAME) == 0x81, "RID_PRIV is for requests without a PASID"
 
 
 @raises(FaultReason.SPT_6)
 def test_rid_priv_needs_sre() -> None:
     world = first_stage(context={"rid_priv": 1}, pasid_entry={"sre": 0})
     assert world.fault() == 0x5D
-    assert world.dma(pasid=0).host_address == HOST
+    assert world.dma(pasid=SAME).host_address == HOST
 
 
 def test_record_of_a_request_without_a_pasid_shows_none() -> None:
@@ -505,7 +531,7 @@ def test_every_bit_of_a_domain_id_counts() -> None:
         other = world.page()
         world.map(other, 4, ADDRESS, 0xA000 | RW)
         world.pasid_entry(1, pgtt=SECOND, second=other, did=1 ^ 1 << bit)
-        assert world.dma(pasid=0).host_address == HOST
+        assert world.dma(pasid=SAME).host_address == HOST
         assert world.dma(pasid=1).host_address == 0xA000
 
 
@@ -577,36 +603,38 @@ def test_the_other_types_have_no_paging_mode(fspm: int) -> None:
 @raises(FaultReason.SPT_6)
 def test_privileged_requests_need_sre(pgtt: int) -> None:
     world = build(pgtt, pasid_entry={"sre": 0})
-    assert world.fault(pasid=0, privileged=True) == 0x5D
+    assert world.fault(pasid=SAME, privileged=True) == 0x5D
     assert world.record().privileged == 1
-    assert world.dma(pasid=0).host_address == HOST
+    assert world.dma(pasid=SAME).host_address == HOST
 
 
 @pytest.mark.parametrize("pgtt", [SECOND, PASS])
 def test_privilege_and_execute_are_ignored_without_a_first_stage(pgtt: int) -> None:
     world = build(pgtt)
-    assert world.dma(pasid=0, privileged=True).host_address == GOES_TO[pgtt]
-    assert world.dma(pasid=0, execute=True).host_address == GOES_TO[pgtt]
+    assert world.dma(pasid=SAME, privileged=True).host_address == GOES_TO[pgtt]
+    assert world.dma(pasid=SAME, execute=True).host_address == GOES_TO[pgtt]
 
 
-def test_privilege_is_ignored_without_srs() -> None:
+@raises(FaultReason.SPT_6)
+def test_privileged_requests_without_srs() -> None:
+    """7.1.3, 9.6: SRE is reserved, so that it is 0."""
     world = first_stage(HOST | ALL1 & ~USER, pasid_entry={"sre": 0}, supervisor_requests=False)
-    assert world.fault(pasid=0, privileged=True) == 0x81
+    assert world.fault(pasid=SAME, privileged=True) == 0x5D
 
 
 def test_execute_is_ignored_without_ers() -> None:
     world = first_stage(HOST | ALL1 | XD, execute_requests=False)
-    assert world.dma(pasid=0, execute=True).host_address == HOST
+    assert world.dma(pasid=SAME, execute=True).host_address == HOST
 
 
 @pytest.mark.parametrize("pgtt", [FIRST, NESTED])
 @raises(FaultReason.SPT_5)
 def test_execute_requests_need_ere(pgtt: int) -> None:
     world = build(pgtt, pasid_entry={"ere": 0})
-    assert world.fault(pasid=0, execute=True) == 0x5C
-    assert world.dma(pasid=0).host_address == HOST
+    assert world.fault(pasid=SAME, execute=True) == 0x5C
+    assert world.dma(pasid=SAME).host_address == HOST
     world = build(pgtt, pasid_entry={"ere": 1})
-    assert world.dma(pasid=0, execute=True).host_address == HOST
+    assert world.dma(pasid=SAME, execute=True).host_address == HOST
 
 
 @pytest.mark.parametrize("drops", [True, False])

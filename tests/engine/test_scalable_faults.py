@@ -40,7 +40,7 @@ from tests.engine.world import (
 
 ORDER = {
     "root absent": 0x39, "root reserved": 0x3A, "context unreadable": 0x40, "context absent": 0x41,
-    "context reserved": 0x42, "no DTE": 0x44, "no PASIDE": 0x45, "large PASID": 0x46,
+    "context reserved": 0x42, "large RID_PASID": 0x43, "no DTE": 0x44, "no PASIDE": 0x45, "large PASID": 0x46,
     "directory unreadable": 0x50, "directory absent": 0x51, "directory reserved": 0x52, "table unreadable": 0x58,
     "entry absent": 0x59, "entry reserved": 0x5A, "entry invalid": 0x5B, "no SRE": 0x5D, "not canonical": 0x80,
 }  # fmt: skip
@@ -50,11 +50,14 @@ def spoiled(*flaws: str) -> tuple[ScalableWorld, dict[str, Any]]:
     """A first-stage world with the named flaws, and the request that meets them."""
     pasid = 1 << 13 if "large PASID" in flaws else 1
     request: dict[str, Any] = {"pasid": pasid}
-    fields = {"dte": 0 if "no DTE" in flaws else 1, "paside": 0 if "no PASIDE" in flaws else 1}
+    fields = {"dte": 0 if "no DTE" in flaws else 1, "pre": 0, "paside": 0 if "no PASIDE" in flaws else 1}
     world = first_stage(pasid=pasid, context={**fields, "pdts": 1 if "large PASID" in flaws else 7})
     context, directory, entry = world.contexts[NIC], world.directory_address(pasid), world.pasids[NIC, pasid]
     if "large PASID" in flaws:
         world.change(context, clear=7 << 9)
+    if "large RID_PASID" in flaws:
+        world.change(context, clear=7 << 9)
+        world.change(context + 8, add=0xFFFFF)
     if "no DTE" in flaws:
         request["kind"] = TRANSLATION_REQUEST
     if "no SRE" in flaws:
@@ -162,7 +165,7 @@ def test_fpd_is_cached_with_the_entry(fpd: str) -> None:
 # Fault records
 
 
-@pytest.mark.parametrize("pasid", [None, 0, 1, 0xABCDE, 0xFFFFF])
+@pytest.mark.parametrize("pasid", [None, 1, 0xABCDE, 0xFFFFF])
 @pytest.mark.parametrize(("access", "length", "t1", "t2"), [
     (READ, 1, 1, 0), (READ, 0, 1, 0), (WRITE, 1, 0, 0),
 ])  # fmt: skip
@@ -233,7 +236,7 @@ def test_record_of_a_fault_with_a_pasid_survives_the_tables() -> None:
 # FRCD contents, sheet 3.1 (H): {T1,T2} = 11 for an AtomicOp; EXE = execute requested.
 
 
-@pytest.mark.parametrize("pasid", [None, 0, 1, 0xABCDE, 0xFFFFF])
+@pytest.mark.parametrize("pasid", [None, 1, 0xABCDE, 0xFFFFF])
 @raises(FaultReason.SPT_2)
 def test_atomic_operation_in_the_record(pasid: int | None) -> None:
     world = second_stage(pasid=2)

@@ -8,7 +8,7 @@ import pytest
 
 from iommu import Access, FaultReason, Policy
 from tests.engine.raising import raises
-from tests.engine.scalable_world import ADDRESS, ATOMIC, HOST, SECOND, second_stage, without
+from tests.engine.scalable_world import ADDRESS, ATOMIC, HOST, SAME, SECOND, second_stage, without
 from tests.engine.world import ABSENT, NIC, PS, READ, RW, SNP, TM, WRITE, R, W
 
 HAWS = (39, 46, 52)
@@ -46,9 +46,9 @@ def test_address_limit_comes_before_the_tables() -> None:
 
 def test_interrupt_range_as_an_input_with_a_pasid_is_translated() -> None:
     world = second_stage(address=0xFEE0_0000)
-    outcome = world.dma(0xFEE0_0123, WRITE, pasid=0)
+    outcome = world.dma(0xFEE0_0123, WRITE, pasid=SAME)
     assert (outcome.host_address, outcome.interrupt) == (HOST + 0x123, False)
-    assert world.fault(0xFEE0_1000, WRITE, pasid=0) == 0x79
+    assert world.fault(0xFEE0_1000, WRITE, pasid=SAME) == 0x79
 
 
 # Entries that cannot be read, or are not there
@@ -266,7 +266,7 @@ def test_host_address_in_the_interrupt_range(leaf: int, entry: int) -> None:
     for offset in (0, 0xFEE0_0000 - entry, 0xFEEF_FFFF - entry, 0xFEDF_FFFF - entry, 0xFEF0_0000 - entry):
         if 0 <= offset < size:
             inside = 0xFEE0_0000 <= entry + offset <= 0xFEEF_FFFF
-            for pasid in (None, 0):
+            for pasid in (None, SAME):
                 assert world.code(base + offset, pasid=pasid) == (0x87 if inside else 0)
 
 

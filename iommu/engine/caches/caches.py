@@ -185,7 +185,8 @@ class Iotlb:
             self._clear()
             return
         for (domain_id, pasid), pages in self._tags.items():
-            if named.domain_id not in (None, domain_id) or named.pasid not in (None, pasid):
+            without_pasid = pasid is None and named.addresses is None
+            if named.domain_id not in (None, domain_id) or not (named.pasid in (None, pasid) or without_pasid):
                 continue
             by_first_stage = named.domain_id is not None and named.pasid is None and pasid is not None
             if named.addresses is None or by_first_stage:

@@ -20,7 +20,7 @@ class FaultLog:
 
     Args:
         registers: the unit's registers; this class gives FSTS and FRCD their behaviour.
-        policy: only `compress_faults` and `records_restart` are used.
+        policy: only `compress_faults` is used.
         send: called with each fault event message.
     """
 
@@ -124,10 +124,9 @@ class FaultLog:
     def _is_pending(self, source_id: int) -> bool:
         return any(FRCD.F.get(slot.value) and FRCD.SID.get(slot.value) == source_id for slot in self._records)
 
-    def translation_off(self) -> None:
-        """Translation was turned off: the next record goes to the next register, or to the first (doubt D-23)."""
-        if self.policy.records_restart:
-            self._next = 0
+    def restart(self) -> None:
+        """Neither requests nor interrupts are remapped: the next record goes to the first register (spec 7.2.1)."""
+        self._next = 0
 
     def set_status(self, condition: int) -> None:
         """Set a bit of FSTS; the event is raised only if no status was pending (spec 7.3, 11.4.7.2)."""

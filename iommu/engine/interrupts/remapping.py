@@ -148,9 +148,8 @@ class Interrupts:
 
     def check_request(self, request: InterruptRequest) -> None:
         """Check the reserved bits of a remappable request: the upper data if SHV is set (5.1.2.2). Raises Blocked."""
-        used = RemappableAddress.SHV.get(request.address) or self.policy.unused_data_checked
         # IR.20: a reserved field is set in the request.
-        if used and request.data & ~RemappableData.SUBHANDLE.mask:
+        if RemappableAddress.SHV.get(request.address) and request.data & ~RemappableData.SUBHANDLE.mask:
             raise Blocked(FaultReason.IR_20)
 
     def index(self, request: InterruptRequest) -> int:
@@ -197,16 +196,14 @@ class Interrupts:
         return entry & self.formats.reserved_in_interrupt(entry, extended=self.extended)
 
     def check_entry(self, entry: int, source_id: SourceId) -> None:
-        """Check an entry: present, no reserved bit set, source valid, in this order. Raises Blocked."""
+        """Check an entry: present, source valid, no reserved bit set, in this order (spec 5.1.4). Raises Blocked."""
         # IR.22: the entry is not present.
         if not InterruptEntry.P.get(entry):
             raise Blocked(FaultReason.IR_22)
-        if self.policy.source_validated_first:
-            self.validate_source(entry, source_id)
+        self.validate_source(entry, source_id)
         # IR.24: a reserved field is set in the entry.
         if self.reserved(entry):
             raise Blocked(FaultReason.IR_24)
-        self.validate_source(entry, source_id)
 
     def validate_source(self, entry: int, source_id: SourceId) -> None:
         """Check the source-id against SVT, SQ and SID (spec 9.9). Raises Blocked."""

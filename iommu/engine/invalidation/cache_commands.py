@@ -18,7 +18,10 @@ from iommu.structures import (
 
 
 class CacheCommands:
-    """One method for each type of descriptor. Each raises QueueError for reserved values."""
+    """One method for each type of descriptor. Each raises QueueError for reserved values.
+
+    Fields that the granularity of a descriptor does not use are ignored.
+    """
 
     def __init__(self, invalidation: Invalidation, policy: Policy) -> None:
         self.capabilities = invalidation.capabilities
@@ -30,11 +33,6 @@ class CacheCommands:
             raise QueueError(QueueFault.RESERVED)
         self.invalidation.invalidate(named)
 
-    def check_unused(self, *fields: int) -> None:
-        """Fields that a granularity does not use may have to be 0 (doubt D-35). Raises QueueError."""
-        if self.policy.unused_descriptor_fields_checked and any(fields):
-            raise QueueError(QueueFault.RESERVED)
-
     def invalidate_contexts(self, command: ContextDescriptor) -> None:
         """Type 1, context cache. Raises QueueError."""
         self.carry_out_selector(self.invalidation.select_contexts(command.G, command.DID, command.SID, command.FM))
@@ -42,10 +40,6 @@ class CacheCommands:
     def invalidate_translations(self, command: IotlbDescriptor) -> None:
         """Type 2, IOTLB. No request is in flight in this model: DR and DW have no effect. Raises QueueError."""
         where = command.ADDR, command.AM, command.IH
-        if command.G == Granularity.GLOBAL:
-            self.check_unused(command.DID, *where)
-        elif command.G == Granularity.DOMAIN:
-            self.check_unused(*where)
         self.carry_out_selector(self.invalidation.select_translations(command.G, command.DID, *where))
 
     def invalidate_interrupts(self, command: InterruptDescriptor) -> None:
@@ -63,15 +57,11 @@ class CacheCommands:
     def invalidate_pasid_translations(self, command: PasidIotlbDescriptor) -> None:
         """Type 6, PASID-based IOTLB. Raises QueueError."""
         self.carry_out_selector(self.select_pasid_translations(command))
-        if self.policy.pasid_invalidation_drops_second_stage and command.G == Granularity.DOMAIN:
-            self.invalidation.invalidate(Selector.translations(self.invalidation.domain(command.DID)))
 
     def select_pasid_translations(self, command: PasidIotlbDescriptor) -> Selector | None:
         """A PASID, or pages of it; None for a reserved encoding. CAP.PSI and CAP.MAMV do not apply here."""
         domain_id = self.invalidation.domain(command.DID)
         match command.G:
-            case Granularity.DOMAIN if command.ADDR or command.AM or command.IH:
-                return None
             case Granularity.DOMAIN:
                 return Selector.translations(domain_id, command.PASID)
             case Granularity.SELECTIVE:
@@ -83,10 +73,6 @@ class CacheCommands:
 
     def invalidate_pasids(self, command: PasidCacheDescriptor) -> None:
         """Type 7, PASID cache. Raises QueueError."""
-        if command.G == PasidGranularity.GLOBAL:
-            self.check_unused(command.DID, command.PASID)
-        elif command.G == PasidGranularity.DOMAIN:
-            self.check_unused(command.PASID)
         self.carry_out_selector(self.select_pasids(command))
 
     def select_pasids(self, command: PasidCacheDescriptor) -> Selector | None:

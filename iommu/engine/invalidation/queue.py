@@ -218,7 +218,7 @@ class Queue(CacheCommands, DeviceCommands):
         if not known.get(self.mode):
             raise QueueError(QueueFault.TABLE_MODE)
         wide = self.width() == 32
-        if (not wide and self.mode == TableMode.SCALABLE) or (wide and not (scalable or abort)):
+        if (not wide and self.mode != TableMode.LEGACY) or (wide and not (scalable or abort)):
             raise QueueError(QueueFault.WIDTH)
 
     def fetch(self, address: int) -> int:

@@ -28,8 +28,8 @@ class Selector:
     Attributes:
         cache: the cache to invalidate.
         domain_id: items of this domain only; None for all.
-        pasid: items of this PASID only. For translations this is a PASID-based invalidation, which does not drop
-            translations by a second stage alone.
+        pasid: items of this PASID only. For translations this is a PASID-based invalidation: without addresses, it
+            also drops what a second stage alone translated in the domain, for which no PASID is kept.
         every_pasid: for a device-TLB: items of every PASID.
         source_id: items of this requester only; None for all.
         ignored: source-id bits that are ignored in the comparison.

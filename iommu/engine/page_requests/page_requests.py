@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from iommu.engine.ats import AtsDevice, PageRequest, PageResponse
-from iommu.engine.caches.entries import ScalableContext
+from iommu.engine.caches.entries import PasidContext, ScalableContext
 from iommu.engine.faults.events import Message
 from iommu.engine.faults.log import FaultLog
 from iommu.engine.invalidation.registers import Invalidation
 from iommu.engine.invalidation.selector import Selector, pages_around
 from iommu.engine.page_requests.queue import PageRequestQueue
-from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
 from iommu.engine.register_file import RegisterFile
 from iommu.engine.translation.scalable_tables import ScalableTables
@@ -54,19 +53,18 @@ class PageRequests:
         registers: RegisterFile,
         invalidation: Invalidation,
         faults: FaultLog,
-        policy: Policy,
         tables: ScalableTables,
         devices: Mapping[int, AtsDevice],
         send: Callable[[Message], None],
     ) -> None:
         self.capabilities, self.caches = registers.capabilities, invalidation.caches
-        self.faults, self.policy = faults, policy
+        self.faults = faults
         self.tables, self.devices = tables, devices
         self.enabled = False
         self.mode: int = TableMode.LEGACY
         self._posted: list[PageRequest] = []
         # A unit without page requests still reports why it blocks them; no context can enable them there.
-        self.queue = PageRequestQueue(memory, registers, policy, send) if self.capabilities.page_requests else None
+        self.queue = PageRequestQueue(memory, registers, send) if self.capabilities.page_requests else None
 
     def receive(self, request: PageRequest) -> PageRequestOutcome:
         """A page request arrives; those that were posted before it arrive first."""
@@ -89,20 +87,22 @@ class PageRequests:
                 raise
 
     def accept(self, request: PageRequest) -> PageRequestOutcome:
-        """Check a page request and queue it. With translation off, and in abort-DMA mode, it is dropped."""
-        if not self.enabled or (self.mode == TableMode.ABORT_DMA and self.capabilities.abort_dma):
+        """Check a page request and queue it. With translation off it is dropped."""
+        if not self.enabled:
             return PageRequestOutcome(queued=False)
         fpd = 0
         try:
             self.check_mode()
             context = self.tables.context_of(request.source_id)
             fpd = context.fpd
-            self.check_context(context, request)
+            pasid = self.pasid_of(context, request)
+            entry = self.tables.pasid_context_of(context, request.source_id, pasid)
         except Blocked as condition:
             fpd |= condition.fpd
             recorded = self.faults.report_page_request(condition.reason, request, fpd)
-            answer = self.answer(request, self.policy.blocked_page_response)
+            answer = self.answer(request, ResponseCode.INVALID)
             return PageRequestOutcome(queued=False, fault=condition.reason, recorded=recorded, answer=answer)
+        self.caches.invalidate(affected_by(request, entry, pasid))
         return self.enqueue(request)
 
     def check_mode(self) -> None:
@@ -110,32 +110,46 @@ class PageRequests:
         # RTA.3: a page request in legacy mode.
         if self.mode == TableMode.LEGACY:
             raise Blocked(FaultReason.RTA_3)
+        # RTA.4: the unit is in abort-DMA mode.
+        if self.mode == TableMode.ABORT_DMA and self.capabilities.abort_dma:
+            raise Blocked(FaultReason.RTA_4)
         # RTA.1: the unit does not support the table mode.
         if self.mode != TableMode.SCALABLE or not self.capabilities.scalable_mode:
             raise Blocked(FaultReason.RTA_1)
 
-    def check_context(self, context: ScalableContext, request: PageRequest) -> None:
-        """Check that the context permits page requests, and this PASID (spec 7.1.3). Raises Blocked."""
+    def pasid_of(self, context: ScalableContext, request: PageRequest) -> int:
+        """The PASID of the request, or RID_PASID, if the context permits it (spec 7.1.3). Raises Blocked."""
         # SCT.8: a page request while they are not enabled.
         if not context.page_requests_enabled:
             raise Blocked(FaultReason.SCT_8)
-        if request.pasid is not None:
-            self.tables.check_pasid(context, request.pasid)
+        if request.pasid is None:
+            return context.rid_pasid
+        self.tables.check_pasid(context, request.pasid)
+        return request.pasid
 
     def enqueue(self, request: PageRequest) -> PageRequestOutcome:
-        """Drop the requested page from the caches, so that a retry does not use old entries (7.4), and queue it.
-
-        This is an invalidation like any other, and listeners hear of it.
-        """
-        self.caches.invalidate(Selector.translations(addresses=pages_around(request.address, 0)))
+        """Queue the request. If there is no room the answer is success, so that the device tries again (7.4)."""
         if self.queue is not None and self.queue.put(request):
             return PageRequestOutcome(queued=True)
-        return PageRequestOutcome(queued=False, answer=self.answer(request, self.policy.overflow_response))
+        return PageRequestOutcome(queued=False, answer=self.answer(request, ResponseCode.SUCCESS))
 
-    def answer(self, request: PageRequest, code: ResponseCode | None) -> ResponseCode | None:
+    def answer(self, request: PageRequest, code: ResponseCode) -> ResponseCode | None:
         """Send the unit's own response: one for a group, none for a stop marker. Returns the code sent."""
-        if code is None or not request.last or request.is_stop_marker:
+        if not request.last or request.is_stop_marker:
             return None
         if device := self.devices.get(request.source_id):
             device.respond(PageResponse(request.group, code, request.pasid))
         return code
+
+
+def affected_by(request: PageRequest, entry: PasidContext, pasid: int) -> Selector:
+    """What a page request drops from the caches, so that a retry does not use old entries (spec 6.5.3.1).
+
+    This is an invalidation like any other, and listeners hear of it.
+    """
+    if entry.first is not None and entry.second is not None:
+        return Selector.translations(entry.domain_id)
+    page = pages_around(request.address, 0)
+    if entry.first is not None:
+        return Selector.translations(entry.domain_id, pasid, addresses=page)
+    return Selector.translations(entry.domain_id, addresses=page)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from iommu.engine.ats import PageRequest
 from iommu.engine.faults.events import Event, Message
-from iommu.engine.policy import Policy
 from iommu.engine.register_file import RegisterFile
 from iommu.errors import MemoryAccessError
 from iommu.memory import Memory
@@ -22,14 +21,11 @@ class PageRequestQueue:
 
     Args:
         registers: the unit's registers; this class gives PRS its behaviour.
-        policy: only `page_event_per_group` is used.
         send: called with each page request event message.
     """
 
-    def __init__(
-        self, memory: Memory, registers: RegisterFile, policy: Policy, send: Callable[[Message], None]
-    ) -> None:
-        self.memory, self.policy = memory, policy
+    def __init__(self, memory: Memory, registers: RegisterFile, send: Callable[[Message], None]) -> None:
+        self.memory = memory
         self.silent_stop_markers = registers.capabilities.stop_markers
         self._head, self._tail, self._address = registers[PQH], registers[PQT], registers[PQA]
         self._status = registers[PRS]
@@ -46,8 +42,7 @@ class PageRequestQueue:
                 self.raise_status(PRS.PRO.mask)
             return False
         self._tail.value = PQT.PQT.put(self._tail.value, after)
-        if self.sets_ppr(request):
-            self.raise_status(PRS.PPR.mask)
+        self.raise_status(PRS.PPR.mask)
         return True
 
     def slots(self) -> tuple[int, int]:
@@ -79,10 +74,6 @@ class PageRequestQueue:
         except MemoryAccessError:
             return False
         return True
-
-    def sets_ppr(self, request: PageRequest) -> bool:
-        """Whether the request sets PPR; by policy only the last of a group does (doubt D-15)."""
-        return request.last or not self.policy.page_event_per_group
 
     def raise_status(self, condition: int) -> None:
         """Set PPR or PRO; raise the event only if neither was set (spec 7.5)."""

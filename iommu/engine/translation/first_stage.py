@@ -56,7 +56,9 @@ class FirstStage(StageWalk):
     def find_nested(self, second: SecondStageRoot, leaf: Leaf, address: int, intent: Intent) -> Leaf:
         """In a nested walk the page has a guest address, which the second stage translates (spec 3.8)."""
         guest = leaf.page.host | address & leaf.page.kind.size - 1
-        self.second_stage.check_address(second, guest)
+        # SFS.5: the page is beyond the guest address width.
+        if guest >> self.second_stage.address_bits(second):
+            raise Blocked(FaultReason.SFS_5)
         page_leaf = self.second_stage.find(second, guest, intent)
         SECOND_STAGE.check(page_leaf.page.kind, intent)
         return leaf._replace(page=combine(leaf.page, page_leaf.page, guest), page_leaf=page_leaf)
@@ -109,9 +111,8 @@ class FirstStage(StageWalk):
         try:
             leaf = self.second_stage.find(second, address, _READS)
         except Blocked as condition:
-            absent = condition.reason is FaultReason.SSS_2 and self.policy.nested_absent_is_no_permission
-            # SFS.6, SFS.7: the second stage does not map the table (doubt D-18), or gives no read permission for it.
-            if absent or condition.reason is FaultReason.SGN_7:
+            # SFS.6, SFS.7: the second stage gives no read permission for the table.
+            if condition.reason is FaultReason.SGN_7:
                 raise Blocked(unreadable) from None
             raise
         # SFS.6 for the top table, SFS.7 below: the second stage gives no read permission for the table.

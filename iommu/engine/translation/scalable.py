@@ -44,6 +44,16 @@ class ScalableMode(ScalableTables, Paging):
 
     def translate(self, request: DmaRequest) -> Outcome:
         """Translate a request. Raises Blocked with the FPD that applies."""
+        try:
+            return self.translate_by_tables(request)
+        except Blocked as condition:
+            # A translation request for a page that is not mapped gets a success completion without permissions.
+            if request.address_type is AddressType.TRANSLATION_REQUEST and condition.reason.not_mapped:
+                return blocked()
+            raise
+
+    def translate_by_tables(self, request: DmaRequest) -> Outcome:
+        """From the source-id to the host address. Raises Blocked with the FPD that applies."""
         context = self.context_of(request.source_id)
         try:
             pasid = self.effective_pasid(context, request)
@@ -81,28 +91,18 @@ class ScalableMode(ScalableTables, Paging):
         first, second = pasid_context.first, pasid_context.second
         if first is not None:
             self.check_request_flags(pasid_context, intent)
-        try:
-            if first is not None:
-                return self.translate_stage(self.first_stage, first, intent, request)
-            if second is not None:
-                return self.translate_stage(self.second_stage, second, intent, request)
-            return self.pass_through(request, pasid_context)
-        except Blocked as condition:
-            # A translation request for a page that is not mapped gets a success completion without permissions.
-            if request.address_type and condition.reason.not_mapped:
-                return blocked()
-            raise
+        if first is not None:
+            return self.translate_stage(self.first_stage, first, intent, request)
+        if second is not None:
+            return self.translate_stage(self.second_stage, second, intent, request)
+        return self.pass_through(request, pasid_context)
 
     def intent(self, context: ScalableContext, request: DmaRequest) -> Intent:
         """The permissions that the request needs. Without a PASID, RID_PRIV says if it is privileged."""
         capabilities = self.capabilities
-        privileged = bool(context.rid_priv)
-        if request.pasid is not None:
-            counts = capabilities.supervisor_requests or self.policy.privileged_needs_supervisor
-            privileged = request.privileged and counts
         return intent_of(
             request,
-            privileged=privileged,
+            privileged=bool(context.rid_priv) if request.pasid is None else request.privileged,
             execute=request.execute and capabilities.execute_requests,
             zero_length_read=capabilities.zero_length_read,
             no_write=capabilities.no_write_requests,

@@ -19,6 +19,11 @@ from iommu.structures import PasidDirectoryEntry, PasidEntry, ScalableContextEnt
 _PAT = PasidEntry.PA0.lsb
 
 
+def directory_size(entry: int) -> int:
+    """The number of PASIDs that the directory of a context entry covers."""
+    return 1 << ScalableContextEntry.PDTS.get(entry) + 13
+
+
 class ScalableTables:
     """Finds the context of a device, and that of a PASID. `root_table` was latched by SRTP."""
 
@@ -34,7 +39,7 @@ class ScalableTables:
     # Root and context entry (spec 9.2, 9.4).
 
     def context_of(self, source_id: SourceId) -> ScalableContext:
-        """The context of a device, from the cache or from memory. Raises Blocked: SRT.*, SCT.1 to SCT.3."""
+        """The context of a device, from the cache or from memory. Raises Blocked: SRT.*, SCT.1 to SCT.4."""
         return read_through(
             self.caches.scalable_contexts,
             source_id,
@@ -43,7 +48,7 @@ class ScalableTables:
         )
 
     def context_entry(self, source_id: SourceId) -> int:
-        """The context entry in memory, present and without reserved bits. Raises Blocked."""
+        """The context entry in memory, present and valid. Raises Blocked."""
         half = self.read_root(self.root_table + 16 * source_id.bus + 8 * (source_id.devfn >> 7))
         # SRT.2: the half of the root entry is not present.
         if not ScalableRootHalf.P.get(half):
@@ -52,21 +57,28 @@ class ScalableTables:
         if half & self.formats.scalable_root.reserved(half):
             raise Blocked(FaultReason.SRT_3)
         entry = self.read_context(ScalableRootHalf.CTP.get(half) + 32 * (source_id.devfn & 0x7F))
-        fpd = ScalableContextEntry.FPD.get(entry)
+        self.check_context_entry(entry, ScalableContextEntry.FPD.get(entry))
+        return entry
+
+    def check_context_entry(self, entry: int, fpd: int) -> None:
+        """Check that the entry is present, without reserved bits, and consistent. Raises Blocked."""
         # SCT.2: the context entry is not present.
         if not ScalableContextEntry.P.get(entry):
             raise Blocked(FaultReason.SCT_2, fpd)
         # SCT.3: a reserved bit is set in a present context entry.
         if entry & self.formats.scalable_context.reserved(entry):
             raise Blocked(FaultReason.SCT_3, fpd)
-        return entry
+        # SCT.4: page requests are enabled without device-TLBs, or RID_PASID is beyond the PASID directory.
+        without_device_tlb = ScalableContextEntry.PRE.get(entry) and not ScalableContextEntry.DTE.get(entry)
+        if without_device_tlb or ScalableContextEntry.RID_PASID.get(entry) >= directory_size(entry):
+            raise Blocked(FaultReason.SCT_4, fpd)
 
     def decode_context(self, raw: int) -> ScalableContext:
         """Decode the fields of the entry that this unit uses."""
         entry = ScalableContextEntry(raw)
         return ScalableContext(
             directory=entry.PASIDDIRPTR,
-            pasids=1 << entry.PDTS + 13,
+            pasids=directory_size(raw),
             pasid_enabled=entry.PASIDE,
             device_tlb_enabled=entry.DTE,
             page_requests_enabled=entry.PRE,
@@ -76,27 +88,29 @@ class ScalableTables:
         )
 
     def effective_pasid(self, context: ScalableContext, request: DmaRequest) -> int:
-        """The PASID of the request, or RID_PASID, if the context permits it (7.1.3). Raises Blocked: SCT.*."""
+        """The PASID of the request, or RID_PASID, if permitted (7.1.3). Raises Blocked: SCT.*, SGN.10."""
         # SCT.5: a translation or translated request while device-TLBs are not enabled.
         if request.address_type and not context.device_tlb_enabled:
             raise Blocked(FaultReason.SCT_5)
         if request.pasid is None:
-            # SCT.9, or SCT.4 (doubt D-5): RID_PASID is beyond the PASID directory.
-            if context.rid_pasid >= context.pasids:
-                beyond_is_invalid = self.policy.rid_pasid_beyond_is_invalid
-                raise Blocked(FaultReason.SCT_4 if beyond_is_invalid else FaultReason.SCT_9)
             return context.rid_pasid
         self.check_pasid(context, request.pasid)
+        # SGN.10: the PASID has more bits than the unit supports.
+        if request.pasid >> self.capabilities.pasid_bits:
+            raise Blocked(FaultReason.SGN_10)
         return request.pasid
 
     def check_pasid(self, context: ScalableContext, pasid: int) -> None:
-        """Check that the context permits requests with this PASID. Raises Blocked: SCT.6, SCT.7."""
+        """Check that the context permits requests with this PASID. Raises Blocked: SCT.6, SCT.7, SCT.9."""
         # SCT.6: a request with a PASID while PASIDs are not enabled.
         if not context.pasid_enabled:
             raise Blocked(FaultReason.SCT_6)
-        # SCT.7: the PASID is beyond the PASID directory, or has more bits than the unit supports.
-        if pasid >= context.pasids or pasid >> self.capabilities.pasid_bits:
+        # SCT.7: the PASID is beyond the PASID directory.
+        if pasid >= context.pasids:
             raise Blocked(FaultReason.SCT_7)
+        # SCT.9: the PASID is RID_PASID, which stands for requests without one.
+        if pasid == context.rid_pasid:
+            raise Blocked(FaultReason.SCT_9)
 
     # PASID directory and PASID table (spec 9.5, 9.6).
 
@@ -151,7 +165,7 @@ class ScalableTables:
                 levels=first_levels,
                 domain_id=entry.DID,
                 pasid=pasid,
-                formats=self.formats.first_stage(nested=second is not None, extended=bool(entry.EAFE)),
+                formats=self.formats.first_stage(extended=bool(entry.EAFE)),
                 write_protect=entry.WPE,
                 extended=entry.EAFE,
                 snooped=self.is_snooped(entry),
@@ -181,8 +195,6 @@ class ScalableTables:
 
     def is_snooped(self, entry: PasidEntry) -> int:
         """Whether the walk is snooped; only then can it update entries."""
-        if self.policy.snooped_by_coherency and not self.capabilities.scalable_coherent:
-            return int(self.capabilities.coherent)
         return entry.PWSNP
 
     def read_root(self, where: int) -> int:

@@ -97,8 +97,9 @@ class Translation:
             return self.legacy.translate(request)
         if self.mode == TableMode.SCALABLE and self.capabilities.scalable_mode:
             return self.scalable.translate(request)
+        # RTA.4: the unit is in abort-DMA mode.
         if self.mode == TableMode.ABORT_DMA and self.capabilities.abort_dma:
-            return blocked()
+            raise Blocked(FaultReason.RTA_4)
         # RTA.1: the unit does not support the table mode.
         raise Blocked(FaultReason.RTA_1)
 

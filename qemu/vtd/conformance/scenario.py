@@ -32,6 +32,9 @@ EVICTED = "a unit may evict a cached entry at any time (6.2.1)"
 COARSER = "a unit may invalidate more than requested (6.5)"
 """Why a fresh entry is right where a stale one is expected."""
 
+FRACTURED = "a unit may cache a large page in pieces, and need only drop those that are named (6.5.3.2)"
+"""Why a stale entry is right where a fresh one is expected."""
+
 
 @dataclass(frozen=True)
 class Observation:

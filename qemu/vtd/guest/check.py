@@ -14,6 +14,7 @@ from typing import Any
 from iommu.engine.interrupts.request import InterruptRequest
 from iommu.engine.request import Access, DmaRequest, SourceId
 from iommu.engine.unit import RemappingUnit
+from iommu.errors import MemoryAccessError
 from iommu.explain import linux
 from iommu.registers import FRCD, TableMode
 from qemu.vtd.guest.guest import Guest
@@ -21,7 +22,7 @@ from qemu.vtd.guest.variants import Variant
 
 DEVICE = SourceId(0, 3, 0)
 ADDRESS = "0000:00:03.0"
-_PATTERN = 0x5EED_0000_0000_0001
+PATTERN = 0x5EED_0000_0000_0001
 _LOG_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 
@@ -80,7 +81,7 @@ class Inspection:
         return all(each.agrees for each in self.findings)
 
 
-def guest_of(variant: Variant, qemu: str | None = None, **options: Any) -> Guest:
+def guest_of(variant: Variant, qemu: str | None = None, *, command_line: str = "", **options: Any) -> Guest:
     """A guest of this variant, not yet started; `options` are further arguments of Guest.
 
     Raises QemuUnsuitable, on entering its block, when the QEMU cannot run it.
@@ -88,7 +89,7 @@ def guest_of(variant: Variant, qemu: str | None = None, **options: Any) -> Guest
     return Guest(
         qemu,
         iommu=variant.properties,
-        command_line=variant.command_line,
+        command_line=f"{variant.command_line} {command_line}".strip(),
         processor=variant.processor,
         processors=variant.processors,
         refuse=variant.obstacle,
@@ -143,9 +144,21 @@ async def check_mappings(found: Inspection) -> None:
                 found.compare(f"{address:#x}: page size", mapping.page, outcome.page_size)
                 found.compare(f"{address:#x}: writable", "w" in mapping.access, write.host_address is not None)
                 if host is not None:
-                    found.compare(f"{address:#x}: contents", hex(address + _PATTERN), hex(unit.memory.read_u64(host)))
+                    # The guest wrote a number of its own to each 4 KiB, also within a large page.
+                    last = address + mapping.page - 0x1000
+                    end = unit.translate(DmaRequest(DEVICE, last, Access.READ)).host_address
+                    for at, place in {address: host, last: end}.items():
+                        found.compare(f"{at:#x}: contents", hex(at + PATTERN), contents(unit, place))
                     size = "2 MiB" if outcome.page_size >> 21 else "4 KiB"
                     found.story.append(f"{address:#12x}  {size}  {mapping.access:<2}  -> {host:#x}")
+
+
+def contents(unit: RemappingUnit, host: int | None) -> str | None:
+    """The quadword at a host address; None where there is no memory."""
+    try:
+        return None if host is None else hex(unit.memory.read_u64(host))
+    except MemoryAccessError:
+        return None
 
 
 async def check_strictly(found: Inspection) -> None:

@@ -36,7 +36,7 @@ class Console:
         self._connection, self._step = connection, step
         self._unread, self._part = "", ""
         self._changed = asyncio.Condition()
-        self._ended = False
+        self._ended = self._panic_wanted = False
         self._reader: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._watcher: Callable[[str], None] = lambda _: None
@@ -63,7 +63,8 @@ class Console:
         *whole, self._part = (self._part + text).split("\n")
         self.lines.extend(whole)
         found = next((line for line in whole if _PANIC in line), None)
-        self.panic = self.panic or found
+        if not self._panic_wanted:
+            self.panic = self.panic or found
         async with self._changed:
             self._unread += text
             self._changed.notify_all()
@@ -107,6 +108,15 @@ class Console:
             yield
         finally:
             self._watcher = lambda _: None
+
+    @contextmanager
+    def panicking(self) -> Iterator[None]:
+        """A panic is wanted meanwhile: it ends no wait."""
+        self._panic_wanted = True
+        try:
+            yield
+        finally:
+            self._panic_wanted = False
 
     async def ended(self) -> None:
         """Wait until the guest closes the line."""

@@ -115,6 +115,7 @@ class Guest:
         self._resources = ExitStack()
         self._process: Process | None = None
         self._ram: Ram | None = None
+        self._dmar: bytes | None = None
 
     def _device_words(self) -> list[str]:
         """The `-device` arguments. Raises PropertyMissing for a property that this QEMU does not have."""
@@ -140,8 +141,7 @@ class Guest:
             with self.doing("starting QEMU"):
                 await self._launch(["-kernel", str(kernel.image), "-initrd", str(archive)])
             with self.doing("booting"):
-                await self.console.wait_for(r"^init: ready$", self._boot_seconds)
-                await self.run("PS1=")
+                await self.up()
                 self.booted = time.monotonic() - started
         except BaseException:
             await self.close()
@@ -309,24 +309,40 @@ class Guest:
         It has nothing cached, and what it writes to memory the guest does not see. It departs from the specification
         as this QEMU does, unless it is `strict`.
         """
+        async with self.snapshot() as snapshot:
+            yield snapshot.unit() if strict else snapshot.unit(POLICY, profile(self.build.version))
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Snapshot]:
+        """The registers of its remapping unit, and its memory. It stands still meanwhile; writes stay with us."""
         async with self.paused():
             registers = await self.registers()
             with self._shared().private() as memory:
                 table = Dmar.parse(self.dmar())
-                snapshot = Snapshot("guest", registers, memory, table.header.width, table.units[0].base)
-                yield snapshot.unit() if strict else snapshot.unit(POLICY, profile(self.build.version))
+                yield Snapshot("guest", registers, memory, table.header.width, table.units[0].base)
 
     def dmar(self) -> bytes:
         """The DMAR that its firmware left in memory. Raises QemuError when there is none."""
-        found = next(Image(self._shared().mapping).dmars(), None)
-        if found is None:
-            raise QemuError("the guest's memory holds no DMAR: it has no remapping unit")
-        return found[1]
+        if self._dmar is None:
+            found = next(Image(self._shared().mapping).dmars(), None)
+            if found is None:
+                raise QemuError("the guest's memory holds no DMAR: it has no remapping unit")
+            self._dmar = found[1]
+        return self._dmar
 
     async def registers(self) -> bytes:
         """The register window of the remapping unit, read without effect on it."""
         if self._iommu is None:
             raise PropertyMissing("intel-iommu", "the guest has no remapping unit")
-        text = str(await self.qmp("human-monitor-command", command_line=f"xp /{_WINDOW // 8}gx {REGISTERS:#x}"))
+        return await self.physical(REGISTERS, _WINDOW)
+
+    async def physical(self, address: int, size: int) -> bytes:
+        """What a processor would read at a physical address: memory, or registers of a device; quadwords."""
+        text = str(await self.qmp("human-monitor-command", command_line=f"xp /{size // 8}gx {address:#x}"))
         words = re.findall(r"0x([0-9a-f]{16})(?!:)", text)
         return b"".join(int(word, 16).to_bytes(8, "little") for word in words)
+
+    async def up(self) -> None:
+        """Wait until it has booted, for the first time or again. Raises GuestError."""
+        await self.console.wait_for(r"^init: ready$", self._boot_seconds)
+        await self.run("PS1=")

@@ -45,6 +45,7 @@ from qemu.vtd.quirks.interrupts import (
     CompatibilityAlwaysPasses,
     InterruptFaultsUnrecorded,
     InterruptFieldsUnchecked,
+    ReservedBitsBeforeSource,
 )
 from qemu.vtd.quirks.queue import (
     DevicesAlwaysAnswer,
@@ -196,6 +197,7 @@ QUIRKS: tuple[type[Quirk], ...] = (
     TranslationNeverOn,
     ResponseNeedsPasid,
     ResponseUpperHalfUnchecked,
+    ReservedBitsBeforeSource,
 )
 
 POLICY = Policy(

@@ -56,9 +56,9 @@ class GigabytePagesAlways(Quirk, Formats):
     scenarios = ("scalable.first.1g-not-offered",)
     first = (10, 0, 0)
 
-    def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
+    def reserved_in_first_stage(self, level: int, *, page: bool) -> int:
         """PS at level 3 is not reserved."""
-        reserved = super().reserved_in_first_stage(level, page=page, nested=nested)
+        reserved = super().reserved_in_first_stage(level, page=page)
         return reserved & ~FirstStage1GPage.PS.mask if level == 3 else reserved
 
 

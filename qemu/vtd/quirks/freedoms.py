@@ -45,11 +45,10 @@ MASK_8_BITS = "a page-selective invalidation compares the low 8 bits of the page
 BUSY = "vtd_handle_ccmd_write and vtd_handle_iotlb_write return before the command while the queue is on"
 UPPER_ABSENT = "vtd_init defines the upper addresses of messages as read-only"
 DATA_32_BITS = "vtd_init gives IEDATA 32 bits"
-SW_OR_IF = "vtd_process_wait_desc refuses a wait descriptor with neither SW nor IF"
+WAIT_FOR_NOTHING = "vtd_process_wait_desc refuses a wait descriptor that asks for nothing"
 TM_RESERVED = "bit 62 is reserved unless stale-tm is set"
 NO_RANGE_ERRORS = "vtd_mem_ir_ops takes aligned writes of DWORDs, and the memory core refuses the others"
 NO_PASID_CACHE = "the PASID-table entry is read from memory for each walk"
-ANY_TYPE = "vtd_hash_remove_by_pasid drops the entries of a PASID whatever their translation type"
 SPLIT = "the memory core takes an access apart by its alignment, and refuses parts shorter than 32 bits"
 LOWER_ONLY = "vtd_mem_write takes 64 bits for a register of 32 as its lower half"
 EVICTED_ALL = "vtd_update_iotlb drops all translations once it has cached VTD_IOTLB_MAX_SIZE, 1024"
@@ -81,7 +80,7 @@ FREEDOMS: tuple[Freedom, ...] = (
     Freedom("legacy.compression.same-device", 1, COLLAPSED),
     Freedom("legacy.permission.missing-above-reserved-below", 1, PER_LEVEL),
     Freedom("order.walk.table-before-permission", 1, PER_LEVEL),
-    Freedom("queue.accepted.idle-wait", 1, SW_OR_IF),
+    Freedom("queue.accepted.idle-wait", 1, WAIT_FOR_NOTHING),
     Freedom("queue.context.other-domain", 1, CONTEXT_GLOBAL),
     Freedom("registers.access.pair-feaddr", 1, UPPER_ABSENT),
     Freedom("registers.access.pair-fectl", 1, LOWER_ONLY, first=(11, 0, 0)),
@@ -128,7 +127,6 @@ FREEDOMS: tuple[Freedom, ...] = (
     Freedom("scalable.cache.entry.pasid-new-domain", 1, NO_PASID_CACHE),
     Freedom("scalable.cache.entry.stale", 1, NO_PASID_CACHE),
     *(Freedom(f"scalable.cache.first.hint-1-level-{level}", 1, NO_UPPER_CACHE) for level in (2, 3, 4)),
-    Freedom("scalable.cache.second.by-pasid", 1, ANY_TYPE, first=(10, 0, 0)),
     Freedom("scalable.cache.srtp.alone", 1, SRTP_RESETS),
     *(
         Freedom(f"scalable.caching.absent-{what}", 1, NO_FAULT_CACHE, first=(8, 0, 0))

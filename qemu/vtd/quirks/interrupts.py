@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from iommu import FaultReason
+from iommu import FaultReason, SourceId
 from iommu.engine.faults.log import FaultLog
 from iommu.engine.formats import Formats
 from iommu.engine.interrupts.remapping import Interrupts
+from iommu.engine.reasons import Blocked
 from iommu.structures import InterruptEntry, RemappedInterruptEntry
 from qemu.vtd.quirks.quirk import Quirk, Severity
 
@@ -141,3 +142,27 @@ class InterruptFieldsUnchecked(Quirk, Formats):
         """Only the reserved bits beside the fields."""
         unchecked = InterruptEntry.IM.mask | RemappedInterruptEntry.bits_of("DLM", "DST")
         return super().reserved_in_interrupt(entry, extended=extended) & ~unchecked
+
+
+class ReservedBitsBeforeSource(Quirk, Interrupts):
+    """The reserved bits of an interrupt entry are checked before the source is validated.
+
+    Releases that record no interrupt fault (Q14) do not show the order.
+    """
+
+    id = "Q80"
+    severity = Severity.REPORT_DIFFERS
+    section = "5.1.4"
+    hardware = (
+        "A request of the wrong source is blocked with IR.26, code 0x26, whatever else is wrong with its entry."
+    )
+    driver = "An entry with a reserved bit shows as code 0x24 in QEMU, even to a device that it is not for."
+    function = "vtd_irte_get"
+    scenarios = ("ir.order.reserved-source",)
+    first = (10, 0, 0)
+
+    def check_entry(self, entry: int, source_id: SourceId) -> None:
+        """A reserved bit comes first."""
+        if InterruptEntry.P.get(entry) and self.reserved(entry):
+            raise Blocked(FaultReason.IR_24)
+        super().check_entry(entry, source_id)

@@ -194,7 +194,7 @@ class RidPasidAlwaysUsed(Quirk, ScalableMode):
     id = "Q60"
     severity = Severity.EITHER
     section = "9.4"
-    hardware = "Without ECAP.RPS, requests without PASID use PASID 0, and RID_PASID is ignored or reserved."
+    hardware = "Without ECAP.RPS, RID_PASID is reserved, and requests without PASID use PASID 0."
     driver = "Leave RID_PASID 0 where ECAP.RPS is 0: with another value QEMU and hardware use different entries."
     function = "vtd_ce_get_rid2pasid_entry"
     scenarios = ("scalable.rid-pasid.not-offered",)
@@ -239,19 +239,20 @@ _CONTEXT_FIELDS = ScalableContextEntry.bits_of("DTE", "PASIDE", "PRE", "RID_PRIV
 
 
 class ContextFieldsUnchecked(Quirk, ScalableMode):
-    """DTE, PASIDE, PRE and RID_PRIV may be set in a context entry without the capabilities that they need."""
+    """DTE, PASIDE, PRE, RID_PRIV and RID_PASID may be set in a context entry without the capabilities they need."""
 
     id = "Q32"
     severity = Severity.FAILS_ON_HARDWARE
     section = "9.4"
     hardware = "A field whose capability the unit lacks is reserved: SCT.3, code 0x42."
-    driver = "Context entries with DTE, PASIDE, PRE or RID_PRIV work in QEMU even if ECAP does not offer them."
+    driver = "Context entries with these fields set work in QEMU even if ECAP does not offer them."
     function = "vtd_context_entry_rsvd_bits_check"
     scenarios = (
         "scalable.reserved.context-entry.device-tlb",
         "scalable.reserved.context-entry.pasid-enable",
         "scalable.reserved.context-entry.page-requests",
         "scalable.reserved.context-entry.privilege",
+        "scalable.rid-pasid.not-offered",
         *(f"scalable.offers.device-tlb.{stage}-{bit}" for stage in ("first", "second") for bit in ("pre", "paside")),
         "scalable.offers.page-requests.rid-priv",
     )
@@ -260,6 +261,11 @@ class ContextFieldsUnchecked(Quirk, ScalableMode):
         """Without those of them that are reserved."""
         entry = super().read_context(where)
         return entry & ~(_CONTEXT_FIELDS & self.formats.scalable_context.reserved(entry))
+
+    def check_context_entry(self, entry: int, fpd: int) -> None:
+        """RID_PASID may be anything. Whether it is used is another quirk."""
+        unchecked = ScalableContextEntry.RID_PASID.mask & self.formats.scalable_context.reserved(entry)
+        super().check_context_entry(entry & ~unchecked, fpd)
 
 
 class DirectoryUnchecked(Quirk, Formats):

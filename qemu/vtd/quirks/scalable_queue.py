@@ -107,6 +107,7 @@ class ScalableDescriptorsIgnored(Quirk, Queue):
     )
     function = "vtd_process_inv_desc"
     scenarios = (
+        "scalable.cache.second.by-pasid",
         "scalable.queue.reserved.pasid-iotlb.lower",
         "scalable.queue.reserved.pasid-cache.lower",
         "scalable.queue.granularity.pasid-iotlb-0",

@@ -68,6 +68,17 @@ async def test_a_panic_ends_every_wait(line: Line) -> None:
     assert "No working init found" in raised.value.console()
 
 
+async def test_a_panic_that_is_wanted_ends_no_wait_then_or_later(line: Line) -> None:
+    with line.console.panicking():
+        await line.prints("[    9.1] Kernel panic - not syncing: sysrq triggered crash\nready\n")
+        assert await line.console.wait_for("ready", 5)
+    await line.prints("ready again\n")
+    assert await line.console.wait_for("ready again", 5)
+    await line.prints("[    9.2] Kernel panic - not syncing: Fatal exception\n")
+    with pytest.raises(GuestEnded, match="the guest's kernel panicked"):
+        await line.console.wait_for("ready", 5)
+
+
 async def test_a_closed_line_ends_every_wait(line: Line) -> None:
     waiting = asyncio.create_task(line.console.wait_for("ready", 5))
     await line.prints("going down\n")

@@ -161,7 +161,7 @@ def tail_one_by_one(bench: Bench) -> None:
     ),
 )
 def on_with_tail(bench: Bench) -> None:
-    """The queue is turned on with a tail that is not 0, as some drivers do: the descriptors are carried out."""
+    """The queue is turned on with a tail that is not 0, against the rule: the descriptors are carried out, or not."""
     bench.memory.write_u64(STATUS, 0)
     put(bench, 0, numbered(1), numbered(2))
     bench.platform.write_register(IQA.offset, QUEUE, 8)

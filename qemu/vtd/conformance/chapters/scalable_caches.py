@@ -138,9 +138,9 @@ _page_moved(
 )
 _page_moved(
     "by-pasid",
-    "A PASID-based IOTLB invalidation need not remove what a second stage translated.",
+    "A PASID-based IOTLB invalidation of the PASID removes what a second stage translated.",
     (pasid_iotlb(),),
-    fresh=False,
+    fresh=True,
 )
 _page_moved(
     "page-by-pasid",

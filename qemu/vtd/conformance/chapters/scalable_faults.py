@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 
-from iommu import Policy
 from iommu.registers import Granularity, TableMode
 from iommu.structures import ContextDescriptor, DescriptorType, IotlbDescriptor
 from qemu.vtd.conformance.bench import NOWHERE, P0, P1, Bench
 from qemu.vtd.conformance.chapters.scalable_tables import ADDRESS_BITS, BLOCKED, TO_P0, fault, start
 from qemu.vtd.conformance.scalable_bench import FIRST, PASS_THROUGH, SECOND
-from qemu.vtd.conformance.scenario import Allowed, scenario
+from qemu.vtd.conformance.scenario import scenario
 from qemu.vtd.conformance.setups import (
     EVERYTHING,
     FIRST_STAGE,
@@ -193,19 +192,12 @@ def _rid_pasid(bench: Bench, rid_pasid: int) -> None:
 @scenario(
     "scalable.rid-pasid.not-offered",
     "9.4",
-    TO_P0,
-    "FSTS 0",
-    allowed=(
-        Allowed(
-            "without ECAP.RPS the field may be reserved (doubt D-5)",
-            (BLOCKED, *fault(0x42)),
-            Policy(rid_pasid_must_be_zero=True),
-        ),
-    ),
+    BLOCKED,
+    *fault(0x42),
     setup=SECOND_STAGE,
 )
 def rid_pasid_not_offered(bench: Bench) -> None:
-    """Without ECAP.RPS, requests without PASID use PASID 0 whatever RID_PASID says."""
+    """Without ECAP.RPS, RID_PASID is reserved."""
     _rid_pasid(bench, 5)
 
 
@@ -217,16 +209,9 @@ def rid_pasid_used(bench: Bench) -> None:
 
 @scenario(
     "scalable.rid-pasid.beyond-directory",
-    "7.1.3 SCT.9",
+    "7.1.3 SCT.4",
     BLOCKED,
-    *fault(0x48),
-    allowed=(
-        Allowed(
-            "it may be reported as an invalid context entry (doubt D-5)",
-            (BLOCKED, *fault(0x43)),
-            Policy(rid_pasid_beyond_is_invalid=True),
-        ),
-    ),
+    *fault(0x43),
     setup=EVERYTHING,
 )
 def rid_pasid_beyond_directory(bench: Bench) -> None:

@@ -381,13 +381,6 @@ NXE, SMEP, WPE = 1 << 133, 1 << 134, 1 << 132
     "9.6",
     READ_P0,
     "FSTS 0",
-    allowed=(
-        Allowed(
-            "NXE and SMEP, which were withdrawn, may be reserved (doubt D-17)",
-            (READ_BLOCKED, *fault(0x5A, "read")),
-            Policy(withdrawn_bits_reserved=True),
-        ),
-    ),
     setup=FIRST_STAGE,
 )
 def withdrawn_bits(bench: Bench) -> None:

@@ -30,7 +30,7 @@ def build(of: Kernel, busybox: Path, added: Mapping[str, bytes] | None = None) -
     contents = {
         "init": (_source("init"), 0o755),
         "bin/busybox": (busybox.read_bytes(), 0o755),
-        "bin/vfio": (_helper().read_bytes(), 0o755),
+        "bin/vfio": (program("vfio"), 0o755),
         "modules/order": ("".join(f"{name}.ko\n" for name in loaded).encode(), 0o644),
         **{f"modules/{name}.ko": (data, 0o644) for name, data in loaded.items()},
         **{path: (data, 0o755) for path, data in (added or {}).items()},
@@ -80,10 +80,10 @@ def _archive(contents: Mapping[str, tuple[bytes, int]], into: Path) -> None:
     into.write_bytes(ran.stdout)
 
 
-def _helper() -> Path:
-    """The program that owns the device, compiled by the system's compiler."""
-    source = _source("vfio.c")
-    return _cached(f"vfio-{sha256(source).hexdigest()[:16]}", lambda into: _compile(source, into))
+def program(name: str) -> bytes:
+    """A helper of the guest, compiled by the system's compiler: "vfio" or "kexec". Raises NothingToBoot."""
+    source = _source(f"{name}.c")
+    return _cached(f"{name}-{sha256(source).hexdigest()[:16]}", lambda into: _compile(source, into)).read_bytes()
 
 
 def _compile(source: bytes, into: Path) -> None:

@@ -129,13 +129,13 @@ class ErrorDoesNotStop(Break, Queue):
         return self.enabled
 
 
-class StatusWrittenAtZero(Break, Queue):
-    """The status address has 32 bits."""
+class StatusBeside(Break, Queue):
+    """The status is written to the DWORD beside the one that is named."""
 
-    scenario = "queue.error.status-write"
+    scenario = "queue.on.translation-off"
 
     def write_status(self, address: int, data: int) -> None:
-        super().write_status(address & 0xFFFF_FFFF, data)
+        super().write_status(address ^ 4, data)
 
 
 class StatusOfEightBytes(Break, Queue):
@@ -178,7 +178,7 @@ BREAKS: tuple[type[Break], ...] = (
     FunctionMaskShifted,
     HintMisread,
     ErrorDoesNotStop,
-    StatusWrittenAtZero,
+    StatusBeside,
     StatusOfEightBytes,
     InterruptWithoutFlag,
     MaskUnlimitedByQueue,

@@ -61,7 +61,7 @@ class FirstStageBitsUnchecked(Break, Formats):
 
     scenario = "scalable.first.1g-not-offered"
 
-    def reserved_in_first_stage(self, level: int, *, page: bool, nested: bool) -> int:
+    def reserved_in_first_stage(self, level: int, *, page: bool) -> int:
         return 0
 
 

@@ -11,8 +11,9 @@ from iommu.engine.formats import Formats
 from iommu.engine.interrupts.remapping import Interrupts
 from iommu.engine.invalidation.registers import Invalidation
 from iommu.engine.invalidation.selector import CacheName, Selector
+from iommu.engine.reasons import Blocked
 from iommu.registers import IRTA
-from iommu.structures import RemappableData, RemappedInterruptEntry
+from iommu.structures import InterruptEntry, RemappableData, RemappedInterruptEntry
 from tests.qemu_vtd.conformance.breaks.broken import Break
 
 
@@ -73,6 +74,17 @@ class SourceUnchecked(Break, Interrupts):
 
     def validate_source(self, entry: int, source_id: SourceId) -> None:
         return None
+
+
+class SourceValidatedLast(Break, Interrupts):
+    """The reserved bits of an entry are checked before the source."""
+
+    scenario = "ir.order.reserved-source"
+
+    def check_entry(self, entry: int, source_id: SourceId) -> None:
+        if InterruptEntry.P.get(entry) and self.reserved(entry):
+            raise Blocked(FaultReason.IR_24)
+        super().check_entry(entry, source_id)
 
 
 class QualifierIgnored(Break, Interrupts):
@@ -177,6 +189,7 @@ BREAKS = (
     TableUnlimited,
     TableTooSmall,
     SourceUnchecked,
+    SourceValidatedLast,
     QualifierIgnored,
     LastBusExcluded,
     EntryFpdIgnored,

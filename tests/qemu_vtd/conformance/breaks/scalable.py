@@ -19,7 +19,7 @@ from iommu.engine.translation.first_stage import FirstStage
 from iommu.engine.translation.scalable import ScalableMode
 from iommu.engine.translation.translation import Translation
 from iommu.registers import TableMode
-from iommu.structures import PasidDirectoryEntry, PasidEntry, PasidIotlbDescriptor
+from iommu.structures import PasidDirectoryEntry, PasidEntry, PasidIotlbDescriptor, ScalableContextEntry
 from tests.qemu_vtd.conformance.breaks.broken import Break
 
 
@@ -151,8 +151,8 @@ class RidPasidUnlimited(Break, ScalableMode):
 
     scenario = "scalable.rid-pasid.beyond-directory"
 
-    def effective_pasid(self, context: ScalableContext, request: DmaRequest) -> int:
-        return context.rid_pasid if request.pasid is None else super().effective_pasid(context, request)
+    def check_context_entry(self, entry: int, fpd: int) -> None:
+        super().check_context_entry(entry & ~ScalableContextEntry.RID_PASID.mask, fpd)
 
 
 class DirectoryPresenceUnchecked(Break, ScalableMode):
