@@ -299,8 +299,6 @@ class RemappingUnit(Parts):
         Raises MisuseError for a request that no device could send.
         """
         self.listeners.check_none_runs()
-        if self.ledger is not None:
-            self.ledger.begin()
         return self.page_requests.receive(request.check())
 
     def mappings(
