@@ -324,6 +324,8 @@ _NOT_PCI = frozenset({ScopeType.IOAPIC, ScopeType.HPET, ScopeType.NAMESPACE})
 
 
 def _address(segment: int, source_id: SourceId) -> PciAddress:
+    if not (isinstance(source_id, SourceId) and 0 <= segment < 1 << 16):
+        raise MisuseError(f"segment {segment}, source-id {source_id!r}: not a 16-bit number and a SourceId")
     return PciAddress(segment, source_id >> 8, source_id >> 3 & 31, source_id & 7)
 
 

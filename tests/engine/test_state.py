@@ -370,7 +370,7 @@ def with_checksum(saved: bytes) -> bytes:
         (lambda saved: b"", r"offset 0x0, header\.size = 0x0"),
         (lambda saved: saved[:40], r"header\.size = 0x28"),
         (lambda saved: b"X" + saved[1:], r"offset 0x0, header\.magic"),
-        (lambda saved: saved[:8] + b"\2" + saved[9:], r"offset 0x8, header\.format = 0x2: only format 1"),
+        (lambda saved: saved[:8] + b"\1" + saved[9:], r"offset 0x8, header\.format = 0x1: only format 2"),
         (lambda saved: saved[:-1], r"offset 0xc, header\.checksum"),
         (lambda saved: with_checksum(saved[:-1]), r"header\.counts"),
         (lambda saved: with_checksum(saved + b"\0"), r"header\.counts"),
