@@ -20,7 +20,7 @@ Graph = dict[str, set[str]]
 """Modules, or parts, each with those it imports."""
 
 PARTS: dict[str, tuple[str, ...]] = {
-    "errors, fields, lazy": ("iommu.errors", "iommu.fields", "iommu.lazy"),
+    "errors, fields, lazy, html": ("iommu.errors", "iommu.fields", "iommu.lazy", "iommu.html"),
     "memory": ("iommu.memory",),
     "registers": ("iommu.registers",),
     "structures": ("iommu.structures",),
@@ -67,6 +67,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "unit": ("iommu.engine.parts", "iommu.engine.unit"),
     "device": ("iommu.engine.device",),
+    "present": ("iommu.engine.present",),
     "system": ("iommu.system",),
     "iommu (public names)": ("iommu.engine.__init__", "iommu.__init__"),
     "explain": ("iommu.explain",),
