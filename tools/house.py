@@ -101,7 +101,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "qemu: quirks": ("qemu.vtd.quirks",),
     "qemu: conformance": ("qemu.vtd.conformance",),
     "qemu: guest": ("qemu.vtd.guest",),
-    "qemu: cli": ("qemu.vtd.__init__", "qemu.vtd.qemu_cli", "qemu.vtd.guest_cli", "qemu.vtd.cli"),
+    "qemu: vm": ("qemu.vtd.vm",),
+    "qemu: cli": ("qemu.vtd.__init__", "qemu.vtd.qemu_cli", "qemu.vtd.guest_cli", "qemu.vtd.vm_cli", "qemu.vtd.cli"),
 }
 """The parts in their order, each with the modules it has: names, or packages with all that is in them."""
 

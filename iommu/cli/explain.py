@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from iommu.cli.sources import Chosen, takes_snapshot
 
 if TYPE_CHECKING:
     from iommu.engine.interrupts.request import InterruptOutcome
@@ -28,27 +31,33 @@ State = Annotated[
     typer.Option(
         "--snapshot",
         metavar="SNAPSHOT",
-        help="The unit's registers and memory, to show exactly what failed. Without WHAT: its recorded faults.",
+        help="Registers and memory, to show exactly what failed. Without WHAT: the faults recorded there.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
-def explain(what: What = None, snapshot: State = None, as_json: Json = False) -> None:
+@takes_snapshot(State)
+def explain(source: Chosen, what: What = None, as_json: Json = False) -> None:
     """Explain a VT-d fault: what it means and where to look first.
 
-    The fault can come from dmesg, a fault recording register, a reason, or a snapshot of the unit.
+    The fault can come from dmesg, a fault recording register, a reason, a snapshot, or a running machine.
     """
+    from iommu.errors import MisuseError
+
+    if not what and not source:
+        raise MisuseError("nothing to explain: give a log line, a reason, a fault record, a file, - or --snapshot")
+    with source.open() if source else nullcontext() as taken:
+        _explain(what, taken, as_json)
+
+
+def _explain(what: list[str] | None, taken: Snapshot | None, as_json: bool) -> None:
     from iommu.cli import output
     from iommu.errors import MisuseError
     from iommu.explain import explain as explain_text
     from iommu.explain import group
     from iommu.explain.linux import lost_faults
-    from iommu.snapshot import load
 
-    taken = None if snapshot is None else load(snapshot)
-    if not what and taken is None:
-        raise MisuseError("nothing to explain: give a log line, a reason, a fault record, a file, - or --snapshot")
     text, is_log = _read(what) if what else ("", True)
     found = explain_text(text) if what or taken is None else group(taken.faults())
     if not found and not is_log:
@@ -141,7 +150,7 @@ def _interrupt_in(report: FaultReport, snapshot: Snapshot) -> list[Any]:
 
     if report.source_id is None or report.index is None:
         return []
-    seen = remap_in(snapshot, report.source_id, report.index)
+    seen = remap_in(snapshot.unit_for(report.source_id), report.source_id, report.index)
     dump = (
         ["cannot be read: there is no memory at this address"]
         if seen.entry is None
@@ -212,7 +221,8 @@ def _to_dict(found: Explanation, snapshot: Snapshot | None) -> dict[str, Any]:
     seen: dict[str, Any] | None = None
     request = None if snapshot is None else request_of(found.report)
     if snapshot is not None and found.report.index is not None and found.report.source_id is not None:
-        interrupt = remap_in(snapshot, found.report.source_id, found.report.index)
+        source_id = found.report.source_id
+        interrupt = remap_in(snapshot.unit_for(source_id), source_id, found.report.index)
         seen = {
             "entry": interrupt.address,
             "raw": None if interrupt.entry is None else hex(interrupt.entry.raw),

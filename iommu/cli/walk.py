@@ -4,16 +4,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from iommu.cli.sources import Chosen, takes_snapshot
 
 if TYPE_CHECKING:
     from iommu.engine.request import DmaRequest, Outcome
     from iommu.snapshot import Snapshot
 
-Place = Annotated[Path, typer.Argument(help="A snapshot: a directory or a zip file.", metavar="SNAPSHOT")]
 Requests = Annotated[
     list[str] | None,
     typer.Option(
@@ -27,20 +27,20 @@ Fields = Annotated[bool, typer.Option("--fields", help="Print every field of eve
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
-def walk(snapshot: Place, request: Requests = None, fields: Fields = False, as_json: Json = False) -> None:
-    """Follow DMA requests through the tables of a snapshot.
+@takes_snapshot()
+def walk(source: Chosen, request: Requests = None, fields: Fields = False, as_json: Json = False) -> None:
+    """Follow DMA requests through the tables of a snapshot, or of a running machine.
 
     Each step shows the entry that was read, what it says, and what was checked.
     """
     from iommu.cli import output
-    from iommu.snapshot import load
     from iommu.snapshot.request import parse_request, request_of
 
     wanted = [parse_request(text) for text in request or []]
-    taken = load(snapshot)
-    if request is None:
-        wanted = [each for report in taken.faults() if (each := request_of(report)) is not None]
-    results = [(each, outcome_in(taken, each)) for each in wanted]
+    with source.open() as taken:
+        if request is None:
+            wanted = [each for report in taken.faults() if (each := request_of(report)) is not None]
+        results = [(each, outcome_in(taken, each)) for each in wanted]
     if as_json:
         output.print_json([to_dict(each, outcome) for each, outcome in results])
         return
@@ -56,7 +56,7 @@ def walk(snapshot: Place, request: Requests = None, fields: Fields = False, as_j
 
 def outcome_in(snapshot: Snapshot, request: DmaRequest) -> Outcome:
     """The outcome of a request, with trace, according to the tables in the snapshot: nothing is cached."""
-    return snapshot.unit_without_caches().translate(request, trace=True)
+    return snapshot.unit_for(request.source_id).unit_without_caches().translate(request, trace=True)
 
 
 def describe(request: DmaRequest, outcome: Outcome, fields: bool = False) -> list[Any]:

@@ -43,7 +43,9 @@ class Image:
     def dmars(self) -> Iterator[tuple[int, bytes]]:
         """Address and bytes of every DMAR that can be reached from an RSDP."""
         seen = set()
-        for rsdp in self._rsdps():
+        for rsdp in self.rsdps():
+            if len(rsdp) < 20 or sum(rsdp[:20]) & 0xFF:
+                continue
             revision, rsdt = rsdp[15], int.from_bytes(rsdp[16:20], "little")
             xsdt = int.from_bytes(rsdp[24:32], "little") if revision >= 2 else 0
             root, size = (self.table(xsdt), 8) if xsdt else (self.table(rsdt), 4)
@@ -53,13 +55,11 @@ class Image:
                     seen.add(address)
                     yield address, self.table(address)
 
-    def _rsdps(self) -> Iterator[bytes]:
-        """Every RSDP with a correct checksum."""
+    def rsdps(self) -> Iterator[bytes]:
+        """What begins like an RSDP, 36 bytes of it."""
         where = self.data.find(_RSDP, 0)
         while where >= 0:
-            found = self.data[where : where + 36]
-            if len(found) >= 20 and not sum(found[:20]) & 0xFF:
-                yield found
+            yield self.data[where : where + 36]
             where = self.data.find(_RSDP, where + 1)
 
 

@@ -1,22 +1,22 @@
-"""The state of a unit in files: its registers and the memory that holds its tables.
+"""The state of a machine's units in files, or out of a running machine: registers, and the memory that holds tables.
 
-A snapshot is a directory, or a zip of one, with three or four files:
-
-    unit.json         {"format": "vtdlab-snapshot-1", "register_base": "0xfed90000", "host_address_width": 48}
-    registers.bin     the register window from its start, as many bytes of it as were saved
-    memory.bin        physical memory from address 0; or
-    memory.elf        an ELF core with physical addresses in its segments (QEMU's dump-guest-memory)
-    state.bin         optional, of a unit of the model: all that `RemappingUnit.save` returns
-
-Addresses in unit.json are hexadecimal strings. register_base is optional and serves for display only. "memory_base",
-also optional, is the address of the first byte of memory.bin if that is not 0.
-
-What the registers do not show is in state.bin and nowhere else: what the unit has latched of them and what it has
-cached. Its format has a version of its own, is declared in iommu/engine/state_format.py, and is the same in a file as
-in bytes: a header, which names CAP, ECAP and the policy, and sections of records of fixed size.
+`Snapshot.open(path)` reads every form that is a file or a folder; `iommu.snapshot.sources` has the others.
 """
 
-from iommu.snapshot.save import save
-from iommu.snapshot.snapshot import Snapshot, load
+from typing import TYPE_CHECKING
 
-__all__ = ["Snapshot", "load", "save"]
+from iommu.lazy import attributes
+
+if TYPE_CHECKING:
+    from iommu.snapshot.saving import save
+    from iommu.snapshot.snapshot import Snapshot
+    from iommu.snapshot.unit import UnitSnapshot
+
+__all__ = ["Snapshot", "UnitSnapshot", "save"]
+
+if not TYPE_CHECKING:  # a type checker would take every name for a public one
+    # Imported on first use, so that the command line starts without loading the engine.
+    __getattr__ = attributes(
+        "iommu.snapshot",
+        {"Snapshot": "snapshot", "UnitSnapshot": "unit", "save": "saving"},
+    )

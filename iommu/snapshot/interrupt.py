@@ -9,7 +9,7 @@ from iommu.engine.request import SourceId
 from iommu.errors import MemoryAccessError
 from iommu.fields import Layout
 from iommu.registers import IRTA
-from iommu.snapshot.snapshot import Snapshot
+from iommu.snapshot.unit import UnitSnapshot
 from iommu.structures import InterruptEntry, PostedInterruptEntry, RemappableAddress, RemappedInterruptEntry
 
 
@@ -27,7 +27,7 @@ class RemappedIn(NamedTuple):
     outcome: InterruptOutcome
 
 
-def remap_in(snapshot: Snapshot, source_id: SourceId, index: int) -> RemappedIn:
+def remap_in(snapshot: UnitSnapshot, source_id: SourceId, index: int) -> RemappedIn:
     """The outcome of an interrupt of `source_id` with this 16-bit index, according to the tables in the snapshot."""
     address = IRTA.IRTA.get(snapshot.register(IRTA.offset, 8)) + 16 * index
     try:

@@ -3,10 +3,41 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
-from iommu.errors import FormatError, MemoryAccessError
+from iommu.errors import FormatError, MemoryAccessError, MisuseError
+from iommu.memory import FlatMemory, Memory
+
+PAGE = 1 << 12
+
+
+@runtime_checkable
+class RangedMemory(Memory, Protocol):
+    """Memory that says where it is."""
+
+    @property
+    def ranges(self) -> Sequence[range]:
+        """The addresses at which there is memory, in order."""
+        ...
+
+    def used(self) -> Iterator[range]:
+        """Those parts of them that can hold anything but zeroes, in order."""
+        ...
+
+
+def ranges_of(memory: Memory) -> Sequence[range]:
+    """The addresses at which there is memory, in order. Raises MisuseError for a memory that does not say so."""
+    if isinstance(memory, FlatMemory):
+        return [range(memory.size)]
+    if not isinstance(memory, RangedMemory):
+        raise MisuseError(f"a {type(memory).__name__} does not say where it has memory: use a FlatMemory")
+    return memory.ranges
+
+
+def used_of(memory: Memory) -> Iterator[range]:
+    """The parts of a memory that can hold anything but zeroes, in order. Raises MisuseError as `ranges_of`."""
+    return memory.used() if isinstance(memory, RangedMemory) else iter(ranges_of(memory))
 
 
 class PiecewiseMemory:
@@ -28,6 +59,15 @@ class PiecewiseMemory:
             if start < end:
                 raise FormatError("pieces of memory overlap", offset=0, where="memory", field="address", value=start)
             end = start + len(piece)
+
+    @property
+    def ranges(self) -> Sequence[range]:
+        """See RangedMemory."""
+        return [range(start, start + len(piece)) for start, piece in self.pieces]
+
+    def used(self) -> Iterator[range]:
+        """See RangedMemory."""
+        return iter(self.ranges)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For copies and pickles: the pieces, with contents of their own."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qemu.vtd import guest_cli, qemu_cli
+from qemu.vtd import guest_cli, qemu_cli, vm_cli
 
 if TYPE_CHECKING:
     from qemu.vtd.conformance.runner import Report
@@ -53,6 +53,7 @@ def register(app: typer.Typer) -> None:
     app.command()(quirks)
     app.add_typer(qemu_cli.app, name="qemu")
     app.add_typer(guest_cli.app, name="guest")
+    app.command()(vm_cli.vm)
 
 
 def conform(

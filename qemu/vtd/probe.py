@@ -41,8 +41,8 @@ MODELS = (
     "vfio-pci",
 )
 
-# The properties of intel-iommu that were renamed, by their first name without "x-".
-_RENAMED = {"flts": ("flts", "fsts")}
+# The names of each property of intel-iommu that was renamed, without "x-".
+_RENAMED = (("flts", "fsts"),)
 
 _PROBE_SECONDS = 15.0
 _HELP = f"install the Debian package qemu-system-x86, or name one with --qemu or {ENVIRONMENT}"
@@ -89,7 +89,8 @@ class Build:
         return {self._spelling(name): value for name, value in properties.items()}
 
     def _spelling(self, name: str) -> str:
-        for known in _RENAMED.get(name, (name,)):
+        plain = name.removeprefix("x-")
+        for known in next((names for names in _RENAMED if plain in names), (plain,)):
             for spelling in (known, f"x-{known}"):
                 if spelling in self.iommu_properties:
                     return spelling

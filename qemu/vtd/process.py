@@ -80,6 +80,11 @@ class Process:
         """Whether it is still running."""
         return self._popen.poll() is None
 
+    @property
+    def status(self) -> int | None:
+        """Its exit status; -N when signal N ended it, None while it is running."""
+        return self._popen.poll()
+
     def stderr(self) -> list[str]:
         """The last lines it wrote, oldest first, without those that every machine of ours prints."""
         if self._final_output is not None:
@@ -118,18 +123,19 @@ class Process:
         try:
             with suppress(ProcessLookupError):
                 os.killpg(self._popen.pid, signal.SIGTERM)
-            self._wait_for_exit(_QUIT_SECONDS)
+            self.wait(_QUIT_SECONDS)
         finally:
             # Not yet reaped, so that its number still belongs to its group.
             with suppress(ProcessLookupError):
                 os.killpg(self._popen.pid, signal.SIGKILL)
             self._popen.wait(_REAP_SECONDS)
 
-    def _wait_for_exit(self, seconds: float) -> None:
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait until it has ended; at most so long, if `seconds` is given."""
         handle = os.pidfd_open(self._popen.pid)
         try:
             poll = select.poll()
             poll.register(handle, select.POLLIN)
-            poll.poll(seconds * 1000)
+            poll.poll(None if seconds is None else seconds * 1000)
         finally:
             os.close(handle)

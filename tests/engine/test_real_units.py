@@ -11,7 +11,7 @@ import pytest
 
 from iommu import Capabilities, FlatMemory, MisuseError, RemappingUnit
 from iommu.engine.presets import PRESETS
-from iommu.snapshot.snapshot import Snapshot
+from iommu.snapshot import UnitSnapshot
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = Path(os.environ.get("VTDLAB_UNITS", ROOT.parent / "shared" / "reference" / "real-machines" / "units.tsv"))
@@ -161,6 +161,6 @@ def test_snapshot_of_a_real_unit_becomes_a_unit(name: str) -> None:
     window = bytearray(0x1000)
     for offset, value in ((0x00, preset.version), (0x08, preset.cap), (0x10, preset.ecap)):
         window[offset : offset + 8] = value.to_bytes(8, "little")
-    snapshot = Snapshot(name, bytes(window), FlatMemory(1 << 20), preset.host_address_width, 0xFED9_0000)
+    snapshot = UnitSnapshot(name, bytes(window), FlatMemory(1 << 20), preset.host_address_width, 0xFED9_0000)
     assert snapshot.unit().capabilities == Capabilities.preset(name)
     assert snapshot.faults() == []

@@ -26,12 +26,18 @@ from iommu import (
 from iommu.engine.request import AddressType
 from iommu.explain import from_record
 from iommu.registers import CAP, ECAP, FSTS, IQT, PMEN, RTADDR
-from iommu.snapshot import load, save
+from iommu.snapshot import Snapshot, UnitSnapshot, save
 from iommu.snapshot.memory import PiecewiseMemory
 from iommu.snapshot.request import parse_request, request_of, show_request
 from tests import command
 from tests.engine.living import PAGES, busy
 from tests.engine.world import NIC, READ, RW, WRITE, R, World, mapped
+
+
+def only(place: Path) -> UnitSnapshot:
+    """The one unit of a snapshot."""
+    (unit,) = Snapshot.open(place).units
+    return unit
 
 
 def world_with_faults() -> World:
@@ -88,7 +94,7 @@ def snapshot(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_loaded_unit_is_in_the_saved_state(snapshot: Path) -> None:
     original = world_with_faults()
-    taken = load(snapshot)
+    taken = only(snapshot)
     assert taken.capabilities() == original.capabilities
     unit = taken.unit()
     assert unit.translate(DmaRequest(NIC, 0x5010, READ)).host_address == 0x9010
@@ -100,7 +106,7 @@ def test_loaded_unit_is_in_the_saved_state(snapshot: Path) -> None:
 
 
 def test_recorded_faults(snapshot: Path) -> None:
-    (fault,) = load(snapshot).faults()
+    (fault,) = Snapshot.open(snapshot).faults()
     assert (fault.code, fault.source_id, fault.address, fault.kind) == (0x05, NIC, 0x5000, "write")
     assert request_of(fault) == DmaRequest(NIC, 0x5000, WRITE)
 
@@ -108,7 +114,7 @@ def test_recorded_faults(snapshot: Path) -> None:
 def test_writes_to_loaded_memory_do_not_change_the_files(snapshot: Path) -> None:
     files = [snapshot] if snapshot.is_file() else sorted(snapshot.iterdir())
     before = [file.read_bytes() for file in files]
-    taken = load(snapshot)
+    taken = Snapshot.open(snapshot)
     taken.memory.write(0x9000, b"marked")
     assert taken.memory.read(0x9000, 6) == b"marked"
     assert [file.read_bytes() for file in files] == before
@@ -117,14 +123,14 @@ def test_writes_to_loaded_memory_do_not_change_the_files(snapshot: Path) -> None
 def test_unit_with_translation_off(tmp_path: Path) -> None:
     world = World()
     save(world.unit, tmp_path / "off")
-    assert load(tmp_path / "off").unit().translate(DmaRequest(NIC, 0x5000, WRITE)).host_address == 0x5000
+    assert only(tmp_path / "off").unit().translate(DmaRequest(NIC, 0x5000, WRITE)).host_address == 0x5000
 
 
 def test_settings_are_restored(tmp_path: Path) -> None:
     world = mapped(protected_low=True, address_width=39, levels=(3, 4))
     world.write(PMEN.offset, 1 << 31)
     save(world.unit, tmp_path / "kept")
-    unit = load(tmp_path / "kept").unit()
+    unit = only(tmp_path / "kept").unit()
     assert unit.capabilities == world.capabilities
     assert unit.mmio_read(PMEN.offset, 4) == world.read(PMEN.offset)
     assert unit.translate(DmaRequest(NIC, 0x5000, READ)) == world.dma(0x5000, READ)
@@ -136,7 +142,7 @@ def test_the_whole_state_is_kept(tmp_path: Path) -> None:
         living = busy(audit=True)
         living.world.write(RTADDR.offset, 0x7000, 8)  # not latched
         save(living.unit, place)
-        unit = load(place).unit()
+        unit = only(place).unit()
         assert unit.save() == living.unit.save()
         assert unit.mmio_read(FSTS.offset, 4) == living.world.read(FSTS.offset) != 0
         assert unit.mmio_read(IQT.offset, 8) == living.world.read(IQT.offset, 8) != 0
@@ -144,9 +150,9 @@ def test_the_whole_state_is_kept(tmp_path: Path) -> None:
         unit.memory.write(living.entries[3], bytes(8))
         request = DmaRequest(NIC, PAGES[0], WRITE)
         assert unit.translate(request).host_address == living.unit.translate(request).host_address is not None
-        assert load(place).unit_without_caches().translate(request).host_address is not None
+        assert only(place).unit_without_caches().translate(request).host_address is not None
         with pytest.raises(StateError, match="differs from the policy given"):
-            load(place).unit(Policy(cache_pasids=False))
+            only(place).unit(Policy(cache_pasids=False))
 
 
 def test_a_unit_of_another_class_is_saved_without_its_state(tmp_path: Path) -> None:
@@ -155,9 +161,9 @@ def test_a_unit_of_another_class_is_saved_without_its_state(tmp_path: Path) -> N
 
     world = mapped()
     save(world.unit, tmp_path / "taken")
-    assert load(tmp_path / "taken").state is not None
+    assert only(tmp_path / "taken").state is not None
     save(Own(world.memory, world.capabilities), tmp_path / "taken")
-    assert load(tmp_path / "taken").state is None
+    assert only(tmp_path / "taken").state is None
 
 
 def test_memory_that_does_not_begin_at_0(tmp_path: Path) -> None:
@@ -166,7 +172,7 @@ def test_memory_that_does_not_begin_at_0(tmp_path: Path) -> None:
     settings = json.loads((place / "unit.json").read_text()) | {"memory_base": "0x1000"}
     (place / "unit.json").write_text(json.dumps(settings))
     (place / "memory.bin").write_bytes((place / "memory.bin").read_bytes()[0x1000:])
-    assert load(place).unit().translate(DmaRequest(NIC, 0x5000, READ)).host_address == 0x9000
+    assert only(place).unit().translate(DmaRequest(NIC, 0x5000, READ)).host_address == 0x9000
 
 
 def test_memory_in_pieces() -> None:
@@ -225,7 +231,7 @@ def test_broken_snapshot(name: str, data: bytes | None, said: str, tmp_path: Pat
     save(mapped().unit, place)
     replace_file(place, name, data)
     with pytest.raises(VtdError, match=said) as caught:
-        load(place).unit()
+        only(place).unit()
     assert "\n" not in str(caught.value)
 
 
@@ -233,7 +239,7 @@ def test_paths_without_a_snapshot(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello")
     for place in (tmp_path / "text", tmp_path / "nowhere", tmp_path):
         with pytest.raises(VtdError):
-            load(place)
+            Snapshot.open(place)
 
 
 def test_memory_that_cannot_be_saved(tmp_path: Path) -> None:
@@ -245,7 +251,7 @@ def test_memory_that_cannot_be_saved(tmp_path: Path) -> None:
 
 def test_an_audited_unit_can_be_saved(tmp_path: Path) -> None:
     save(RemappingUnit(mapped().memory, audit=True), tmp_path / "audited")
-    assert load(tmp_path / "audited").memory.read_u64(0x1000)
+    assert Snapshot.open(tmp_path / "audited").memory.read_u64(0x1000)
 
 
 def test_memory_that_is_not_a_whole_number_of_pages(tmp_path: Path) -> None:

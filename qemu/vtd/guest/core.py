@@ -9,7 +9,7 @@ from zlib import crc32
 
 from iommu.engine.request import Access, DmaRequest
 from iommu.memory import Memory
-from iommu.snapshot import Snapshot
+from iommu.snapshot import UnitSnapshot
 from iommu.snapshot.memory import PiecewiseMemory, from_elf
 from qemu.vtd.guest.check import DEVICE, Inspection
 from qemu.vtd.guest.guest import Guest
@@ -65,9 +65,9 @@ async def check_core(found: Inspection) -> None:
     )
 
 
-def _resolve(found: Inspection, shared: Snapshot, memory: Memory) -> list[tuple[int, str]]:
+def _resolve(found: Inspection, shared: UnitSnapshot, memory: Memory) -> list[tuple[int, str]]:
     """Each mapped page, and where the model finds it in this memory."""
-    snapshot = Snapshot("guest", shared.registers, memory, shared.host_address_width, shared.register_base)
+    snapshot = UnitSnapshot("guest", shared.registers, memory, shared.host_address_width, shared.register_base)
     unit = snapshot.unit(POLICY, profile(found.guest.build.version))
     pages = [address for each in found.mapped for address, _ in each.pages()]
     outcomes = [unit.translate(DmaRequest(DEVICE, address, Access.READ)) for address in pages]

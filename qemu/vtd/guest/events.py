@@ -9,7 +9,7 @@ from iommu.engine.faults.events import Message
 from iommu.engine.request import Access, DmaRequest, SourceId
 from iommu.engine.unit import RemappingUnit
 from iommu.registers import FAULT_EVENT, PAGE_REQUEST_EVENT, PQA, PQH, PQT
-from iommu.snapshot import Snapshot
+from iommu.snapshot import UnitSnapshot
 from iommu.structures import CompatibilityAddress, CompatibilityData, PageRequestDescriptor
 from qemu.vtd.guest import messages
 from qemu.vtd.guest.check import DEVICE, Inspection
@@ -68,8 +68,8 @@ async def check_page_requests(found: Inspection) -> None:
     found.story.append(f"page requests go to {where:#x}, their interrupt to APIC id {destination:#x}")
 
 
-def listening(found: Inspection, snapshot: Snapshot) -> RemappingUnit:
-    """A unit as `Snapshot.unit` makes it, with the registers of its own interrupts and of its page request queue."""
+def listening(found: Inspection, snapshot: UnitSnapshot) -> RemappingUnit:
+    """A unit as `UnitSnapshot.unit` makes it, with the registers of its own interrupts and of its page requests."""
     unit = snapshot.unit(POLICY, profile(found.guest.build.version))
     layouts = [*FAULT_EVENT]
     if unit.page_requests.queue is not None:

@@ -27,7 +27,7 @@ from iommu.dmar.images import Image
 from iommu.engine.unit import RemappingUnit
 from iommu.errors import MisuseError
 from iommu.memory import FlatMemory
-from iommu.snapshot import Snapshot
+from iommu.snapshot import UnitSnapshot
 from qemu.vtd import probe
 from qemu.vtd.errors import PropertyMissing, QemuError, QemuUnsuitable, QmpError
 from qemu.vtd.guest import initramfs
@@ -315,13 +315,13 @@ class Guest:
             yield snapshot.unit() if strict else snapshot.unit(POLICY, profile(self.build.version))
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Snapshot]:
+    async def snapshot(self) -> AsyncIterator[UnitSnapshot]:
         """The registers of its remapping unit, and its memory. It stands still meanwhile; writes stay with us."""
         async with self.paused():
             registers = await self.registers()
             with self._shared().private() as memory:
                 table = Dmar.parse(self.dmar())
-                yield Snapshot("guest", registers, memory, table.header.width, table.units[0].base)
+                yield UnitSnapshot("guest", registers, memory, table.header.width, table.units[0].base)
 
     def dmar(self) -> bytes:
         """The DMAR that its firmware left in memory. Raises QemuError when there is none."""

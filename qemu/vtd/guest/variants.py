@@ -84,8 +84,8 @@ VARIANTS = (
         processor="max",
         processors=2,
         extended=True,
-        since=(8, 0),
-        why_since="before 8.0, eim=on needs KVM",
+        since=(9, 0),
+        why_since="before 9.0, eim=on needs KVM",
     ),
     Variant("pass-through", "pass-through for the guest's own devices", {"aw-bits": 48}, command_line="iommu=pt"),
     Variant(

@@ -8,7 +8,7 @@ from typing import cast
 
 from iommu import RemappingUnit, SourceId
 from iommu.explain.report import FaultReport
-from iommu.snapshot import Snapshot
+from iommu.snapshot import UnitSnapshot
 from qemu.vtd.guest import check, domains, log, messages, nvme
 from qemu.vtd.guest.check import Finding, Inspection
 from qemu.vtd.guest.deep import Watched
@@ -20,7 +20,7 @@ from tests.qemu_vtd.guest.breaks import BREAKS, broken
 class Still:
     """A guest that stands still: every unit of it is of one class, over the same registers and memory."""
 
-    def __init__(self, snapshot: Snapshot, kind: type[RemappingUnit]) -> None:
+    def __init__(self, snapshot: UnitSnapshot, kind: type[RemappingUnit]) -> None:
         self._snapshot, self._kind = snapshot, kind
 
     @asynccontextmanager

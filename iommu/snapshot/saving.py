@@ -10,7 +10,7 @@ from pathlib import Path
 from iommu.engine.unit import RemappingUnit
 from iommu.errors import MisuseError
 from iommu.memory import FlatMemory
-from iommu.snapshot.snapshot import FORMAT, STATE
+from iommu.snapshot.folder import FORMAT, STATE
 
 PAGE = 1 << 12
 _NOTHING = bytes(PAGE)
