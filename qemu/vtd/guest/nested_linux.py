@@ -31,7 +31,7 @@ _BOOT_SECONDS, _SECONDS = 300.0, 60.0
 _KERNEL, _INITRAMFS = "l2/vmlinuz", "l2/initramfs"
 # Every instruction is emulated by an emulated processor. Without what these leave out, L2 boots in half the time; it
 # finds its one processor and its devices without ACPI.
-_COMMAND_LINE = "console=ttyS0 quiet loglevel=1 panic=-1 no_timer_check acpi=off cryptomgr.notests audit=0 lsm=capability"
+_COMMAND_LINE = "console=ttyS0 quiet loglevel=1 panic=-1 no_timer_check acpi=off cryptomgr.notests lsm=capability"
 # The places on the disk that each side writes: bytes from its start, and how many.
 _BEFORE, _DURING, _INSIDE, _LENGTH = 1 * MIB, 2 * MIB, 3 * MIB, 0x8000
 

@@ -79,7 +79,7 @@ async def test_a_device_of_a_machine_in_other_guests(qemu: str, id_: str) -> Non
 @pytest.mark.slow
 @pytest.mark.asyncio
 @pytest.mark.usefixtures("turn")
-@pytest.mark.parametrize(("qemu", "id_"), [("sid", "legacy-4-level"), ("system", "second-stage")])
+@pytest.mark.parametrize(("qemu", "id_"), [("sid", "first-stage"), ("system", "second-stage")])
 async def test_a_linux_in_a_guest_runs_an_nvme_controller(qemu: str, id_: str) -> None:
     chosen, path = variant(id_), qemu_for_guests(qemu)
     if (why := chosen.obstacle(await asyncio.to_thread(probe, path))) is not None:
