@@ -314,8 +314,6 @@ class Formats:
         if self.is_posted(entry):
             return mask | self._reserved_bits(PostedInterruptEntry)
         mask |= RemappedInterruptEntry.reserved_mask(offered=self._offered)
-        if self.policy.posted_form_ignored:
-            mask &= ~InterruptEntry.IM.mask
         if RemappedInterruptEntry.DLM.get(entry) not in _DELIVERY_MODES:
             mask |= RemappedInterruptEntry.DLM.mask
         return mask if extended else mask | _APIC_ID_RESERVED << RemappedInterruptEntry.DST.lsb

@@ -84,11 +84,6 @@ class Policy:
         default=True,
         section="6.1",
     )
-    absent_interrupts_cached: bool = choice(
-        "interrupt entries that are not present are cached even without caching mode, so that making one present "
-        "needs an invalidation",
-        doubt="D-31",
-    )
     translation_off_drops: bool = choice(
         "a unit with scalable mode invalidates everything that is cached for DMA when translation is turned off",
         default=True,
@@ -110,9 +105,6 @@ class Policy:
     reserved_validation_fails: bool = choice(
         "source validation type 3, which is reserved, is a failed validation (0x26), not a reserved field (0x24)",
         doubt="D-10",
-    )
-    posted_form_ignored: bool = choice(
-        "a unit without posted interrupts ignores IM, which is otherwise reserved (0x24)", doubt="D-11"
     )
 
     # The invalidation queue.

@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from iommu.engine.attributes import PLAIN, Attributes
-from iommu.engine.reasons import FaultReason
+from iommu.engine.reasons import Blocked, FaultReason
 from iommu.errors import MisuseError
 
 PAGE_4K = 1 << 12
@@ -225,10 +225,21 @@ def identity(host_address: int, attributes: Attributes = PLAIN) -> Outcome:
     return Outcome(host_address, _IDENTITY if attributes is PLAIN else _IDENTITY._replace(attributes=attributes))
 
 
-def as_translated(request: DmaRequest, host_address_width: int) -> Outcome:
-    """The outcome of a translated request, without a walk: blocked if no translation can yield the address (4.2)."""
-    if request.address >> host_address_width or in_interrupt_range(request.address):
-        return blocked()
+def as_translated(
+    request: DmaRequest, host_address_width: int, beyond: FaultReason, interrupt_range: FaultReason
+) -> Outcome:
+    """The outcome of a translated request, without a walk (4.2.5). Raises Blocked with the reasons of the mode.
+
+    Args:
+        beyond: for an address beyond the host address width.
+        interrupt_range: for one in the interrupt range.
+    """
+    # LGN.1, SGN.4: the address is beyond the host address width.
+    if request.address >> host_address_width:
+        raise Blocked(beyond)
+    # LGN.4, SGN.8: the address is in the interrupt range.
+    if in_interrupt_range(request.address):
+        raise Blocked(interrupt_range)
     return identity(request.address)
 
 

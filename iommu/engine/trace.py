@@ -16,7 +16,7 @@ from iommu.engine.caches.entries import FaultyEntry
 from iommu.engine.caches.tables import FirstStageRoot
 from iommu.engine.entry_format import EntryFormat, PagingFormat
 from iommu.engine.reasons import FaultReason
-from iommu.engine.request import DmaRequest, Outcome, in_interrupt_range
+from iommu.engine.request import DmaRequest, Outcome
 from iommu.engine.table_access import EntryChanged, TableAccess
 from iommu.engine.translation.first_stage import FirstStage
 from iommu.engine.translation.paging import Leaf
@@ -331,7 +331,9 @@ def _traced_caches(caches: Any, recorder: Recorder) -> Any:
 
 def first_step(translation: Translation, request: DmaRequest) -> Step:
     """The step before any table is read (spec 3.4, 3.14)."""
-    if request.pasid is None and in_interrupt_range(request.address):
+    if translation.is_unsupported(request):
+        return Step("request", "4.2.1", checked="refused whatever the tables say")
+    if translation.is_for_interrupts(request):
         return Step("request", "3.14", checked="in the interrupt address range: a message, not DMA")
     if not translation.enabled:
         return Step("request", "3.4", checked="translation is off (GSTS.TES): nothing is remapped")

@@ -74,10 +74,7 @@ def interrupts(pick: Random) -> dict[str, Any]:
         "entries": [_entry(pick) for _ in range(4)],
         "descriptor": _descriptor(pick),
         "requests": [_interrupt(pick) for _ in range(4)],
-        "policy": Policy(
-            reserved_validation_fails=pick.random() < 0.3,
-            posted_form_ignored=pick.random() < 0.3,
-        ),
+        "policy": Policy(reserved_validation_fails=pick.random() < 0.3),
         "pi": pick.random() < 0.7,
         "eime": pick.random() < 0.5,
         "cfi": pick.random() < 0.5,

@@ -71,8 +71,7 @@ def remap(
     if posted:
         reserved = bits(entry, 7, 2) or bits(entry, 13, 12) or bits(entry, 37, 24) or bits(entry, 95, 84)
     else:
-        reserved = bits(entry, 14, 12) or bits(entry, 31, 24) or bits(entry, 127, 84) or bits(entry, 7, 5) in (3, 6)
-        reserved = reserved or (bits(entry, 15, 15) and not policy.posted_form_ignored)
+        reserved = bits(entry, 15, 12) or bits(entry, 31, 24) or bits(entry, 127, 84) or bits(entry, 7, 5) in (3, 6)
         reserved = reserved or (not eime and (bits(entry, 39, 32) or bits(entry, 63, 48)))
 
     # 7.4: the source

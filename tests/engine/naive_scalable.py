@@ -138,9 +138,14 @@ class Reader:
     def tables(self) -> Answer:
         """Root, context, PASID directory, PASID table, in this order."""
         request, can = self.request, self.can
-        if request.pasid is None and 0xFEE0_0000 <= request.address <= 0xFEEF_FFFF:
+        translated = request.address_type is AddressType.TRANSLATED
+        # The specification, 4.2.1: unsupported, before anything else.
+        if translated and request.pasid is not None:
+            raise Stop(0)
+        if request.pasid is None and not request.address_type and 0xFEE0_0000 <= request.address <= 0xFEEF_FFFF:
             dword = request.access is Access.WRITE and request.length == 4 and request.address % 4 == 0
-            return Answer(None, interrupt=request.address_type == 0 and dword)
+            # The specification, 3.15: a zero-length read passes.
+            return Answer(request.address if request.length == 0 else None, interrupt=dword)
         ttm = self.rtaddr >> 10 & 3
         if ttm == 3 and can.abort_dma:
             raise Stop(0x33)
@@ -167,9 +172,7 @@ class Reader:
             raise Stop(0x43)
         if request.address_type != 0 and not dte:
             raise Stop(0x44)
-        translated = request.address_type is AddressType.TRANSLATED
-        if not (translated and self.doubt("the PASID of a translated request")):
-            self.explicit_pasid(paside, limit, rid_pasid)
+        self.explicit_pasid(paside, limit, rid_pasid)
         if translated:
             return self.translated()
         pasid = request.pasid
@@ -220,12 +223,12 @@ class Reader:
         self.executes = request.execute and can.execute_requests
 
     def translated(self) -> Answer:
-        """8.3: not walked; the rest of the sheet is a recollection."""
+        """The specification, 4.2.5, SGN.4.1, SGN.8.3, which settle the sheet's 8.3: not walked."""
         address = self.request.address
-        if address >= 1 << self.can.host_address_width and not self.doubt("8.3: any address"):
-            raise Stop(0 if self.doubt("8.3: dropped") else 0x83)
-        if 0xFEE0_0000 <= address <= 0xFEEF_FFFF and not self.doubt("8.3: the interrupt range too"):
-            raise Stop(0x87 if self.doubt("8.3: 0x87") else 0)
+        if address >= 1 << self.can.host_address_width:
+            raise Stop(0x83)
+        if 0xFEE0_0000 <= address <= 0xFEEF_FFFF:
+            raise Stop(0x87)
         return Answer(address, permissions=(True, True))
 
     def reserved_in_pasid_entry(self) -> None:

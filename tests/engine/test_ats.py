@@ -56,9 +56,8 @@ def has_no_permissions(answer: Outcome) -> bool:
 def test_both_kinds_need_device_tlbs_enabled() -> None:
     for builder in WALKED.values():
         world = builder(context={"dte": 0, "pre": 0})
-        for kind in (TRANSLATION_REQUEST, TRANSLATED):
-            for pasid in (None, SAME):
-                assert world.fault(kind=kind, pasid=pasid) == 0x44
+        for kind, pasid in ((TRANSLATION_REQUEST, None), (TRANSLATION_REQUEST, SAME), (TRANSLATED, None)):
+            assert world.fault(kind=kind, pasid=pasid) == 0x44
         assert world.code() == 0
 
 
@@ -293,7 +292,7 @@ def test_no_write_then_write_sets_dirty() -> None:
     assert leaves(world) == (A1 | D1, 0)
 
 
-# Translated requests, 8.3
+# Translated requests (4.2.5)
 
 
 @pytest.mark.parametrize("pgtt", WALKED)
@@ -306,10 +305,15 @@ def test_translated_requests_are_not_walked(pgtt: int) -> None:
             assert world.memory.log == []
 
 
-def test_translated_request_to_the_interrupt_range_is_blocked() -> None:
+@pytest.mark.parametrize("fpd", [0, 1])
+@raises(FaultReason.SGN_8)
+def test_translated_request_to_the_interrupt_range_is_blocked(fpd: int) -> None:
+    """4.2.5, SGN.8.3. The context comes first: SCT.5 where DTE is 0, and its FPD."""
     for build in (second_stage, pass_through):
-        outcome = build().dma(0xFEE0_1000, WRITE, kind=TRANSLATED)
-        assert (outcome.host_address, outcome.interrupt) == (None, False)
+        world = build(context={"fpd": fpd})
+        assert world.fault(0xFEE0_1000, WRITE, kind=TRANSLATED, length=4) == 0x87
+        assert len(world.records()) == 1 - fpd
+        assert build(context={"dte": 0, "pre": 0}).fault(0xFEE0_1000, kind=TRANSLATED) == 0x44
 
 
 @raises(FaultReason.SCT_2, FaultReason.SCT_3, FaultReason.SRT_2)
@@ -335,16 +339,20 @@ def test_no_write_request_gets_no_write_permission_from_the_cache_either(pgtt: i
     assert (first & D1, second & D2) == (0, 0)
 
 
+@raises(FaultReason.SGN_4)
 def test_translated_request_beyond_the_host_width_is_blocked() -> None:
-    """8.3."""
+    """SGN.4.1."""
     world = second_stage(host_address_width=46)
     assert world.dma((1 << 46) - 1, kind=TRANSLATED).host_address == (1 << 46) - 1
     for bit in range(46, 64):
-        assert world.dma(1 << bit, kind=TRANSLATED).host_address is None
+        assert world.fault(1 << bit, kind=TRANSLATED) == 0x83
+    assert (world.record().reason, world.record().address_type) == (0x83, 2)
 
 
-def test_translated_request_with_a_pasid_to_the_interrupt_range_is_blocked() -> None:
-    """8.3; without a PASID it is blocked."""
+@pytest.mark.parametrize("address", [ADDRESS, 0xFEE0_1000, 1 << 63])
+def test_translated_request_with_a_pasid_is_unsupported(address: int) -> None:
+    """4.2.1: always, and not reported."""
     for build in (second_stage, pass_through):
-        outcome = build().dma(0xFEE0_1000, WRITE, kind=TRANSLATED, pasid=SAME)
-        assert (outcome.host_address, outcome.interrupt) == (None, False)
+        world = build()
+        assert world.fault(address, WRITE, kind=TRANSLATED, pasid=SAME) == 0
+        assert world.records() == []

@@ -11,7 +11,6 @@ from iommu import (
     Interrupt,
     InterruptOutcome,
     Message,
-    Policy,
     Posting,
     RemappingUnit,
     Selector,
@@ -21,7 +20,6 @@ from tests.engine.interrupting import (
     FIXED_41_TO_5,
     IRE,
     IRTA,
-    MESSAGE_41_TO_5,
     ONES,
     POSTED_71,
     SIRTP,
@@ -180,11 +178,10 @@ def test_pir_is_updated_before_on_and_nothing_else_is_written() -> None:
     assert memory.accesses == [descriptor, pir]
 
 
-@pytest.mark.parametrize("ignored", [False, True])
 @pytest.mark.parametrize("pi", [False, True])
-def test_posted_form_without_posting(ignored: bool, pi: bool) -> None:
-    """Doubt D-11. With the capability the policy changes nothing."""
-    world = Interrupting(policy=Policy(posted_form_ignored=ignored), posted_interrupts=pi)
+def test_posted_form_without_posting(pi: bool) -> None:
+    """9.10: without CAP.PI, IM and URG are reserved."""
+    world = Interrupting(posted_interrupts=pi)
     world.descriptor()
     world.irte(0, FIXED_41_TO_5 & ~(0xFF << 40) | 1 << 15)
     world.irte(1, FIXED_41_TO_5 | 1 << 15)
@@ -192,10 +189,6 @@ def test_posted_form_without_posting(ignored: bool, pi: bool) -> None:
     if pi:
         assert world.interrupt(0).posted == Posting(0, 0x41, Interrupt(0, 0))
         assert world.code(2) == 0
-    elif ignored:
-        assert world.interrupt(1).message == MESSAGE_41_TO_5
-        # DESCRIPTOR's address bits are destination bits of the remapped form, reserved ones among them.
-        assert world.code(2) == 0x24
     else:
         assert (world.code(0), world.code(1), world.code(2)) == (0x24, 0x24, 0x24)
     assert bool(world.pir()) == pi

@@ -63,11 +63,7 @@ _REQUESTS = st.one_of(
     _TO_ENTRIES,
     st.builds(InterruptRequest, st.just(NIC), st.integers(0xFEE0_0000, 0xFEEF_FFFF), st.integers(0, 0xFFFF_FFFF)),
 )
-_POLICIES = st.builds(
-    Policy,
-    reserved_validation_fails=st.booleans(),
-    posted_form_ignored=st.booleans(),
-)
+_POLICIES = st.builds(Policy, reserved_validation_fails=st.booleans())
 
 
 @given(

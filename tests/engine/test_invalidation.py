@@ -345,3 +345,13 @@ def test_context_command_outside_legacy_mode_is_ignored(ttm: int) -> None:
     world = mapped()
     world.latch(world.root | ttm << 10)
     assert world.invalidate_contexts(1) == 0
+
+
+@pytest.mark.parametrize("ttm", [1, 2, 3])
+def test_iotlb_command_outside_legacy_mode_is_ignored(ttm: int) -> None:
+    """11.4.6.3: IAIG 00. Back in legacy mode, the page is still cached."""
+    world = stale_page()
+    world.latch(world.root | ttm << 10)
+    assert world.invalidate_pages(GLOBAL) == 0
+    world.latch(world.root)
+    assert cached(world)

@@ -150,8 +150,8 @@ class Machine(RuleBasedStateMachine):
             self.world.clear_record(n)
         self.world.write(0x34, 1)
         if not self.enabled:
-            plain = request.address_type is AddressType.UNTRANSLATED and request.pasid is None
-            assert (outcome.host_address, outcome.fault) == (request.address if plain else None, None)
+            passes = request.address_type is AddressType.UNTRANSLATED
+            assert (outcome.host_address, outcome.fault) == (request.address if passes else None, None)
             return
         assert any(agrees(read, outcome) for read in self.pasts()), (request, outcome, pasts)
 
@@ -315,6 +315,8 @@ class LegacyMachine(Machine):
         if request.address_type and p and tt in (0, 2):
             return outcome.fault == 0x0D
         if request.address_type is AddressType.TRANSLATED and p and tt == 1:
+            if request.address >> self.world.capabilities.host_address_width:
+                return outcome.fault == 0x04
             return outcome.host_address == request.address
         verdicts = naive.translate(
             read, self.world.capabilities, self.world.root, request.source_id, request.address, request.access

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from iommu import AddressType, Capabilities, FlatMemory, Policy, RemappingUnit, SourceId
+from iommu import AddressType, Capabilities, FaultReason, FlatMemory, Policy, RemappingUnit, SourceId
+from tests.engine.raising import raises
 from tests.engine.world import (
     ABSENT,
     GCMD,
@@ -266,17 +267,16 @@ def test_configuration_faults_block_translation_requests() -> None:
 
 
 @pytest.mark.parametrize("ttm", [1, 2, 3])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("pasid", [None, 5])
-def test_table_mode_that_is_not_offered(ttm: int, kind: AddressType, pasid: int | None) -> None:
+@pytest.mark.parametrize(("kind", "pasid"), [*((kind, None) for kind in KINDS), (0, 5), (1, 5)])
+def test_table_mode_that_is_not_offered(ttm: int, kind: int, pasid: int | None) -> None:
     world = mapped(tt=1, device_tlb=True)
     world.latch(world.root | ttm << 10)
-    assert world.fault(0x5000, kind=kind, pasid=pasid) == 0x30
+    assert world.fault(0x5000, kind=AddressType(kind), pasid=pasid) == 0x30
     assert world.record().reason == 0x30
 
 
 @pytest.mark.parametrize("pasid", [0, 1, 0xFFFFF])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [UNTRANSLATED, TRANSLATION_REQUEST])
 @pytest.mark.parametrize("privileged", [False, True])
 def test_pasid_in_legacy_mode(pasid: int, kind: AddressType, privileged: bool) -> None:
     world = mapped(tt=1, device_tlb=True)
@@ -303,10 +303,64 @@ def test_translation_off_lets_everything_through(address: int, access: Any) -> N
     assert world.records() == []
 
 
-@pytest.mark.parametrize(("kind", "pasid"), [(TRANSLATION_REQUEST, None), (TRANSLATED, None), (UNTRANSLATED, 3)])
-def test_translation_off_serves_only_plain_requests(kind: AddressType, pasid: int | None) -> None:
+@pytest.mark.parametrize("address", [0x5000, 0xFEE0_1000])
+@pytest.mark.parametrize("kind", [TRANSLATION_REQUEST, TRANSLATED])
+def test_translation_off_refuses_requests_of_device_tlbs(kind: AddressType, address: int) -> None:
+    """4.2.1: an unsupported request, which is not reported."""
     world = World(device_tlb=True)
-    assert world.fault(0x5000, kind=kind, pasid=pasid) == 0
+    for pasid in (None, 3):
+        assert world.fault(address, kind=kind, pasid=pasid, length=4) == 0
+    assert world.records() == []
+
+
+def test_translation_off_ignores_a_pasid() -> None:
+    """3.1. In the interrupt range too, the request is one without PASID."""
+    world = World()
+    assert world.dma(0x5000, pasid=3).host_address == 0x5000
+    message = world.dma(0xFEE0_1000, pasid=3, length=4)
+    assert (message.interrupt, message.host_address) == (True, None)
+    assert world.records() == []
+
+
+@pytest.mark.parametrize("tt", [None, 0, 2])
+@pytest.mark.parametrize("zero_length_read", [False, True])
+def test_zero_length_read_of_the_interrupt_range_passes(tt: int | None, zero_length_read: bool) -> None:
+    """3.14: it bypasses remapping, whatever the tables say, and CAP.ZLR too."""
+    world = World(zero_length_read=zero_length_read)
+    if tt is not None:
+        world.map(world.device(tt=tt), 4, 0xFEE0_1000, 0x9000 | RW)
+        world.start()
+    outcome = world.dma(0xFEE0_1000, READ, length=0)
+    assert (outcome.host_address, outcome.interrupt, outcome.fault) == (0xFEE0_1000, False, None)
+    assert world.records() == []
+
+
+@raises(FaultReason.LGN_1)
+def test_translated_request_beyond_the_host_width() -> None:
+    """7.1.3, LGN.1.2."""
+    world = mapped(tt=1, device_tlb=True, host_address_width=46)
+    assert world.dma((1 << 46) - 1, kind=TRANSLATED).host_address == (1 << 46) - 1
+    for bit in (46, 63):
+        assert world.fault(1 << bit, kind=TRANSLATED) == 0x04
+    assert (world.record().reason, world.record().address_type) == (0x04, 2)
+
+
+@raises(FaultReason.LGN_4)
+@pytest.mark.parametrize("fpd", [0, 1])
+def test_translated_request_to_the_interrupt_range(fpd: int) -> None:
+    """4.2.5, 7.1.3. The context comes first: LCT.5 where it does not allow translated requests, and its FPD."""
+    world = World(device_tlb=True)
+    world.device(tt=1, fpd=fpd)
+    world.start()
+    assert world.fault(0xFEE0_1000, kind=TRANSLATED, length=4) == 0x0E
+    assert len(world.records()) == 1 - fpd
+    assert mapped(tt=0).fault(0xFEE0_1000, kind=TRANSLATED, length=4) == 0x0D
+
+
+def test_translated_request_with_a_pasid_is_unsupported() -> None:
+    """4.2.1: whatever the tables say, and not reported."""
+    world = mapped(tt=1, device_tlb=True)
+    assert world.fault(0x5000, kind=TRANSLATED, pasid=3) == 0
     assert world.records() == []
 
 

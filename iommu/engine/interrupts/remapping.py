@@ -14,7 +14,7 @@ from iommu.engine.interrupts.request import Interrupt, InterruptOutcome, Interru
 from iommu.engine.invalidation.selector import Selector
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
-from iommu.engine.request import INTERRUPT, Access, AddressType, DmaRequest, Outcome, SourceId, blocked
+from iommu.engine.request import INTERRUPT, Access, DmaRequest, Outcome, SourceId, blocked, identity
 from iommu.engine.table_access import TableAccess
 from iommu.errors import MemoryAccessError
 from iommu.registers import GCMD, GSTS, IRTA
@@ -96,15 +96,15 @@ class Interrupts:
     # Memory requests in the interrupt address range (spec 3.14)
 
     def message(self, request: DmaRequest) -> Outcome:
-        """A memory request without PASID in the range: an interrupt message, or else blocked. It is never translated.
+        """An untranslated request without PASID in the range: an interrupt message, or else blocked.
 
-        The fault 0x29 applies to untranslated requests while interrupt remapping is on. Other requests are blocked
-        without a fault.
+        It is never translated. A zero-length read passes. The fault 0x29 applies while interrupt remapping is on;
+        otherwise requests are blocked without a fault.
         """
-        if request.address_type is not AddressType.UNTRANSLATED:
-            return blocked()
         if self.is_message(request):
             return INTERRUPT
+        if request.length == 0:
+            return identity(request.address)
         if not (self.enabled and self.policy.malformed_interrupt_faults):
             return blocked()
         # IR.29: a request in the interrupt range that is not an interrupt message.
@@ -187,9 +187,8 @@ class Interrupts:
             return False
         if self.capabilities.caching_mode and self.policy.cache_faulting:
             return True
-        if not InterruptEntry.P.get(entry):
-            return self.policy.absent_interrupts_cached
-        return not self.reserved(entry) and self.formats.source_validation(entry) is not None
+        valid = not self.reserved(entry) and self.formats.source_validation(entry) is not None
+        return bool(InterruptEntry.P.get(entry)) and valid
 
     def reserved(self, entry: int) -> int:
         """The reserved bits that are set in an entry."""

@@ -40,7 +40,7 @@ class Invalidation:
     def _on_ccmd(self, written: int) -> None:
         if CCMD.ICC.get(written):
             command, named = CCMD(self._ccmd.value), None
-            if self.serves_contexts():
+            if self.registers_active():
                 named = self.select_contexts(command.CIRG, command.DID, command.SID, command.FM)
             done = self._carry_out(named, command.CIRG)
             self._ccmd.value = CCMD.CAIG.put(self._ccmd.value, done) & ~CCMD.ICC.mask
@@ -62,11 +62,12 @@ class Invalidation:
 
     def registers_active(self) -> bool:
         """Whether commands by register are carried out: not while the queue is on (6.5.2), nor from version 6 on."""
-        return self.capabilities.version >> 4 < _QUEUE_ONLY and not GSTS.QIES.get(self._status.value)
+        queue_only = self.capabilities.version >> 4 >= _QUEUE_ONLY or GSTS.QIES.get(self._status.value)
+        return not queue_only and self.registers_serve_mode()
 
-    def serves_contexts(self) -> bool:
-        """Whether CCMD is carried out: the register serves legacy mode only (11.4.6.1)."""
-        return self.registers_active() and self.mode == TableMode.LEGACY
+    def registers_serve_mode(self) -> bool:
+        """Whether the table mode has commands by register: legacy mode alone has (11.4.6.1, 11.4.6.3)."""
+        return self.mode == TableMode.LEGACY
 
     def invalidate(self, named: Selector) -> None:
         """Drop what the selector names from the unit's caches."""

@@ -160,7 +160,7 @@ class LegacyMode(Paging):
                 raise Blocked(FaultReason.LGN_1)
             return self.pass_through(request)
         if request.address_type is AddressType.TRANSLATED:
-            return as_translated(request, self.capabilities.host_address_width)
+            return as_translated(request, self.capabilities.host_address_width, FaultReason.LGN_1, FaultReason.LGN_4)
         try:
             return self.translate_stage(self.second_stage, context.tables, self.intent(request), request)
         except Blocked as condition:

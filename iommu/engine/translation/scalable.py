@@ -58,7 +58,9 @@ class ScalableMode(ScalableTables, Paging):
         try:
             pasid = self.effective_pasid(context, request)
             if request.address_type is AddressType.TRANSLATED:
-                return as_translated(request, self.capabilities.host_address_width)
+                return as_translated(
+                    request, self.capabilities.host_address_width, FaultReason.SGN_4, FaultReason.SGN_8
+                )
             pasid_context = self.pasid_context_of(context, request.source_id, pasid)
         except Blocked as condition:
             raise Blocked(condition.reason, condition.fpd | context.fpd) from None

@@ -70,12 +70,12 @@ class Translation:
 
     def translate(self, request: DmaRequest) -> Outcome:
         """Translate a request; faults are recorded."""
-        if in_interrupt_range(request.address) and request.pasid is None:
+        if self.is_unsupported(request):
+            return blocked()
+        if self.is_for_interrupts(request):
             return self.interrupts.message(request)
         if not self.enabled:
-            # While translation is off, only untranslated requests without PASID pass (doubt D-26).
-            plain = request.address_type is AddressType.UNTRANSLATED and request.pasid is None
-            outcome = identity(request.address) if plain else blocked()
+            outcome = identity(request.address)
             return self.check_protected(outcome) if self.protected.ranges else outcome
         try:
             outcome = self.translate_by_mode(request)
@@ -86,6 +86,27 @@ class Translation:
         if self.protected.ranges and (self._protects_remapped or outcome.host_address == request.address):
             return self.check_protected(outcome)
         return outcome
+
+    def is_unsupported(self, request: DmaRequest) -> bool:
+        """Whether the request is refused before anything is looked at, and not reported (spec 4.2.1).
+
+        That is every translation or translated request while translation is off, and every translated request with a
+        PASID: ECAP.PTRS is not modelled.
+        """
+        if not self.enabled:
+            return request.address_type is not AddressType.UNTRANSLATED
+        return request.address_type is AddressType.TRANSLATED and request.pasid is not None
+
+    def is_for_interrupts(self, request: DmaRequest) -> bool:
+        """Whether the request is untranslated, without PASID, and in the interrupt range (spec 3.14).
+
+        A PASID is ignored while translation is off (3.1).
+        """
+        return (
+            in_interrupt_range(request.address)
+            and request.address_type is AddressType.UNTRANSLATED
+            and (request.pasid is None or not self.enabled)
+        )
 
     def report(self, condition: Blocked, request: DmaRequest) -> bool:
         """Report the fault of a blocked request. Returns whether it was recorded."""

@@ -58,7 +58,6 @@ from qemu.vtd.quirks.queue import (
 from qemu.vtd.quirks.quirk import NEWEST, Quirk, Severity, Version, parse_version, version_text
 from qemu.vtd.quirks.registers import (
     CompatibilityStatusNeverSets,
-    ContextCommandAlwaysServed,
     DescriptorWidthNotShown,
     ExtendedModeAlwaysWritable,
     InterruptTableAlwaysThere,
@@ -66,6 +65,7 @@ from qemu.vtd.quirks.registers import (
     PageRequestEventUnmasked,
     PointersKeepAllBits,
     QueueAddressShownOnceOn,
+    RegistersServeEveryMode,
     TableModeUnchecked,
     TranslationNeverOn,
     UpperAddressesReadOnly,
@@ -192,7 +192,7 @@ QUIRKS: tuple[type[Quirk], ...] = (
     PasidCacheDescriptorUnchecked,
     ScalableDescriptorsIgnored,
     LongWritesAbort,
-    ContextCommandAlwaysServed,
+    RegistersServeEveryMode,
     NoPasidDeviceTlbDescriptor,
     TranslationNeverOn,
     ResponseNeedsPasid,

@@ -277,26 +277,27 @@ class LongWritesAbort(Quirk, RegisterFile):
         super().write(offset, value, size)
 
 
-class ContextCommandAlwaysServed(Quirk, Invalidation):
-    """CCMD invalidates the context cache in scalable mode too."""
+class RegistersServeEveryMode(Quirk, Invalidation):
+    """CCMD and IOTLB invalidate in scalable mode too."""
 
     id = "Q75"
     severity = Severity.FAILS_ON_HARDWARE
-    section = "11.4.6.1"
-    hardware = "CCMD serves legacy mode alone. In scalable mode it does nothing, and CAIG reports 0."
+    section = "11.4.6.1, 11.4.6.3"
+    hardware = "Both serve legacy mode alone. In scalable mode they do nothing, and CAIG and IAIG report 0."
     driver = (
-        "A driver that invalidates contexts by CCMD in scalable mode works in QEMU; on hardware old contexts stay in "
-        "use. Scalable mode needs the queue."
+        "A driver that invalidates by register in scalable mode works in QEMU; on hardware old contexts and "
+        "translations stay in use. Scalable mode needs the queue."
     )
-    function = "vtd_handle_ccmd_write"
+    function = "vtd_handle_ccmd_write, vtd_handle_iotlb_write"
     scenarios = (
         "scalable.command.contexts-global",
         "scalable.command.contexts-device",
+        "scalable.command.translations",
     )
 
-    def serves_contexts(self) -> bool:
-        """In every mode."""
-        return self.registers_active()
+    def registers_serve_mode(self) -> bool:
+        """Every mode."""
+        return True
 
 
 class TranslationNeverOn(Quirk, RegisterFile):
