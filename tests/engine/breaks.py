@@ -627,6 +627,9 @@ class PostedFormAlwaysKnown(Break):
     def is_posted(self, entry: int) -> bool:
         return bool(entry >> 15 & 1)
 
+    def reserved_in_interrupt(self, entry: int, *, extended: bool = True) -> int:
+        return super().reserved_in_interrupt(entry, extended=extended) & ~bits(15, 14)
+
 
 class InterruptSoftwareBitsReserved(Break):
     """Too strict: bits 11:8 of an interrupt entry, which are software's, must be 0."""

@@ -110,10 +110,10 @@ class MaskUnlimited(Break, Invalidation):
 class LargePagesKept(Break, Invalidation):
     """A page-selective invalidation keeps large pages."""
 
-    scenario = "cache.iotlb.page-within-2m"
+    scenario = "cache.large.2m-exact"
 
     def invalidate(self, named: Selector) -> None:
-        if named.addresses is not None and len(named.addresses) < 0x20_0000:
+        if named.addresses is not None and len(named.addresses) <= 0x20_0000:
             kept = [(pages.large, dict(pages.large)) for pages in self.caches.iotlb._tags.values()]
             super().invalidate(named)
             for large, before in kept:
