@@ -30,6 +30,10 @@ KernelPackage = Annotated[
 ]
 KernelFile = Annotated[str, typer.Option("--kernel", metavar="PATH", help="Any other kernel, with VFIO built in.")]
 Accel = Annotated[str, typer.Option("--accel", metavar="NAME", help="QEMU's accelerator: tcg or kvm.")]
+Nested = Annotated[
+    str,
+    typer.Option("--nested", metavar="KIND", help="The device is for a machine inside the guest: qtest drives that."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -40,6 +44,7 @@ def run(
     kernel_package: KernelPackage = "linux-image-cloud-amd64",
     kernel: KernelFile = "",
     accel: Accel = "tcg",
+    nested: Nested = "",
     as_json: Json = False,
 ) -> None:
     """Boot a guest, let a device of its own do DMA, and compare what happened with the model.
@@ -56,7 +61,7 @@ def run(
         with out.status(f"a guest in {chosen.title}") as bar:
             if not out.is_terminal:
                 bar.stop()
-            found = asyncio.run(_run(chosen, qemu, _kernel(kernel_package, kernel), accel))
+            found = asyncio.run(_run(chosen, qemu, _kernel(kernel_package, kernel), accel, nested))
     except GuestError as error:
         _show_console(error)
         raise
@@ -69,9 +74,15 @@ def run(
         raise typer.Exit(1)
 
 
-async def _run(chosen: Variant, qemu: str | None, kernel: Kernel, accel: str) -> Inspection:
+async def _run(chosen: Variant, qemu: str | None, kernel: Kernel, accel: str, kind: str) -> Inspection:
+    from iommu.errors import MisuseError
+    from qemu.vtd.guest import nested
     from qemu.vtd.guest.check import guest_of, inspect
 
+    if kind == "qtest":
+        return await nested.run(chosen, qemu, kernel=kernel, accel=accel)
+    if kind:
+        raise MisuseError(f"--nested {kind!r} is not qtest")
     async with guest_of(chosen, qemu, kernel=kernel, accel=accel) as guest:
         return await inspect(guest, chosen)
 

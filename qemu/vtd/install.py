@@ -98,20 +98,29 @@ def _unpack(packages: Sequence[Path], into: Path, progress: Progress) -> None:
             path.chmod(path.stat().st_mode & 0o777 | (0o700 if path.is_dir() else 0o600))
 
 
-def _write_wrapper(part: Path) -> None:
-    """Write the script that runs the QEMU in `part`/root. Raises InstallError when that lacks what it needs."""
-    top = part / "root"
+def loading(top: Path) -> tuple[Path, list[Path]]:
+    """The dynamic loader of an unpacked suite and the directories of its libraries.
+
+    Raises InstallError when it lacks a loader or a QEMU.
+    """
     loaders = [path for library in ("usr/lib", "lib") for path in top.glob(f"{library}/*-linux-gnu*/ld-linux*.so.*")]
     if not loaders or not (top / "usr/bin" / PROGRAM).exists():
         raise InstallError(f"the packages have no {PROGRAM}" if loaders else "the packages have no dynamic loader")
     triple = loaders[0].parent.name
     folders = (f"usr/lib/{triple}", f"lib/{triple}", f"usr/lib/{triple}/pulseaudio")
+    return loaders[0], [top / folder for folder in folders if (top / folder).is_dir()]
+
+
+def _write_wrapper(part: Path) -> None:
+    """Write the script that runs the QEMU in `part`/root. Raises InstallError when that lacks what it needs."""
+    top = part / "root"
+    loader, folders = loading(top)
     wrapper = part / PROGRAM
     wrapper.write_text(
         _WRAPPER.format(
-            triple=triple,
-            loader=loaders[0].relative_to(top),
-            libraries=":".join(f"$root/{folder}" for folder in folders if (top / folder).is_dir()),
+            triple=loader.parent.name,
+            loader=loader.relative_to(top),
+            libraries=":".join(f"$root/{folder.relative_to(top)}" for folder in folders),
             program=PROGRAM,
             data=" ".join(f'-L "$root/usr/share/{name}"' for name in ("qemu", "seabios")),
         )

@@ -80,7 +80,7 @@ class Pci:
         """
         if not self._script:
             with self._qtest.pipeline() as first:
-                self._enable_ecam(first)
+                _enable_ecam(first)
             self._enumerate(0)
             for bus in self._root_buses:
                 self._next_bus = bus + 1
@@ -91,12 +91,8 @@ class Pci:
         else:
             self._replay(pipeline)
 
-    def _enable_ecam(self, pipeline: Pipeline) -> None:
-        pipeline.port_out(_CONFIG_ADDRESS, _MCH_PCIEXBAR, 4)
-        pipeline.port_out(_CONFIG_DATA, ECAM | _ECAM_ENABLED, 4)
-
     def _replay(self, pipeline: Pipeline) -> None:
-        self._enable_ecam(pipeline)
+        _enable_ecam(pipeline)
         for address, value, size in self._script:
             pipeline.write(address, value, size)
 
@@ -205,6 +201,18 @@ class Pci:
             self._script.insert(bridge_position, (_address(source, _BUS_NUMBERS, 4), numbers, 4))
             self._write_recorded(pipeline, source, _MEMORY_WINDOW, first >> 16 & 0xFFF0 | limit - 1 & 0xFFF00000, 4)
             self._write_recorded(pipeline, source, _PREFETCHABLE_WINDOW, 0x0000FFF0, 4)
+
+
+def _enable_ecam(pipeline: Pipeline) -> None:
+    pipeline.port_out(_CONFIG_ADDRESS, _MCH_PCIEXBAR, 4)
+    pipeline.port_out(_CONFIG_DATA, ECAM | _ECAM_ENABLED, 4)
+
+
+def queue_one(pipeline: Pipeline, source: int, address: int) -> None:
+    """Queue the set-up of one function, in a machine without firmware: BAR 0 at an address, and bus mastering."""
+    _enable_ecam(pipeline)
+    pipeline.write(_address(source, _BAR0, 4), address, 4)
+    pipeline.write(_address(source, _COMMAND, 2), _MEMORY_AND_MASTER, 2)
 
 
 def _name(source: int) -> str:

@@ -110,10 +110,19 @@ class Pipeline:
             QtestError: a command was refused (the others were still executed).
             QemuDied, QemuTimeout: QEMU has ended.
         """
+        lines, fill = self.take()
+        fill(self._exchange(lines))
+
+    def take(self) -> tuple[list[str], Callable[[Sequence[str]], None]]:
+        """The commands, for a caller that sends them itself, and what takes their answers; a new pipeline starts."""
         lines, answers = self._lines, self._answers
         self._lines, self._answers = [], []
-        for answer, text in zip(answers, self._exchange(lines), strict=True):
-            answer.text = text
+
+        def fill(texts: Sequence[str]) -> None:
+            for answer, text in zip(answers, texts, strict=True):
+                answer.text = text
+
+        return lines, fill
 
 
 def _suffix(size: int, largest: int) -> str:

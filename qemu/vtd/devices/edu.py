@@ -7,6 +7,7 @@ import time
 from iommu.errors import MisuseError
 from qemu.vtd.devices.source import DmaSource, Host
 from qemu.vtd.errors import DeviceError
+from qemu.vtd.pipeline import Answer, Pipeline
 
 _SOURCE = 0x80
 _DESTINATION = 0x88
@@ -125,11 +126,32 @@ class Edu(DmaSource):
         """
         qtest, base = self.host.qtest, self.registers
         with qtest.pipeline() as pipeline:
-            pipeline.write(base + _SOURCE, source, 8)
-            pipeline.write(base + _DESTINATION, destination, 8)
-            pipeline.write(base + _COUNT, count, 8)
-            pipeline.write(base + _COMMAND, command, 8)
+            _queue_transfer(pipeline, base, source, destination, count, command)
         deadline = time.monotonic() + _SECONDS
         while qtest.read(base + _COMMAND, 4) & _RUN:
             if time.monotonic() > deadline:
                 raise DeviceError(f"{self.name} did not finish a transfer within {_SECONDS:g} s")
+
+
+def queue_fetch(pipeline: Pipeline, registers: int, address: int, length: int) -> None:
+    """Queue a read by the edu whose registers are there, into the start of its buffer."""
+    _queue_transfer(pipeline, registers, address, _BUFFER, length, _RUN)
+
+
+def queue_store(pipeline: Pipeline, registers: int, address: int, length: int) -> None:
+    """Queue a write of the start of its buffer."""
+    _queue_transfer(pipeline, registers, _BUFFER, address, length, _RUN | _TO_MEMORY)
+
+
+def queue_running(pipeline: Pipeline, registers: int) -> Answer[int]:
+    """Queue the question whether it is still moving data: bit 0 of the answer."""
+    return pipeline.read(registers + _COMMAND, 4)
+
+
+def _queue_transfer(
+    pipeline: Pipeline, registers: int, source: int, destination: int, count: int, command: int
+) -> None:
+    pipeline.write(registers + _SOURCE, source, 8)
+    pipeline.write(registers + _DESTINATION, destination, 8)
+    pipeline.write(registers + _COUNT, count, 8)
+    pipeline.write(registers + _COMMAND, command, 8)

@@ -7,7 +7,8 @@ prints, the registers that QEMU wrote, and the interrupts that arrived.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -183,26 +184,31 @@ async def check_copy(found: Inspection) -> None:
     found.story.append(f"the device copied 16 bytes from {source:#x} to {destination + 0x100:#x}: they are {where}")
 
 
-async def check_fault(found: Inspection, address: int, what: str) -> None:
-    """The fault that the model predicts is the one that QEMU records and that the kernel prints."""
+async def check_fault(
+    found: Inspection, address: int, what: str, cause: Callable[[], Awaitable[None]] | None = None
+) -> None:
+    """The fault that the model predicts is the one that QEMU records and that the kernel prints.
+
+    `cause` has the device write to the address; by default its owner in the guest has it copy four bytes there.
+    """
     guest = found.guest
     before = await _faults(guest)
     async with guest.unit() as unit:
         predicted = unit.translate(DmaRequest(DEVICE, address, Access.WRITE, 4))
-    await guest.copy(found.mapped[0].address, address, 4)
-    printed = before
-    async with asyncio.timeout(_LOG_SECONDS):
-        while len(printed) == len(before):
-            await asyncio.sleep(_POLL_SECONDS)
-            printed = await _faults(guest)
-    last = linux_fault(printed[-1])
+    await (guest.copy(found.mapped[0].address, address, 4) if cause is None else cause())
+    printed, until = before, time.monotonic() + _LOG_SECONDS
+    while len(printed) == len(before) and time.monotonic() < until:
+        await asyncio.sleep(_POLL_SECONDS)
+        printed = await _faults(guest)
+    line = printed[-1] if len(printed) > len(before) else None
+    last = "it prints none" if line is None else linux_fault(line)
     model = f"{DEVICE} write {address & ~0xFFF:#x} {predicted.fault and int(predicted.fault):#04x}"
     found.compare(f"{what}: the kernel's line", last, model)
     async with guest.unit() as unit:
         record = FRCD(_record(unit, await guest.registers()))
     seen = f"{SourceId.of(record.SID)} {'read' if record.T1 else 'write'} {record.FI:#x} {record.FR:#04x}"
     found.compare(f"{what}: the fault record", seen, model)
-    found.story += [f"{what}, {address:#x}: {model.rsplit(maxsplit=1)[-1]}", f"    {printed[-1].strip()}"]
+    found.story += [f"{what}, {address:#x}: {model.rsplit(maxsplit=1)[-1]}", f"    {(line or last).strip()}"]
 
 
 def linux_fault(line: str) -> str:

@@ -44,6 +44,9 @@ from qemu.vtd.ram import Ram
 EDU = "edu,dma_mask=0xffffffffffff,addr=3"
 """The device that guests own, by default: it copies memory, and needs no driver."""
 
+NO_HELPER = "etc/no-helper"
+"""A file of the root file system: where it is, the helper is not started."""
+
 REGISTERS = 0xFED9_0000
 _WINDOW = 0x1000
 _COMMAND_LINE = "console=ttyS0 quiet loglevel=1 intel_iommu=on panic=-1 hugepages=8 no_timer_check"
@@ -65,13 +68,14 @@ class Guest:
         processors: how many the guest has.
         processor: QEMU's model of them.
         accel: QEMU's accelerator: "tcg" or "kvm".
-        added: further files of the root file system, by path.
+        added: further files of the root file system, by path; with NO_HELPER the second serial line is free.
         extra: further QEMU arguments.
         refuse: says why a QEMU cannot run such a guest; None when it can.
         boot_seconds: time limit for booting; single answers get `seconds`.
 
     Attributes:
         console: the first serial line: the kernel's console, and a shell.
+        second: the second serial line: the helper's.
         events: the names of the QMP events that came, oldest first: RESET, STOP, GUEST_PANICKED ...
         build: the QEMU; kernel_name: what it booted; booted: after how many seconds.
 
@@ -172,9 +176,9 @@ class Guest:
             descriptors = [ram, *(theirs.fileno() for _, theirs in pairs.values())]
             self._process = Process(words, descriptors)
         self.console = Console("console", pairs["console"][0], lambda: self._step)
-        self._agent = Console("second serial line", pairs["agent"][0], lambda: self._step)
+        self.second = Console("second serial line", pairs["agent"][0], lambda: self._step)
         await self.console.open()
-        await self._agent.open()
+        await self.second.open()
         await self._connect(pairs["qmp"][0])
 
     async def _connect(self, connection: socket.socket) -> None:
@@ -206,7 +210,7 @@ class Guest:
             if "_client" in vars(self) and self._client.runstate is not Runstate.IDLE:
                 with suppress(QMPError, EOFError, OSError):
                     await self._client.disconnect()
-            for line in (vars(self).get("console"), vars(self).get("_agent")):
+            for line in (vars(self).get("console"), vars(self).get("second")):
                 if line is not None:
                     await line.close()
             self._resources.close()
@@ -242,8 +246,8 @@ class Guest:
         Raises GuestError when it refuses.
         """
         with self.doing(f"its helper did {command!r}"):
-            await self._agent.send(command + "\n")
-            found = await self._agent.wait_for(r"^(ok|error)\b ?(.*)\n", seconds or self._seconds)
+            await self.second.send(command + "\n")
+            found = await self.second.wait_for(r"^(ok|error)\b ?(.*)\n", seconds or self._seconds)
             if found[1] == "error":
                 raise GuestError(f"the guest's helper refuses {command!r}: {found[2]}", "", [])
         return [int(word, 16) for word in found[2].split()]
@@ -263,11 +267,16 @@ class Guest:
 
     async def assign(self, address: str) -> None:
         """Give a PCI device to vfio-pci, and to the helper, inside the guest. Raises GuestError."""
-        device = f"/sys/bus/pci/devices/{address}"
+        await self.give_to_vfio(address)
         with self.doing(f"assigning {address}"):
+            await self.ask(f"open {address}")
+
+    async def give_to_vfio(self, address: str) -> None:
+        """Give a PCI device to vfio-pci, for any program inside the guest to own. Raises GuestError."""
+        device = f"/sys/bus/pci/devices/{address}"
+        with self.doing(f"giving {address} to vfio-pci"):
             await self.run(f"[ ! -e {device}/driver ] || echo {address} > {device}/driver/unbind")
             await self.run(f"echo vfio-pci > {device}/driver_override; echo {address} > /sys/bus/pci/drivers_probe")
-            await self.ask(f"open {address}")
 
     async def map(self, address: int, size: int, *, access: str = "rw", large: bool = False) -> list[int]:
         """Map new memory for the device; the physical address of each page of 4 KiB, or of 2 MiB if `large`."""

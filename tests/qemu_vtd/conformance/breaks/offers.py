@@ -35,13 +35,13 @@ class LowerHalfForBoth(Break, RegisterFile):
         super().write(offset, lower | lower << 32 if size == 8 else value, size)
 
 
-class ContextCommandInEveryMode(Break, Invalidation):
-    """CCMD is carried out in scalable mode too."""
+class CommandsInEveryMode(Break, Invalidation):
+    """Commands by register are carried out in scalable mode too."""
 
     scenario = "scalable.command.contexts-global"
 
-    def serves_contexts(self) -> bool:
-        return self.registers_active()
+    def registers_serve_mode(self) -> bool:
+        return True
 
 
 class QueueInEveryMode(Break, Queue):
@@ -161,7 +161,7 @@ BREAKS = (
     TranslationNeedsLevels,
     ResponsesRefused,
     LowerHalfForBoth,
-    ContextCommandInEveryMode,
+    CommandsInEveryMode,
     QueueInEveryMode,
     HintKeepsThePage,
     HintAlwaysSet,
