@@ -263,7 +263,7 @@ def test_question_about_the_interrupt_range_of_a_device_that_may_not_ask() -> No
 
 
 def test_question_about_the_interrupt_range_with_a_pasid() -> None:
-    """4.2.3: translated as any other; passed through, it gets no permission and is no fault (SGN.8.2)."""
+    """4.2.3: translated as any other; passed through, it gets no permission and no fault (SGN.8.2)."""
     world = second_stage(address=0xFEE0_1000)
     assert ask(world, 0xFEE0_1000, pasid=SAME).host_address == HOST
     world = pass_through()
