@@ -20,7 +20,7 @@ Graph = dict[str, set[str]]
 """Modules, or parts, each with those it imports."""
 
 PARTS: dict[str, tuple[str, ...]] = {
-    "errors, fields, lazy": ("iommu.errors", "iommu.fields", "iommu.lazy"),
+    "errors, fields, lazy, html": ("iommu.errors", "iommu.fields", "iommu.lazy", "iommu.html"),
     "memory": ("iommu.memory",),
     "registers": ("iommu.registers",),
     "structures": ("iommu.structures",),
@@ -66,6 +66,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "unit": ("iommu.engine.unit",),
     "device": ("iommu.engine.device",),
+    "present": ("iommu.engine.present",),
     "system": ("iommu.system",),
     "iommu (public names)": ("iommu.engine.__init__", "iommu.__init__"),
     "explain": ("iommu.explain",),

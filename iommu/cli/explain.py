@@ -65,13 +65,13 @@ def _explain(what: list[str] | None, taken: Snapshot | None, as_json: bool) -> N
             f"{output.safe(text[:60])!r} is not a fault reason, a fault record, or a log line with a fault"
         )
     if as_json:
-        output.print_json([_to_dict(each, taken) for each in found])
+        output.print_json([to_dict(each, taken) for each in found])
         return
     out = output.console()
     for number, each in enumerate(found):
         if number:
             out.print()
-        for text_line in [*_describe(each), *_in_snapshot(each, taken)]:
+        for text_line in [*describe(each), *_in_snapshot(each, taken)]:
             out.print(text_line)
     if not found:
         out.print(f"no VT-d fault in {len(text.splitlines())} lines" if what else "no fault is recorded")
@@ -101,7 +101,7 @@ def _decode(data: bytes, name: str) -> str:
     return data.decode("utf-8", "replace")
 
 
-def _describe(found: Explanation) -> list[Any]:
+def describe(found: Explanation) -> list[Any]:
     """The explanation as lines for people."""
     from iommu.cli.output import line
 
@@ -212,7 +212,7 @@ def _what(found: Explanation) -> str:
     return ", ".join(parts)
 
 
-def _to_dict(found: Explanation, snapshot: Snapshot | None) -> dict[str, Any]:
+def to_dict(found: Explanation, snapshot: Snapshot | None) -> dict[str, Any]:
     """The explanation as plain data."""
     from iommu.cli import walk
     from iommu.snapshot.interrupt import remap_in

@@ -4,10 +4,13 @@ import errno
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
+
+from iommu.errors import MisuseError, VtdError
 
 
 class _Console(Console):
@@ -45,9 +48,42 @@ def line(*parts: str | tuple[str, str]) -> Text:
     return Text.assemble(*parts)
 
 
+def print_indented(out: Console, text: Text, indent: int = 0, hang: int = 2) -> None:
+    """Print a line; on a terminal that is too narrow for it, the lines that follow are indented by `hang` more."""
+    if not out.is_terminal:
+        out.print(Text(" " * indent).append_text(text))
+        return
+    for number, part in enumerate(text.wrap(out, max(out.width - indent - hang, 20))):
+        part.rstrip()
+        out.print(Text(" " * (indent + (hang if number else 0))).append_text(part))
+
+
+def counted(count: int, thing: str, things: str | None = None) -> str:
+    """A number of things: "1 range", "3 ranges", "2 entries"."""
+    return f"{count} {thing if count == 1 else things or thing + 's'}"
+
+
 def bytes_size(count: int) -> str:
     """A number of bytes in the largest unit that divides it: 128 KiB, 64 MiB, 4097 bytes."""
     for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if count >> shift and not count & ((1 << shift) - 1):
             return f"{count >> shift} {unit}"
     return f"{count} bytes"
+
+
+def check_writable(*files: tuple[str, Path | None]) -> None:
+    """Raise MisuseError for a file to be written whose directory does not exist: before the run, not after it."""
+    for option, file in files:
+        if file is not None and not file.absolute().parent.is_dir():
+            raise MisuseError(f"{option} {file}: no such directory: {file.absolute().parent}")
+
+
+def write_whole(file: Path, data: bytes) -> None:
+    """Write a file atomically: under a temporary name, then renamed."""
+    part = file.with_name(f".{file.name}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise VtdError(f"{file}: {error.strerror}") from error

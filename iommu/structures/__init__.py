@@ -3,6 +3,7 @@
 from iommu.structures.allocator import PageAllocator
 from iommu.structures.context import ContextEntry, RootEntry, TranslationType
 from iommu.structures.descriptors import (
+    DESCRIPTORS,
     ContextDescriptor,
     Descriptor,
     DescriptorType,
@@ -56,6 +57,7 @@ from iommu.structures.second_stage import (
 )
 
 __all__ = [
+    "DESCRIPTORS",
     "FIRST_STAGE_PAGES",
     "SECOND_STAGE_PAGES",
     "CompatibilityAddress",

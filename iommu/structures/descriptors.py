@@ -141,3 +141,17 @@ class PageResponseDescriptor(Descriptor, section="7.6.1"):
     RID = field(31, 16, "source-id of the device")
     RC = enumerated(15, 12, ResponseCode, "response code")
     PP = flag(4, "has a PASID")
+
+
+DESCRIPTORS: dict[int, type[Descriptor]] = {
+    DescriptorType.CONTEXT: ContextDescriptor,
+    DescriptorType.IOTLB: IotlbDescriptor,
+    DescriptorType.DEVICE_TLB: DeviceTlbDescriptor,
+    DescriptorType.INTERRUPT: InterruptDescriptor,
+    DescriptorType.WAIT: WaitDescriptor,
+    DescriptorType.PASID_IOTLB: PasidIotlbDescriptor,
+    DescriptorType.PASID_CACHE: PasidCacheDescriptor,
+    DescriptorType.PASID_DEVICE_TLB: PasidDeviceTlbDescriptor,
+    DescriptorType.PAGE_RESPONSE: PageResponseDescriptor,
+}
+"""The declaration of each type."""

@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterator
 from iommu.engine.reasons import FaultReason
 from iommu.engine.unit import RemappingUnit
 from iommu.explain.report import FaultReport, from_record
+from iommu.explain.words import fault_in_words
 from iommu.registers import FRCD, FSTS, IQERCD, IQH
 from iommu.testing.tables import table_problems
 from iommu.testing.unit import WatchedUnit
-from iommu.testing.words import fault_in_words
 
 
 def recorded_faults(unit: RemappingUnit) -> list[FaultReport]:

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from iommu.engine.audit import StaleItem
 from iommu.engine.faults.events import Message
 from iommu.engine.interrupts.request import Interrupt, InterruptOutcome, Posting
+from iommu.engine.present import reserved_in_words
 from iommu.engine.reasons import FaultReason
 from iommu.engine.request import Outcome
 from iommu.engine.trace import Step
 from iommu.explain.report import FaultReport
-from iommu.fields import Layout
-from iommu.structures import DeliveryMode
+from iommu.explain.words import fault_in_words, interrupt_in_words, reason_in_words
 from iommu.testing.conduct import Misuse
 from iommu.testing.expect import Expectation, blocked_by, delivers
 
@@ -77,37 +77,19 @@ def in_words(value: object) -> str:
     """A value of the project in words."""
     match value:
         case FaultReason():
-            return f"{value} (spec {value.section})"
+            return reason_in_words(value)
         case Message():
             return f"message {value.data:#x} to {value.address:#x}"
         case Interrupt():
-            return _interrupt_in_words(value)
+            return interrupt_in_words(value)
         case Posting():
             sent = "without a notification"
             if value.notification is not None:
-                sent = f"with a notification to {_interrupt_in_words(value.notification)}"
+                sent = f"with a notification to {interrupt_in_words(value.notification)}"
             return f"the descriptor at {value.descriptor:#x}, vector {value.vector:#x}, {sent}"
         case FaultReport():
             return fault_in_words(value)
     return str(value)
-
-
-def _interrupt_in_words(interrupt: Interrupt) -> str:
-    known = {mode.value: mode.name.lower().replace("_", " ") for mode in DeliveryMode}
-    mode = known.get(interrupt.delivery_mode, f"delivery mode {interrupt.delivery_mode}")
-    destination = f"{'logical' if interrupt.logical else 'physical'} destination {interrupt.destination:#x}"
-    trigger = "level" if interrupt.level else "edge"
-    hint = ", redirection hint" if interrupt.redirection_hint else ""
-    return f"{destination}, vector {interrupt.vector:#x}, {mode}, {trigger}{hint}"
-
-
-def fault_in_words(report: FaultReport) -> str:
-    """A recorded fault in words: the reason, the request, the device."""
-    reason = f"{report.code:#04x}" if report.reason is None else in_words(report.reason)
-    if report.index is not None:
-        return f"{reason}: interrupt of {report.source_id}, index {report.index:#x}"
-    pasid = "" if report.pasid is None else f", PASID {report.pasid:#x}"
-    return f"{reason}: {report.kind} of {report.source_id}, address {report.address or 0:#x}{pasid}"
 
 
 def _details(outcome: Outcome | InterruptOutcome) -> Iterator[str]:
@@ -137,12 +119,6 @@ def _last_step(step: Step, fault: FaultReason) -> Iterator[str]:
     yield f"where: {step.structure}{where} is {step.raw:#0{step.view.bits // 4 + 2}x}{wrong}"
     if step.raw:
         yield f"  {step.view!r}"
-
-
-def reserved_in_words(layout: type[Layout], bits: int) -> str:
-    """Reserved bits of an entry, with the fields that are reserved only on some units."""
-    names = ", ".join(part.name for part in layout.fields.values() if part.mask & bits)
-    return f"reserved bits {bits:#x}" + (f" ({names})" if names else "")
 
 
 def _differences(left: Outcome | InterruptOutcome, right: Outcome | InterruptOutcome) -> Iterator[str]:

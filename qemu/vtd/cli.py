@@ -78,7 +78,7 @@ def conform(
 
     Exit status 0 when every difference is explained, 1 when one is not, 2 when a QEMU could not be run at all.
     """
-    from iommu.cli.output import error_console, print_json
+    from iommu.cli.output import check_writable, error_console, print_json, write_whole
     from iommu.errors import MisuseError
     from qemu.vtd.conformance.failed import record_failed
     from qemu.vtd.conformance.progress import page_with_bar
@@ -103,7 +103,7 @@ def conform(
         _export(export, qemu, to, as_json)
         return
     scenarios = _selected(only, chapter)
-    _check_writable(("--junit", junit), ("--html", html))
+    check_writable(("--junit", junit), ("--html", html))
     judge_by = None if quirks_of is None else parse_version(quirks_of)
     wanted = _wanted(qemu, every)
     reports: list[Report] = []
@@ -121,9 +121,9 @@ def conform(
         if not as_json and not every:
             _print_report(report, verbose)
     if junit is not None:
-        _write_whole(junit, as_junit(reports, unusable))
+        write_whole(junit, as_junit(reports, unusable))
     if html is not None:
-        _write_whole(html, page_with_bar(reports, unusable))
+        write_whole(html, page_with_bar(reports, unusable))
     if as_json:
         print_json(as_document(reports, unusable))
     elif reports:
@@ -153,15 +153,6 @@ def _print_end(reports: list[Report], every: bool, verbose: bool) -> None:
     if every:
         print_matrix(sorted(reports, key=lambda report: report.version), console(), whole=verbose)
     print_next(reports, console())
-
-
-def _check_writable(*files: tuple[str, Path | None]) -> None:
-    """Raise MisuseError for a file to be written whose directory does not exist: before the run, not after it."""
-    from iommu.errors import MisuseError
-
-    for option, file in files:
-        if file is not None and not file.absolute().parent.is_dir():
-            raise MisuseError(f"{option} {file}: no such directory: {file.absolute().parent}")
 
 
 def _selected(only: str, chapter: str | None) -> list[Scenario]:
@@ -257,7 +248,7 @@ def _checklist(wanted: Sequence[str | None], only: str, as_json: bool) -> None:
 
 def _export(id_: str, qemu: list[str] | None, to: Path | None, as_json: bool) -> None:
     """Write a reproducer of a scenario to a file, into a directory, or to stdout."""
-    from iommu.cli.output import console, print_json
+    from iommu.cli.output import console, print_json, write_whole
     from iommu.errors import MisuseError
     from qemu.vtd.conformance.export import export, find
 
@@ -267,7 +258,7 @@ def _export(id_: str, qemu: list[str] | None, to: Path | None, as_json: bool) ->
     file = to / f"{scenario.id}.py" if to is not None and to.is_dir() else to
     text = export(scenario, qemu[0] if qemu else None)
     if file is not None:
-        _write_whole(file, text.encode())
+        write_whole(file, text.encode())
     if as_json:
         print_json({"scenario": scenario.id, "file": file and str(file), "text": text})
     elif file is not None:
@@ -299,16 +290,3 @@ def quirks(
         print_one(chosen[0], console())
     else:
         print_list(chosen, version, console())
-
-
-def _write_whole(file: Path, data: bytes) -> None:
-    """Write a file atomically: under a temporary name, then renamed."""
-    from iommu.errors import VtdError
-
-    part = file.with_name(f".{file.name}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(file)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise VtdError(f"{file}: {error.strerror}") from error

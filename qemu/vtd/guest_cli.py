@@ -77,14 +77,14 @@ def run(
 async def _run(chosen: Variant, qemu: str | None, kernel: Kernel, accel: str, kind: str) -> Inspection:
     from iommu.errors import MisuseError
     from qemu.vtd.guest import nested
-    from qemu.vtd.guest.check import guest_of, inspect
+    from qemu.vtd.guest.deep import inspect_deeply, watched
 
     if kind == "qtest":
         return await nested.run(chosen, qemu, kernel=kernel, accel=accel)
     if kind:
         raise MisuseError(f"--nested {kind!r} is not qtest")
-    async with guest_of(chosen, qemu, kernel=kernel, accel=accel) as guest:
-        return await inspect(guest, chosen)
+    async with watched(chosen, qemu, kernel=kernel, accel=accel) as seen:
+        return await inspect_deeply(seen, chosen)
 
 
 def _kernel(package: str, file: str) -> Kernel:
@@ -101,7 +101,8 @@ def _show_console(error: GuestError) -> None:
 
     from iommu.cli.output import safe
 
-    sys.stderr.write("the guest's console ends with:\n" + "".join(f"{safe(line)}\n" for line in error.console()))
+    lines = "".join(f"{safe(line)}\n" for line in error.console().splitlines())
+    sys.stderr.write(f"the guest's console ends with:\n{lines}" if lines else "")
 
 
 def describe(found: Inspection) -> list[str]:

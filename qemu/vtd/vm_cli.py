@@ -34,7 +34,7 @@ Accel = Annotated[str, typer.Option("--accel", metavar="NAME", help="QEMU's acce
 Kernel = Annotated[Path | None, typer.Option("--kernel", metavar="FILE", help="A Linux to boot.")]
 Initrd = Annotated[Path | None, typer.Option("--initrd", metavar="FILE", help="Its initial RAM disk.")]
 Append = Annotated[
-    str, typer.Option("--append", metavar="TEXT", help='Its parameters. Default: "console=ttyS0 intel_iommu=on".')
+    str, typer.Option("--append", metavar="TEXT", help="Its parameters. Default: a console, and VT-d on.")
 ]
 Disk = Annotated[
     Path | None, typer.Option("--disk", metavar="FILE", help="A disk image to boot. It is never written to.")

@@ -167,7 +167,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_suite(installed: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the driver's suite, from a directory that has nothing else in it or above it that pytest would read."""
-    (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\naddopts = -p no:asyncio\n")
     (folder / "test_toy_driver.py").write_text((DRIVER / "test_toy_driver.py").read_text())
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "CI", "BUILD_N"))}
     # Modules beside the test come first on the path: a broken driver there, then what is installed.

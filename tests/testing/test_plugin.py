@@ -18,7 +18,7 @@ EMBEDDING = (ROOT / "docs" / "embedding.md").read_text()
 @pytest.fixture(autouse=True)
 def elsewhere(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """Warnings are errors; a long explanation is cut short as on a terminal, not printed whole as in CI."""
-    pytester.makeini("[pytest]\nfilterwarnings = error")
+    pytester.makeini("[pytest]\nfilterwarnings = error\naddopts = -p no:asyncio")
     for name in ("CI", "BUILD_NUMBER"):
         monkeypatch.delenv(name, raising=False)
 

@@ -147,7 +147,8 @@ class Selector:
 
     def _device_tlb(self) -> str:
         addresses = self.addresses or range(0)
-        where = f"{addresses.start:#x}" if len(addresses) <= PAGE_4K else pages(addresses)
+        is_page = addresses.stop - addresses.start <= PAGE_4K
+        where = f"{addresses.start:#x}" if is_page else pages(addresses)
         within = " in every PASID" if self.every_pasid else "" if self.pasid is None else f" in PASID {self.pasid:#x}"
         return f"device-TLB invalidation of {where}{within}, after that of the IOTLB"
 
@@ -158,9 +159,10 @@ def _everything_or_domain(domain_id: int | None) -> str:
 
 def pages(addresses: range) -> str:
     """A range of pages in words."""
-    if len(addresses) <= PAGE_4K:
+    size = addresses.stop - addresses.start  # `len` cannot tell 2**63 and more
+    if size <= PAGE_4K:
         return f"the page {addresses.start:#x}"
-    return f"{len(addresses) // PAGE_4K} pages from {addresses.start:#x} on"
+    return f"{size // PAGE_4K} pages from {addresses.start:#x} on"
 
 
 def pages_around(address: int, mask: int) -> range:

@@ -16,6 +16,7 @@ from iommu.engine.unit import RemappingUnit
 from iommu.errors import MemoryAccessError
 from qemu.vtd.guest import pci
 from qemu.vtd.guest.check import Inspection
+from qemu.vtd.guest.guest import Guest
 from qemu.vtd.guest.trace import Trace, numbers
 
 DEVICE = "nvme,serial=vtd,drive=nvme,addr=4"
@@ -80,6 +81,11 @@ class Activity:
     commands: dict[int, list[tuple[int, int]]]
     completions: dict[int, list[tuple[int, int]]]
     created: tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]]
+
+
+async def is_driven(guest: Guest) -> bool:
+    """Whether the guest's kernel has a driver for the controller."""
+    return bool(await guest.run(f"ls -d /sys/bus/pci/devices/{ADDRESS}/driver 2>/dev/null || true"))
 
 
 async def check_nvme(found: Inspection, trace: Trace) -> None:

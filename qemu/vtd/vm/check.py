@@ -186,9 +186,9 @@ def _processors(situation: Situation, unit: Device) -> Iterator[Finding]:
 def _assigned(situation: Situation, unit: Device) -> Iterator[Finding]:
     """What vfio-pci needs of the unit.
 
-    Source: hw/i386/intel_iommu.c, vtd_machine_done_notify_one (caching mode; from 10.2 on vtd_dev_set_iommu_device),
-    vtd_iommu_notify_flag_changed (snoop control), and vtd_check_hiod (first stage). QEMU comes to these only with a
-    physical device at hand.
+    Source: hw/i386/intel_iommu.c, vtd_machine_done_notify_one and vtd_dev_set_iommu_device (caching mode),
+    vtd_iommu_notify_flag_changed (snoop control), vtd_check_hiod (first stage). QEMU gets to these only with a
+    physical device at hand; the tests look for its messages in the program.
     """
     if not situation.words.assigned:
         return

@@ -18,6 +18,9 @@ from qemu.vtd.vm.words import ASSIGNED, UNIT, properties
 _QUIET = ["-nodefaults", "-no-user-config", "-display", "none"]
 # Under KVM, QEMU can remap interrupts only where the I/O APIC is its own. TCG ignores the property.
 _MACHINE = "q35,kernel-irqchip=split"
+# On a busy host, Linux under TCG may take its timer for broken, and panic.
+APPEND = "console=ttyS0 intel_iommu=on no_timer_check"
+"""The parameters of a Linux for which none are given."""
 _QCOW2 = b"QFI\xfb"
 _UNITS = {"": MIB, "M": MIB, "G": 1 << 30}
 
@@ -81,7 +84,7 @@ class Plan:
         for address in self.host_devices:
             words += ["-device", f"{ASSIGNED},host={address}"]
         if self.kernel is not None:
-            words += ["-kernel", str(self.kernel), "-append", self.append or "console=ttyS0 intel_iommu=on"]
+            words += ["-kernel", str(self.kernel), "-append", self.append or APPEND]
         if self.initrd is not None:
             words += ["-initrd", str(self.initrd)]
         if self.disk is not None:

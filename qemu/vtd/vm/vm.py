@@ -24,6 +24,7 @@ from qemu.vtd import firmware, probe
 from qemu.vtd.errors import QemuDied, QemuUnsuitable
 from qemu.vtd.launch import sealed_memory
 from qemu.vtd.pci import Pci
+from qemu.vtd.private_cache import PROGRAM
 from qemu.vtd.process import Process
 from qemu.vtd.qmp import Qmp
 from qemu.vtd.qtest import Qtest
@@ -200,8 +201,15 @@ def refusal(plan: Plan, build: probe.Build) -> str | None:
             qmp.connect()
             qmp.execute("query-status")
         except QemuDied as error:
-            return next((line.partition(": ")[2] or line for line in error.stderr[-1:]), str(error))
+            return _complaint(error)
         finally:
             qmp.close()
             process.end()
     return None
+
+
+def _complaint(error: QemuDied) -> str:
+    """What QEMU wrote before it ended: its last message that is not a warning, without its name in front."""
+    named = re.compile(rf"{PROGRAM}: (?!warning: )(.*)")
+    said = [found[1] for found in map(named.match, error.stderr) if found]
+    return said[-1] if said else str(error)

@@ -88,7 +88,10 @@ def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
 
 def _device(value: str) -> Device:
     if value.startswith("{"):
-        found = {name: _json_text(each) for name, each in json.loads(value).items()}
+        try:
+            found = {name: _json_text(each) for name, each in json.loads(value).items()}
+        except ValueError:
+            return Device("", {})  # QEMU says what is wrong with it
     else:
         found = properties(value, "driver")
     return Device(found.pop("driver", ""), found)

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from qemu.vtd.errors import QemuDied, QemuError
+from qemu.vtd.guest import initramfs
+from qemu.vtd.guest import kernel as kernels
 from qemu.vtd.presets import preset
 from qemu.vtd.probe import Build, version_text
 from qemu.vtd.vm import Plan, Vm
@@ -30,7 +32,7 @@ BOOT_SECTOR = bytes.fromhex("baf803 b067 ee b06f ee ebf8").ljust(510, b"\0") + b
 
 def connect(path: str | Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(20)
+    connection.settimeout(60)
     connection.connect(str(path))
     return connection
 
@@ -38,7 +40,10 @@ def connect(path: str | Path) -> socket.socket:
 def read_until(connection: socket.socket, wanted: bytes) -> bytes:
     found = b""
     while wanted not in found:
-        found += connection.recv(4096)
+        try:
+            found += connection.recv(4096)
+        except TimeoutError:
+            pytest.fail(f"{wanted!r} did not come; the last that came: {found[-500:]!r}")
     return found
 
 
@@ -121,6 +126,19 @@ def test_the_console_of_a_disk_that_is_never_written(qemu: Build, disk: Path) ->
             assert int(flags, 8) & os.O_ACCMODE == os.O_RDONLY
         assert opened
     assert disk.read_bytes() == before
+
+
+@pytest.mark.usefixtures("turn")
+def test_a_linux_finds_the_unit(build: Build) -> None:
+    kernel = kernels.of_package()
+    archive = initramfs.build(kernel, kernels.busybox(), {})
+    with (
+        Vm(Plan(kernel=kernel.image, initrd=archive), build.path) as vm,
+        connect(vm.ready.sockets["console"]) as console,
+    ):
+        printed = read_until(console, b"init: ready").decode(errors="replace")
+    cap = preset(version_text(build.version)).cap
+    assert f"DMAR: dmar0: reg_base_addr {vm.ready.register_base:x} ver 1:0 cap {cap:x}" in printed
 
 
 def test_no_network_and_the_sandbox(build: Build) -> None:

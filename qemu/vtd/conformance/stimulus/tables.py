@@ -9,23 +9,15 @@ from iommu import SourceId
 from iommu.fields import Layout
 from iommu.registers import IQA, IRTA, RTADDR, TableMode
 from iommu.structures import (
+    DESCRIPTORS,
     FIRST_STAGE_PAGES,
     SECOND_STAGE_PAGES,
-    ContextDescriptor,
     ContextEntry,
     Descriptor,
-    DescriptorType,
-    DeviceTlbDescriptor,
     FirstStageTable,
-    InterruptDescriptor,
     InterruptEntry,
-    IotlbDescriptor,
-    PageResponseDescriptor,
-    PasidCacheDescriptor,
-    PasidDeviceTlbDescriptor,
     PasidDirectoryEntry,
     PasidEntry,
-    PasidIotlbDescriptor,
     PasidTranslationType,
     PostedInterruptDescriptor,
     PostedInterruptEntry,
@@ -36,23 +28,10 @@ from iommu.structures import (
     SecondStage2MPage,
     SecondStageTable,
     TranslationType,
-    WaitDescriptor,
 )
 from qemu.vtd.conformance.stimulus.events import Event, MemoryWritten, RegisterWritten
 
 PAGE = 0x1000
-
-_DESCRIPTORS: dict[int, type[Descriptor]] = {
-    DescriptorType.CONTEXT: ContextDescriptor,
-    DescriptorType.IOTLB: IotlbDescriptor,
-    DescriptorType.DEVICE_TLB: DeviceTlbDescriptor,
-    DescriptorType.INTERRUPT: InterruptDescriptor,
-    DescriptorType.WAIT: WaitDescriptor,
-    DescriptorType.PASID_IOTLB: PasidIotlbDescriptor,
-    DescriptorType.PASID_CACHE: PasidCacheDescriptor,
-    DescriptorType.PASID_DEVICE_TLB: PasidDeviceTlbDescriptor,
-    DescriptorType.PAGE_RESPONSE: PageResponseDescriptor,
-}
 
 
 @dataclass(frozen=True)
@@ -287,7 +266,7 @@ def queue(start: int, length: int, *, wide: bool) -> Table:
     size = 32 if wide else 16
 
     def layout(raw: int) -> type[Layout]:
-        return _DESCRIPTORS.get(Descriptor.TYPE.get(raw), Descriptor)
+        return DESCRIPTORS.get(Descriptor.TYPE.get(raw), Descriptor)
 
     def place(index: int) -> str:
         return f"at offset {index * size:#x}"

@@ -3,6 +3,5 @@
 page         the page: head, one card a QEMU, quirks, filters, matrix
 matrix       the scenarios by chapter, a column for each QEMU
 details      one scenario: what software and devices do, the outcomes, the walks
-elements     HTML elements, with everything escaped
 style.css, script.js    copied into the page
 """

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from xml.etree.ElementTree import Element
 
+from iommu.html import append, element
 from qemu.vtd.conformance.judge import Result
-from qemu.vtd.conformance.report.html.elements import append, element
 from qemu.vtd.conformance.report.words import quirk_ids, with_reason
 from qemu.vtd.conformance.runner import Report
 from qemu.vtd.conformance.scenario import Scenario

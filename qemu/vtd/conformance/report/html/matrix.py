@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from xml.etree.ElementTree import Element
 
+from iommu.html import element
 from qemu.vtd.conformance.judge import Result, Verdict
 from qemu.vtd.conformance.report.html.details import details
-from qemu.vtd.conformance.report.html.elements import element
 from qemu.vtd.conformance.report.words import chapter_title, quirk_ids
 from qemu.vtd.conformance.runner import Report
 from qemu.vtd.conformance.scenario import Scenario

@@ -1,0 +1,129 @@
+"""All that a snapshot shows of a running system."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from iommu.engine.present import Problem, Tables
+from iommu.explain import Explanation, group
+from iommu.snapshot.inspect.devices import Device, Devices, Limits, Space
+from iommu.snapshot.inspect.interrupts import InterruptRow, interrupt_rows
+from iommu.snapshot.inspect.lenient import LenientUnit
+from iommu.snapshot.inspect.meter import CutShort, MeteredMemory
+from iommu.snapshot.inspect.queue import QueueState, queue_state
+from iommu.snapshot.inspect.units import UnitState, unit_state
+from iommu.snapshot.snapshot import Snapshot
+from iommu.snapshot.unit import UnitSnapshot
+
+
+@dataclass(frozen=True)
+class UnitInspection:
+    """What a unit has been set up to do.
+
+    Attributes:
+        unit: its registers.
+        devices: each with an entry that is present, by source-id and PASID.
+        spaces: the page tables that the devices use.
+        interrupts: the present entries of the interrupt-remapping table.
+        queue: the invalidation queue; None if the unit has none.
+        faults: the faults that are recorded, those alike as one.
+        problems: what is in the tables and the unit refuses.
+        cut_short: not all devices or tables were read: there are more than the limits allow.
+    """
+
+    unit: UnitState
+    devices: list[Device]
+    spaces: list[Space]
+    interrupts: list[InterruptRow]
+    queue: QueueState | None
+    faults: list[Explanation]
+    problems: list[Problem]
+    cut_short: bool
+
+    @property
+    def mixed_domains(self) -> list[tuple[int, list[Device]]]:
+        """The domain-ids under which translations by different tables are cached, with the devices (spec 6.2.4).
+
+        Those of a first stage are cached by PASID as well, and those of pass-through not at all.
+        """
+        by_tag: dict[object, list[Device]] = {}
+        for device in self.devices:
+            stages = () if device.space is None else self.spaces[device.space].stages
+            if stages:
+                pasid = device.pasid if stages[0].stage == "first stage" else None
+                by_tag.setdefault((device.domain_id, pasid), []).append(device)
+        return [
+            (devices[0].domain_id, devices)
+            for devices in by_tag.values()
+            if len({self.spaces[device.space or 0].stages for device in devices}) > 1
+        ]
+
+    @property
+    def kinds_of_problems(self) -> list[tuple[Problem, int]]:
+        """The first problem of each kind, and how many there are of it."""
+        counts = Counter((problem.name, problem.what) for problem in self.problems)
+        first: dict[tuple[str, str], Problem] = {}
+        for problem in self.problems:
+            first.setdefault((problem.name, problem.what), problem)
+        return [(first[kind], counts[kind]) for kind in first]
+
+
+def inspect_unit(snapshot: UnitSnapshot, limits: Limits | None = None) -> UnitInspection:
+    """Read all that the registers and the tables of a unit say. Raises as `UnitSnapshot.unit` does.
+
+    The page tables are shown as they describe it, also where a unit would refuse an entry on the way: `problems` and
+    `Device.problems` say so.
+    """
+    limits = limits or Limits()
+    memory = MeteredMemory(snapshot.memory, None)
+    metered = replace(snapshot, memory=memory)
+    unit, lenient = metered.unit_without_caches(), metered.unit(kind=LenientUnit)
+    # Tables that are set up before translation is switched on are shown too.
+    lenient.translation.switch(1)
+    lenient.caches.invalidate_dma()
+    tables = Tables(unit, follow_refused=True)
+    devices = Devices(tables, lenient, memory, limits)
+    devices.read()
+    memory.allowance = limits.structures
+    try:
+        rows = interrupt_rows(tables)
+    except CutShort:
+        rows = []
+    memory.allowance = None
+    problems = [*devices.problems.values(), *tables.absent]
+    problems += [row.problem for row in rows if row.problem is not None]
+    return UnitInspection(
+        unit_state(snapshot, unit.capabilities),
+        devices.found,
+        devices.spaces,
+        rows,
+        queue_state(metered, unit, limits.commands),
+        group(snapshot.faults()),
+        list(dict.fromkeys(problems)),
+        devices.cut_short,
+    )
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What the units of a machine have been set up to do.
+
+    Attributes:
+        name, origin: where the snapshot comes from, and what was captured; see Contents.
+        unknown: what the snapshot cannot show of any of it.
+        tables_only: it holds tables and queues only.
+        units: each unit.
+    """
+
+    name: str
+    origin: str
+    unknown: tuple[str, ...]
+    tables_only: bool
+    units: list[UnitInspection]
+
+
+def inspect(snapshot: Snapshot, limits: Limits | None = None) -> Inspection:
+    """Read all that a snapshot says. The limits are those of each unit. Raises as `UnitSnapshot.unit` does."""
+    units = [inspect_unit(unit, limits) for unit in snapshot.units]
+    return Inspection(snapshot.name, snapshot.origin, snapshot.unknown, snapshot.tables_only, units)
