@@ -7,20 +7,26 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from zipfile import ZipFile
 
 import pytest
 
 from iommu import Policy
+from iommu.snapshot import Snapshot
+from iommu.snapshot.memory import ranges_of
 from qemu.vtd.conformance.scenario import _CATALOGUE, catalogue
 from qemu.vtd.errors import QemuNotFound
-from qemu.vtd.probe import find_qemu
+from qemu.vtd.probe import Build, find_qemu
+from tests.qemu_vtd.conftest import build
+from tests.qemu_vtd.live.strangers import IOMMU, stranger
+
+__all__ = ["build"]
 
 ROOT = Path(__file__).parent.parent
 # dmar.md has a test of its own, tests/dmar/test_dmar_docs.py.
 PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "dmar.md")]
 NEEDS_QEMU = ("vtd conform", "vtd vm", "timeout ")
 NEEDS_GUEST = ("vtd guest run", "vtd guest shell")
+NEEDS_VM = "--qmp vm.qmp"
 NEEDS_MIRROR = ("vtd qemu install",)
 
 
@@ -40,6 +46,14 @@ def commands() -> dict[str, list[str]]:
     return found
 
 
+@pytest.fixture
+def vm(build: Build, tmp_path: Path) -> Iterator[None]:
+    """A running QEMU whose QMP socket is vm.qmp, with a page at 0x5000 for device 00:03.0."""
+    with stranger(build.path, tmp_path, *IOMMU, socket="vm.qmp") as found:
+        found.translate_for_device()
+        yield
+
+
 @pytest.mark.parametrize(("command", "shown"), commands().items(), ids=commands())
 def test_command(command: str, shown: list[str], tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if any(each in command for each in NEEDS_GUEST):
@@ -49,6 +63,8 @@ def test_command(command: str, shown: list[str], tmp_path: Path, request: pytest
             find_qemu()
         except QemuNotFound as error:
             pytest.skip(str(error))
+    if NEEDS_VM in command:
+        request.getfixturevalue("vm")
     # A reader runs the commands at the top of the repository; they only need its fixtures.
     (tmp_path / "fixtures").symlink_to(ROOT / "fixtures")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -102,7 +118,8 @@ def test_snapshots_in_fixtures_are_those_of_make_py(tmp_path: Path) -> None:
     folder = ROOT / "fixtures" / "snapshots"
     subprocess.run([sys.executable, folder / "make.py", tmp_path], check=True)
     for made in tmp_path.iterdir():
-        with ZipFile(made) as new, ZipFile(folder / made.name) as old:
-            assert {name: new.read(name) for name in new.namelist()} == {
-                name: old.read(name) for name in old.namelist()
-            }
+        new, old = Snapshot.open(made), Snapshot.open(folder / made.name)
+        assert [unit.registers for unit in new.units] == [unit.registers for unit in old.units]
+        assert ranges_of(new.memory) == ranges_of(old.memory)
+        for each in ranges_of(new.memory):
+            assert new.memory.read(each.start, len(each)) == old.memory.read(each.start, len(each))

@@ -20,7 +20,13 @@ Graph = dict[str, set[str]]
 """Modules, or parts, each with those it imports."""
 
 PARTS: dict[str, tuple[str, ...]] = {
-    "errors, fields, lazy, html": ("iommu.errors", "iommu.fields", "iommu.lazy", "iommu.html"),
+    "errors, fields, lazy, files, html": (
+        "iommu.errors",
+        "iommu.fields",
+        "iommu.lazy",
+        "iommu.files",
+        "iommu.html",
+    ),
     "memory": ("iommu.memory",),
     "registers": ("iommu.registers",),
     "structures": ("iommu.structures",),
@@ -90,6 +96,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "qemu.vtd.acpi",
         "qemu.vtd.pci",
     ),
+    "qemu: live": ("qemu.vtd.live",),
     "qemu: devices": ("qemu.vtd.devices",),
     "qemu: machine": ("qemu.vtd.machine",),
     "qemu: platform, driver": (

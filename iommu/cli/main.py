@@ -27,7 +27,7 @@ from io import TextIOWrapper
 
 import typer
 
-from iommu.cli import dmar, explain, inspect, walk
+from iommu.cli import dmar, explain, inspect, snapshot, walk
 from iommu.errors import VtdError
 
 GROUP = "vtdlab.commands"
@@ -47,6 +47,7 @@ def make_app() -> typer.Typer:
     app.add_typer(dmar.app, name="dmar")
     app.command()(explain.explain)
     app.command()(walk.walk)
+    app.command()(snapshot.snapshot)
     app.command()(inspect.inspect)
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         try:

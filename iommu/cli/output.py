@@ -4,6 +4,9 @@ import errno
 import json
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +72,25 @@ def bytes_size(count: int) -> str:
         if count >> shift and not count & ((1 << shift) - 1):
             return f"{count >> shift} {unit}"
     return f"{count} bytes"
+
+
+@contextmanager
+def late_status(text: str, after: float) -> Iterator[None]:
+    """Show on a terminal that something is going on, once it has gone on for `after` seconds."""
+    out = error_console()
+    if not out.is_terminal:
+        yield
+        return
+    status = out.status(safe(text))
+    timer = threading.Timer(after, status.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        status.stop()
 
 
 def check_writable(*files: tuple[str, Path | None]) -> None:

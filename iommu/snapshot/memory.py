@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from heapq import merge
 from typing import Any, Protocol, runtime_checkable
 
 from iommu.errors import FormatError, MemoryAccessError, MisuseError
@@ -59,6 +61,7 @@ class PiecewiseMemory:
             if start < end:
                 raise FormatError("pieces of memory overlap", offset=0, where="memory", field="address", value=start)
             end = start + len(piece)
+        self._starts = [start for start, _ in self.pieces]
 
     @property
     def ranges(self) -> Sequence[range]:
@@ -74,10 +77,10 @@ class PiecewiseMemory:
         return PiecewiseMemory, ([(start, bytearray(piece)) for start, piece in self.pieces],)
 
     def _find(self, address: int, length: int) -> memoryview:
-        for start, piece in self.pieces:
-            if start <= address and address + length <= start + len(piece):
-                return piece[address - start : address - start + length]
-        raise MemoryAccessError(address, length)
+        start, piece = self.pieces[bisect_right(self._starts, address) - 1] if self.pieces else (0, memoryview(b""))
+        if address < start or address + length > start + len(piece):
+            raise MemoryAccessError(address, length)
+        return piece[address - start : address - start + length]
 
     def read(self, address: int, length: int) -> bytes:
         """`length` bytes at `address`. Raises MemoryAccessError if they are not all in one piece."""
@@ -92,7 +95,77 @@ class PiecewiseMemory:
         return int.from_bytes(self._find(address, 8), "little")
 
 
-def from_elf(contents: memoryview) -> PiecewiseMemory:
+class OverlaidMemory:
+    """Memory that is read in pages from elsewhere. What is written to it stays in this process.
+
+    A class derived from it says what is elsewhere: `stretch`, and what of it can be other than zeroes: `stored`.
+
+    Args:
+        ranges: the addresses at which there is memory, ascending.
+    """
+
+    def __init__(self, ranges: Iterable[range]) -> None:
+        self.ranges = list(ranges)
+        self._starts = [each.start for each in self.ranges]
+        self._written: dict[int, bytearray] = {}
+
+    def stretch(self, number: int, count: int) -> bytes:
+        """Some pages in a row, as they are elsewhere; zeroes where nothing is. `number`: address >> 12."""
+        raise NotImplementedError
+
+    def stored(self) -> Iterator[range]:
+        """The addresses that can hold anything but zeroes elsewhere, in order; they may be beyond `ranges`."""
+        raise NotImplementedError
+
+    def used(self) -> Iterator[range]:
+        """See RangedMemory."""
+        written = (range(number * PAGE, (number + 1) * PAGE) for number in sorted(self._written))
+        end = 0
+        for each in merge(self.stored(), written, key=lambda it: it.start):
+            for known in self.ranges[max(bisect_right(self._starts, each.start) - 1, 0) :]:
+                if known.start >= each.stop:
+                    break
+                start, stop = max(each.start, known.start, end), min(each.stop, known.stop)
+                if start < stop:
+                    yield range(start, stop)
+                    end = stop
+
+    def read(self, address: int, length: int) -> bytes:
+        """`length` bytes at `address`. Raises MemoryAccessError where there is no memory."""
+        self._check(address, length)
+        number, at = divmod(address, PAGE)
+        count = (at + length - 1) // PAGE + 1
+        if self._written.keys().isdisjoint(range(number, number + count)):
+            whole = self.stretch(number, count)
+        else:
+            whole = b"".join(self._page(each) for each in range(number, number + count))
+        return whole[at : at + length]
+
+    def read_u64(self, address: int) -> int:
+        """The little-endian 64-bit number at `address`. Raises MemoryAccessError where there is no memory."""
+        return int.from_bytes(self.read(address, 8), "little")
+
+    def write(self, address: int, data: bytes) -> None:
+        """Store `data` at `address`, in this process only. Raises MemoryAccessError where there is no memory."""
+        self._check(address, len(data))
+        done = 0
+        while done < len(data):
+            number, at = divmod(address + done, PAGE)
+            page = self._written.setdefault(number, bytearray(self._page(number)))
+            count = min(PAGE - at, len(data) - done)
+            page[at : at + count] = data[done : done + count]
+            done += count
+
+    def _page(self, number: int) -> bytes | bytearray:
+        return self._written[number] if number in self._written else self.stretch(number, 1)
+
+    def _check(self, address: int, length: int) -> None:
+        index = bisect_right(self._starts, address) - 1
+        if index < 0 or address + length > self.ranges[index].stop:
+            raise MemoryAccessError(address, length)
+
+
+def from_elf(contents: memoryview, where: str = "memory.elf") -> PiecewiseMemory:
     """The memory in an ELF core, at the physical addresses of its segments. Raises FormatError."""
     from elftools.elf.elffile import ELFFile  # noqa: PLC0415 - few snapshots need it, and the import is slow
 
@@ -103,11 +176,11 @@ def from_elf(contents: memoryview) -> PiecewiseMemory:
             for each in ELFFile(stream).iter_segments("PT_LOAD")
         ]
     except Exception as error:  # pyelftools lets exceptions of its parsers through
-        raise FormatError(f"not an ELF core: {error}", offset=0, where="memory.elf", field="header") from error
+        raise FormatError(f"not an ELF core: {error}", offset=0, where=where, field="header") from error
     for start, offset, size in segments:
         if offset + size > len(contents):
             raise FormatError(
-                "the file ends before its last byte", offset=offset, where="memory.elf", field="segment", value=start
+                "the file ends before its last byte", offset=offset, where=where, field="segment", value=start
             )
     return PiecewiseMemory((start, contents[offset : offset + size]) for start, offset, size in segments)
 

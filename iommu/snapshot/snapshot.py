@@ -14,9 +14,12 @@ from iommu.engine.policy import Policy
 from iommu.engine.request import SourceId
 from iommu.errors import DmarError, MisuseError, RoutingError
 from iommu.explain.report import FaultReport
+from iommu.snapshot import core
 from iommu.snapshot.contents import Contents
+from iommu.snapshot.core import NOTHING_GIVEN, Given
 from iommu.snapshot.firmware import find_dmar
 from iommu.snapshot.folder import from_folder, from_zip
+from iommu.snapshot.onefile import SETTINGS, from_file
 from iommu.snapshot.unit import UnitSnapshot
 from iommu.system import System
 
@@ -25,21 +28,32 @@ class Snapshot(Contents):
     """A snapshot of a machine, of one unit or several. Its attributes are those of Contents."""
 
     @classmethod
-    def open(cls, path: Path | str) -> Self:
+    def open(cls, path: Path | str, given: Given = NOTHING_GIVEN) -> Self:
         """Read a snapshot that is a file or a folder, of any form (docs/snapshots.md).
+
+        Args:
+            given: what an ELF core lacks.
 
         Raises FormatError or MisuseError for what is not one, and OSError for a file that cannot be read.
         """
         path = Path(path)
         if path.is_dir():
             return cls(*from_folder(path))
-        if not path.exists():
+        if not path.is_file():
             raise MisuseError(f"there is no snapshot at {path}")
+        with path.open("rb") as file:
+            begins = file.read(16)
+        if begins.startswith(core.MAGIC):
+            return cls(*core.from_core(path, given))
+        if begins.startswith(core.KDUMP):
+            raise MisuseError(f"{path} is a core that kdump has compressed: give an ELF core (makedumpfile -E)")
+        if given != NOTHING_GIVEN:
+            raise MisuseError(f"{path} is not an ELF core, and only these need registers that are given by hand")
         try:
             with zipfile.ZipFile(path) as archive:
-                return cls(*from_zip(path, archive))
+                return cls(*(from_file if SETTINGS in archive.namelist() else from_zip)(path, archive))
         except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-            raise MisuseError(f"{path} is not a snapshot: neither a directory nor a readable zip file") from error
+            raise MisuseError(f"{path} is not a snapshot: it is cut short, or was never one") from error
 
     @cached_property
     def table(self) -> Dmar | None:

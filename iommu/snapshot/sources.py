@@ -12,7 +12,7 @@ such a command is defined, `vtd --help` included, so its module must not import 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -57,7 +57,7 @@ class Source(Protocol):
             place: the path that was given, if one was.
             given: the options that were given, with their values, also those of other sources.
 
-        Raises VtdError or OSError, here or on entering the context, for what cannot be read.
+        Raises VtdError or OSError on entering the context for what cannot be read.
         """
         ...
 
@@ -65,13 +65,23 @@ class Source(Protocol):
 class _Path:
     """A file or a folder."""
 
-    options: Sequence[Option] = ()
+    options: Sequence[Option] = (
+        Option("--registers", "FILE", "For an ELF core: the register window. FILE@ADDRESS gives its register base."),
+        Option("--root-table", "ADDRESS", "For an ELF core, instead: the root table. Capabilities are assumed."),
+        Option("--mode", "MODE", "With --root-table: legacy (the default) or scalable."),
+    )
 
     def open(self, place: Path | None, given: Mapping[str, str]) -> AbstractContextManager[Snapshot] | None:
         """See Source."""
-        from iommu.snapshot.snapshot import Snapshot  # noqa: PLC0415 - slow, and `vtd --help` needs the options only
+        return None if place is None else self._opened(place, given)
 
-        return None if place is None else nullcontext(Snapshot.open(place))
+    @contextmanager
+    def _opened(self, place: Path, given: Mapping[str, str]) -> Iterator[Snapshot]:
+        # Slow, and `vtd --help` needs the options only.
+        from iommu.snapshot.core import Given  # noqa: PLC0415
+        from iommu.snapshot.snapshot import Snapshot  # noqa: PLC0415
+
+        yield Snapshot.open(place, Given(*(given.get(option.name) for option in self.options)))
 
 
 PATH: Source = _Path()

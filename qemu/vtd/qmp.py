@@ -9,12 +9,11 @@ import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError, Runstate
 
-from qemu.vtd.errors import QmpError
-from qemu.vtd.process import Process
+from qemu.vtd.errors import QemuError, QmpError
 
 T = TypeVar("T")
 
@@ -48,16 +47,28 @@ def _interrupting(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> I
             raise KeyboardInterrupt from None
 
 
+class Peer(Protocol):
+    """The QEMU at the other end: what to raise when it does not answer. qemu.vtd.process.Process is one."""
+
+    def died(self) -> QemuError:
+        """It broke off the connection."""
+        ...
+
+    def hung(self, waited_for: str, seconds: float) -> QemuError:
+        """It did not answer in time."""
+        ...
+
+
 class Qmp:
     """The monitor of one QEMU.
 
     Args:
         connection: our end of the socket pair; owned from here on.
-        process: the QEMU process; killed when it does not answer.
+        process: the QEMU process; if it is ours, it is killed when it does not answer.
         timeout: time limit for each command, in seconds.
     """
 
-    def __init__(self, connection: socket.socket, process: Process, timeout: float) -> None:
+    def __init__(self, connection: socket.socket, process: Peer, timeout: float) -> None:
         self._process = process
         self._timeout = timeout
         self._connection = connection

@@ -1,5 +1,6 @@
 """Detects what a machine could leave behind in this process: open files and child processes."""
 
+import gc
 import os
 import signal
 import time
@@ -10,6 +11,8 @@ from pathlib import Path
 
 def open_files() -> dict[str, str]:
     """Open file descriptors and what they refer to."""
+    # Units are circles: files that the memory of an earlier one maps may be closed at any time otherwise.
+    gc.collect()
     found = {}
     for entry in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):

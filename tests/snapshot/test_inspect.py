@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
+import random
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from iommu import Access, Capabilities, DmaRequest, FlatMemory, Policy, RemappingUnit, SourceId
+from iommu import Access, Capabilities, DmaRequest, FlatMemory, MisuseError, Policy, RemappingUnit, SourceId
+from iommu.cli.inspection.show import parts_of, show
+from iommu.dmar import Dmar
 from iommu.registers import GCMD, IQA, IQT, IRTA, RTADDR, TableMode
-from iommu.snapshot import UnitSnapshot, save
-from iommu.snapshot.inspect import Limits, UnitInspection, inspect_unit
+from iommu.snapshot import Snapshot, UnitSnapshot, save
+from iommu.snapshot.inspect import Inspection, Limits, UnitInspection, inspect_unit
+from iommu.snapshot.inspect.interrupts import names_of
 from iommu.snapshot.inspect.queue import command_in_words
 from iommu.snapshot.saving import registers_of
 from iommu.structures import (
@@ -44,6 +51,7 @@ from iommu.structures import (
 from tests.command import vtd
 
 NIC, DISK, GPU = SourceId(0, 4, 0), SourceId(0, 5, 0), SourceId(1, 0, 7)
+FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
 ROOT, CONTEXTS, CONTEXTS_1 = 0x1000, 0x2000, 0x3000
 
 
@@ -337,6 +345,15 @@ def test_interrupt_entries() -> None:
     assert [(each.where, each.bits, each.section) for each in found.problems] == [(table + 64, 1 << 32, "9.9")]
 
 
+def test_requesters_that_only_the_dmar_knows() -> None:
+    """q35-plain.dmar lists an I/O APIC as ff:00.0, for the unit at 0xfed90000."""
+    table = Dmar.parse((FIXTURES / "dmar" / "q35-plain.dmar").read_bytes())
+    assert names_of(table, 0xFED9_0000) == {0xFF00: "I/O APIC"}
+    assert names_of(table, 0xFED9_1000) == names_of(None, 0) == {}
+    found = inspect_unit(running(), names={int(NIC): "HPET"})
+    assert found.interrupts[0].requester == "00:04.0 (HPET)"
+
+
 # The invalidation queue.
 
 
@@ -453,7 +470,60 @@ def test_descriptors_in_words(descriptor: int, words: str) -> None:
     assert command_in_words(unit, descriptor) == words
 
 
+# Anything at all.
+
+
+def test_a_fault_record_that_is_not_possible() -> None:
+    """Address type 3 is reserved (11.4.7.6); the other record is shown."""
+    taken = running()
+    cap = int.from_bytes(taken.registers[8:16], "little")
+    records, registers = (cap >> 24 & 0x3FF) * 16, bytearray(taken.registers)
+    registers[records + 15] |= 3 << 4
+    found = inspect_unit(replace(taken, registers=bytes(registers)))
+    assert found.faults == []
+    assert [text.split(": ")[1] for text in found.odd_records] == ["address type 3 is reserved"]
+
+
+def running() -> UnitSnapshot:
+    (unit,) = Snapshot.open(FIXTURES / "snapshots" / "running.zip").units
+    return unit
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_damaged_registers_and_tables_are_shown_or_refused(seed: int) -> None:
+    """Bits of registers and tables are flipped: the result is an inspection, or one clear error."""
+    chance, taken = random.Random(seed), running()
+    registers, memory = bytearray(taken.registers), FlatMemory(1 << 18)
+    memory.write(0, taken.memory.read(0, memory.size))
+    for _ in range(chance.randrange(6)):
+        registers[chance.choice([*range(8, 0x28), *range(0x34, 0x38), *range(0x80, 0x100)])] ^= 1 << chance.randrange(
+            8
+        )
+    for _ in range(chance.randrange(30)):
+        table = chance.choice(
+            [0x1000, 0x2000, 0x3000, 0xD000, 0xE000, 0xF000, 0x1_0000, 0x1_4000, 0x1_7000, 0x1_8000]
+        )
+        at = table + chance.randrange(chance.choice([64, 4096]))
+        memory.write(at, bytes([memory.read(at, 1)[0] ^ 1 << chance.randrange(8)]))
+    damaged = replace(taken, registers=bytes(registers), memory=memory)
+    try:
+        found = inspect_unit(damaged, Limits(structures=1 << 18, space=1 << 18, spaces=1 << 18))
+    except MisuseError as error:
+        assert "\n" not in str(error)
+        return
+    assert list(parts_of(Inspection("damaged", "", (), False, [found]), 8))
+
+
 # The command.
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_lines_fit_a_terminal(width: int) -> None:
+    out = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=width, soft_wrap=True)
+    show(out, Inspection("running.zip", "", ("what is cached",), False, [inspect_unit(running())]), everything=False)
+    lines = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(len(text) for text in lines) <= width
+    assert "    first stage, 4 levels, at 0x1000" in lines
 
 
 def test_json(tmp_path: Path) -> None:

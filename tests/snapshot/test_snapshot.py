@@ -18,6 +18,7 @@ from iommu import (
     FlatMemory,
     MisuseError,
     Policy,
+    ProcessorCache,
     RemappingUnit,
     SourceId,
     StateError,
@@ -27,8 +28,9 @@ from iommu.engine.request import AddressType
 from iommu.explain import from_record
 from iommu.registers import CAP, ECAP, FSTS, IQT, PMEN, RTADDR
 from iommu.snapshot import Snapshot, UnitSnapshot, save
-from iommu.snapshot.memory import PiecewiseMemory
+from iommu.snapshot.memory import PiecewiseMemory, ranges_of
 from iommu.snapshot.request import parse_request, request_of, show_request
+from iommu.snapshot.saving import registers_of
 from tests import command
 from tests.engine.living import PAGES, busy
 from tests.engine.world import NIC, READ, RW, WRITE, R, World, mapped
@@ -38,6 +40,17 @@ def only(place: Path) -> UnitSnapshot:
     """The one unit of a snapshot."""
     (unit,) = Snapshot.open(place).units
     return unit
+
+
+def folder(unit: RemappingUnit, place: Path) -> Path:
+    """The snapshot of a unit as a folder, as people make one by hand."""
+    place.mkdir(exist_ok=True)
+    width = unit.capabilities.host_address_width
+    (place / "unit.json").write_bytes(settings(host_address_width=width, register_base="0xfed90000"))
+    (place / "registers.bin").write_bytes(registers_of(unit))
+    (place / "memory.bin").write_bytes(unit.memory.read(0, ranges_of(unit.memory)[-1].stop))
+    (place / "state.bin").write_bytes(unit.save())
+    return place
 
 
 def world_with_faults() -> World:
@@ -73,19 +86,21 @@ def elf(pieces: list[tuple[int, bytes]]) -> bytes:
     return header + headers + contents
 
 
-@pytest.fixture(params=["directory", "zip", "elf", "elf in zip"])
+@pytest.fixture(params=["one file", "directory", "zip", "elf", "elf in zip"])
 def snapshot(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The same snapshot in each of its forms."""
     world, kind = world_with_faults(), request.param
-    place = tmp_path / ("taken.zip" if kind == "zip" else "taken")
-    save(world.unit, place)
+    if kind == "one file":
+        save(world.unit, tmp_path / "taken.vtd")
+        return tmp_path / "taken.vtd"
+    place = folder(world.unit, tmp_path / "taken")
     if kind.startswith("elf"):
         whole = (place / "memory.bin").read_bytes()
         # Like those of QEMU: a segment for each piece of memory, not in order.
         (place / "memory.elf").write_bytes(elf([(0xC0000, whole[0xC0000:]), (0, whole[:0xC0000])]))
         (place / "memory.bin").unlink()
-    if kind.endswith("in zip"):
-        with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
+    if kind.endswith("zip"):
+        with zipfile.ZipFile(tmp_path / "packed.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             for file in place.iterdir():
                 archive.write(file, f"taken/{file.name}")
         return tmp_path / "packed.zip"
@@ -137,11 +152,11 @@ def test_settings_are_restored(tmp_path: Path) -> None:
 
 
 def test_the_whole_state_is_kept(tmp_path: Path) -> None:
-    """With state.bin, a snapshot also has what the registers do not show: the queue, faults, caches, latches."""
-    for place in (tmp_path / "taken", tmp_path / "taken.zip"):
-        living = busy(audit=True)
+    """A snapshot of the model also has what the registers do not show: the queue, faults, caches, latches."""
+    for write in (folder, save):
+        living, place = busy(audit=True), tmp_path / write.__name__
         living.world.write(RTADDR.offset, 0x7000, 8)  # not latched
-        save(living.unit, place)
+        write(living.unit, place)
         unit = only(place).unit()
         assert unit.save() == living.unit.save()
         assert unit.mmio_read(FSTS.offset, 4) == living.world.read(FSTS.offset) != 0
@@ -167,10 +182,8 @@ def test_a_unit_of_another_class_is_saved_without_its_state(tmp_path: Path) -> N
 
 
 def test_memory_that_does_not_begin_at_0(tmp_path: Path) -> None:
-    place = tmp_path / "high"
-    save(mapped().unit, place)
-    settings = json.loads((place / "unit.json").read_text()) | {"memory_base": "0x1000"}
-    (place / "unit.json").write_text(json.dumps(settings))
+    place = folder(mapped().unit, tmp_path / "high")
+    (place / "unit.json").write_bytes(settings(memory_base="0x1000", host_address_width=48))
     (place / "memory.bin").write_bytes((place / "memory.bin").read_bytes()[0x1000:])
     assert only(place).unit().translate(DmaRequest(NIC, 0x5000, READ)).host_address == 0x9000
 
@@ -227,8 +240,7 @@ def settings(**changes: Any) -> bytes:
     ],
 )
 def test_broken_snapshot(name: str, data: bytes | None, said: str, tmp_path: Path) -> None:
-    place = tmp_path / "taken"
-    save(mapped().unit, place)
+    place = folder(mapped().unit, tmp_path / "taken")
     replace_file(place, name, data)
     with pytest.raises(VtdError, match=said) as caught:
         only(place).unit()
@@ -243,10 +255,10 @@ def test_paths_without_a_snapshot(tmp_path: Path) -> None:
 
 
 def test_memory_that_cannot_be_saved(tmp_path: Path) -> None:
-    unit = RemappingUnit(PiecewiseMemory([(0, bytearray(4096))]), Capabilities())
-    with pytest.raises(MisuseError, match="FlatMemory"):
+    unit = RemappingUnit(ProcessorCache(FlatMemory(4096)), Capabilities())
+    with pytest.raises(MisuseError, match="a ProcessorCache does not say where it has memory: use a FlatMemory"):
         save(unit, tmp_path / "never")
-    assert not (tmp_path / "never").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_audited_unit_can_be_saved(tmp_path: Path) -> None:
@@ -256,8 +268,12 @@ def test_an_audited_unit_can_be_saved(tmp_path: Path) -> None:
 
 def test_memory_that_is_not_a_whole_number_of_pages(tmp_path: Path) -> None:
     memory = FlatMemory(bytearray(4096 + 8))
+    memory.write(4096, b"the end.")
     save(RemappingUnit(memory), tmp_path / "odd")
-    assert (tmp_path / "odd" / "memory.bin").stat().st_size == 4096 + 8
+    taken = Snapshot.open(tmp_path / "odd").memory
+    assert taken.read(4090, 14) == bytes(6) + b"the end."
+    with pytest.raises(VtdError, match="no memory at"):
+        taken.read(4096, 9)
 
 
 # Requests as text.

@@ -35,6 +35,7 @@ def _unit(found: UnitInspection) -> dict[str, Any]:
         "interrupts": [_interrupt(each) for each in found.interrupts],
         "queue": queue,
         "faults": [to_dict(each, None) for each in found.faults],
+        "odd_records": found.odd_records,
         "problems": [_problem(each) for each in found.problems],
         "cut_short": found.cut_short,
     }

@@ -198,7 +198,9 @@ def _commands(title: str, commands: tuple[Command, ...]) -> Iterator[Line]:
 
 
 def _faults(found: UnitInspection, _most: int | None) -> Iterator[Line]:
-    yield 0, line(("faults", "bold"), "" if found.faults else ": none is recorded")
+    yield 0, line(("faults", "bold"), "" if found.faults or found.odd_records else ": none is recorded")
+    for text in found.odd_records:
+        yield 2, line((text, "red"))
     for fault in found.faults:
         yield from ((2, text) for text in describe(fault))
 

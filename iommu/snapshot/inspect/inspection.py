@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from iommu.engine.present import Problem, Tables
-from iommu.explain import Explanation, group
+from iommu.engine.unit import RemappingUnit
+from iommu.errors import MisuseError
+from iommu.explain import Explanation, FaultReport, from_record, group
+from iommu.registers import FRCD
 from iommu.snapshot.inspect.devices import Device, Devices, Limits, Space
-from iommu.snapshot.inspect.interrupts import InterruptRow, interrupt_rows
+from iommu.snapshot.inspect.interrupts import InterruptRow, interrupt_rows, names_of
 from iommu.snapshot.inspect.lenient import LenientUnit
 from iommu.snapshot.inspect.meter import CutShort, MeteredMemory
 from iommu.snapshot.inspect.queue import QueueState, queue_state
@@ -28,6 +33,7 @@ class UnitInspection:
         interrupts: the present entries of the interrupt-remapping table.
         queue: the invalidation queue; None if the unit has none.
         faults: the faults that are recorded, those alike as one.
+        odd_records: fault records that are not possible, with what is wrong.
         problems: what is in the tables and the unit refuses.
         cut_short: not all devices or tables were read: there are more than the limits allow.
     """
@@ -38,6 +44,7 @@ class UnitInspection:
     interrupts: list[InterruptRow]
     queue: QueueState | None
     faults: list[Explanation]
+    odd_records: list[str]
     problems: list[Problem]
     cut_short: bool
 
@@ -69,8 +76,12 @@ class UnitInspection:
         return [(first[kind], counts[kind]) for kind in first]
 
 
-def inspect_unit(snapshot: UnitSnapshot, limits: Limits | None = None) -> UnitInspection:
+def inspect_unit(
+    snapshot: UnitSnapshot, limits: Limits | None = None, names: Mapping[int, str] = MappingProxyType({})
+) -> UnitInspection:
     """Read all that the registers and the tables of a unit say. Raises as `UnitSnapshot.unit` does.
+
+    `names` are those of requesters that are not PCI devices, by source-id.
 
     The page tables are shown as they describe it, also where a unit would refuse an entry on the way: `problems` and
     `Device.problems` say so.
@@ -87,10 +98,11 @@ def inspect_unit(snapshot: UnitSnapshot, limits: Limits | None = None) -> UnitIn
     devices.read()
     memory.allowance = limits.structures
     try:
-        rows = interrupt_rows(tables)
+        rows = interrupt_rows(tables, names)
     except CutShort:
         rows = []
     memory.allowance = None
+    reports, odd = _faults(snapshot, unit)
     problems = [*devices.problems.values(), *tables.absent]
     problems += [row.problem for row in rows if row.problem is not None]
     return UnitInspection(
@@ -99,10 +111,23 @@ def inspect_unit(snapshot: UnitSnapshot, limits: Limits | None = None) -> UnitIn
         devices.spaces,
         rows,
         queue_state(metered, unit, limits.commands),
-        group(snapshot.faults()),
+        group(reports),
+        odd,
         list(dict.fromkeys(problems)),
         devices.cut_short,
     )
+
+
+def _faults(snapshot: UnitSnapshot, unit: RemappingUnit) -> tuple[list[FaultReport], list[str]]:
+    """The recorded faults, and what is wrong with records that hold none that is possible."""
+    reports, odd = [], []
+    for slot in unit.registers.all(FRCD):
+        if (raw := snapshot.register(slot.offset, 16)) >> 127:
+            try:
+                reports.append(from_record(raw))
+            except MisuseError as error:
+                odd.append(str(error))
+    return reports, odd
 
 
 @dataclass(frozen=True)
@@ -125,5 +150,6 @@ class Inspection:
 
 def inspect(snapshot: Snapshot, limits: Limits | None = None) -> Inspection:
     """Read all that a snapshot says. The limits are those of each unit. Raises as `UnitSnapshot.unit` does."""
-    units = [inspect_unit(unit, limits) for unit in snapshot.units]
+    table = snapshot.table
+    units = [inspect_unit(unit, limits, names_of(table, unit.register_base)) for unit in snapshot.units]
     return Inspection(snapshot.name, snapshot.origin, snapshot.unknown, snapshot.tables_only, units)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from iommu.dmar import Dmar
+from iommu.dmar.scopes import ScopeType
 from iommu.engine.interrupts.request import destination
 from iommu.engine.present import Entry, Problem, Tables
 from iommu.engine.request import SourceId
@@ -22,7 +25,7 @@ class InterruptRow:
         number: its place in the table, the interrupt index.
         address: of the entry.
         raw: its bits.
-        requester: who may use it, in words: "00:03.0", "buses 00 to 1f", "any requester".
+        requester: who may use it, in words: "00:03.0", "f0:1f.0 (I/O APIC)", "buses 00 to 1f", "any requester".
         source_id: SID if the entry is for the requesters that it names; None otherwise.
         vector: of the interrupt, or the virtual vector.
         destination, delivery_mode, logical, level: of an entry in remapped form; None in posted form.
@@ -54,19 +57,31 @@ class InterruptRow:
         return f"vector {self.vector:#x} to {kind} {self.destination or 0:#x}, {self.delivery_mode}, {trigger}"
 
 
-def interrupt_rows(tables: Tables) -> list[InterruptRow]:
-    """The present entries, in order."""
+def names_of(table: Dmar | None, register_base: int) -> dict[int, str]:
+    """By source-id, the I/O APICs and HPETs that a DMAR lists for the unit: they are not PCI devices (spec 8.3.1)."""
+    kinds = {ScopeType.IOAPIC: "I/O APIC", ScopeType.HPET: "HPET"}
+    return {
+        scope.bus << 8 | scope.path[0][0] << 3 | scope.path[0][1]: kinds[ScopeType(scope.type)]
+        for unit in (() if table is None else table.units)
+        if unit.base == register_base
+        for scope in unit.scopes
+        if scope.type in tuple(kinds) and len(scope.path) == 1
+    }
+
+
+def interrupt_rows(tables: Tables, names: Mapping[int, str]) -> list[InterruptRow]:
+    """The present entries, in order; `names` are those of requesters, by source-id."""
     table = tables.interrupts()
-    return [] if table is None else [_row(tables, entry) for entry in tables.entries(table)]
+    return [] if table is None else [_row(tables, names, entry) for entry in tables.entries(table)]
 
 
-def _row(tables: Tables, entry: Entry) -> InterruptRow:
+def _row(tables: Tables, names: Mapping[int, str], entry: Entry) -> InterruptRow:
     raw, posted, remapped = entry.raw, PostedInterruptEntry(entry.raw), RemappedInterruptEntry(entry.raw)
     row = InterruptRow(
         entry.number,
         entry.where,
         raw,
-        requester_in_words(tables, raw),
+        requester_in_words(tables, names, raw),
         _source_id(tables, raw),
         vector=remapped.V,
         problem=entry.problem,
@@ -88,14 +103,15 @@ def _source_id(tables: Tables, raw: int) -> SourceId | None:
     return SourceId.of(InterruptEntry.SID.get(raw)) if is_named else None
 
 
-def requester_in_words(tables: Tables, raw: int) -> str:
+def requester_in_words(tables: Tables, names: Mapping[int, str], raw: int) -> str:
     """Who may use an entry: SVT, SQ and SID (spec 9.9)."""
     entry = InterruptEntry(raw)
     match tables.formats.source_validation(raw):
         case SourceValidation.NONE:
             return "any requester"
         case SourceValidation.SOURCE_ID:
-            return f"{SourceId.of(entry.SID)}{_FUNCTIONS[entry.SQ]}"
+            name = f" ({names[entry.SID]})" if entry.SID in names else ""
+            return f"{SourceId.of(entry.SID)}{name}{_FUNCTIONS[entry.SQ]}"
         case SourceValidation.BUS:
             return f"buses {entry.SID >> 8:02x} to {entry.SID & 0xFF:02x}"
     return f"SVT={entry.SVT}, which is reserved"

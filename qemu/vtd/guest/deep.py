@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from qemu.vtd.guest import core, domains, events, log, messages, nvme
+from qemu.vtd.guest import core, domains, events, log, messages, nvme, shown
 from qemu.vtd.guest.check import Inspection, guest_of, inspect
 from qemu.vtd.guest.guest import EDU, Guest
 from qemu.vtd.guest.trace import Trace
@@ -46,4 +46,5 @@ async def inspect_deeply(seen: Watched, variant: Variant) -> Inspection:
     await events.check_fault_event(found, seen.trace)
     await events.check_page_requests(found)
     await core.check_core(found)
+    await shown.check_shown(found)
     return found
