@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from iommu.memory import AtomicMemory, FlatMemory, Memory, ProcessorCache, WriteBuffer
     from iommu.registers import QueueFault, TableMode
     from iommu.structures import DeliveryMode, ResponseCode
-    from iommu.system import Source, System
+    from iommu.system import ScopedDevice, System
 
 __all__ = [
     "Access",
@@ -87,8 +87,8 @@ __all__ = [
     "RemappingUnit",
     "ResponseCode",
     "RoutingError",
+    "ScopedDevice",
     "Selector",
-    "Source",
     "SourceId",
     "StaleItem",
     "StateError",
@@ -151,11 +151,11 @@ if not TYPE_CHECKING:  # a type checker would take every name for a public one
             "ResponseCode": "structures",
             "RoutingError": "errors",
             "Selector": "engine.invalidation.selector",
-            "Source": "system",
             "SourceId": "engine.request",
             "StateError": "errors",
             "StaleItem": "engine.audit",
             "Step": "engine.trace",
+            "ScopedDevice": "system",
             "System": "system",
             "TableMode": "registers",
             "VtdError": "errors",

@@ -25,8 +25,8 @@ from iommu.memory import Memory
 _Remap = Callable[[InterruptRequest], InterruptOutcome]
 
 
-class Source(NamedTuple):
-    """A source of interrupts or DMA that is not enumerated by PCI: its unit, segment and source-id (spec 8.3.1)."""
+class ScopedDevice(NamedTuple):
+    """An I/O APIC, an HPET or an ACPI device, which a device scope names: its unit, segment and source-id (8.3.1)."""
 
     unit: RemappingUnit
     segment: int
@@ -96,6 +96,7 @@ class System:
         tree: PciTree | None = None,
         policy: Policy | None = None,
         audit: bool = False,
+        stepped: bool = False,
     ) -> Self:
         """A system with one unit for each DRHD.
 
@@ -104,8 +105,7 @@ class System:
             memory: host memory, which the units share.
             capabilities: those of every unit, or of each unit by its register base.
             tree: the PCI functions, for scopes that are bridges or have several hops, virtual functions, and aliases.
-            policy: see RemappingUnit.
-            audit: see RemappingUnit.
+            policy, audit, stepped: see RemappingUnit.
 
         Raises:
             MisuseError: `capabilities` has no entry for a unit or one for no unit, or see System.
@@ -119,7 +119,10 @@ class System:
         for base in capabilities:
             if base not in bases:
                 raise MisuseError(f"capabilities has an entry for {base:#x}, where the table has no unit")
-        units = {base: RemappingUnit(memory, offered, policy, audit=audit) for base, offered in capabilities.items()}
+        units = {
+            base: RemappingUnit(memory, offered, policy, audit=audit, stepped=stepped)
+            for base, offered in capabilities.items()
+        }
         return cls(table, units, tree)
 
     # Requests.
@@ -204,25 +207,25 @@ class System:
         found = [address] if self.tree is None else self.tree.aliases(address)
         return tuple(SourceId(*each[1:]) for each in found)
 
-    def io_apic(self, number: int) -> Source:
+    def io_apic(self, number: int) -> ScopedDevice:
         """The unit and the source-id of an I/O APIC, by its id in the MADT; of its first scope if it has several.
 
         Raises RoutingError if no scope names it, or one does by a path that needs a PCI tree.
         """
-        return self._source(ScopeType.IOAPIC, number, "I/O APIC")
+        return self._scoped(ScopeType.IOAPIC, number, "I/O APIC")
 
-    def hpet(self, number: int) -> Source:
+    def hpet(self, number: int) -> ScopedDevice:
         """The same for an HPET, by its number in the ACPI table."""
-        return self._source(ScopeType.HPET, number, "HPET")
+        return self._scoped(ScopeType.HPET, number, "HPET")
 
-    def namespace_device(self, name: str) -> Source:
+    def namespace_device(self, name: str) -> ScopedDevice:
         """The same for an ACPI namespace device, by the object name of its ANDD."""
         for andd in (structure for structure in self.table.structures if isinstance(structure, Andd)):
             if andd.object_name == name:
-                return self._source(ScopeType.NAMESPACE, andd.device_number, f"ACPI device {name}, number")
+                return self._scoped(ScopeType.NAMESPACE, andd.device_number, f"ACPI device {name}, number")
         raise RoutingError(f"no ANDD declares an ACPI device {name}")
 
-    def _source(self, kind: ScopeType, number: int, name: str) -> Source:
+    def _scoped(self, kind: ScopeType, number: int, name: str) -> ScopedDevice:
         for drhd in self.table.units:
             for scope in drhd.scopes:
                 if (scope.type, scope.enumeration_id) == (kind, number):
@@ -230,7 +233,7 @@ class System:
                     if found is None:
                         why = "needs a PCI tree" if self.tree is None else "the PCI tree has no such function"
                         raise RoutingError(f"{name} {number} is at {scope} of the {drhd.title}: {why}")
-                    return Source(self.units[drhd.base], drhd.segment, SourceId(*found[1:]))
+                    return ScopedDevice(self.units[drhd.base], drhd.segment, SourceId(*found[1:]))
         raise RoutingError(f"no scope names {name} {number}")
 
     def _find(
@@ -321,6 +324,8 @@ _NOT_PCI = frozenset({ScopeType.IOAPIC, ScopeType.HPET, ScopeType.NAMESPACE})
 
 
 def _address(segment: int, source_id: SourceId) -> PciAddress:
+    if not (isinstance(source_id, SourceId) and 0 <= segment < 1 << 16):
+        raise MisuseError(f"segment {segment}, source-id {source_id!r}: not a 16-bit number and a SourceId")
     return PciAddress(segment, source_id >> 8, source_id >> 3 & 31, source_id & 7)
 
 

@@ -30,7 +30,7 @@ def test_needs_of_registers_exist() -> None:
 @pytest.mark.parametrize("name", CAPABILITIES)
 def test_needs_of_capabilities_exist(name: str) -> None:
     one = CAPABILITIES[name]
-    assert {*one.needs, *one.needs_one_of} <= FLAGS - {name}
+    assert {*one.needs, *one.needs_one_of, *filter(None, [one.excluded_by])} <= FLAGS - {name}
 
 
 def test_layouts_of_entries_and_descriptors_are_included() -> None:

@@ -12,13 +12,14 @@ import pytest
 import iommu
 import iommu.dmar
 from iommu import DmaRequest, InterruptRequest, PageRequest, RemappingUnit, SourceId
+from iommu.engine.parts import Parts
 from tests.engine.interrupting import POSTED_71, Interrupting, request
 from tests.engine.scalable_world import ADDRESS, second_stage
 from tests.engine.world import NIC, READ
 
 PUBLIC = {getattr(iommu, name) for name in iommu.__all__} | {getattr(iommu.dmar, name) for name in iommu.dmar.__all__}
 # Parts of a unit that a subclass overrides; whoever does so works inside the engine.
-PARTS = set(typing.get_type_hints(RemappingUnit))
+PARTS = set(typing.get_type_hints(Parts))
 SPECIAL = ("__init__", "__call__", "__getitem__", "__iter__")
 
 
@@ -35,12 +36,14 @@ def annotations_of(public: type) -> Iterator[tuple[str, object]]:
     for kind in public.__mro__:
         if not kind.__module__.startswith(("iommu", "tests")):
             continue
-        if kind is not RemappingUnit:
+        if kind not in (RemappingUnit, Parts):
             yield from ((f"{kind.__name__}.{name}", hint) for name, hint in typing.get_type_hints(kind).items())
         for name, member in vars(kind).items():
             function = getattr(member, "fget", None) or getattr(member, "__func__", member)
-            # The constructor of a private base class is not called by users.
-            special = name in SPECIAL and not (name == "__init__" and kind.__name__.startswith("_"))
+            # The constructor of a base class that is not public is not called by users.
+            special = name in SPECIAL and not (
+                name == "__init__" and (kind.__name__.startswith("_") or kind is Parts)
+            )
             if inspect.isfunction(function) and (not name.startswith("_") or special):
                 hints = typing.get_type_hints(function)
                 yield from ((f"{kind.__name__}.{name}", hint) for hint in hints.values())

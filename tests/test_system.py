@@ -336,6 +336,23 @@ def test_page_requests_are_those_of_the_unit() -> None:
         world(None, bare)[1].page_request(PageRequest(DISK, 0x5000))
 
 
+def test_the_units_of_a_stepped_system_complete_one_command_at_a_time() -> None:
+    system = System.from_dmar(TABLE, FlatMemory(1 << 20), LEGACY, tree=TREE, stepped=True)
+    system.mmio_write(A + GCMD, 1 << 30, 4)
+    assert [len(unit.pending) for unit in system.units.values()].count(1) == 1
+    assert system.mmio_read(A + 0x1C, 4) == 0
+    assert system.units[A].step() == 1
+    assert system.mmio_read(A + 0x1C, 4) == 1 << 30
+
+
+@pytest.mark.parametrize(("segment", "source_id"), [(0, 0x10), (0, 70000), (-1, NIC), (0x10000, NIC)])
+def test_what_is_no_segment_or_source_id_is_misuse(segment: int, source_id: Any) -> None:
+    system = System.from_dmar(TABLE, FlatMemory(1 << 20), LEGACY, tree=TREE)
+    for way in (system.unit_for, system.aliases):
+        with pytest.raises(MisuseError, match="not a 16-bit number and a SourceId"):
+            way(segment, source_id)
+
+
 def test_an_audited_system_finds_what_is_stale() -> None:
     memory = FlatMemory(8 << 20)
     system = System.from_dmar(TABLE, memory, LEGACY, tree=TREE, audit=True)

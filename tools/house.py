@@ -57,6 +57,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "translation": ("iommu.engine.translation",),
     "page_requests": ("iommu.engine.page_requests",),
     "steps": ("iommu.engine.steps",),
+    "listeners": ("iommu.engine.listeners",),
     "audit, trace, mappings": (
         "iommu.engine.audit",
         "iommu.engine.trace",
@@ -70,7 +71,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "iommu.engine.state_ledger",
         "iommu.engine.state",
     ),
-    "unit": ("iommu.engine.unit",),
+    "unit": ("iommu.engine.parts", "iommu.engine.unit"),
     "device": ("iommu.engine.device",),
     "present": ("iommu.engine.present",),
     "system": ("iommu.system",),

@@ -167,7 +167,8 @@ def _bits(one: Capability) -> str:
 def _needs(one: Capability) -> str:
     text = ", ".join(f"`{name}`" for name in one.needs)
     alternatives = " or ".join(f"`{name}`" for name in one.needs_one_of)
-    return ", ".join(filter(None, (text, alternatives)))
+    excluded = f"not `{one.excluded_by}`" if one.excluded_by else ""
+    return ", ".join(filter(None, (text, alternatives, excluded)))
 
 
 def _default(one: Capability) -> str:

@@ -220,6 +220,10 @@ class RecordingAccess(TableAccess):
         super().__init__(memory, snooped, unsnooped)
         self._ledger = ledger
 
+    def begin(self) -> None:
+        """See TableAccess."""
+        self._ledger.begin()
+
     def read(self, entry_format: EntryFormat, where: int, snooped: int) -> int:
         """See TableAccess."""
         raw = super().read(entry_format, where, snooped)
@@ -313,7 +317,8 @@ CONTEXTS = Watched(
     lambda source_id, _: f"source-id {SourceId.of(source_id)}",
     _context_owed,
 )
-SCALABLE_CONTEXTS = CONTEXTS._replace(owed=_scalable_context_owed)
+# One source-id can have both: a unit may keep what it has cached when another table mode is latched.
+SCALABLE_CONTEXTS = CONTEXTS._replace(key=lambda source_id, _: ("scalable", source_id), owed=_scalable_context_owed)
 PASIDS = Watched(
     CacheName.PASIDS.value,
     lambda key, _: key,

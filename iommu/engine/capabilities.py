@@ -65,7 +65,9 @@ class Capabilities:
     fault_record_offset: int = number(
         CAP.FRO, "where the fault recording registers are, in bytes", default=0x220, values=_OFFSETS
     )
-    iotlb_offset: int = number(ECAP.IRO, "where IVA and IOTLB are, in bytes", default=0xF0, values=_OFFSETS)
+    iotlb_offset: int = number(
+        ECAP.IRO, "where IVA is, in bytes; IOTLB follows 8 bytes later", default=0xF0, values=_OFFSETS
+    )
 
     # Translation.
     page_2m: bool = capability(CAP.SSLPS, "second-stage pages of 2 MiB", default=True, bit=0)
@@ -76,7 +78,9 @@ class Capabilities:
     snoop_control: bool = capability(ECAP.SC, "tables can force an access to be snooped")
     memory_types: bool = capability(ECAP.MTS, "tables can give memory types, and the MTRR registers exist")
     caching_mode: bool = capability(CAP.CM, "what is not present may be cached", in_full=False)
-    write_buffer_flush: bool = capability(CAP.RWBF, "software must flush the write buffer", in_full=False)
+    write_buffer_flush: bool = capability(
+        CAP.RWBF, "software must flush the write buffer", excluded_by="scalable_mode", in_full=False
+    )
     protected_low: bool = capability(CAP.PLMR, "the protected low-memory region")
     protected_high: bool = capability(CAP.PHMR, "the protected high-memory region")
 
@@ -283,6 +287,8 @@ NOT_MODELLED = {
 
 def _missing(one: Capability, values: Mapping[str, Any]) -> str:
     """The prerequisites of a capability that `values` lack, as text; empty if none is missing."""
+    if one.excluded_by and values[one.excluded_by]:
+        return f"{one.excluded_by} to be off"
     if not all(values[other] for other in one.needs):
         return " and ".join(one.needs)
     if one.needs_one_of and not any(values[other] for other in one.needs_one_of):

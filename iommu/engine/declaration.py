@@ -25,6 +25,7 @@ class Capability:
         part: the field of CAP or ECAP that declares it; None if it is declared elsewhere: `source` says where.
         needs: its prerequisites: capabilities that must all be there.
         needs_one_of: capabilities of which at least one must be there.
+        excluded_by: a capability that no unit has together with this one; empty for none.
         in_full: whether `Capabilities.full` has it.
         allowed: the numbers that are possible; None for flags.
         encode, decode: from the value to the bits of `part`, and back; None for a reserved encoding.
@@ -36,6 +37,7 @@ class Capability:
     source: str = ""
     needs: tuple[str, ...] = ()
     needs_one_of: tuple[str, ...] = ()
+    excluded_by: str = ""
     in_full: bool = True
     allowed: range | None = None
     encode: Callable[[Any], int] = int
@@ -68,6 +70,7 @@ def capability(
     default: bool = False,
     needs: tuple[str, ...] = (),
     needs_one_of: tuple[str, ...] = (),
+    excluded_by: str = "",
     bit: int = 0,
     in_full: bool = True,
 ) -> Any:
@@ -79,6 +82,7 @@ def capability(
             part,
             needs=needs,
             needs_one_of=needs_one_of,
+            excluded_by=excluded_by,
             in_full=in_full,
             encode=lambda on: int(on) << bit,
             decode=lambda bits: bool(bits >> bit & 1),

@@ -1,8 +1,9 @@
 """Fault reasons (spec 5.1.4, 7.1.3): code, name of the condition, meaning, and how the fault is handled.
 
-Left out are the codes of what this engine does not have: host permission tables (0x60, 0xA0 to 0xA5), PASIDs in
-translated requests (0x49), and units that insist on interrupt remapping or on 32-bit destinations (0x2A, 0x2B); also
-0x88 (SGN.9), which the specification has no longer.
+Left out are the codes of what this engine does not have, so that none of its units can report them: host permission
+tables (0x60 and 0xA0 to 0xA5: ECAP.HPTS), PASIDs in translated requests (0x49: ECAP.PTRS), and units that insist on
+32-bit destinations (0x2A: ECAP.EIMER) or on interrupt remapping (0x2B: ECAP.IRREQ); also 0x88 (SGN.9), which the
+specification has no longer.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ class FaultReason(IntEnum):
     RTA_2 = 0x31, "request with a PASID in legacy mode"
     RTA_3 = 0x32, "page request in legacy mode"
     RTA_4 = 0x33, "any request in abort-DMA mode"
+    RTA_5 = 0x34, "execute requested of a unit that knows no execute requests: version 8 or later"
 
     # Scalable mode: root, context, PASID structures.
     SRT_1 = 0x38, "scalable root entry could not be read"
@@ -112,7 +114,7 @@ class FaultReason(IntEnum):
     SPT_2 = 0x59, "PASID table entry not present", _Q | _C | _N
     SPT_3 = 0x5A, "reserved bit set in a present PASID table entry", _Q | _C
     SPT_4 = 0x5B, "invalid PASID table entry: type, address width, paging mode or first-stage pointer", _Q | _C
-    SPT_5 = 0x5C, "execute requested while it is not enabled", _Q | _N
+    SPT_5 = 0x5C, "execute requested while it is not supported or not enabled", _Q | _N
     SPT_6 = 0x5D, "supervisor requested while it is not enabled", _Q | _N
 
     # Scalable mode: first stage.

@@ -153,7 +153,8 @@ class Outcome:
     """The outcome of a request.
 
     Attributes:
-        host_address: the translated address; None when the request was blocked, or is not DMA.
+        host_address: the translated address; None when the request was blocked, or is not DMA. In the answer to a
+            translation request that is `writable`, None allows untranslated requests only (the U flag).
         grant: everything else, readable as properties of the outcome.
     """
 
@@ -241,6 +242,21 @@ def as_translated(
     if in_interrupt_range(request.address):
         raise Blocked(interrupt_range)
     return identity(request.address)
+
+
+def asks_for_interrupts(request: DmaRequest) -> bool:
+    """Whether it is a translation request without PASID for the interrupt range."""
+    asks = request.address_type is AddressType.TRANSLATION_REQUEST and request.pasid is None
+    return asks and in_interrupt_range(request.address)
+
+
+def untranslated_only(request: DmaRequest, *, no_write: bool) -> Outcome:
+    """The answer to it: untranslated writes alone, and with NW nothing (7.1.3, S.1 and S.2).
+
+    Args:
+        no_write: the unit supports the flag NW.
+    """
+    return Outcome(None, _BLOCKED._replace(writable=not (request.no_write and no_write)))
 
 
 def blocked(reason: FaultReason | None = None, *, recorded: bool = False) -> Outcome:

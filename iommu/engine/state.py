@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from iommu.engine import state_caches, state_ledger
-from iommu.engine.ats import PageRequest
+from iommu.engine.ats import AtsDevice, PageRequest
 from iommu.engine.audit import Ledger
 from iommu.engine.caches.caches import Caches
 from iommu.engine.capabilities import Capabilities
@@ -21,6 +21,7 @@ from iommu.engine.formats import Formats
 from iommu.engine.interrupts.remapping import Interrupts
 from iommu.engine.invalidation.queue import Queue
 from iommu.engine.invalidation.registers import Invalidation
+from iommu.engine.listeners import Listeners
 from iommu.engine.page_requests.page_requests import PageRequests
 from iommu.engine.policy import Policy
 from iommu.engine.register_file import RegisterFile
@@ -44,6 +45,7 @@ from iommu.engine.state_format import (
 from iommu.engine.steps import IgnoredWrite, Pending, Steps, Work
 from iommu.engine.translation.translation import Translation
 from iommu.errors import MisuseError
+from iommu.memory import Memory
 from iommu.registers import PMEN
 
 Key = TypeVar("Key")
@@ -54,6 +56,7 @@ Rows = list[tuple[Any, ...]]
 class Unit(Protocol):
     """What this module needs of a RemappingUnit."""
 
+    memory: Memory
     capabilities: Capabilities
     policy: Policy
     ledger: Ledger | None
@@ -63,11 +66,12 @@ class Unit(Protocol):
     faults: FaultLog
     invalidation: Invalidation
     interrupts: Interrupts
+    devices: dict[int, AtsDevice]
     translation: Translation
     page_requests: PageRequests
     queue: Queue | None
     steps: Steps | None
-    _events: list[Message]
+    listeners: Listeners
 
 
 class Latched(NamedTuple):
@@ -129,7 +133,7 @@ def save(unit: Unit) -> bytes:
         REGISTERS: [(slot.offset, slot.value) for slot in unit.registers],
         LATCHED: [(_latched(unit, each),) for each in LATCHED_NUMBERS],
         PROTECTED: list(unit.translation.protected.ranges),
-        EVENTS: list(unit._events),
+        EVENTS: list(unit.listeners.kept),
         POSTED: [_posted_row(request) for request in unit.page_requests._posted],
         COMMANDS: []
         if unit.steps is None
@@ -214,7 +218,7 @@ def _load_pending(unit: Unit, reader: Reader) -> None:
         if first > last or unit.registers.get(PMEN) is None or n > 1:
             reader.refuse(PROTECTED, n, "first", first, "not a protected range of this unit")
         unit.translation.protected.ranges.append((first, last))
-    unit._events += [Message(*each) for each in zip(*reader.columns(EVENTS), strict=True)]
+    unit.listeners.kept += [Message(*each) for each in zip(*reader.columns(EVENTS), strict=True)]
     for n, row in enumerate(zip(*reader.columns(POSTED), strict=True)):
         source_id, address, pasid, *flags, group, last = row
         read, write, execute, privileged = map(bool, flags)
@@ -249,3 +253,20 @@ def _load_steps(unit: Unit, reader: Reader) -> None:
 
 
 _WORKS = list(Work)
+
+
+# Copies.
+
+
+def state_for_copy(unit: Unit, saved: bytes) -> dict[str, Any]:
+    """What a copy or a pickle of a unit consists of: its saved state, its memory and its devices."""
+    records = [] if unit.ledger is None else state_ledger.device_records(unit.ledger, unit.formats)
+    return {"saved": saved, "memory": unit.memory, "devices": dict(unit.devices), "records": records}
+
+
+def load_copy(unit: Unit, state: dict[str, Any], reader: Reader) -> None:
+    """Put what `state_for_copy` returned into a new unit over that memory; `reader` has the saved state."""
+    unit.devices.update(state["devices"])
+    load(unit, reader)
+    if unit.ledger is not None:
+        state_ledger.load_device_records(unit.ledger, unit.formats, state["records"])

@@ -1,7 +1,8 @@
 """The format of a saved unit: a header, then sections of records, each declared once.
 
 The header has the size and the order of everything that follows. All numbers are little-endian. A state is of one
-format version, FORMAT; it goes up with every change of this file, or of the latched numbers in state.py.
+format version, FORMAT; it goes up with every change of this file, of the latched numbers in state.py, or of what
+numbers in a state stand for (kinds of work, formats of entries). A test notices most of these.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from iommu.engine.policy import CHOICES, Policy
 from iommu.errors import MisuseError, StateError
 
 MAGIC = b"VTDSTATE"
-FORMAT = 1
+FORMAT = 2
 
 _HINTS = get_type_hints(Policy)
 _CODES = {8: "B", 16: "H", 32: "I", 64: "Q"}

@@ -42,6 +42,9 @@ class TableAccess:
         """The memory as a snooped access sees it, or an unsnooped one."""
         return self.snooped if snooped else self.unsnooped
 
+    def begin(self) -> None:
+        """A new request begins. What it reads has nothing to do with what was read before."""
+
     def read(self, entry_format: EntryFormat, where: int, snooped: int) -> int:
         """One entry. Raises MemoryAccessError."""
         memory = self.snooped if snooped else self.unsnooped

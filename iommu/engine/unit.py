@@ -3,45 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from iommu.engine.ats import AtsDevice, DeviceInvalidation, PageRequest
-from iommu.engine.audit import Ledger, RecordingAccess, StaleItem, audited_caches
-from iommu.engine.caches.caches import Caches
+from iommu.engine.audit import StaleItem
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.faults.events import EventKind, Message
-from iommu.engine.faults.log import FaultLog
-from iommu.engine.formats import Formats
-from iommu.engine.interrupts.remapping import Interrupts
 from iommu.engine.interrupts.request import InterruptOutcome, InterruptRequest
-from iommu.engine.invalidation.queue import Queue
-from iommu.engine.invalidation.registers import Invalidation
 from iommu.engine.invalidation.selector import CacheName, Selector
 from iommu.engine.mappings import Mapping, mappings
-from iommu.engine.page_requests.page_requests import PageRequestOutcome, PageRequests
+from iommu.engine.page_requests.page_requests import PageRequestOutcome
+from iommu.engine.parts import Parts
 from iommu.engine.policy import Policy
-from iommu.engine.register_file import RegisterFile
 from iommu.engine.request import DmaRequest, Outcome, SourceId
-from iommu.engine.state import load, save
+from iommu.engine.state import load, load_copy, save, state_for_copy
 from iommu.engine.state_format import Reader
-from iommu.engine.state_ledger import device_records, load_device_records
 from iommu.engine.steps import IgnoredWrite, Pending, Steps
-from iommu.engine.table_access import TableAccess
 from iommu.engine.trace import trace as trace_of
-from iommu.engine.translation.fast_path import FastPath
-from iommu.engine.translation.first_stage import FirstStage
-from iommu.engine.translation.legacy import LegacyMode
-from iommu.engine.translation.protected_memory import ProtectedMemory
-from iommu.engine.translation.scalable import ScalableMode
-from iommu.engine.translation.second_stage import SecondStage
-from iommu.engine.translation.translation import Translation
 from iommu.errors import MisuseError
-from iommu.memory import Memory, walked, write_buffer
+from iommu.memory import Memory
 from iommu.registers import GCMD, GSTS, IRTA, RTADDR
 
 
-class RemappingUnit:
+class RemappingUnit(Parts):
     """An executable VT-d unit: software drives it through `mmio_write`, devices through `translate`.
 
         unit = RemappingUnit(memory, Capabilities(address_width=48))
@@ -58,9 +42,6 @@ class RemappingUnit:
         audit: record the source of each cached item, for `audit()` and `Outcome.stale`; requests take longer.
         stepped: commands complete one by one, when `step` says so; otherwise at once.
 
-    Raises:
-        MisuseError: a unit with scalable mode is to have a write buffer, which none has (spec 11.4.2, RWBF).
-
     Attributes:
         on_message: called with each message that the unit sends, and the event it is for. While it is set, messages
             are not kept for `drain_events`.
@@ -72,7 +53,7 @@ class RemappingUnit:
 
     Both stay over a reset. They may read registers and memory, translate, and ask for `mappings`, all of which show
     the unit as it is after the command; whatever commands the unit (`mmio_write`, `step`, `invalidate`,
-    `page_request`, `reset`) raises MisuseError until they have returned.
+    `page_request`, `reset`) or saves it raises MisuseError until they have returned.
 
     An exception that one of them raises passes through the call that made the unit call it, which ends there. What
     the invalidation named has been dropped, but it has not completed: ICC or IVT is still 1, GSTS is as before, and
@@ -88,22 +69,8 @@ class RemappingUnit:
     Units in several threads do not affect each other. One unit serves one thread at a time: take a lock around each
     call, for its devices and its memory too.
 
-    The class attributes name the classes of its parts. A unit that departs from the specification in one part is a
-    subclass that overrides that attribute.
+    A unit that departs from the specification in one part is a subclass that names another class for it: see Parts.
     """
-
-    RegisterFile: ClassVar[type[RegisterFile]] = RegisterFile
-    Formats: ClassVar[type[Formats]] = Formats
-    FaultLog: ClassVar[type[FaultLog]] = FaultLog
-    SecondStage: ClassVar[type[SecondStage]] = SecondStage
-    FirstStage: ClassVar[type[FirstStage]] = FirstStage
-    LegacyMode: ClassVar[type[LegacyMode]] = LegacyMode
-    ScalableMode: ClassVar[type[ScalableMode]] = ScalableMode
-    Translation: ClassVar[type[Translation]] = Translation
-    Invalidation: ClassVar[type[Invalidation]] = Invalidation
-    Interrupts: ClassVar[type[Interrupts]] = Interrupts
-    Queue: ClassVar[type[Queue]] = Queue
-    PageRequests: ClassVar[type[PageRequests]] = PageRequests
 
     def __init__(
         self,
@@ -114,19 +81,27 @@ class RemappingUnit:
         audit: bool = False,
         stepped: bool = False,
     ) -> None:
-        self.ledger = Ledger(memory) if audit else None
-        self.memory = memory
-        self.capabilities = capabilities or Capabilities()
-        self.policy = policy or Policy()
-        self.devices: dict[int, AtsDevice] = {}
-        self.on_message: Callable[[EventKind, Message], object] | None = None
-        self.on_invalidation: Callable[[Selector], object] | None = None
-        self._telling = False
-        self._write_buffer = write_buffer(memory) if self.capabilities.write_buffer_flush else None
-        if self._write_buffer is not None and self.capabilities.scalable_mode:
-            raise MisuseError("a unit with scalable mode needs no write-buffer flushes: give it other memory")
+        super().__init__(memory, capabilities or Capabilities(), policy or Policy(), audit=audit)
         self.stepped = stepped
         self.reset()
+
+    @property
+    def on_message(self) -> Callable[[EventKind, Message], object] | None:
+        """See RemappingUnit."""
+        return self.listeners.on_message
+
+    @on_message.setter
+    def on_message(self, listener: Callable[[EventKind, Message], object] | None) -> None:
+        self.listeners.on_message = listener
+
+    @property
+    def on_invalidation(self) -> Callable[[Selector], object] | None:
+        """See RemappingUnit."""
+        return self.listeners.on_invalidation
+
+    @on_invalidation.setter
+    def on_invalidation(self, listener: Callable[[Selector], object] | None) -> None:
+        self.listeners.on_invalidation = listener
 
     def warm_reset(self) -> None:
         """Reset without loss of power: as `reset`, but sticky fields of registers keep their values (spec 11.3).
@@ -140,20 +115,11 @@ class RemappingUnit:
 
     def reset(self) -> None:
         """Power-good reset (spec 11.4): registers at their reset values, caches empty, nothing pending."""
-        self._check_not_telling()
+        self.listeners.check_none_runs()
         if self.ledger is not None:
             self.ledger.reset()
-        self.registers = self.RegisterFile(self.capabilities, self.policy)
-        self._events: list[Message] = []
-        capacity = self.policy.cache_capacity
-        self.caches = Caches(capacity) if self.ledger is None else audited_caches(capacity, self.ledger)
-        self.caches.invalidated = self._on_invalidated
-        self.formats = self.Formats(self.capabilities, self.policy)
-        self.faults = self.FaultLog(self.registers, self.policy, partial(self._send, EventKind.FAULT))
-        self.invalidation = self.Invalidation(self.registers, self.caches)
-        self.invalidation.write_buffer = self._write_buffer
-        self._build_translation(self._table_access())
-        self._build_queues()
+        self.listeners.kept.clear()
+        self._assemble()
         self.registers[GCMD].effect, self.registers[GCMD].kept = self._on_command, self._switched_on
         self.steps = self._hold_back() if self.stepped else None
 
@@ -166,10 +132,23 @@ class RemappingUnit:
     def save(self) -> bytes:
         """The whole state of the unit, without its memory and its devices, in the format of engine/state_format.py.
 
-        Callbacks that a user has set are not part of it. Raises MisuseError if a device calls this while the
-        invalidation queue carries out a descriptor for it.
+        Callbacks that a user has set are not part of it.
+
+        Raises:
+            MisuseError: the unit is in the middle of a command: a callback has called this, or a device for which the
+                invalidation queue carries out a descriptor. Or the unit has parts of other classes: see
+                `overrides_keep_no_state`.
         """
+        self.listeners.check_none_runs()
+        self._check_parts_are_known()
         return save(self)
+
+    def _check_parts_are_known(self) -> None:
+        if not self.overrides_keep_no_state and (names := self._overridden()):
+            raise MisuseError(
+                f"{type(self).__name__} has its own {', '.join(names)}, which may hold state that is not saved: "
+                "it must say overrides_keep_no_state = True if they do not"
+            )
 
     @classmethod
     def restore(
@@ -204,61 +183,14 @@ class RemappingUnit:
 
         Callbacks that a user has set are not copied, nor are attributes that a subclass adds.
         """
-        records = [] if self.ledger is None else device_records(self.ledger, self.formats)
-        return {"saved": self.save(), "memory": self.memory, "devices": dict(self.devices), "records": records}
+        return state_for_copy(self, self.save())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """The inverse of `__getstate__`. The devices may not be complete yet: they refer to this unit."""
         reader = Reader(state["saved"])
-        kept: dict[str, bool] = {"audit": reader.audited, "stepped": reader.stepped}
-        RemappingUnit.__init__(self, state["memory"], reader.capabilities, reader.policy, **kept)
-        self.devices.update(state["devices"])
-        load(self, reader)
-        if self.ledger is not None:
-            load_device_records(self.ledger, self.formats, state["records"])
-
-    def _table_access(self) -> TableAccess:
-        """The unit's access to its tables, through what stands between the processors and the memory."""
-        memory = self.memory
-        views = walked(memory, behind_buffer=self._write_buffer is not None)
-        return TableAccess(memory, *views) if self.ledger is None else RecordingAccess(memory, *views, self.ledger)
-
-    def _build_translation(self, access: TableAccess) -> None:
-        """Create the stages, the modes, interrupt remapping, and the translation that selects among them."""
-        capabilities, policy, formats, caches = self.capabilities, self.policy, self.formats, self.caches
-        second = self.SecondStage(access, capabilities, policy, caches.second_stage)
-        first = self.FirstStage(access, policy, caches.first_stage, second)
-        legacy = self.LegacyMode(access, capabilities, policy, formats, second, caches)
-        scalable = self.ScalableMode(access, capabilities, policy, formats, first, second, caches)
-        send = partial(self._send, EventKind.POSTED_INTERRUPT)
-        self.interrupts = self.Interrupts(access, capabilities, policy, formats, self.faults, caches, send)
-        protected = ProtectedMemory(self.registers)
-        self.translation = self.Translation(
-            capabilities, policy, legacy, scalable, self.faults, protected, self.interrupts
-        )
-        fast = self.ledger is None and self._is_stock()
-        self._translate = FastPath(self.translation, caches, access).translate if fast else self.translation.translate
-
-    def _is_stock(self) -> bool:
-        """Whether no part that translates requests is overridden: an override must see every request."""
-        stock = SecondStage, FirstStage, LegacyMode, ScalableMode, Translation
-        return stock == (self.SecondStage, self.FirstStage, self.LegacyMode, self.ScalableMode, self.Translation)
-
-    def _build_queues(self) -> None:
-        """Create the page request queue, and the invalidation queue if the unit has one."""
-        memory, registers, policy = self.memory, self.registers, self.policy
-        tables, devices = self.translation.scalable, self.devices
-        send = partial(self._send, EventKind.PAGE_REQUEST)
-        self.page_requests = self.PageRequests(
-            memory, registers, self.invalidation, self.faults, tables, devices, send
-        )
-        told, drain = self._on_device_invalidated, self.page_requests.drain
-        send = partial(self._send, EventKind.INVALIDATION)
-        self.queue = (
-            self.Queue(memory, registers, self.invalidation, self.faults, policy, devices, told, drain, send)
-            if self.capabilities.queued_invalidation
-            else None
-        )
+        options: dict[str, bool] = {"audit": reader.audited, "stepped": reader.stepped}
+        RemappingUnit.__init__(self, state["memory"], reader.capabilities, reader.policy, **options)
+        load_copy(self, state, reader)
 
     def mmio_read(self, offset: int, size: int) -> int:
         """Read `size` bytes, 4 or 8, at `offset` from the register base, a multiple of `size`.
@@ -272,7 +204,7 @@ class RemappingUnit:
 
         Raises MisuseError for a value that does not fit, and for other accesses as `mmio_read` does.
         """
-        self._check_not_telling()
+        self.listeners.check_none_runs()
         self.registers.write(offset, value, size)
 
     @property
@@ -290,7 +222,7 @@ class RemappingUnit:
 
         Commands given in registers come first, then the descriptors of the invalidation queue, each in its order.
         """
-        self._check_not_telling()
+        self.listeners.check_none_runs()
         done = 0
         while done < count and self.steps is not None and self.steps.step():
             done += 1
@@ -314,7 +246,7 @@ class RemappingUnit:
         for stale in unit.audit():
             unit.invalidate(stale.owed)
         """
-        self._check_not_telling()
+        self.listeners.check_none_runs()
         step: Selector | None = named
         while step is not None:
             if step.cache is not CacheName.DEVICE_TLB:
@@ -323,7 +255,7 @@ class RemappingUnit:
                 command = DeviceInvalidation(step.addresses or range(0), step.pasid, step.every_pasid)
                 if (device := self.devices.get(step.source_id)) is not None:
                     device.invalidate(command)
-                self._on_device_invalidated(step.source_id, command)
+                self.listeners.device_invalidated(step.source_id, command)
             step = step.then
 
     def audit(self) -> list[StaleItem]:
@@ -366,9 +298,7 @@ class RemappingUnit:
 
         Raises MisuseError for a request that no device could send.
         """
-        self._check_not_telling()
-        if self.ledger is not None:
-            self.ledger.begin()
+        self.listeners.check_none_runs()
         return self.page_requests.receive(request.check())
 
     def mappings(
@@ -392,15 +322,15 @@ class RemappingUnit:
         Raises:
             MisuseError: no request has such a source-id or PASID, or the addresses are not 64-bit ones in a row.
         """
-        return mappings(self.translation, source_id, pasid, addresses, stock=self._is_stock())
+        return mappings(self.translation, source_id, pasid, addresses, stock=self._translation_is_stock())
 
     def drain_events(self) -> list[Message]:
         """The messages the unit has sent since the last call, oldest first; none while `on_message` gets them.
 
         They do not say which event each is for: `on_message` does.
         """
-        events = self._events[:]
-        self._events.clear()
+        events = self.listeners.kept[:]
+        self.listeners.kept.clear()
         return events
 
     def _on_command(self, written: int) -> None:
@@ -442,32 +372,3 @@ class RemappingUnit:
             self.queue.mode = latched.TTM
         if self.capabilities.invalidate_on_root_pointer:
             self.caches.invalidate_dma()
-
-    # Who listens.
-
-    def _send(self, kind: EventKind, message: Message) -> None:
-        if self.on_message is None:
-            self._events.append(message)
-        else:
-            self._tell(self.on_message, kind, message)
-
-    def _on_invalidated(self, named: Selector) -> None:
-        if self.on_invalidation is not None:
-            self._tell(self.on_invalidation, named)
-
-    def _on_device_invalidated(self, source_id: int, command: DeviceInvalidation) -> None:
-        if self.on_invalidation is not None:
-            self._tell(self.on_invalidation, Selector.device_tlb(source_id, *command))
-
-    def _tell(self, listener: Callable[..., object], *what: Any) -> None:
-        """Call a listener, which may make the unit call another one."""
-        before, self._telling = self._telling, True
-        try:
-            listener(*what)
-        finally:
-            self._telling = before
-
-    def _check_not_telling(self) -> None:
-        """A command in the middle of another would see the unit half changed. Raises MisuseError."""
-        if self._telling:
-            raise MisuseError("a listener of the unit commands it: wait until the unit's call has returned")

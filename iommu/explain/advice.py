@@ -249,6 +249,10 @@ ADVICE: dict[R, Advice] = {
         "The unit is in abort-DMA mode, which blocks every request.",
         ("the operating system has not taken over yet: it sets up its tables and changes RTADDR.TTM with SRTP",),
     ),
+    R.RTA_5: Advice(
+        "The device asked to execute, which units of version 8 and later do not know.",
+        ("disable execute permission in the device's PASID capability",),
+    ),
     R.SRT_1: Advice("The root table cannot be read: there is no memory at its address.", (_ROOT, _WIDTH)),
     R.SRT_2: Advice(
         "There is no context table for the device: this half of its bus's root entry is not present.",
@@ -346,9 +350,9 @@ ADVICE: dict[R, Advice] = {
         ),
     ),
     R.SPT_5: Advice(
-        "The device asked to execute, but the PASID entry does not allow that.",
+        "The device asked to execute, but the unit or the PASID entry does not allow that.",
         (
-            "ERE in the PASID entry is 0",
+            "the unit has no execute requests (ECAP.ERS), or ERE in the PASID entry is 0",
             "current revisions of VT-d have no execute requests: disable execute permission in the device's PASID "
             "capability",
         ),

@@ -32,7 +32,7 @@ KernelFile = Annotated[str, typer.Option("--kernel", metavar="PATH", help="Any o
 Accel = Annotated[str, typer.Option("--accel", metavar="NAME", help="QEMU's accelerator: tcg or kvm.")]
 Nested = Annotated[
     str,
-    typer.Option("--nested", metavar="KIND", help="The device is for a machine inside the guest: qtest drives that."),
+    typer.Option("--nested", metavar="KIND", help="Give the device to a machine inside the guest: qtest or linux."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
@@ -76,13 +76,15 @@ def run(
 
 async def _run(chosen: Variant, qemu: str | None, kernel: Kernel, accel: str, kind: str) -> Inspection:
     from iommu.errors import MisuseError
-    from qemu.vtd.guest import nested
+    from qemu.vtd.guest import nested, nested_linux
     from qemu.vtd.guest.deep import inspect_deeply, watched
 
     if kind == "qtest":
         return await nested.run(chosen, qemu, kernel=kernel, accel=accel)
+    if kind == "linux":
+        return await nested_linux.run(chosen, qemu, kernel=kernel, accel=accel)
     if kind:
-        raise MisuseError(f"--nested {kind!r} is not qtest")
+        raise MisuseError(f"--nested {kind!r} is neither qtest nor linux")
     async with watched(chosen, qemu, kernel=kernel, accel=accel) as seen:
         return await inspect_deeply(seen, chosen)
 

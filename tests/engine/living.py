@@ -119,7 +119,7 @@ class Living:
             [slot.value for slot in unit.registers],
             held(unit.caches),
             self.world.memory.read(0, 0x40_0000),
-            unit._events,
+            unit.listeners.kept,
             [str(pending) for pending in unit.pending],
             unit.ignored_writes,
             self.device.tlb,

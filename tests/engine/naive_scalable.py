@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from iommu import Access, AddressType, Capabilities, DmaRequest, MemoryAccessError
 
-UNQUALIFIED = {0x30, 0x31, 0x32, 0x33, 0x38, 0x39, 0x3A, 0x40, 0x50, 0x58}
+UNQUALIFIED = {0x30, 0x31, 0x32, 0x33, 0x34, 0x38, 0x39, 0x3A, 0x40, 0x50, 0x58}
 # 7.1.3: a translation request with one of these faults succeeds, without permissions.
 MERELY_ABSENT = {0x51, 0x59, 0x5C, 0x5D, *range(0x70, 0x78), 0x79, *range(0x80, 0x87), 0x90}
 FIRST, SECOND, NESTED, PASS = 1, 2, 3, 4
@@ -135,8 +135,8 @@ class Reader:
 
     # 2.3
 
-    def tables(self) -> Answer:
-        """Root, context, PASID directory, PASID table, in this order."""
+    def before_tables(self) -> Answer | None:
+        """What is decided before any table is read."""
         request, can = self.request, self.can
         translated = request.address_type is AddressType.TRANSLATED
         # The specification, 4.2.1: unsupported, before anything else.
@@ -151,7 +151,16 @@ class Reader:
             raise Stop(0x33)
         if ttm != 1 or not can.scalable_mode:
             raise Stop(0x30)
+        if request.execute and can.version >= 0x80:  # the specification, RTA.5
+            raise Stop(0x34)
+        return None
 
+    def tables(self) -> Answer:
+        """Root, context, PASID directory, PASID table, in this order."""
+        if (early := self.before_tables()) is not None:
+            return early
+        request, can = self.request, self.can
+        translated = request.address_type is AddressType.TRANSLATED
         bus, devfn = request.source_id >> 8, request.source_id & 0xFF
         root = self.read((self.rtaddr >> 12 << 12) + 16 * bus + (8 if devfn >= 0x80 else 0), 1, 0x38)
         if root & 1 == 0:
@@ -175,6 +184,9 @@ class Reader:
         self.explicit_pasid(paside, limit, rid_pasid)
         if translated:
             return self.translated()
+        if self.asks and request.pasid is None and 0xFEE0_0000 <= request.address <= 0xFEEF_FFFF:
+            # The specification, S.1 and S.2: untranslated writes only.
+            return Answer(None, permissions=(False, not (request.no_write and can.no_write_requests)))
         pasid = request.pasid
         if pasid is None:
             pasid = rid_pasid
@@ -220,7 +232,7 @@ class Reader:
         if request.pasid >= 1 << can.pasid_bits:
             raise Stop(0x89)
         self.supervisor = request.privileged
-        self.executes = request.execute and can.execute_requests
+        self.executes = request.execute
 
     def translated(self) -> Answer:
         """The specification, 4.2.5, SGN.4.1, SGN.8.3, which settle the sheet's 8.3: not walked."""
@@ -284,6 +296,8 @@ class Reader:
         top = entry >> 140 & (1 << 52) - 1
         if pgtt == NESTED and top << 12 >= 1 << min(can.address_width, 12 + 9 * (aw + 2)):
             raise Stop(0x5B)
+        if self.executes and not can.execute_requests:  # the specification, SPT.5
+            raise Stop(0x5C)
         if self.executes and entry >> 129 & 1 == 0 and pgtt in (FIRST, NESTED) and not self.doubt("D-17: no ERE"):
             raise Stop(0x5C)
         if self.supervisor and entry >> 128 & 1 == 0 and pgtt in (FIRST, NESTED):
@@ -296,7 +310,7 @@ class Reader:
             if address >= 1 << self.can.host_address_width:
                 raise Stop(0x83)
             if 0xFEE0_0000 <= address <= 0xFEEF_FFFF:
-                raise Stop(0x87)
+                raise Stop(0 if self.asks else 0x87)  # the specification, SGN.8.2
             return Answer(address, permissions=(True, True), attributes=self.attributes(None, None))
         if pgtt == SECOND:
             reads = self.request.access is not Access.WRITE
@@ -356,10 +370,15 @@ class Reader:
         host = page + address % size
         if host >= 1 << self.can.host_address_width:
             raise Stop(0x83)
-        if 0xFEE0_0000 <= host <= 0xFEEF_FFFF:
+        if self.in_interrupt_range(host, size):
             raise Stop(0x87)
         self.mark_first(at, gpa, 1 << 6 if self.dirties(writes) else 0)
         return Answer(host, size=size, permissions=(True, writes), attributes=self.attributes((entry, level), None))
+
+    def in_interrupt_range(self, host: int, size: int) -> bool:
+        """The specification, SGN.8.2: for a translation request all of the page counts."""
+        first, last = (host // size * size, host // size * size + size - 1) if self.asks else (host, host)
+        return first <= 0xFEEF_FFFF and last >= 0xFEE0_0000
 
     def attributes(
         self, first: tuple[int, int] | None, second: int | None
@@ -436,7 +455,8 @@ class Reader:
             self.mark_first(*leaf, more)
             before = True
         wants_write = self.request.access is not Access.READ
-        found = self.second(gpa, self.request.access is not Access.WRITE, wants_write, self.asks, writable=writes)
+        reads = self.request.access is not Access.WRITE
+        found = self.second(gpa, reads, wants_write, self.asks, writable=writes, largest=size)
         allowed = found.permissions[1] and writes
         if not before:
             self.mark_first(*leaf, 1 << 6 if self.dirties(allowed) else 0)
@@ -455,8 +475,15 @@ class Reader:
         purpose: tuple[str, int] = ("", 0),
         *,
         writable: bool = True,
+        largest: int = 1 << 64,
     ) -> Answer:
-        """The second-stage walk. `purpose`: for which access to a first-stage table, and the fault when forbidden."""
+        """The second-stage walk.
+
+        `purpose`: for which access to a first-stage table, and the fault when forbidden. `largest`: the size of the
+        first stage's page.
+        """
+        # The specification, 3.8.1: with SSADE, reading a first-stage table needs both permissions.
+        needs_write = writes or (purpose[0] == "read" and self.entry >> 9 & 1 == 1)
         table, levels = self.entry % (1 << 64) >> 12 << 12, 2 + (self.entry >> 2 & 7)
         if address >= 1 << min(self.can.address_width, 12 + 9 * levels):
             raise Stop(0x74 if purpose[0] or self.entry >> 6 & 7 == NESTED else 0x84)
@@ -470,7 +497,7 @@ class Reader:
             leaf = level == 1 or (level in (2, 3) and entry >> 7 & 1 == 1)
             nothing = not (may_read or may_write)
             if self.per_level and not asks:
-                self.second_permits(may_read, may_write, reads, writes, purpose)
+                self.second_permits(may_read, may_write, reads, needs_write, purpose)
             if any_set(entry, self.reserved_in_second(level, leaf)):
                 if nothing and self.doubt("D-4: nothing permitted any more"):
                     raise Stop(0x79)
@@ -486,10 +513,14 @@ class Reader:
             self.mark_second(at, 0)
             table = entry & 0xF_FFFF_FFFF_F000
         if not asks:
-            self.second_permits(may_read, may_write, reads, writes, purpose)
+            self.second_permits(may_read, may_write, reads, needs_write, purpose)
         size = 1 << 3 + 9 * level
         host = (entry & (1 << 52) - 1) // size * size + address % size
-        if 0xFEE0_0000 <= host <= 0xFEEF_FFFF and not (purpose[0] and self.doubt("a table in the interrupt range")):
+        if purpose[0]:
+            inside = 0xFEE0_0000 <= host <= 0xFEEF_FFFF and not self.doubt("a table in the interrupt range")
+        else:
+            inside = self.in_interrupt_range(host, min(size, largest))
+        if inside:
             raise Stop(0x87)
         dirty = writes if not asks else may_write and writable and self.dirties(True)
         if asks and self.can.no_write_requests and self.request.no_write and self.entry >> 9 & 1:

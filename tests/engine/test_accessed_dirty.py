@@ -379,11 +379,13 @@ def test_nested_extended_accessed() -> None:
     assert first_stage_bits(world) == {4: A1 | EA1, 3: A1 | EA1, 2: A1 | EA1, 1: A1 | EA1}
 
 
+@pytest.mark.parametrize("ssade", [0, 1])
 @pytest.mark.parametrize("level", [4, 3, 2, 1])
-def test_refused_table_update_changes_neither_entry_nor_dirty_bit(level: int) -> None:
-    world = nested(pasid_entry=DIRTY)
+def test_refused_table_update_changes_neither_entry_nor_dirty_bit(level: int, ssade: int) -> None:
+    """With SSADE the table cannot even be read without write permission (3.8.1)."""
+    world = nested(pasid_entry={"ssade": ssade})
     world.change(world.under[level][1], clear=W)
-    assert world.fault() == 0x77
+    assert world.fault() == ((0x75 if level == 4 else 0x76) if ssade else 0x77)
     assert first_stage_bits(world)[level] == 0
     assert world.memory.read_u64(world.under[level][1]) & D2 == 0
 

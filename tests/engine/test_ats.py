@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from iommu import FaultReason, Outcome
+from iommu import AddressType, FaultReason, Outcome
 from tests.engine.raising import raises
 from tests.engine.scalable_world import (
     A1,
@@ -33,7 +33,7 @@ from tests.engine.scalable_world import (
     pass_through,
     second_stage,
 )
-from tests.engine.world import ABSENT, NIC, PS, READ, RW, TRANSLATED, TRANSLATION_REQUEST, WRITE, R, W
+from tests.engine.world import ABSENT, NIC, PS, READ, RW, TRANSLATED, TRANSLATION_REQUEST, UNTRANSLATED, WRITE, R, W
 
 WALKED: dict[int, Callable[..., ScalableWorld]] = {pgtt: BUILDERS[pgtt] for pgtt in (FIRST, SECOND, NESTED)}
 FIRST_FLAGS = P | USER
@@ -219,6 +219,56 @@ def test_answer_in_the_interrupt_range_is_blocked(pgtt: int) -> None:
         NESTED: lambda: nested(second=0xFEE0_0000 | RW),
     }[pgtt]()
     assert ask(world).fault == 0x87
+
+
+@pytest.mark.parametrize("kind", [UNTRANSLATED, TRANSLATION_REQUEST])
+@pytest.mark.parametrize("pgtt", WALKED)
+def test_answer_is_a_page_beside_the_interrupt_range(pgtt: int, kind: AddressType) -> None:
+    """SGN.8.2: no byte of a translation may be in the range; of an untranslated request, its own address counts."""
+    beside = ADDRESS & ~0x1F_FFFF
+    large = {
+        FIRST: lambda: first_stage(0xFEE0_0000 | ALL1 | PS, leaf=2),
+        SECOND: lambda: second_stage(0xFEE0_0000 | RW | PS, leaf=2),
+        NESTED: lambda: nested(0x40_4000_0000 | ALL1 | PS, 0xFEE0_0000 | RW | PS, first_leaf=2, second_leaf=2),
+    }[pgtt]()
+    for _ in range(2):
+        outcome = large.dma(beside | 0x10_0000, kind=kind)
+        assert outcome.host_address == (0xFEF0_0000 if kind is UNTRANSLATED else None)
+        assert int(outcome.fault or 0) == (0 if kind is UNTRANSLATED else 0x87)
+
+
+def test_small_page_of_a_large_one_beside_the_interrupt_range() -> None:
+    """Nested: the translation is the smaller of both pages, which is not in the range."""
+    world = nested(0x40_4000_0000 | ALL1 | PS, 0xFEF0_0000 | RW, first_leaf=2)
+    world.map(world.second_top, 4, 0x40_4000_0000, 0xFEF0_0000 | RW)
+    assert ask(world, ADDRESS & ~0x1F_FFFF).host_address == 0xFEF0_0000
+
+
+@pytest.mark.parametrize("no_write", [False, True])
+@pytest.mark.parametrize("supported", [False, True])
+def test_question_about_the_interrupt_range(no_write: bool, supported: bool) -> None:
+    """7.1.3, S.1 and S.2: untranslated writes alone, whatever the tables say. NW counts if the unit knows it."""
+    for builder in BUILDERS.values():
+        world = builder(no_write_requests=supported)
+        answer = ask(world, 0xFEE0_1000, no_write=no_write)
+        assert (answer.host_address, answer.fault, answer.interrupt) == (None, None, False)
+        assert (answer.readable, answer.writable) == (False, not (no_write and supported))
+        assert world.records() == []
+
+
+@raises(FaultReason.SCT_5)
+def test_question_about_the_interrupt_range_of_a_device_that_may_not_ask() -> None:
+    """4.2.3: the faults of the context come first."""
+    assert ask(second_stage(context={"dte": 0, "pre": 0}), 0xFEE0_1000).fault == 0x44
+
+
+def test_question_about_the_interrupt_range_with_a_pasid() -> None:
+    """4.2.3: translated as any other; passed through, it gets no permission and no fault (SGN.8.2)."""
+    world = second_stage(address=0xFEE0_1000)
+    assert ask(world, 0xFEE0_1000, pasid=SAME).host_address == HOST
+    world = pass_through()
+    assert has_no_permissions(ask(world, 0xFEE0_1000, pasid=SAME))
+    assert world.records() == []
 
 
 # Sizes

@@ -11,12 +11,16 @@ from iommu import (
     FlatMemory,
     InterruptRequest,
     MisuseError,
+    PageRequest,
     RemappingUnit,
     Selector,
     SourceId,
 )
 from iommu.engine.audit import StaleItem
-from tests.engine.scalable_world import HOST, second_stage
+from tests.engine.queueing import scalable as queue_of
+from tests.engine.queueing import wait
+from tests.engine.scalable_world import ADDRESS, HOST, PASS, SCALABLE, ScalableWorld, second_stage
+from tests.engine.test_page_requests import Pager
 from tests.engine.world import NIC
 
 READ, WRITE = Access.READ, Access.WRITE
@@ -272,3 +276,33 @@ def test_entries_read_for_a_fault_are_not_sources_of_the_next_item() -> None:
     assert world.unit.remap_interrupt(InterruptRequest(DEVICE, 0xFEE0_0010, 0)).fault is None
     world.put(LEVEL_1 + 6 * 8, 0xB000 | RW)
     assert world.stale() == {}
+
+
+def test_entries_read_for_a_fault_are_not_sources_of_what_a_drained_page_request_caches() -> None:
+    """A wait descriptor drains the page requests that were posted: each is a request of its own."""
+    world, other = second_stage(audit=True), SourceId(0, 6, 0)
+    pager, leaf = Pager(world), world.second[1]
+    pager.every_pasid(other)
+    world.start()
+    assert world.fault(ADDRESS + 0x1000) != 0
+    world.unit.page_requests.post(PageRequest(other, ADDRESS))
+    queue_of(world).done(wait(pd=1))
+    world.put(leaf + 8, HOST | RW)
+    assert world.unit.audit() == []
+
+
+def test_a_legacy_and_a_scalable_context_of_one_device_are_recorded_apart() -> None:
+    """Without CAP.ESRTPS, what is cached stays over the latch of another table mode: both are stale here."""
+    world = ScalableWorld(audit=True)
+    world.pasid_entry(pgtt=PASS)
+    root, contexts = world.page(), world.page()
+    world.put(root, contexts | 1)
+    world.put(contexts + 16 * NIC.devfn, 1 | 2 << 2, 1 << 8 | 3)
+    world.start(root)
+    assert world.dma(0x5000).host_address == 0x5000
+    world.latch(world.root | SCALABLE)
+    assert world.dma(0x5000).host_address == 0x5000
+    for entry in (contexts + 16 * NIC.devfn, world.contexts[NIC]):
+        world.put(entry, 0)
+    stale = [source.address for item in world.unit.audit() for source, _ in item.changed]
+    assert stale == [contexts + 16 * NIC.devfn, world.contexts[NIC]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -309,6 +310,8 @@ COMMANDS: list[Callable[[World], object]] = [
     lambda world: world.unit.page_request(PageRequest(NIC, 0)),
     lambda world: world.unit.reset(),
     lambda world: world.unit.step(),
+    lambda world: world.unit.save(),
+    lambda world: copy.deepcopy(world.unit),
 ]
 
 

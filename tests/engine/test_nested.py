@@ -377,3 +377,24 @@ def test_permission_per_level_keeps_the_code_of_a_table(level: int) -> None:
     world = nested(policy=Policy(permission_per_level=True))
     world.change(world.under[4][level], clear=R)
     assert world.fault() == 0x75
+
+
+@pytest.mark.parametrize("per_level", [False, True])
+@pytest.mark.parametrize("ssade", [0, 1])
+@pytest.mark.parametrize("second_level", LEVELS)
+@pytest.mark.parametrize("level", LEVELS)
+def test_reading_a_table_without_second_stage_write_permission(
+    level: int, second_level: int, ssade: int, per_level: bool
+) -> None:
+    """3.8.1: with SSADE it needs both permissions, also where no bit of the entry has to be set."""
+    policy = Policy(permission_per_level=per_level)
+    world = nested(pasid_entry={"ssade": ssade}, second_leaf=1, policy=policy)
+    for at in world.first.values():
+        world.change(at, add=A1)
+    under = world.under[level][second_level]
+    if second_level == 1:
+        world.change(under, clear=W)
+        assert world.code() == ((0x75 if level == 4 else 0x76) if ssade else 0)
+    else:  # the tables of all levels share the upper entries, and the top table is the first to be read
+        world.change(under, clear=W)
+        assert world.code() == (0x75 if ssade else 0)

@@ -16,7 +16,7 @@ from iommu import FaultReason
 SECTIONS = {
     range(0x01, 0x0F): "3.4.2, 3.7",
     range(0x20, 0x2A): "5.1",
-    range(0x30, 0x34): "3.4.1, 11.4.5",
+    range(0x30, 0x35): "3.4.1, 11.4.5",
     range(0x38, 0x3B): "3.4.3, 9.2",
     range(0x40, 0x49): "3.4.3, 9.4",
     range(0x50, 0x53): "3.4.3, 9.5",

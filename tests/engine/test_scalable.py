@@ -23,7 +23,6 @@ from tests.engine.scalable_world import (
     SCALABLE,
     SECOND,
     USER,
-    XD,
     ScalableWorld,
     build,
     first_stage,
@@ -626,9 +625,38 @@ def test_privileged_requests_without_srs() -> None:
     assert world.fault(pasid=SAME, privileged=True) == 0x5D
 
 
-def test_execute_is_ignored_without_ers() -> None:
-    world = first_stage(HOST | ALL1 | XD, execute_requests=False)
-    assert world.dma(pasid=SAME, execute=True).host_address == HOST
+@pytest.mark.parametrize("pgtt", BUILDERS)
+@raises(FaultReason.SPT_5)
+def test_execute_requests_need_ers(pgtt: int) -> None:
+    """7.1.3, SPT.5, up to version 7: whatever the type; a translation request gets no permission."""
+    world = build(pgtt, execute_requests=False, version=0x70)
+    assert world.fault(pasid=SAME, execute=True) == 0x5C
+    assert (world.record().reason, world.record().execute) == (0x5C, 1)
+    asked = world.dma(pasid=SAME, execute=True, kind=TRANSLATION_REQUEST)
+    assert (asked.fault, asked.host_address, asked.readable, asked.writable) == (None, None, False, False)
+    assert world.dma(pasid=SAME).host_address == GOES_TO[pgtt]
+
+
+@pytest.mark.parametrize("kind", [UNTRANSLATED, TRANSLATION_REQUEST])
+@pytest.mark.parametrize("version", [0x70, 0x7F, 0x80, 0xFF])
+def test_execute_requests_by_version(version: int, kind: Any) -> None:
+    """7.1.3, RTA.5, from version 8 on; it is not qualified: FPD does not hide it."""
+    world = first_stage(pasid_entry={"ere": 1}, context={"fpd": 1}, version=version)
+    outcome = world.dma(pasid=SAME, execute=True, kind=kind)
+    if version < 0x80:
+        assert outcome.host_address == HOST
+    else:
+        assert (outcome.fault, outcome.recorded) == (FaultReason.RTA_5, True)
+    assert world.dma(pasid=SAME).host_address == HOST
+
+
+@raises(FaultReason.RTA_5)
+def test_version_8_refuses_execute_requests_before_any_table_is_read() -> None:
+    """Legacy mode knows no PASID at all, and abort-DMA mode aborts: RTA.2 and RTA.4 stay what they are."""
+    world = ScalableWorld(version=0x80)
+    for rtaddr, code in ((SCALABLE, 0x34), (0, 0x31), (ABORT, 0x33)):
+        world.start(ABSENT | rtaddr)
+        assert world.fault(pasid=SAME, execute=True) == code
 
 
 @pytest.mark.parametrize("pgtt", [FIRST, NESTED])

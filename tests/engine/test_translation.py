@@ -335,6 +335,25 @@ def test_zero_length_read_of_the_interrupt_range_passes(tt: int | None, zero_len
     assert world.records() == []
 
 
+def test_question_about_the_interrupt_range() -> None:
+    """7.1.3, S.1: untranslated writes alone, whatever the tables say; LCT.5 comes first."""
+    for tt in (0, 1):
+        world = World(device_tlb=True)
+        world.map(world.device(tt=tt), 4, 0xFEE0_1000, 0x9000 | RW)
+        answer = world.start().dma(0xFEE0_1000, kind=TRANSLATION_REQUEST)
+        assert (answer.host_address, answer.readable, answer.writable) == (None, False, tt == 1)
+        assert int(answer.fault or 0) == (0 if tt == 1 else 0x0D)
+
+
+def test_answer_is_a_page_beside_the_interrupt_range() -> None:
+    """LGN.4 knows no range of addresses: the output address counts."""
+    world = World(device_tlb=True)
+    world.map(world.device(tt=1), 4, 0x4000_0000, 0xFEE0_0000 | RW | PS, leaf=2)
+    world.start()
+    assert world.dma(0x4010_0000, kind=TRANSLATION_REQUEST).host_address == 0xFEF0_0000
+    assert world.fault(0x4000_0000, kind=TRANSLATION_REQUEST) == 0x0E
+
+
 @raises(FaultReason.LGN_1)
 def test_translated_request_beyond_the_host_width() -> None:
     """7.1.3, LGN.1.2."""

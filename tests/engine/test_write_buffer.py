@@ -17,6 +17,7 @@ from iommu import (
     RemappingUnit,
     WriteBuffer,
 )
+from iommu.registers import CAP
 from tests.engine.queueing import Descriptor, context, interrupt, iotlb, wait
 from tests.engine.world import CCMD, GCMD, GSTS, NIC, RTADDR, SRTP, TE, World
 
@@ -181,8 +182,9 @@ def test_a_write_buffer_before_processor_caches_is_misuse() -> None:
 
 
 def test_a_unit_with_scalable_mode_has_no_write_buffer() -> None:
-    """11.4.2: hardware with SMTS reports RWBF as 0. Without a buffer to read behind, it is a unit like others."""
-    capabilities = Capabilities(scalable_mode=True, second_stage=True, write_buffer_flush=True)
-    with pytest.raises(MisuseError, match="scalable mode"):
-        RemappingUnit(WriteBuffer(FlatMemory(0x1000)), capabilities)
-    RemappingUnit(FlatMemory(0x1000), capabilities)
+    """11.4.2: hardware with SMTS reports RWBF as 0."""
+    with pytest.raises(MisuseError, match="write_buffer_flush needs scalable_mode to be off"):
+        Capabilities(scalable_mode=True, second_stage=True, write_buffer_flush=True)
+    scalable = Capabilities.scalable()
+    told = Capabilities.from_registers(scalable.cap | CAP.RWBF.mask, scalable.ecap, scalable.host_address_width)
+    assert (told.write_buffer_flush, told.cap) == (False, scalable.cap | CAP.RWBF.mask)

@@ -91,6 +91,7 @@ class PageRequests:
         if not self.enabled:
             return PageRequestOutcome(queued=False)
         fpd = 0
+        self.tables.access.begin()
         try:
             self.check_mode()
             context = self.tables.context_of(request.source_id)

@@ -24,7 +24,7 @@ RIGHTS = _USER | _WRITE | _EXECUTE
 _TABLE = FirstStageTable.ADDR.mask
 _PAT_SMALL, _PAT_LARGE = FirstStage4KPage.PAT.lsb, FirstStage2MPage.PAT.lsb
 
-_READS = Intent(read=True, write=False)
+_READS, _READS_AND_WRITES = Intent(read=True, write=False), Intent(read=True, write=True)
 
 
 class FirstStage(StageWalk):
@@ -108,15 +108,17 @@ class FirstStage(StageWalk):
         if address >> self.second_stage.address_bits(second):
             raise Blocked(FaultReason.SFS_5)
         unreadable = FaultReason.SFS_6 if level == tables.levels else FaultReason.SFS_7
+        # With SSADE, reading a table needs write permission too (3.8.1).
+        needs = _READS_AND_WRITES if second.accessed_dirty else _READS
         try:
-            leaf = self.second_stage.find(second, address, _READS)
+            leaf = self.second_stage.find(second, address, needs)
         except Blocked as condition:
-            # SFS.6, SFS.7: the second stage gives no read permission for the table.
-            if condition.reason is FaultReason.SGN_7:
+            # SFS.6, SFS.7: the second stage does not permit to read the table.
+            if condition.reason in (FaultReason.SGN_6, FaultReason.SGN_7):
                 raise Blocked(unreadable) from None
             raise
-        # SFS.6 for the top table, SFS.7 below: the second stage gives no read permission for the table.
-        if not leaf.page.kind.readable:
+        # SFS.6 for the top table, SFS.7 below: the second stage does not permit to read the table.
+        if needs.lacks(leaf.page.kind) is not None:
             raise Blocked(unreadable)
         self.second_stage.set_accessed_dirty(second, leaf, dirty=False)
         return leaf.page.host | address & leaf.page.kind.size - 1, leaf

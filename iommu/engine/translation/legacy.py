@@ -11,7 +11,17 @@ from iommu.engine.capabilities import Capabilities
 from iommu.engine.formats import Formats
 from iommu.engine.policy import Policy
 from iommu.engine.reasons import Blocked, FaultReason
-from iommu.engine.request import AddressType, DmaRequest, Outcome, SourceId, as_translated, blocked, identity
+from iommu.engine.request import (
+    AddressType,
+    DmaRequest,
+    Outcome,
+    SourceId,
+    as_translated,
+    asks_for_interrupts,
+    blocked,
+    identity,
+    untranslated_only,
+)
 from iommu.engine.table_access import TableAccess
 from iommu.engine.translation.paging import Paging, Stage
 from iommu.engine.translation.second_stage import SecondStage
@@ -161,6 +171,8 @@ class LegacyMode(Paging):
             return self.pass_through(request)
         if request.address_type is AddressType.TRANSLATED:
             return as_translated(request, self.capabilities.host_address_width, FaultReason.LGN_1, FaultReason.LGN_4)
+        if asks_for_interrupts(request):
+            return untranslated_only(request, no_write=self.capabilities.no_write_requests)
         try:
             return self.translate_stage(self.second_stage, context.tables, self.intent(request), request)
         except Blocked as condition:

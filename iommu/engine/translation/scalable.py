@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iommu.engine.caches.caches import Caches
 from iommu.engine.caches.entries import PasidContext, ScalableContext
-from iommu.engine.caches.page import Intent, intent_of
+from iommu.engine.caches.page import Intent, Page, intent_of
 from iommu.engine.caches.tables import Root
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.formats import Formats
@@ -15,9 +15,11 @@ from iommu.engine.request import (
     DmaRequest,
     Outcome,
     as_translated,
+    asks_for_interrupts,
     blocked,
     identity,
     in_interrupt_range,
+    untranslated_only,
 )
 from iommu.engine.table_access import TableAccess
 from iommu.engine.translation.first_stage import FirstStage
@@ -61,6 +63,8 @@ class ScalableMode(ScalableTables, Paging):
                 return as_translated(
                     request, self.capabilities.host_address_width, FaultReason.SGN_4, FaultReason.SGN_8
                 )
+            if asks_for_interrupts(request):
+                return untranslated_only(request, no_write=self.capabilities.no_write_requests)
             pasid_context = self.pasid_context_of(context, request.source_id, pasid)
         except Blocked as condition:
             raise Blocked(condition.reason, condition.fpd | context.fpd) from None
@@ -91,9 +95,11 @@ class ScalableMode(ScalableTables, Paging):
         """From a valid PASID-table entry to the host address. Raises Blocked."""
         intent = self.intent(context, request)
         first, second = pasid_context.first, pasid_context.second
+        # SPT.5: execute requested on a unit without execute requests.
+        if request.execute and not self.capabilities.execute_requests:
+            raise Blocked(FaultReason.SPT_5)
         if first is not None:
             self.check_request_flags(pasid_context, intent)
-        if first is not None:
             return self.translate_stage(self.first_stage, first, intent, request)
         if second is not None:
             return self.translate_stage(self.second_stage, second, intent, request)
@@ -105,7 +111,7 @@ class ScalableMode(ScalableTables, Paging):
         return intent_of(
             request,
             privileged=bool(context.rid_priv) if request.pasid is None else request.privileged,
-            execute=request.execute and capabilities.execute_requests,
+            execute=request.execute,
             zero_length_read=capabilities.zero_length_read,
             no_write=capabilities.no_write_requests,
         )
@@ -119,12 +125,23 @@ class ScalableMode(ScalableTables, Paging):
         if not intent.user and not pasid_context.supervisor_enabled:
             raise Blocked(FaultReason.SPT_6)
 
+    def outcome(self, tables: Root, page: Page, intent: Intent, request: DmaRequest) -> Outcome:
+        """See Paging. The answer to a translation request is a whole page: none of it may be for interrupts."""
+        # SGN.8: the page of a translation request overlaps the interrupt range.
+        asks = request.address_type is AddressType.TRANSLATION_REQUEST
+        if asks and page.overlaps_interrupt_range(page.host):
+            raise Blocked(FaultReason.SGN_8)
+        return super().outcome(tables, page, intent, request)
+
     def pass_through(self, request: DmaRequest, pasid_context: PasidContext) -> Outcome:
         """Pass-through: the address is the host address (spec 3.9). Raises Blocked."""
         # SGN.4: the address is beyond the host address width.
         if request.address >> self.capabilities.host_address_width:
             raise Blocked(FaultReason.SGN_4)
-        # SGN.8: the host address is in the interrupt range.
         if in_interrupt_range(request.address):
+            # SGN.8 is not for translation requests in pass-through: those with a PASID get no permission.
+            if request.address_type is AddressType.TRANSLATION_REQUEST:
+                return blocked()
+            # SGN.8: the host address is in the interrupt range.
             raise Blocked(FaultReason.SGN_8)
         return identity(request.address, pasid_context.attributes)

@@ -17,6 +17,9 @@ from iommu.engine.translation.protected_memory import ProtectedMemory
 from iommu.engine.translation.scalable import ScalableMode
 from iommu.registers import TableMode
 
+# From this major version on, a request that asks for execute permission is a fault of the root table address.
+_WITHOUT_EXECUTE = 8
+
 
 class Translation:
     """Translates requests.
@@ -117,6 +120,9 @@ class Translation:
         if self.mode == TableMode.LEGACY:
             return self.legacy.translate(request)
         if self.mode == TableMode.SCALABLE and self.capabilities.scalable_mode:
+            # RTA.5: execute requested, which no unit knows from version 8 on.
+            if request.execute and self.capabilities.version >> 4 >= _WITHOUT_EXECUTE:
+                raise Blocked(FaultReason.RTA_5)
             return self.scalable.translate(request)
         # RTA.4: the unit is in abort-DMA mode.
         if self.mode == TableMode.ABORT_DMA and self.capabilities.abort_dma:

@@ -9,10 +9,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from qemu.vtd.guest.errors import GuestEnded, GuestTimeout
+from qemu.vtd.guest.errors import GuestEnded, GuestError, GuestTimeout
 
 _LINES_KEPT = 400
 _CHUNK = 1 << 16
+# As printf of a shell has it: what it prints is not in what we send, should the line be echoed.
+_SHELL_MARK = "\\1"
 _PANIC = "Kernel panic - not syncing"
 
 
@@ -78,6 +80,14 @@ class Console:
             await self._writer.drain()
         except OSError:
             raise self._over() from None
+
+    async def run(self, command: str, seconds: float) -> str:
+        """What a command prints, in the shell that listens here. Raises GuestError when it fails or does not end."""
+        await self.send(f"printf '{_SHELL_MARK}<\\n'; {{ {command}\n}} 2>&1; printf '{_SHELL_MARK}%d>\\n' $?\n")
+        found = await self.wait_for("\x01<\n((?:.|\n)*?)\x01(\\d+)>\n", seconds)
+        if found[2] != "0":
+            raise GuestError(f"{command!r} ended with status {found[2]}", "", found[1].splitlines())
+        return found[1]
 
     async def wait_for(self, pattern: str, seconds: float) -> re.Match[str]:
         """The first match in what has come since the last match.

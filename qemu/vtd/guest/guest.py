@@ -52,7 +52,6 @@ _WINDOW = 0x1000
 _COMMAND_LINE = "console=ttyS0 quiet loglevel=1 intel_iommu=on panic=-1 hugepages=8 no_timer_check"
 _BOOT_SECONDS = 60.0
 _QMP_SECONDS = 10.0
-_SHELL_MARK = "\\1"
 
 
 class Guest:
@@ -232,13 +231,7 @@ class Guest:
     async def run(self, command: str, seconds: float | None = None) -> str:
         """What a shell command prints. Raises GuestError when it fails or does not end."""
         with self.doing(f"running {command!r}"):
-            await self.console.send(
-                f"printf '{_SHELL_MARK}<\\n'; {{ {command}\n}} 2>&1; printf '{_SHELL_MARK}%d>\\n' $?\n"
-            )
-            found = await self.console.wait_for("\x01<\n((?:.|\n)*?)\x01(\\d+)>\n", seconds or self._seconds)
-            if found[2] != "0":
-                raise GuestError(f"{command!r} ended with status {found[2]}", "", found[1].splitlines())
-        return found[1]
+            return await self.console.run(command, seconds or self._seconds)
 
     async def ask(self, command: str, seconds: float | None = None) -> list[int]:
         """What the helper on the second serial line answers to a command; see initramfs/vfio.c.

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+import shutil
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
-from iommu.engine.request import Access, DmaRequest
+from iommu.engine.request import Access, DmaRequest, SourceId
 from iommu.engine.unit import RemappingUnit
 from qemu.vtd import pci
 from qemu.vtd.devices import edu
@@ -27,24 +29,41 @@ from qemu.vtd.guest.kernel import Kernel
 from qemu.vtd.guest.serial_qtest import SerialQtest
 from qemu.vtd.guest.variants import Variant
 from qemu.vtd.launch import MIB
+from qemu.vtd.private_cache import PROGRAM
 from qemu.vtd.probe import find_qemu
 
 RAM = 96 * MIB
 """Of the L2 that qtest drives."""
-OWN_RAM = ((0, 0xC_0000), (MIB, RAM))
-"""The parts of it that L2 sees, for there is no display: the ROMs hide what is between them."""
 
 _L1_RAM, _L1_PROCESSORS = 1024 * MIB, 2
 _PAGE, _LARGE = 0x1000, 2 * MIB
 _BAR = 0xE000_0000
 _L2_SLOT = pci.source_id(0, 4)
 _SECONDS, _POLL_SECONDS = 60.0, 0.2
-_LOG = "/tmp/l2.log"
+LOG = "/tmp/l2.log"
+"""In L1: what the QEMU inside printed."""
 _SAMPLE = 32
 # Physical page numbers out of a pagemap (bits 31:0 are enough for L1), as runs: first page, number of pages.
 _RUNS = """\
 hexdump -v -e '2/4 "%u " "\\n"' | awk '{ if (n && $1 != s + n) { print s, n; n = 0 } if (!n) s = $1; n++ } \
 END { print s, n }'"""
+
+
+@dataclass(frozen=True)
+class Inner:
+    """The inner machine: the device that it owns, by its source-id in L1, and its RAM in bytes."""
+
+    device: SourceId
+    ram: int
+
+    def stretches(self) -> Iterator[tuple[int, int]]:
+        """The RAM that the machine sees, in pieces that lie in one 2 MiB each: first address and end.
+
+        There is no display; what ROMs hide is left out, from 768 KiB to 1 MiB.
+        """
+        for first, end in ((0, 0xC_0000), (MIB, self.ram)):
+            for start in range(first - first % _LARGE, end, _LARGE):
+                yield max(first, start), min(end, start + _LARGE)
 
 
 @asynccontextmanager
@@ -55,13 +74,16 @@ async def outer_guest(
     kernel: Kernel | None = None,
     accel: str = "tcg",
     devices: Sequence[str] = (EDU,),
+    added: Mapping[str, bytes] | None = None,
+    extra: Sequence[str] = (),
 ) -> AsyncIterator[Guest]:
-    """A guest that carries the QEMU it runs under; its second serial line is free.
+    """A guest that carries the system's QEMU, or else the one it runs under; its second serial line is free.
 
     Raises NothingToBoot when that cannot be carried, GuestError.
     """
     program = find_qemu(qemu)
-    files = await asyncio.to_thread(carried.qemu, program)
+    # An older QEMU inside is the quicker one: it is emulated itself.
+    files = await asyncio.to_thread(carried.qemu, shutil.which(PROGRAM) or program)
     async with Guest(
         program,
         kernel=kernel,
@@ -72,21 +94,22 @@ async def outer_guest(
         processors=_L1_PROCESSORS,
         processor=variant.processor,
         accel=accel,
-        added={NO_HELPER: b"", **files},
+        added={NO_HELPER: b"", **files, **(added or {})},
+        extra=extra,
         refuse=variant.obstacle,
     ) as guest:
         yield guest
 
 
-async def start_inside(guest: Guest, options: str) -> None:
-    """Give the device to vfio-pci and start a QEMU in the guest that owns it. Raises GuestError when it ends."""
-    await guest.give_to_vfio(ADDRESS)
-    device = f"-device vfio-pci,host={ADDRESS},addr=4"
+async def start_inside(guest: Guest, address: str, options: str) -> None:
+    """Give a device to vfio-pci and start a QEMU in the guest that owns it. Raises GuestError when it ends."""
+    await guest.give_to_vfio(address)
+    device = f"-device vfio-pci,host={address},addr=4"
     common = "-M q35 -accel tcg -nodefaults -no-user-config -display none"
     with guest.doing("starting a QEMU inside"):
-        await guest.run(f"{carried.COMMAND} {common} {device} {options} </dev/null >{_LOG} 2>&1 & L2=$!")
+        await guest.run(f"{carried.COMMAND} {common} {device} {options} </dev/null >{LOG} 2>&1 & L2=$!")
         async with asyncio.timeout(_SECONDS):
-            while "[vfio-device]" not in (open_files := await guest.run(f"ls -l /proc/$L2/fd; cat {_LOG}")):
+            while "[vfio-device]" not in (open_files := await guest.run(f"ls -l /proc/$L2/fd; cat {LOG}")):
                 if " -> " not in open_files:
                     lines = open_files.splitlines()
                     raise GuestError(f"the QEMU inside the guest ended: {lines[-1]}", "", lines)
@@ -105,48 +128,46 @@ async def inspect(guest: Guest, variant: Variant) -> Inspection:
     """The same in a guest that is running. Raises GuestError."""
     found = Inspection(guest, variant)
     found.story.append(f"L2, inside it, has {RAM // MIB} MiB and executes nothing: qtest drives it and its device")
-    await start_inside(guest, f"-m {RAM // MIB} -S -qtest /dev/ttyS1 -qtest-log none")
+    await start_inside(guest, ADDRESS, f"-m {RAM // MIB} -S -qtest /dev/ttyS1 -qtest-log none")
     qtest = SerialQtest(guest.second)
     with guest.doing("talking to the QEMU inside"):
         await qtest.synchronize()
         async with qtest.pipeline() as pipeline:
             pci.queue_one(pipeline, _L2_SLOT, _BAR)
-        await check_memory(found)
-        await check_samples(found, qtest)
+        inner = Inner(DEVICE, RAM)
+        await check_memory(found, inner)
+        await check_samples(found, inner, qtest)
         await check_registers(found)
         await check_copy(found, qtest)
         await check_outside(found, qtest)
     return found
 
 
-async def check_memory(found: Inspection) -> None:
+async def check_memory(found: Inspection, inner: Inner) -> None:
     """Every page of L2's RAM is where the pagemap of L1's QEMU says."""
-    frames = await _frames(found.guest)
-    sizes: dict[int, int] = {}
+    frames = await frames_of(found.guest, inner.ram)
     async with found.guest.unit() as unit:
-        for first, end in _stretches():
-            hosts = []
-            for page in range(first, end, _PAGE):
-                outcome = unit.translate(DmaRequest(DEVICE, page, Access.WRITE))
-                hosts.append(outcome.host_address)
-                if outcome.host_address is not None:
-                    sizes[outcome.page_size] = sizes.get(outcome.page_size, 0) + _PAGE
-            witness = frames[first // _PAGE : end // _PAGE]
-            found.compare(f"L2 {first:#x} to {end - 1:#x}", runs(witness), runs(hosts))
-    pages = sum(end - first for first, end in OWN_RAM) // _PAGE
+        judge_memory(found, unit, inner, frames)
+
+
+def judge_memory(found: Inspection, unit: RemappingUnit, inner: Inner, frames: Sequence[int]) -> None:
+    """Compare L1-physical addresses of L2's pages with those that the model finds."""
+    sizes: dict[int, int] = {}
+    for first, end in inner.stretches():
+        hosts = []
+        for page in range(first, end, _PAGE):
+            outcome = unit.translate(DmaRequest(inner.device, page, Access.WRITE))
+            hosts.append(outcome.host_address)
+            if outcome.host_address is not None:
+                sizes[outcome.page_size] = sizes.get(outcome.page_size, 0) + _PAGE
+        witness = frames[first // _PAGE : end // _PAGE]
+        found.compare(f"L2 {first:#x} to {end - 1:#x}", runs(witness), runs(hosts))
+    pages = sum(end - first for first, end in inner.stretches()) // _PAGE
     found.compare("pages of L2's RAM", pages, sum(sizes.values()) // _PAGE)
-    large = sizes.get(_LARGE, 0)
     found.story.append(
         f"the device reaches {pages} pages of L2's RAM: {sizes.get(_PAGE, 0) // _PAGE} through entries of 4 KiB, the "
-        f"others through {large // _LARGE} of 2 MiB"
+        f"others through {sizes.get(_LARGE, 0) // _LARGE} of 2 MiB"
     )
-
-
-def _stretches() -> Iterator[tuple[int, int]]:
-    """L2's own RAM in pieces that lie in one 2 MiB each: first address and end."""
-    for first, end in OWN_RAM:
-        for start in range(first - first % _LARGE, end, _LARGE):
-            yield max(first, start), min(end, start + _LARGE)
 
 
 def runs(frames: Sequence[int | None]) -> str:
@@ -162,13 +183,13 @@ def runs(frames: Sequence[int | None]) -> str:
     return " ".join(f"{each[0]:#x}-{each[1] - 1:#x}" if each else "nowhere" for each in found)
 
 
-async def _frames(guest: Guest) -> list[int]:
+async def frames_of(guest: Guest, ram: int) -> list[int]:
     """The L1-physical address of each page of L2's RAM, by the pagemap of the QEMU in L1."""
     maps = await guest.run("grep ' rw-p 00000000 00:00 0 *$' /proc/$L2/maps")
-    found = [int(low, 16) for low, high in re.findall(r"^(\w+)-(\w+)", maps, re.MULTILINE) if _size(low, high) == RAM]
+    found = [int(low, 16) for low, high in re.findall(r"^(\w+)-(\w+)", maps, re.MULTILINE) if _size(low, high) == ram]
     if len(found) != 1:
         raise GuestError(f"{len(found)} mappings of the QEMU inside have the size of L2's RAM", "", maps.splitlines())
-    entries = f"dd if=/proc/$L2/pagemap bs=4096 iflag=skip_bytes skip={found[0] >> 9} count={RAM >> 21}"
+    entries = f"dd if=/proc/$L2/pagemap bs=4096 iflag=skip_bytes skip={found[0] >> 9} count={ram >> 21}"
     listed = await guest.run(f"{entries} 2>/dev/null | {_RUNS}", _SECONDS)
     return [
         (int(first) + n) * _PAGE for first, count in map(str.split, listed.splitlines()) for n in range(int(count))
@@ -179,10 +200,10 @@ def _size(low: str, high: str) -> int:
     return int(high, 16) - int(low, 16)
 
 
-async def check_samples(found: Inspection, qtest: SerialQtest) -> None:
+async def check_samples(found: Inspection, inner: Inner, qtest: SerialQtest) -> None:
     """What qtest writes to a page in each 2 MiB is where the model says; what is written there, qtest reads."""
     # Another page in each, so that the lower bits of the addresses differ too.
-    samples = [first + n * 37 * _PAGE % (end - first) + 16 * n for n, (first, end) in enumerate(_stretches())]
+    samples = [first + n * 37 * _PAGE % (end - first) + 16 * n for n, (first, end) in enumerate(inner.stretches())]
     async with qtest.pipeline() as pipeline:
         for address in samples:
             pipeline.write_bytes(address, sample(address))
