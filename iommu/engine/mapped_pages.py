@@ -156,7 +156,7 @@ def _top(tables: Root, start: int) -> _Table:
 
 
 def _words(memory: Memory, where: int, count: int) -> Sequence[int]:
-    """The quadwords at an address; 0, which no stage takes for an entry that is present, where there is no memory."""
+    """The quadwords at an address; without memory there 0, which is not present in any stage."""
     try:
         return struct.unpack(f"<{count}Q", memory.read(where, 8 * count))
     except MemoryAccessError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
@@ -95,7 +96,7 @@ class PiecewiseMemory:
         return int.from_bytes(self._find(address, 8), "little")
 
 
-class OverlaidMemory:
+class OverlaidMemory(ABC):
     """Memory that is read in pages from elsewhere. What is written to it stays in this process.
 
     A class derived from it says what is elsewhere: `stretch`, and what of it can be other than zeroes: `stored`.
@@ -109,13 +110,13 @@ class OverlaidMemory:
         self._starts = [each.start for each in self.ranges]
         self._written: dict[int, bytearray] = {}
 
+    @abstractmethod
     def stretch(self, number: int, count: int) -> bytes:
         """Some pages in a row, as they are elsewhere; zeroes where nothing is. `number`: address >> 12."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stored(self) -> Iterator[range]:
         """The addresses that can hold anything but zeroes elsewhere, in order; they may be beyond `ranges`."""
-        raise NotImplementedError
 
     def used(self) -> Iterator[range]:
         """See RangedMemory."""

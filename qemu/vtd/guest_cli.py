@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,6 +37,8 @@ Nested = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
+_BAR_AFTER = 1.0
+
 
 @app.command()
 def run(
@@ -51,16 +54,13 @@ def run(
 
     Exit status 0 when all agrees, 1 when something differs, 2 when the guest could not be run.
     """
-    from iommu.cli.output import console, error_console, print_json
+    from iommu.cli.output import console, late_status, print_json
     from qemu.vtd.guest.errors import GuestError
     from qemu.vtd.guest.variants import variant as named
 
     chosen = named(variant)
-    out = error_console()
     try:
-        with out.status(f"a guest in {chosen.title}") as bar:
-            if not out.is_terminal:
-                bar.stop()
+        with late_status(f"a guest: {chosen.title}", _BAR_AFTER):
             found = asyncio.run(_run(chosen, qemu, _kernel(kernel_package, kernel), accel, nested))
     except GuestError as error:
         _show_console(error)
@@ -153,13 +153,17 @@ def shell(
     accel: Accel = "tcg",
 ) -> None:
     """Boot a guest and connect this terminal to its console. Ctrl-] leaves, and ends the guest."""
+    from iommu.cli.output import late_status
     from qemu.vtd.guest.check import guest_of
     from qemu.vtd.guest.errors import GuestError
     from qemu.vtd.guest.terminal import connect
     from qemu.vtd.guest.variants import variant as named
 
     async def conversation() -> None:
-        async with guest_of(named(variant), qemu, kernel=_kernel(kernel_package, kernel), accel=accel) as guest:
+        async with AsyncExitStack() as running:
+            with late_status("booting a guest", _BAR_AFTER):
+                booted = guest_of(named(variant), qemu, kernel=_kernel(kernel_package, kernel), accel=accel)
+                guest = await running.enter_async_context(booted)
             typer.echo("a shell in the guest; leave with Ctrl-]", err=True)
             await guest.console.send("PS1='guest# '; stty echo\n")
             await connect(guest.console)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from iommu.snapshot.inspect.picture import picture
 from iommu.snapshot.saving import registers_of
 from iommu.structures import ContextEntry, PageAllocator, RootEntry, SecondStageMapper
 from tests.command import vtd
+from tests.tags import Tags
 from tools.browser import Browser, find_browser
 
 RUNNING = Path(__file__).parent.parent.parent / "fixtures" / "snapshots" / "running.zip"
@@ -27,26 +27,6 @@ RUNNING = Path(__file__).parent.parent.parent / "fixtures" / "snapshots" / "runn
 
 def page_of(snapshot: Snapshot) -> bytes:
     return as_html(inspect(snapshot), [picture(unit) for unit in snapshot.units])
-
-
-class Tags(HTMLParser):
-    """Every start tag of a page with its attributes, and whether all tags are closed."""
-
-    VOID = frozenset({"meta"})
-
-    def __init__(self, page: bytes) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.feed(page.decode())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def test_the_page_is_whole_and_needs_nothing_else() -> None:

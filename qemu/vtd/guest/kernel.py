@@ -1,6 +1,6 @@
 """Kernels for guests: Debian packages, unpacked into the private cache and never installed; or any file.
 
-~/.cache/vtdlab/kernel/linux-image-cloud-amd64-6.1.176-1/{vmlinuz,modules/}
+~/.cache/vtdlab/guest/linux-image-cloud-amd64-bookworm/{vmlinuz,modules/}
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -22,8 +21,8 @@ DEFAULT = "linux-image-cloud-amd64"
 _BUSYBOX = "busybox-static"
 _NAME = re.compile(r"([a-z0-9][a-z0-9+.-]+)(?:/([a-z][a-z0-9.-]*))?")
 _PART = ".part-"
-# What the guest's helper needs, and what these need is found in them.
-_MODULES = ("vfio-pci", "vfio_iommu_type1")
+MODULES = ("vfio-pci", "vfio_iommu_type1")
+"""The modules that the guest's helper needs, where they are not built in; what they need is found in them."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,8 @@ def fetched(name: str, progress: Progress) -> Path:
     try:
         return _fetched(named[1], named[2] or codename(), progress)
     except InstallError as error:
-        raise NothingToBoot(f"no {name} for the guest: {error}; name another kernel with --kernel PATH") from None
+        hint = "" if name == _BUSYBOX else "; name another kernel with --kernel PATH"
+        raise NothingToBoot(f"no {name} for the guest: {error}{hint}") from None
     except OSError as error:
         raise NothingToBoot(f"no {name} for the guest: {error.filename}: {error.strerror}") from None
 
@@ -78,7 +78,7 @@ def fetched(name: str, progress: Progress) -> Path:
 def _fetched(package: str, suite: str, progress: Progress) -> Path:
     cache = private(private(root()) / "guest")
     with locked(cache):
-        for left in cache.glob(f"{_PART}*"):
+        for left in (each for each in cache.glob(f"{_PART}*") if each.is_dir()):
             shutil.rmtree(left)
         wanted = f"{package}-{suite}"
         if (folder := cache / wanted).is_dir():
@@ -121,8 +121,3 @@ def _keep(part: Path, kept: Path) -> None:
         found = True
     if not found:
         raise InstallError("the package holds neither a kernel nor busybox")
-
-
-def wanted_modules() -> Sequence[str]:
-    """The modules that the guest's helper needs, if the kernel has them as modules."""
-    return _MODULES

@@ -82,8 +82,8 @@ class LiveMemory(OverlaidMemory):
         # A file may be shorter than its mapping.
         return data or bytes(size)
 
-    def used(self) -> Iterator[range]:
-        """See RangedMemory."""
+    def stored(self) -> Iterator[range]:
+        """See OverlaidMemory."""
         for part in self._parts:
             yield from self._data_of(part) if part.shared else self._present(part)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -17,32 +16,13 @@ from qemu.vtd.conformance.stimulus.words import steps_of
 from qemu.vtd.quirks import QUIRKS
 from tests.command import vtd
 from tests.qemu_vtd.conformance.fixed_reports import IDS, report
+from tests.tags import Tags
 from tools.browser import Browser, find_browser
 
 LONG = "scalable.reserved.pasid-entry.eighth"
 PLAIN, QUIRKY = IDS[:2]
 Q08 = next(quirk for quirk in QUIRKS if quirk.id == "Q08")
 WITH_Q08 = [each.id for each in catalogue() if each.id in Q08.scenarios]
-
-
-class Tags(HTMLParser):
-    """Every start tag of a page with its attributes, and whether all tags are closed."""
-
-    VOID = frozenset({"meta", "input", "br", "img", "link"})
-
-    def __init__(self, page: bytes) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.feed(page.decode())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def two() -> list[Report]:

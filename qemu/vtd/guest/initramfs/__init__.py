@@ -18,6 +18,8 @@ from qemu.vtd.guest.errors import NothingToBoot
 from qemu.vtd.guest.kernel import Kernel
 from qemu.vtd.private_cache import locked, private, root
 
+# More than the set-ups that run side by side, whose archives must not go before QEMU has read them.
+_KEPT = 8
 _COMPILERS = ("cc", "gcc", "clang")
 
 
@@ -26,7 +28,7 @@ def build(of: Kernel, busybox: Path, added: Mapping[str, bytes] | None = None) -
 
     Raises NothingToBoot when there is no compiler or no cpio, or when a module cannot be read.
     """
-    loaded = {} if of.modules is None else modules.in_order(of.modules, kernel.wanted_modules())
+    loaded = {} if of.modules is None else modules.in_order(of.modules, kernel.MODULES)
     contents = {
         "init": (_source("init"), 0o755),
         "bin/busybox": (busybox.read_bytes(), 0o755),
@@ -38,7 +40,9 @@ def build(of: Kernel, busybox: Path, added: Mapping[str, bytes] | None = None) -
     key = sha256()
     for path, (data, mode) in sorted(contents.items()):
         key.update(f"{path} {mode:o} {len(data)}\n".encode() + sha256(data).digest())
-    return _cached(f"initramfs-{key.hexdigest()[:16]}", lambda into: _archive(contents, into))
+    archive = _cached(f"initramfs-{key.hexdigest()[:16]}", lambda into: _archive(contents, into))
+    _prune(archive)
+    return archive
 
 
 def _source(name: str) -> bytes:
@@ -54,6 +58,14 @@ def _cached(name: str, make: Callable[[Path], None]) -> Path:
             make(part)
             part.rename(whole)
     return whole
+
+
+def _prune(used: Path) -> None:
+    """Keep the archives that were used last; each takes up to 60 MB."""
+    used.touch()
+    archives = sorted(used.parent.glob("initramfs-*"), key=lambda each: each.stat().st_mtime, reverse=True)
+    for old in archives[_KEPT:]:
+        old.unlink(missing_ok=True)
 
 
 def _archive(contents: Mapping[str, tuple[bytes, int]], into: Path) -> None:
