@@ -15,7 +15,7 @@ from typing import IO
 
 import zstandard
 
-from iommu.files import private_file
+from iommu.files.writing import private_file
 from iommu.memory import Memory
 from iommu.snapshot import onefile
 from iommu.snapshot.contents import Contents
