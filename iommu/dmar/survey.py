@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from itertools import islice
 from os import cpu_count
@@ -45,7 +45,7 @@ def files_of(paths: list[Path]) -> list[Path]:
     return found
 
 
-def survey(files: list[Path], processes: int | None = None) -> Iterator[list[Row]]:
+def survey(files: list[Path], processes: int | None = None) -> Generator[list[Row], None, None]:
     """The rows of each batch of files, in order. Several processes share the work where that is faster.
 
     Raises VtdError when one of them is killed.

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
@@ -21,7 +21,7 @@ R = TypeVar("R")
 _ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
-def in_processes(work: Callable[[T], R], items: Sequence[T], count: int) -> Iterator[R]:
+def in_processes(work: Callable[[T], R], items: Sequence[T], count: int) -> Generator[R, None, None]:
     """What `work` returns for each item, in order. When the iterator is closed, the processes are killed.
 
     Raises VtdError when one of them ends early: out of memory, for instance.
