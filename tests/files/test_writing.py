@@ -202,7 +202,7 @@ def test_a_device_is_written_to_and_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link", "-"])
 @pytest.mark.parametrize("append", [False, True])
 def test_the_standard_output_that_a_shell_has_opened_is_written_to(name: str, append: bool, tmp_path: Path) -> None:
-    """It is no new file with the name of the old one: what others write to it before and after stays."""
+    """The open file is written to and not replaced: what others write to it before and after stays."""
     (tmp_path / "link").symlink_to("/dev/stdout")
     code = (
         "import sys, pathlib; from iommu.files.writing import write_file; print('before');"
