@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.progress import Progress
 
 from iommu.cli.output import console, error_console, line, print_json, safe
-from iommu.dmar.inputs import write_file
 from iommu.dmar.survey import Row, counts, files_of, survey
+from iommu.files.writing import write_file
 
 _FIXED = ["file", "error", "absent", "vendor", "revision", "width"]
 
