@@ -150,17 +150,6 @@ def _contents(path: Path) -> bytes:
         raise InputError(f"{path}: {error.strerror}") from None
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file; `-` is standard output. Raises InputError."""
-    try:
-        if path == STDIN:
-            sys.stdout.buffer.write(data)
-        else:
-            path.write_bytes(data)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-
-
 def read_json(path: Path) -> Any:
     """A JSON document. Raises InputError."""
     try:
