@@ -23,7 +23,7 @@ def test_it_has_every_public_call_of_a_guest() -> None:
     """Also the blocks; what needs none of both is reached through `guest`."""
     waits = (inspect.iscoroutinefunction, lambda call: hasattr(call, "__wrapped__"))
     calls = {name for name, call in vars(Guest).items() if not name.startswith("_") and any(w(call) for w in waits)}
-    assert calls - {"close", "doing"} <= vars(SyncGuest).keys()
+    assert calls - {"close", "doing", "within"} <= vars(SyncGuest).keys()
     assert {"run", "assign", "map", "copy", "unit", "snapshot"} <= calls
 
 
