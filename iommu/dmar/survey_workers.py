@@ -26,7 +26,7 @@ def in_processes(work: Callable[[T], R], items: Sequence[T], count: int) -> Gene
 
     Raises VtdError when one of them ends early: out of memory, for instance.
     """
-    pool, workers = ProcessPoolExecutor(count, initializer=_begin), list[BaseProcess]()
+    pool, workers = ProcessPoolExecutor(count, initializer=begin_worker), list[BaseProcess]()
     try:
         others = multiprocessing.active_children()
         # A signal in between would end a new process with a traceback.
@@ -48,7 +48,7 @@ def in_processes(work: Callable[[T], R], items: Sequence[T], count: int) -> Gene
         pool.shutdown(cancel_futures=True)
 
 
-def _begin() -> None:
+def begin_worker() -> None:
     """The start of a worker. Ctrl-C is for the process that started it, which then ends the worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -1,0 +1,235 @@
+"""Everything that reads what a user names, by the function that programs call; commands.py has the commands."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import struct
+import zipfile
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from iommu import Access, DmaRequest, FlatMemory, RemappingUnit, SourceId
+from iommu.dmar import Dmar
+from iommu.dmar.inputs import read_json, read_pci, read_tables
+from iommu.dmar.survey import rows_of
+from iommu.dmar.topology import place as placements
+from iommu.explain import explain
+from iommu.snapshot import Snapshot, save
+from iommu.snapshot.core import Given
+from iommu.snapshot.folder import FORMAT
+from iommu.snapshot.inspect import inspect
+from iommu.snapshot.request import parse_request
+from tests.dmar import hand
+from tests.dmar.test_dmar_format import DAMAGED, EVERYTHING
+from tests.dmar.test_dmar_mutated import check
+from tests.fuzz import mutations
+from tests.fuzz.way import Way
+
+ROOT = Path(__file__).resolve().parents[2]
+_FIXTURES = ROOT / "fixtures"
+MADE_UP = sorted((_FIXTURES / "dmar" / "made-up").iterdir())
+
+
+@cache
+def tables() -> list[bytes]:
+    """Tables made by hand, whole and damaged."""
+    return [EVERYTHING, *(case[0] for case in DAMAGED.values())]
+
+
+def hexdump(data: bytes) -> bytes:
+    """As acpidump prints it."""
+    lines = [f"DMAR @ 0x{0x78FE0000:016X}"]
+    for at in range(0, len(data), 16):
+        part = data[at : at + 16]
+        lines.append(f"    {at:04X}: {' '.join(f'{byte:02X}' for byte in part)}")
+    return ("\n".join(lines) + "\n\n").encode()
+
+
+def image(table: bytes) -> bytes:
+    """64 KiB of memory with an RSDP, an XSDT and the table."""
+    memory = bytearray(1 << 16)
+    rsdp = bytearray(b"RSD PTR " + bytes(7) + b"\x02" + bytes(4) + struct.pack("<IQ", 36, 0x2000) + bytes(4))
+    rsdp[8] = -sum(rsdp[:20]) & 0xFF
+    memory[0x1000:0x1024] = rsdp
+    memory[0x2000:0x202C] = b"XSDT" + struct.pack("<I", 44) + bytes(28) + struct.pack("<Q", 0x3000)
+    memory[0x3000 : 0x3000 + len(table)] = table
+    return bytes(memory)
+
+
+def elf(memory: bytes, pieces: int = 4) -> bytes:
+    """An ELF core of the memory, in several segments."""
+    size = len(memory) // pieces
+    offset = 64 + 56 * pieces
+    header = (
+        b"\x7fELF\x02\x01\x01"
+        + bytes(9)
+        + struct.pack("<HHIQQQIHHHHHH", 4, 62, 1, 0, 64, 0, 0, 64, 56, pieces, 0, 0, 0)
+    )
+    segments = b"".join(
+        struct.pack("<IIQQQQQQ", 1, 7, offset + at, 0, at, size, size, 0) for at in range(0, size * pieces, size)
+    )
+    return header + segments + memory
+
+
+def _find(data: bytes, place: Path) -> None:
+    for source in read_tables(place):
+        Dmar.parse(source.data, strict=False)
+    rows_of([place])
+
+
+def _from_dict(data: bytes, place: Path) -> None:
+    value = read_json(place)
+    table = Dmar.from_dict(value)
+    Dmar.parse(table.build(), strict=False)
+    table.seal()
+    Dmar.parse(table.build(), strict=False)
+
+
+@cache
+def documents() -> list[bytes]:
+    """Tables as JSON."""
+    return [json.dumps(Dmar.parse(data, strict=False).to_dict()).encode() for data in tables()]
+
+
+@cache
+def pci_trees() -> list[bytes]:
+    """PCI trees as JSON: our own form, and QEMU's answers to query-pci."""
+    return [path.read_bytes() for path in sorted((_FIXTURES / "dmar").glob("*.pci.json"))]
+
+
+def _topology(data: bytes, place: Path) -> None:
+    placements(Dmar.parse(EVERYTHING), read_pci(place))
+
+
+def _snapshot(given: Given | None = None) -> Callable[[bytes, Path], None]:
+    def read(data: bytes, place: Path) -> None:
+        snapshot = Snapshot.open(place) if given is None else Snapshot.open(place, given)
+        inspect(snapshot)
+        for unit in snapshot.units:
+            unit.unit()
+        if snapshot.table is not None:
+            snapshot.system()
+
+    return read
+
+
+@cache
+def units() -> list[RemappingUnit]:
+    """Units with tables, faults and, once they have translated, things cached."""
+    found = []
+    for name in sorted((_FIXTURES / "snapshots").glob("*.zip")):
+        snapshot = Snapshot.open(name)
+        unit = snapshot.units[0].unit()
+        for device in inspect(snapshot).units[0].devices:
+            unit.translate(DmaRequest(device.source_id, 0x5000, Access.READ))
+        found.append(unit)
+    return found
+
+
+@cache
+def one_files() -> list[bytes]:
+    """Snapshots of one file: without a state, and with one."""
+    found = [path.read_bytes() for path in sorted((_FIXTURES / "snapshots").glob("*.zip"))]
+    with TemporaryDirectory() as folder:
+        place = Path(folder) / "seed.zip"
+        memory = FlatMemory(1 << 18)
+        save(RemappingUnit.restore(units()[0].save(), memory), place)
+        found.append(place.read_bytes())
+    return found
+
+
+@cache
+def folders() -> list[bytes]:
+    """Snapshots that are a zip of a folder."""
+    found = []
+    for name in sorted((_FIXTURES / "snapshots").glob("*.zip")):
+        unit = Snapshot.open(name).units[0]
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("unit.json", json.dumps({"format": FORMAT, "host_address_width": 48}))
+            archive.writestr("registers.bin", unit.registers)
+            archive.writestr("memory.bin", bytes(unit.memory.read(0, 1 << 16)))
+        found.append(packed.getvalue())
+    return found
+
+
+def states() -> list[bytes]:
+    """Saved states of units."""
+    return [unit.save() for unit in units()]
+
+
+def _restore(data: bytes, place: Path) -> None:
+    unit = RemappingUnit.restore(data, FlatMemory(1 << 18))
+    assert RemappingUnit.restore(unit.save(), FlatMemory(1 << 18)).save() == unit.save()
+
+
+LOG = b"""[    0.361511] DMAR: DRHD: handling fault status reg 3
+[    0.361530] DMAR: [DMA Write NO_PASID] Request device [00:04.0] fault addr 0x5000 [fault reason 0x05] PTE Write access is not set
+[   12.5] DMAR:[DMA Read] Request device [01:00.0] fault addr fffff000
+DMAR:[fault reason 06] PTE Read access is not set
+DMAR: [INTR-REMAP] Request device [f0:1f.7] fault index 0x25 [fault reason 0x22] Present field in the IRTE entry is clear
+DMAR: [DMA Read PASID 0x5] Request device [00:02.0] fault addr 0x7f0000 [fault reason 0x71] SM: Present bit in first-level paging entry is clear
+(XEN) [VT-D]DMAR:[DMA Write] Request device [0000:00:1f.2] fault addr 7ff000
+(XEN) [VT-D]DMAR: reason 05 - PTE Write access is not set
+callbacks suppressed
+"""
+WORDS = [b"0x05", b"LGN.2", b"5", b"0000000000005000 8000000500000020", b"80000005000000200000000000005000", b"22h"]
+REQUESTS = [b"00:04.0 write 0x5000", b"00:04.0 read 0x5000 pasid 5 length 64 privileged", b"01:00.1 0 translated"]
+
+
+def _explain(data: bytes, place: Path) -> None:
+    explain(data.decode("utf-8", "replace"))
+
+
+def _request(data: bytes, place: Path) -> None:
+    parse_request(data.decode("utf-8", "replace"))
+
+
+def _packed_seeds() -> Sequence[bytes]:
+    return [tables()[0], hexdump(tables()[0]), gzip.compress(b"\n" * 100_000), gzip.compress(image(tables()[0]))]
+
+
+def _sysfs(data: bytes, place: Path) -> None:
+    """The input is a zip of the folder, so that one file holds it."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        folder = place.with_suffix(".folder")
+        for name in archive.namelist():
+            file = folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(archive.read(name))
+    read_pci(folder)
+
+
+def _loads(data: bytes, place: Path) -> Any:
+    return read_json(place)
+
+
+WAYS: tuple[Way, ...] = (
+    Way("tables", tables, mutations.table, lambda data, place: check(data), ("iommu.dmar.reader",)),
+    Way("texts", lambda: [hexdump(each) for each in tables()], mutations.text, _find, ("iommu.dmar.inputs",)),
+    Way("images", lambda: [image(tables()[0]), elf(image(tables()[0]))], mutations.binary, _find),
+    Way("archives", _packed_seeds, mutations.packed, _find),
+    Way("table documents", documents, mutations.document, _from_dict),
+    Way("json", lambda: [*documents(), *pci_trees()], mutations.text, _loads),
+    Way("pci trees", pci_trees, mutations.document, _topology, ("iommu.dmar.pci",)),
+    Way(
+        "snapshots", one_files, mutations.archive, _snapshot(), ("iommu.snapshot.onefile", "iommu.snapshot.snapshot")
+    ),
+    Way("snapshot folders", folders, mutations.archive, _snapshot(), ("iommu.snapshot.folder",)),
+    Way(
+        "cores",
+        lambda: [elf(image(hand.table(hand.drhd(0xFED9_0000))))],
+        mutations.binary,
+        _snapshot(Given(root_table="0x1000")),
+        ("iommu.snapshot.core",),
+    ),
+    Way("states", states, mutations.state, _restore),
+    Way("logs", lambda: [LOG], mutations.text, _explain),
+    Way("words", lambda: WORDS, mutations.text, _explain),
+    Way("requests", lambda: REQUESTS, mutations.text, _request),
+)

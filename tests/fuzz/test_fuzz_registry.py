@@ -1,0 +1,67 @@
+"""No reader and no command is forgotten: what reads, and what can be called, is in the registry of tests/fuzz."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+import pytest
+import typer
+
+from iommu.cli.main import make_app
+from tests.fuzz import commands, registry
+from tools.house import modules
+
+_FILES = "iommu.files."
+_WRITING = {"writing", "text", "limits"}
+
+
+def all_commands() -> set[str]:
+    """Every command of `vtd`, with the words that call it."""
+
+    def below(command: object, words: tuple[str, ...]) -> Iterator[str]:
+        inner = getattr(command, "commands", None)
+        if inner is None:
+            yield " ".join(words)
+            return
+        for name, each in inner.items():
+            yield from below(each, (*words, name))
+
+    return set(below(typer.main.get_command(make_app()), ()))
+
+
+def readers() -> set[str]:
+    """The modules that read inputs: they import what opens, unpacks or parses them."""
+    found = set()
+    for name, path in modules().items():
+        if name.startswith(_FILES):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(_FILES):
+                if (node.module or "").removeprefix(_FILES) not in _WRITING:
+                    found.add(name)
+    return found
+
+
+def test_every_command_gets_inputs_or_says_why_not() -> None:
+    fuzzed = {
+        command for command in all_commands() if any(line.startswith(command + " ") for line in commands.COMMANDS)
+    }
+    assert fuzzed | set(commands.NOT_FUZZED) == all_commands()
+    assert not fuzzed & set(commands.NOT_FUZZED)
+
+
+def test_every_reader_has_a_way() -> None:
+    covered = {module for way in registry.WAYS for module in way.modules} | set(registry.BY_COMMANDS)
+    assert readers() == covered
+
+
+def test_names_are_different() -> None:
+    names = [way.name for way in registry.WAYS]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("way", registry.WAYS, ids=lambda way: way.name)
+def test_most_ways_accept_and_refuse(way: registry.Way) -> None:
+    """Its seeds are read, so that changed ones are nearly right."""
+    assert way.seeds()
