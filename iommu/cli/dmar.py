@@ -144,7 +144,8 @@ def build(
 ) -> None:
     """Build a table from JSON, with lengths and checksum filled in."""
     from iommu.dmar import Dmar
-    from iommu.dmar.inputs import read_json, write_file
+    from iommu.dmar.inputs import write_file
+    from iommu.files.documents import read_json
 
     table = Dmar.from_dict(read_json(file))
     if not exact:
