@@ -78,8 +78,9 @@ def topology(
 
     from iommu.cli import dmar_topology
     from iommu.dmar import Dmar
-    from iommu.dmar.inputs import read_pci, read_table, write_file
+    from iommu.dmar.inputs import read_pci, read_table
     from iommu.errors import MisuseError
+    from iommu.files.writing import write_file
 
     table = Dmar.parse(read_table(file))
     if pci is None and file == SYSFS_TABLE:
@@ -144,8 +145,8 @@ def build(
 ) -> None:
     """Build a table from JSON, with lengths and checksum filled in."""
     from iommu.dmar import Dmar
-    from iommu.dmar.inputs import write_file
     from iommu.files.documents import read_json
+    from iommu.files.writing import write_file
 
     table = Dmar.from_dict(read_json(file))
     if not exact:

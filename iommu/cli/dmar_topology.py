@@ -8,11 +8,11 @@ from rich.text import Text
 from iommu.cli.dmar_show import scope_name
 from iommu.cli.output import bytes_size, console, print_json
 from iommu.dmar import Dmar, Drhd, Rmrr
-from iommu.dmar.inputs import write_file
 from iommu.dmar.pci import PciTree
 from iommu.dmar.picture import blocks, html, status_of, svg, unit_title
 from iommu.dmar.topology import place
 from iommu.dmar.verdicts import Effect, verdicts
+from iommu.files.writing import write_file
 
 _STYLES = {"yes": "green", "with others": "yellow", "no": "red", "bridge": "dim"}
 

@@ -32,6 +32,7 @@ def inspect(source: Chosen, everything: All = False, html: Html = None, as_json:
     from iommu.cli.inspection.page import as_html
     from iommu.cli.inspection.plain import as_dict
     from iommu.cli.inspection.show import show
+    from iommu.files.writing import write_file
     from iommu.snapshot.inspect import Limits
     from iommu.snapshot.inspect import inspect as inspect_snapshot
     from iommu.snapshot.inspect.picture import picture
@@ -42,7 +43,7 @@ def inspect(source: Chosen, everything: All = False, html: Html = None, as_json:
         found = inspect_snapshot(snapshot, limits)
         pictures = [] if html is None else [picture(unit) for unit in snapshot.units]
     if html is not None:
-        output.write_whole(html, as_html(found, pictures))
+        write_file(html, as_html(found, pictures))
     if as_json:
         output.print_json(as_dict(found))
     elif html is None:

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from iommu.errors import MisuseError, VtdError
+from iommu.errors import MisuseError
 
 
 class _Console(Console):
@@ -30,9 +30,16 @@ def console() -> Console:
     return _Console(highlight=False, soft_wrap=True, width=width)
 
 
+class _Bars(Console):
+    """A console whose cursor is never hidden: a process that is killed could not show it again."""
+
+    def show_cursor(self, show: bool = True) -> bool:
+        return False
+
+
 def error_console() -> Console:
     """Output of progress bars, on stderr."""
-    return Console(stderr=True, highlight=False)
+    return _Bars(stderr=True, highlight=False)
 
 
 def print_json(value: Any) -> None:
@@ -98,14 +105,3 @@ def check_writable(*files: tuple[str, Path | None]) -> None:
     for option, file in files:
         if file is not None and not file.absolute().parent.is_dir():
             raise MisuseError(f"{option} {file}: no such directory: {file.absolute().parent}")
-
-
-def write_whole(file: Path, data: bytes) -> None:
-    """Write a file atomically: under a temporary name, then renamed."""
-    part = file.with_name(f".{file.name}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(file)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise VtdError(f"{file}: {error.strerror}") from error

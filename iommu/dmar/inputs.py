@@ -5,7 +5,6 @@ hexdump and xxd, an ELF core, an image of physical memory, standard input (`-`)
 """
 
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -131,17 +130,6 @@ def _in_text(data: Data, name: str) -> Iterator[Source]:
 def _in_image(data: Data, name: str) -> Iterator[Source]:
     for address, table in Image(data).dmars():
         yield Source(f"{name}@{address:#x}", table)
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file; `-` is standard output. Raises InputError."""
-    try:
-        if path == STDIN:
-            sys.stdout.buffer.write(data)
-        else:
-            path.write_bytes(data)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
 
 
 def read_pci(path: Path) -> PciTree:

@@ -15,7 +15,7 @@ from typing import IO
 
 import zstandard
 
-from iommu.files.writing import private_file
+from iommu.files.writing import whole_file
 from iommu.memory import Memory
 from iommu.snapshot import onefile
 from iommu.snapshot.contents import Contents
@@ -122,7 +122,7 @@ def packer(path: Path) -> Iterator[Packer]:
     The block calls `take` and, when the machine may go on, `finish`. Raises OSError.
     """
     with (
-        private_file(path) as file,
+        whole_file(path, private=True) as file,
         ThreadPoolExecutor(os.cpu_count()) as pool,
         zipfile.ZipFile(file, "w") as archive,
     ):

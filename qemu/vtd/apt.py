@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from urllib.parse import unquote
 
+from iommu.files.writing import write_file
 from qemu.vtd.errors import InstallError
 from qemu.vtd.private_cache import private
 
@@ -132,7 +133,7 @@ class Apt:
 
     def record_version(self, version: str) -> None:
         """Note the version that the current package lists have, for reading them takes seconds."""
-        (self._folder / "version").write_text(f"{self._lists()} {version}\n")
+        write_file(self._folder / "version", f"{self._lists()} {version}\n".encode())
 
     def _lists(self) -> str:
         releases = sorted((self._folder / "lists").glob("*Release"))

@@ -78,8 +78,9 @@ def conform(
 
     Exit status 0 when every difference is explained, 1 when one is not, 2 when a QEMU could not be run at all.
     """
-    from iommu.cli.output import check_writable, error_console, print_json, write_whole
+    from iommu.cli.output import check_writable, error_console, print_json
     from iommu.errors import MisuseError
+    from iommu.files.writing import write_file
     from qemu.vtd.conformance.failed import record_failed
     from qemu.vtd.conformance.progress import page_with_bar
     from qemu.vtd.conformance.report.document import as_document
@@ -121,9 +122,9 @@ def conform(
         if not as_json and not every:
             _print_report(report, verbose)
     if junit is not None:
-        write_whole(junit, as_junit(reports, unusable))
+        write_file(junit, as_junit(reports, unusable))
     if html is not None:
-        write_whole(html, page_with_bar(reports, unusable))
+        write_file(html, page_with_bar(reports, unusable))
     if as_json:
         print_json(as_document(reports, unusable))
     elif reports:
@@ -248,8 +249,9 @@ def _checklist(wanted: Sequence[str | None], only: str, as_json: bool) -> None:
 
 def _export(id_: str, qemu: list[str] | None, to: Path | None, as_json: bool) -> None:
     """Write a reproducer of a scenario to a file, into a directory, or to stdout."""
-    from iommu.cli.output import console, print_json, write_whole
+    from iommu.cli.output import console, print_json
     from iommu.errors import MisuseError
+    from iommu.files.writing import write_file
     from qemu.vtd.conformance.export import export, find
 
     scenario = find(id_)
@@ -258,7 +260,7 @@ def _export(id_: str, qemu: list[str] | None, to: Path | None, as_json: bool) ->
     file = to / f"{scenario.id}.py" if to is not None and to.is_dir() else to
     text = export(scenario, qemu[0] if qemu else None)
     if file is not None:
-        write_whole(file, text.encode())
+        write_file(file, text.encode())
     if as_json:
         print_json({"scenario": scenario.id, "file": file and str(file), "text": text})
     elif file is not None:

@@ -175,9 +175,10 @@ def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path: Path) -> 
         save(RemappingUnit(Broken(1 << 20)), tmp_path / "taken.vtd")
     assert [each.name for each in tmp_path.iterdir()] == ["taken.vtd"]
     assert (tmp_path / "taken.vtd").read_bytes() == b"old"
-    for place in (tmp_path, Path("/dev/null")):
-        with pytest.raises(VtdError, match="is not a file"):
-            save(mapped().unit, place)
+    with pytest.raises(VtdError, match="is not a file"):
+        save(mapped().unit, Path("/dev/null"))
+    with pytest.raises(IsADirectoryError):
+        save(mapped().unit, tmp_path)
     with pytest.raises(OSError, match=r"No such file or directory: .*taken\.vtd'"):
         save(mapped().unit, tmp_path / "nowhere" / "taken.vtd")
 

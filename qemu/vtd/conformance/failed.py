@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from iommu.files.writing import write_file
 from qemu.vtd.conformance.runner import Report
 from qemu.vtd.conformance.scenario import Scenario
 from qemu.vtd.private_cache import private, root
@@ -53,9 +54,8 @@ def record_failed(report: Report) -> None:
     noted[key] = now
     if not now:
         del noted[key]
-    part = private(root()) / ".failed.part"
-    part.write_text(json.dumps(noted, indent=1))
-    part.replace(_file())
+    private(root())
+    write_file(_file(), json.dumps(noted, indent=1).encode())
 
 
 def _file() -> Path:
