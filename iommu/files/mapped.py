@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Self
 
 _CHUNK = 64 << 20
+# Linux's MAP_NORESERVE, which Python names only from 3.13 on: a file can be larger than the memory there is.
+_NO_RESERVE = 0x4000
 
 
 class Mapped(mmap.mmap):
@@ -26,7 +28,8 @@ class Mapped(mmap.mmap):
     def of(cls, descriptor: int, *, private: bool = False) -> Self:
         """A whole file, which must not be empty. Raises OSError."""
         size = os.fstat(descriptor).st_size
-        mapped = cls(descriptor, size, access=mmap.ACCESS_COPY if private else mmap.ACCESS_READ)
+        flags = mmap.MAP_PRIVATE | _NO_RESERVE if private else mmap.MAP_SHARED
+        mapped = cls(descriptor, size, flags=flags, prot=mmap.PROT_READ | (mmap.PROT_WRITE if private else 0))
         mapped.data, mapped.private = list(extents(descriptor, size)), private
         return mapped
 
