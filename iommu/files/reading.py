@@ -75,8 +75,12 @@ def mapped(path: Path) -> memoryview:
 
 
 def text(path: Path) -> str:
-    """A text, such as a log; what is not UTF-8 is replaced. An empty one, or one with zero bytes, is refused."""
-    name, data = name_of(path), contents(path)
+    """A text, such as a log; see `as_text`."""
+    return as_text(contents(path), name_of(path))
+
+
+def as_text(data: Data, name: str) -> str:
+    """Bytes as a text; what is not UTF-8 is replaced. An empty one, or one with zero bytes, is refused."""
     if len(data) > limits().text:
         raise over(name, "a text of", "text")
     whole = data[:]
