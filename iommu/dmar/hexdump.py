@@ -14,6 +14,10 @@ _LINE = re.compile(
 )
 # All but this is passed over at the speed of a search: there are inputs of millions of lines.
 _BEGINS = re.compile(rb"^[ \t]*+0{4,16}(?::|[ \t])[ \t]*+44 ?4[Dd] ?41 ?52(?:[ \t]|$)", re.MULTILINE)
+_SIGNATURE = re.compile(rb"44 ?4[Dd] ?41 ?52")
+_ANY_BEGINS = re.compile(
+    rb"^[ \t]*+0{4,16}(?::|[ \t])[ \t]*+[0-9A-Fa-f]{2}(?:[0-9A-Fa-f]{2})?(?:[ \t]|$)", re.MULTILINE
+)
 _PER_LINE = 16
 _LINES_ABOVE, _TITLE = 4, 200
 
@@ -21,6 +25,8 @@ _LINES_ABOVE, _TITLE = 4, 200
 def dmars(text: bytes) -> Iterator[tuple[str, bytes]]:
     """Each DMAR's bytes, with the line above it that is not hex, if there is one: "DMAR @ 0x0000000078FE0000"."""
     text = _with_plain_ends(text)
+    if _SIGNATURE.search(text) is None:
+        return
     for match in _BEGINS.finditer(text):
         found = bytearray()
         for line in _LINE.finditer(text, match.start()):
@@ -32,8 +38,7 @@ def dmars(text: bytes) -> Iterator[tuple[str, bytes]]:
 
 def is_dump(text: bytes) -> bool:
     """Whether there are bytes in hex, at offset 0."""
-    lines = _LINE.finditer(_with_plain_ends(text))
-    return any(_octets(line) and not int(line[1], 16) for line in lines)
+    return b"0000" in text and _ANY_BEGINS.search(_with_plain_ends(text)) is not None
 
 
 def _with_plain_ends(text: bytes) -> bytes:
