@@ -80,6 +80,8 @@ class Archive:
         try:
             with self._archive.open(member) as stream:
                 data = unpack(stream, member.compress_size, where, stated=member.file_size, private=True)
+        except OSError as error:
+            raise InputError(f"{where}: it cannot be unpacked: {error.strerror or error}") from error
         except _DAMAGE as error:
             raise InputError(f"{where} is damaged: {error}") from error
         return memoryview(data if isinstance(data, Mapped) else bytearray(data))
