@@ -5,7 +5,6 @@ A core has no registers of remapping units, so they are given by hand.
 
 from __future__ import annotations
 
-import mmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,13 +12,14 @@ from iommu.dmar import Dmar
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.unit import RemappingUnit
 from iommu.errors import DmarError, MisuseError
+from iommu.files.reading import beginning, mapped
 from iommu.memory import Memory
 from iommu.registers import GCMD, RTADDR, TableMode
 from iommu.snapshot.contents import Contents
 from iommu.snapshot.firmware import find_dmar
 from iommu.snapshot.memory import PAGE, from_elf
 from iommu.snapshot.saving import registers_of
-from iommu.snapshot.unit import NOT_SHOWN, UnitSnapshot
+from iommu.snapshot.unit import MOST_REGISTERS, NOT_SHOWN, UnitSnapshot
 
 MAGIC = b"\x7fELF"
 KDUMP = (b"KDUMP   ", b"DISKDUMP", b"makedumpfile")
@@ -29,7 +29,6 @@ _ASSUMED = (
     "the capabilities of the unit: it is taken to have all that translation uses",
     "all registers but the root-table address",
 )
-_MOST_REGISTERS = 1 << 20
 
 
 class Given(NamedTuple):
@@ -50,9 +49,8 @@ NOTHING_GIVEN = Given()
 
 
 def from_core(path: Path, given: Given) -> Contents:
-    """A core with registers that are given. Raises FormatError, MisuseError and OSError."""
-    with path.open("rb") as file:
-        memory = from_elf(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)), str(path))
+    """A core with registers that are given. Raises FormatError, MisuseError and InputError."""
+    memory = from_elf(mapped(path), str(path))
     dmar = find_dmar(memory)
     width, bases = 0, []
     try:
@@ -78,7 +76,7 @@ def _from_registers(text: str, memory: Memory, width: int, base: int) -> UnitSna
     name, at, address = text.rpartition("@")
     if at:
         base = _address(address, "--registers")
-    data = Path(name if at else text).read_bytes()[:_MOST_REGISTERS]
+    data = beginning(Path(name if at else text), MOST_REGISTERS)
     return UnitSnapshot(text, data, memory, width, base)
 
 

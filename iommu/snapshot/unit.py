@@ -20,6 +20,9 @@ NOT_SHOWN = (
 )
 """What registers and memory do not show of a unit."""
 
+MOST_REGISTERS = 1 << 20
+"""Bytes of a register window that are read; no window is larger."""
+
 # Software writes these once, before it enables anything.
 _SETTINGS = (RTADDR, IRTA, PLMBASE, PLMLIMIT, PHMBASE, PHMLIMIT, PMEN)
 
