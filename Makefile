@@ -1,6 +1,6 @@
 # make run     check the model and this machine's QEMU against the specification
 # make test    ruff, mypy --strict, pytest on all cores
-# make test-slow, make fuzz-dmar    tests that take minutes
+# make test-slow, make fuzz, make fuzz-dmar    tests that take minutes
 # make lock    write the lock files again, with the newest versions
 # make release    what is published, in dist/: sdist, wheel, SBOM
 #
@@ -18,7 +18,7 @@ LOCKED := --require-hashes --only-binary :all: --requirement
 # finished takes over tests from another.
 ALL_CORES := -n auto --dist worksteal
 
-.PHONY: run test test-slow fuzz-dmar lock release packages test-packages clean
+.PHONY: run test test-slow fuzz fuzz-dmar lock release packages test-packages clean
 
 # A virtual environment contains its own path: a clone that was copied or moved is set up again.
 ifneq ($(shell test -x $(VENV)/bin/python && cat $(READY) 2>/dev/null),$(CURDIR))
@@ -38,8 +38,13 @@ test-slow: test-packages $(READY)
 	$(VENV)/bin/pytest -m slow
 	HYPOTHESIS_PROFILE=search $(VENV)/bin/pytest $(ALL_CORES) tests/engine tests/test_fields.py
 
-# Coverage-guided fuzzing of the DMAR parser for SECONDS, by default five minutes.
+# Changed inputs for every way in, for SECONDS, by default five minutes: tests/fuzz.
 SECONDS ?= 300
+SEED ?= 1
+fuzz: packages $(READY)
+	$(VENV)/bin/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)
+
+# Coverage-guided fuzzing of the DMAR parser.
 fuzz-dmar: packages $(READY)
 	@$(VENV)/bin/python -c 'import atheris' 2>/dev/null || $(VENV)/bin/python -m pip install --quiet --editable '.[fuzz]'
 	$(VENV)/bin/python -m tests.dmar.fuzz -max_total_time=$(SECONDS)

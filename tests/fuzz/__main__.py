@@ -2,9 +2,9 @@
 
     python -m tests.fuzz [--seconds 300] [--count N] [--seed 1] [--way NAME] [--found FOLDER]
 
-A finding, an input that raises what it may not, or takes longer than a second or more than 512 MiB, is written to FOLDER
-with what happened, and makes the exit status 1. WAY and number make an input again: python -m tests.fuzz --way NAME
---seed S --only N.
+A finding is an input that raises what it may not, or takes over a second or over 512 MiB. It is written to FOLDER
+with what happened, and makes the exit status 1. Way, seed and number make an input again:
+python -m tests.fuzz --way NAME --seed S --only N.
 """
 
 from __future__ import annotations

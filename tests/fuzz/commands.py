@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -50,7 +50,7 @@ COMMANDS: dict[str, Sequence[str]] = {
 
 NOT_FUZZED = {
     "conform": "reads only QEMU's answers and a file of its own cache",
-    "vm": "starts a QEMU; what it reads from outside is its options (vm/words.py) and QEMU's answers, ways of their own",
+    "vm": "starts a QEMU; its options and QEMU's answers are ways of their own",
     "qemu list": "reads no input",
     "qemu install": "reads Debian's package lists, which apt checks",
     "guest run": "starts a guest; what it reads from outside is QEMU's answers and the guest's console",
@@ -89,7 +89,7 @@ def run(words: Sequence[str]) -> tuple[int, str, str]:
         printed = []
         for stream in streams:
             stream.flush()
-            printed.append(stream.buffer.getvalue().decode("utf-8"))  # type: ignore[attr-defined]
+            printed.append(stream.buffer.getvalue().decode("utf-8"))
     return status, printed[0], printed[1]
 
 
@@ -125,7 +125,7 @@ def _way(command: str, of: str) -> Way:
     return Way(f"vtd {command} < {of}", inputs.seeds, inputs.change, read)
 
 
-_BESIDE = {
+_BESIDE: dict[str, Callable[[], bytes]] = {
     "TABLE": lambda: readers.tables()[0],
     "PCI": lambda: readers.pci_trees()[0],
     "SNAPSHOT": lambda: readers.one_files()[0],

@@ -1,4 +1,4 @@
-"""Inputs that once did harm: each took minutes, gigabytes, or ended in a traceback. They are made, not kept: some are large."""
+"""Inputs that once did harm: they took minutes, gigabytes, or ended in a traceback. Some are large: all are made."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def andd(length: int) -> bytes:
 
 def pci(**changed: Any) -> bytes:
     """A PCI tree whose first function has other values."""
-    tree = json.loads(next(each for each in pci_trees() if b'"functions"' in each))
-    tree["functions"][0].update(changed)
+    tree = json.loads(pci_trees()[0])
+    tree[0].update(changed)
     return json.dumps(tree).encode()
 
 
@@ -56,7 +56,7 @@ def zeroes(size: int) -> bytes:
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("unit.json", b'{"format": "vtdlab-snapshot-1", "host_address_width": 48}')
         archive.writestr("registers.bin", bytes(4096))
-        with archive.open("memory.bin", "w") as member:
+        with archive.open("memory.bin", "w", force_zip64=True) as member:
             for _ in range(size >> 20):
                 member.write(bytes(1 << 20))
     return packed.getvalue()
@@ -75,6 +75,28 @@ def many_rsdps(count: int = 200) -> bytes:
     return bytes(memory)
 
 
+def many_segments(count: int = 65_535) -> bytes:
+    """A core of segments without bytes, and of one, the last, with an RSDP and an XSDT of 1 MiB."""
+    memory = many_rsdps(1)[: 2 << 20]
+    whole = bytearray(elf(memory, 1))
+    first = whole[64:120]
+    start = 64 + 56 * count
+    empty = b"".join(
+        struct.pack("<IIQQQQQQ", 1, 7, start, 0, (1 << 40) + 64 * number, 0, 0, 0) for number in range(count - 1)
+    )
+    last = struct.pack("<IIQ", 1, 7, start) + first[16:]
+    return bytes(whole[:56] + struct.pack("<H", count) + whole[58:64]) + empty + last + memory
+
+
+_PCI: dict[str, tuple[Any, ...]] = {
+    "vendor": ("abc", 1.5),
+    "class_code": ("x", None, 2.5),
+    "group": ([1], {}),
+    "device": (None,),
+    "address": (0, None, {}),
+}
+"""Fields of a PCI function, and values of another kind."""
+
 FINDINGS: dict[str, tuple[str, Callable[[], bytes]]] = {
     **{
         f"ANDD of {length} bytes": ("table documents", lambda length=length: andd(length))  # type: ignore[misc]
@@ -88,17 +110,11 @@ FINDINGS: dict[str, tuple[str, Callable[[], bytes]]] = {
             "pci trees",
             lambda field=field, value=value: pci(**{field: value}),  # type: ignore[misc]
         )
-        for field, values in {
-            "vendor": ("abc", 1.5),
-            "class_code": ("x", None, 2.5),
-            "group": ([1], {}),
-            "device": (None,),
-            "address": (0, None, {}),
-        }.items()
+        for field, values in _PCI.items()
         for value in values
     },
-    "PCI tree of texts": ("pci trees", lambda: b'{"functions": ["x", "y"]}'),
-    "PCI tree of a key": ("pci trees", lambda: b'{"functions": {"0": 0}}'),
+    "PCI tree of texts": ("pci trees", lambda: b'["x", "y"]'),
+    "PCI tree of a key": ("pci trees", lambda: b'{"0": 0}'),
     "damaged deflate data": ("snapshot folders", lambda: folder(damage=8)),
     "damaged LZMA data": ("snapshot folders", lambda: folder(zipfile.ZIP_LZMA, damage=20)),
     "damaged bzip2 data": ("snapshot folders", lambda: folder(zipfile.ZIP_BZIP2, damage=8)),
@@ -108,8 +124,8 @@ FINDINGS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "gzip of newlines": ("archives", lambda: gzip.compress(b"\n" * (64 << 20), mtime=0)),
     "gzip of more newlines": ("archives", lambda: gzip.compress(b"\n" * (256 << 20), mtime=0)),
     "200 RSDPs": ("images", many_rsdps),
-    "65,535 segments": ("images", lambda: elf(bytes(65_535 * 16), 65_535)),
-    "a core of 65,535 segments": ("cores", lambda: elf(bytes(65_535 * 16), 65_535)),
+    "65,535 segments": ("images", many_segments),
+    "a core of 65,535 segments": ("cores", many_segments),
     "40,000 DRHDs": ("tables", lambda: table(*(drhd(0x1000 * number) for number in range(40_000)))),
 }
 """By name: the way, and the input."""

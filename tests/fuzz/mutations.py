@@ -1,4 +1,4 @@
-"""Inputs that are nearly right: bytes, JSON, text and archives with a few changes. All of it follows from the Random."""
+"""Inputs that are nearly right: bytes, JSON, text and archives with a few changes, which follow from the Random."""
 
 from __future__ import annotations
 
@@ -12,12 +12,41 @@ from zlib import crc32
 
 from tests.dmar.hand import mutate as mutate_table
 
-_WORDS = (0, 1, 2, 3, 4, 7, 8, 0x24, 0x7F, 0x80, 0xFF, 0xFFF, 0x1000, 0x7FFF, 0x8000, 0xFFFF, 0x7FFF_FFFF)
+_WORDS: tuple[int, ...] = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    7,
+    8,
+    0x24,
+    0x7F,
+    0x80,
+    0xFF,
+    0xFFF,
+    0x1000,
+    0x7FFF,
+    0x8000,
+    0xFFFF,
+    0x7FFF_FFFF,
+)
 _WORDS += (0x8000_0000, 0xFFFF_FFFF, 1 << 39, 1 << 63, (1 << 64) - 1, (1 << 64) - 4096)
 _VALUES: tuple[Any, ...] = (None, True, False, 0, -1, 1, 255, 1 << 31, 1 << 64, 10**30, -(10**18), 1.5, 1e308)
 _VALUES += ("", "x", "abc", "0x", "0xzz", "-1", "0x" + "f" * 40, "\x1b[2J", "\x9b5n", "é" * 40, "\ud800", [], {}, [1])
 _VALUES += ({"a": 1}, [[]], [[[[[[[[]]]]]]]], float("nan"), float("inf"))
-_TOKENS = ("0x0", "-1", "ffffffffffffffff", "0x1ffffffffffffffff", "9" * 30, "[", "]", "\x1b[31m", "\x9b", "\u202e")
+_TOKENS: tuple[str, ...] = (
+    "0x0",
+    "-1",
+    "ffffffffffffffff",
+    "0x1ffffffffffffffff",
+    "9" * 30,
+    "[",
+    "]",
+    "\x1b[31m",
+    "\x9b",
+    "\u202e",
+)
 _TOKENS += ("00:00.0", "ff:1f.7", "0001:5e:00.0", "100:20.8", "fault", "reason", "0x" + "f" * 32, "\x00", "\r", "")
 
 _STATE_PREFIX = 16

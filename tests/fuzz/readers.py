@@ -5,25 +5,31 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import lzma
+import shutil
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from iommu import Access, DmaRequest, FlatMemory, RemappingUnit, SourceId
+from iommu import Access, DmaRequest, FlatMemory, RemappingUnit
 from iommu.dmar import Dmar
-from iommu.dmar.inputs import read_json, read_pci, read_tables
+from iommu.dmar.inputs import read_pci, read_tables
+from iommu.dmar.pci import PciTree
 from iommu.dmar.survey import rows_of
 from iommu.dmar.topology import place as placements
 from iommu.explain import explain
+from iommu.files.documents import read_json
 from iommu.snapshot import Snapshot, save
 from iommu.snapshot.core import Given
 from iommu.snapshot.folder import FORMAT
 from iommu.snapshot.inspect import inspect
 from iommu.snapshot.request import parse_request
+from qemu.vtd.vm import plan, words
 from tests.dmar import hand
 from tests.dmar.test_dmar_format import DAMAGED, EVERYTHING
 from tests.dmar.test_dmar_mutated import check
@@ -98,8 +104,9 @@ def documents() -> list[bytes]:
 
 @cache
 def pci_trees() -> list[bytes]:
-    """PCI trees as JSON: our own form, and QEMU's answers to query-pci."""
-    return [path.read_bytes() for path in sorted((_FIXTURES / "dmar").glob("*.pci.json"))]
+    """PCI trees as JSON: our own form, then QEMU's answers to query-pci."""
+    answers = [path.read_bytes() for path in sorted((_FIXTURES / "dmar").glob("*.pci.json"))]
+    return [json.dumps(PciTree.from_plain(json.loads(each)).to_plain()).encode() for each in answers] + answers
 
 
 def _topology(data: bytes, place: Path) -> None:
@@ -158,6 +165,11 @@ def folders() -> list[bytes]:
     return found
 
 
+def cores() -> list[bytes]:
+    """An ELF core of a machine with one unit."""
+    return [elf(image(hand.table(hand.drhd(0xFED9_0000))))]
+
+
 def states() -> list[bytes]:
     """Saved states of units."""
     return [unit.save() for unit in units()]
@@ -168,16 +180,19 @@ def _restore(data: bytes, place: Path) -> None:
     assert RemappingUnit.restore(unit.save(), FlatMemory(1 << 18)).save() == unit.save()
 
 
-LOG = b"""[    0.361511] DMAR: DRHD: handling fault status reg 3
-[    0.361530] DMAR: [DMA Write NO_PASID] Request device [00:04.0] fault addr 0x5000 [fault reason 0x05] PTE Write access is not set
-[   12.5] DMAR:[DMA Read] Request device [01:00.0] fault addr fffff000
-DMAR:[fault reason 06] PTE Read access is not set
-DMAR: [INTR-REMAP] Request device [f0:1f.7] fault index 0x25 [fault reason 0x22] Present field in the IRTE entry is clear
-DMAR: [DMA Read PASID 0x5] Request device [00:02.0] fault addr 0x7f0000 [fault reason 0x71] SM: Present bit in first-level paging entry is clear
-(XEN) [VT-D]DMAR:[DMA Write] Request device [0000:00:1f.2] fault addr 7ff000
-(XEN) [VT-D]DMAR: reason 05 - PTE Write access is not set
-callbacks suppressed
-"""
+LOG = b"\n".join(
+    (
+        b"[    0.361511] DMAR: DRHD: handling fault status reg 3",
+        b"[    0.361530] DMAR: [DMA Write NO_PASID] Request device [00:04.0] fault addr 0x5000 [fault reason 0x05]",
+        b"[   12.5] DMAR:[DMA Read] Request device [01:00.0] fault addr fffff000",
+        b"DMAR:[fault reason 06] PTE Read access is not set",
+        b"DMAR: [INTR-REMAP] Request device [f0:1f.7] fault index 0x25 [fault reason 0x22] Present field in the IRTE",
+        b"DMAR: [DMA Read PASID 0x5] Request device [00:02.0] fault addr 0x7f0000 [fault reason 0x71] SM: Present",
+        b"(XEN) [VT-D]DMAR:[DMA Write] Request device [0000:00:1f.2] fault addr 7ff000",
+        b"(XEN) [VT-D]DMAR: reason 05 - PTE Write access is not set",
+        b"12 callbacks suppressed",
+    )
+)
 WORDS = [b"0x05", b"LGN.2", b"5", b"0000000000005000 8000000500000020", b"80000005000000200000000000005000", b"22h"]
 REQUESTS = [b"00:04.0 write 0x5000", b"00:04.0 read 0x5000 pasid 5 length 64 privileged", b"01:00.1 0 translated"]
 
@@ -194,42 +209,70 @@ def _packed_seeds() -> Sequence[bytes]:
     return [tables()[0], hexdump(tables()[0]), gzip.compress(b"\n" * 100_000), gzip.compress(image(tables()[0]))]
 
 
+@cache
+def sysfs_folders() -> list[bytes]:
+    """Zips of sysfs folders of a machine: a bridge, and a device below it."""
+    bridge = struct.pack("<HH4xII", 0x8086, 0x3420, 0x0604_0000, 0x0001_0000) + bytes(8) + b"\0\1\1" + bytes(229)
+    device = struct.pack("<HH4xII", 0x8086, 0x10D3, 0x0200_0000, 0) + bytes(240)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, config in (("0000:00:1c.0", bridge), ("0000:01:00.0", device)):
+            archive.writestr(f"bus/pci/devices/{name}/config", config)
+            archive.writestr(f"bus/pci/devices/{name}/class", b"0x020000\n")
+    return [packed.getvalue()]
+
+
+def _qemu_options(data: bytes, place: Path) -> None:
+    text = data.decode("utf-8", "replace")
+    words.parse(text.split("\n"))
+    plan.unit_properties(text)
+    plan.size(text)
+
+
+OPTIONS = [
+    b"-device\nintel-iommu,aw-bits=48,intremap=on\n-smp\n4,maxcpus=8\n-M\nq35,kernel-irqchip=split",
+    b"512M",
+    b"2G",
+]
+OPTIONS += [b"512M", b"2G", b'-device\n{"driver": "vfio-pci", "host": "0000:01:00.0", "addr": 3}\n-accel\nkvm']
+
+
 def _sysfs(data: bytes, place: Path) -> None:
     """The input is a zip of the folder, so that one file holds it."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        folder = place.with_suffix(".folder")
-        for name in archive.namelist():
-            file = folder / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(archive.read(name))
-    read_pci(folder)
+    folder = place.with_suffix(".folder")
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            archive.extractall(folder)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, RuntimeError, EOFError, zlib.error, lzma.LZMAError):
+        return  # it is the archive that is damaged: nobody gives one
+    try:
+        read_pci(folder)
+    finally:
+        shutil.rmtree(folder)
 
 
 def _loads(data: bytes, place: Path) -> Any:
     return read_json(place)
 
 
+_TABLES = ("iommu.dmar.inputs", "iommu.cli.dmar")
+_SNAPSHOTS = ("iommu.snapshot.onefile", "iommu.snapshot.snapshot", "iommu.snapshot.settings", "iommu.snapshot.memory")
+
 WAYS: tuple[Way, ...] = (
-    Way("tables", tables, mutations.table, lambda data, place: check(data), ("iommu.dmar.reader",)),
-    Way("texts", lambda: [hexdump(each) for each in tables()], mutations.text, _find, ("iommu.dmar.inputs",)),
+    Way("tables", tables, mutations.table, lambda data, place: check(data), ("iommu.dmar.table",)),
+    Way("texts", lambda: [hexdump(each) for each in tables()], mutations.text, _find, _TABLES),
     Way("images", lambda: [image(tables()[0]), elf(image(tables()[0]))], mutations.binary, _find),
     Way("archives", _packed_seeds, mutations.packed, _find),
-    Way("table documents", documents, mutations.document, _from_dict),
+    Way("table documents", documents, mutations.document, _from_dict, ("iommu.dmar.plain",)),
     Way("json", lambda: [*documents(), *pci_trees()], mutations.text, _loads),
     Way("pci trees", pci_trees, mutations.document, _topology, ("iommu.dmar.pci",)),
-    Way(
-        "snapshots", one_files, mutations.archive, _snapshot(), ("iommu.snapshot.onefile", "iommu.snapshot.snapshot")
-    ),
+    Way("sysfs folders", sysfs_folders, mutations.archive, _sysfs),
+    Way("snapshots", one_files, mutations.archive, _snapshot(), _SNAPSHOTS),
     Way("snapshot folders", folders, mutations.archive, _snapshot(), ("iommu.snapshot.folder",)),
-    Way(
-        "cores",
-        lambda: [elf(image(hand.table(hand.drhd(0xFED9_0000))))],
-        mutations.binary,
-        _snapshot(Given(root_table="0x1000")),
-        ("iommu.snapshot.core",),
-    ),
+    Way("cores", cores, mutations.binary, _snapshot(Given(root_table="0x1000")), ("iommu.snapshot.core",)),
     Way("states", states, mutations.state, _restore),
     Way("logs", lambda: [LOG], mutations.text, _explain),
     Way("words", lambda: WORDS, mutations.text, _explain),
     Way("requests", lambda: REQUESTS, mutations.text, _request),
+    Way("qemu options", lambda: OPTIONS, mutations.text, _qemu_options, ("qemu.vtd.vm.words", "qemu.vtd.vm.plan")),
 )

@@ -8,6 +8,8 @@ __all__ = ["BY_COMMANDS", "WAYS", "Way"]
 WAYS = (*readers.WAYS, *commands.WAYS)
 
 BY_COMMANDS = {
-    "iommu.cli.explain": "vtd explain",
+    "iommu.cli.explain": "vtd explain: a log, by its name",
+    "qemu.vtd.guest.nested_linux": "vtd guest run --kernel: the kernel goes to QEMU as it is",
+    "qemu.vtd.guest.restart": "vtd guest run --kernel: as above",
 }
-"""Modules whose reading only commands exercise."""
+"""Modules whose reading no function alone exercises: what does."""

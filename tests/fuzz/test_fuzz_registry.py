@@ -37,9 +37,9 @@ def readers() -> set[str]:
         if name.startswith(_FILES):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(_FILES):
-                if (node.module or "").removeprefix(_FILES) not in _WRITING:
-                    found.add(name)
+            module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+            if module.startswith(_FILES) and module.removeprefix(_FILES) not in _WRITING:
+                found.add(name)
     return found
 
 

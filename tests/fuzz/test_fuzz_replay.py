@@ -1,4 +1,4 @@
-"""What the fuzzer keeps is read again: inputs that once did harm, one of each form of refusal, and the first of a run."""
+"""What the fuzzer keeps is read again: inputs that once did harm, one of each form of refusal, the first of a run."""
 
 from __future__ import annotations
 
