@@ -124,6 +124,12 @@ def archive(data: bytes, numbers: Random) -> bytes:
     """A zip: one member changed by what it holds, then packed again in any way; or the archive's own bytes."""
     if numbers.random() < 0.3:
         return binary(data, numbers)
+    changed = folder(data, numbers)
+    return binary(changed, numbers) if numbers.random() < 0.3 else changed
+
+
+def folder(data: bytes, numbers: Random) -> bytes:
+    """A zip of which one member is changed by what it holds, or lost. It is packed again in any way."""
     with zipfile.ZipFile(io.BytesIO(data)) as given:
         members = {name: given.read(name) for name in given.namelist()}
         kinds = {each.filename: each.compress_type for each in given.infolist()}
@@ -134,12 +140,11 @@ def archive(data: bytes, numbers: Random) -> bytes:
         del members[numbers.choice(list(members))]
     methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2)
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive_:
+    with zipfile.ZipFile(packed, "w") as written:
         for each, contents in members.items():
             method = numbers.choice(methods) if numbers.random() < 0.1 else kinds[each]
-            archive_.writestr(zipfile.ZipInfo(each), contents, method)
-    changed = packed.getvalue()
-    return binary(changed, numbers) if numbers.random() < 0.3 else changed
+            written.writestr(zipfile.ZipInfo(each), contents, method)
+    return packed.getvalue()
 
 
 def state(data: bytes, numbers: Random) -> bytes:
