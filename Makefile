@@ -41,7 +41,7 @@ packages:
 	@sh tools/debian-packages.sh $(PYTHON)
 
 test-packages:
-	@sh tools/debian-packages.sh $(PYTHON) chromium cpio gcc
+	@sh tools/debian-packages.sh $(PYTHON) chromium cpio gcc libkdumpfile-dev
 
 $(READY): pyproject.toml | packages
 	@echo "setting up $(VENV) ..."

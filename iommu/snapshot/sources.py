@@ -66,8 +66,8 @@ class _Path:
     """A file or a folder."""
 
     options: Sequence[Option] = (
-        Option("--registers", "FILE", "For an ELF core: the register window. FILE@ADDRESS gives its register base."),
-        Option("--root-table", "ADDRESS", "For an ELF core, instead: the root table. Capabilities are assumed."),
+        Option("--registers", "FILE", "For a core: the register window. FILE@ADDRESS gives its register base."),
+        Option("--root-table", "ADDRESS", "For a core, instead: the root table. Capabilities are assumed."),
         Option("--mode", "MODE", "With --root-table: legacy (the default) or scalable."),
     )
 
