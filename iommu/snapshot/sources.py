@@ -115,5 +115,6 @@ def opened(place: Path | None, given: Mapping[str, str]) -> Iterator[Snapshot]:
         with found as snapshot:
             yield snapshot
         return
-    names = [option.name for source in sources() for option in source.options]
+    # The first option of a source names its snapshot; those of files and folders only go with a path.
+    names = [source.options[0].name for source in sources() if source is not PATH and source.options]
     raise MisuseError(f"which snapshot? Give a path{''.join(f', or {name}' for name in names)}")
