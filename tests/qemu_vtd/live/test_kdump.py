@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -85,6 +86,22 @@ def test_commands_take_it(cores: Path, tmp_path: Path) -> None:
     assert done.returncode == 0 and json.loads(done.stdout)["units"]
     assert command.vtd("snapshot", tmp_path / "taken", cores / "compressed", *registers).returncode == 0
     assert Snapshot.open(tmp_path / "taken").memory.read(HOST, 4) == b"here"
+
+
+def test_memory_that_was_left_out_reads_as_zeroes_and_is_named(cores: Path) -> None:
+    """The bit of the last page is taken out of the second map, which has the pages that are in the file."""
+    core = bytearray((cores / "compressed").read_bytes())
+    size, more, blocks = struct.unpack_from("<3I", core, 428)
+    last = 0xFFFF_F000
+    at = size * (1 + more) + size * blocks // 2 + (last >> 12 >> 3)
+    assert core[at] == 0xFF
+    core[at] = 0x7F
+    (cores / "filtered").write_bytes(core)
+    whole, filtered = opened(cores / "compressed"), opened(cores / "filtered")
+    assert whole.memory.read(last, 0x1000).strip(b"\0")
+    assert filtered.memory.read(last, 0x1000) == bytes(0x1000)
+    assert (kdump.LEFT_OUT in whole.unknown, kdump.LEFT_OUT in filtered.unknown) == (False, True)
+    assert filtered.memory.read(HOST, 4) == b"here"
 
 
 def test_registers_are_needed(cores: Path) -> None:
