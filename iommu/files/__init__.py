@@ -1,4 +1,10 @@
 """The one way in and out: what a user names is read and written here.
 
-`iommu.files.writing` writes files, whole or not at all.
+writing      files, whole or not at all
+reading      files, pipes and standard input
+mapped       large files, and where they have data
+unpacking    gzip
+archive      zip
+documents    JSON, and the fields of its objects
+limits       how much is taken, and how that is changed
 """
