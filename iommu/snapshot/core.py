@@ -53,7 +53,7 @@ def from_core(path: Path, given: Given) -> Contents:
 
 
 def from_compressed(path: Path, given: Given) -> Contents:
-    """A core that kdump has compressed, with registers that are given. Raises MisuseError, InputError and OSError."""
+    """A core that kdump has compressed, with registers that are given. Raises MisuseError and InputError."""
     memory = from_kdump(path)
     return _with_registers(path, memory, given, "a kdump core", (LEFT_OUT,) if memory.left_out else ())
 
