@@ -86,6 +86,8 @@ PARTS: dict[str, tuple[str, ...]] = {
         "qemu.vtd.apt",
         "qemu.vtd.install",
         "qemu.vtd.pipeline",
+        "qemu.vtd.guard_program",
+        "qemu.vtd.guard",
         "qemu.vtd.process",
         "qemu.vtd.qmp",
         "qemu.vtd.qtest",

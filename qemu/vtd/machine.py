@@ -42,8 +42,8 @@ class Machine:
     """A q35 machine whose processor halts at reset and whose devices are driven from outside.
 
     Use it in a with-block: however the block is left, the process is ended and reaped, the sockets are closed and
-    the memory is released. QEMU also ends when the thread that entered the block ends, even by SIGKILL (where
-    util-linux's setpriv exists). Nothing is written to disk and there is no network.
+    the memory is released. QEMU also ends, with all that it has started, when this process ends, even by SIGKILL.
+    Nothing is written to disk and there is no network.
 
     Args:
         qemu: the program; see `find_qemu`.

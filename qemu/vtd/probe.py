@@ -140,7 +140,7 @@ def _probe(path: str, changed: int, size: int) -> Build:
         if not any("sandbox" in line or "seccomp" in line for line in error.stderr):
             raise QemuUnsuitable(f"{path} does not behave like a QEMU: {error}") from None
         build = _query(path, ())
-    except QemuTimeout as error:
+    except (QemuTimeout, QemuNotFound) as error:
         raise QemuUnsuitable(f"{path} does not behave like a QEMU: {error}") from None
     return build
 

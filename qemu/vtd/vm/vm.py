@@ -4,8 +4,8 @@
         print(vm.sockets["qmp"], vm.devices)
         vm.wait()
 
-Nothing is left after the block: no process, no socket, no directory. When we are killed, the kernel kills QEMU, and
-the directory with the sockets is removed by the next VM that starts.
+Nothing is left after the block: no process, no socket, no directory. When we are killed, the guard ends QEMU and
+removes the directory with the sockets. Should the guard be killed too, the next VM that starts removes it.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Vm:
                 descriptors.append(bios)
             words += ["-chardev", f"socket,id=vtd,fd={theirs.fileno()}", "-mon", "chardev=vtd,mode=control"]
             child_side.enter_context(theirs)
-            self._process = Process(words, descriptors)
+            self._process = Process(words, descriptors, remove=directory.path)
             child_side.close()
             self.ready = self._look(ours, sockets)
 
