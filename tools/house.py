@@ -86,6 +86,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "qemu.vtd.apt",
         "qemu.vtd.install",
         "qemu.vtd.pipeline",
+        "qemu.vtd.answers",
         "qemu.vtd.guard_program",
         "qemu.vtd.guard",
         "qemu.vtd.process",
