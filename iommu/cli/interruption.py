@@ -23,8 +23,8 @@ def status() -> int:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     global _last  # noqa: PLW0603 - there is one process, and it ends once
     _last = signal.Signals(number)
-    # An event loop has a handler of its own for Ctrl-C. Python's raises KeyboardInterrupt, which may end the process as
-    # SIGINT does although it is caught; and a shell has background jobs ignore Ctrl-C, but not these.
+    # An event loop has a handler of its own for Ctrl-C. Python's raises KeyboardInterrupt, which may end the process
+    # by SIGINT although it is caught; and a shell has background jobs ignore Ctrl-C, but not these.
     handler = signal.getsignal(signal.SIGINT)
     if not callable(handler) or handler is signal.default_int_handler:
         sys.exit(status())
