@@ -32,7 +32,7 @@ class Liar:
     Args:
         greeting: what it says first.
         answers: JSON texts of what commands return; any other command returns {}.
-        endless: what it goes on to say for ever after the greeting.
+        endless: what it says after the greeting, again and again.
     """
 
     def __init__(self, place: Path, greeting: bytes, answers: dict[str, str], endless: bytes = b"") -> None:
