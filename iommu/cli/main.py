@@ -20,21 +20,31 @@ Conventions for every command:
 Output is for people, or with `--json` for programs. Errors go to stderr.
 """
 
+# ruff: noqa: PLC0415 - what takes time to import is imported where Ctrl-C is waited for
+
+from __future__ import annotations
+
 import os
 import sys
 from importlib.metadata import entry_points
 from io import TextIOWrapper
+from typing import TYPE_CHECKING
 
-import typer
-
-from iommu.cli import dmar, explain, inspect, interruption, snapshot, walk
+from iommu.cli import interruption
 from iommu.errors import VtdError
+
+if TYPE_CHECKING:
+    import typer
 
 GROUP = "vtdlab.commands"
 
 
 def make_app() -> typer.Typer:
     """The whole command: the subcommands of iommu, and those of the entry points."""
+    import typer
+
+    from iommu.cli import dmar, explain, inspect, snapshot, walk
+
     app = typer.Typer(
         name="vtd",
         help="An executable model of Intel VT-d.",
@@ -70,8 +80,8 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):  # print what the locale cannot encode as escapes
             stream.reconfigure(errors="backslashreplace")
     stdout = sys.stdout
-    interruption.by_signals()
     try:
+        interruption.by_signals()
         make_app()()
     except SystemExit as left:
         if left.code == interruption.CTRL_C:

@@ -153,6 +153,9 @@ def _run(giver: Giver, order: dict[str, Any], handed: Sequence[int]) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     reading, printing = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(reading, False)
+    if order["output"]:
+        os.close(printing)
+        printing, *handed = handed
     pid, error = _started(order, [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), printing, printing, *handed])
     for each in (printing, *handed):
         os.close(each)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from signal import SIGKILL
@@ -32,20 +32,33 @@ class Process:
         command: the program and its arguments.
         descriptors: the file descriptors it inherits, with the same numbers.
         remove: a directory with nothing but files, which is to be removed should this process be killed.
+        environment: its environment, by default ours; folder: where it runs, by default where we do.
+        output: a file for what it prints, of which nothing is kept then.
 
     Raises:
         QemuNotFound: the program cannot be started.
     """
 
-    def __init__(self, command: Sequence[str], descriptors: Sequence[int], remove: Path | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        descriptors: Sequence[int],
+        *,
+        remove: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        output: int | None = None,
+    ) -> None:
         order = {
             "words": list(command),
-            "environment": dict(os.environb),
-            "folder": guard.folder(),
+            "environment": dict(os.environ if environment is None else environment),
+            "folder": guard.folder() if folder is None else str(folder),
             "numbers": list(descriptors),
             "remove": None if remove is None else str(remove),
+            "output": output is not None,
         }
-        self._connection = guard.errand("run", order, descriptors)
+        handed = descriptors if output is None else [output, *descriptors]
+        self._connection = guard.errand("run", order, handed)
         self._status: int | None = None
         self._printed = b""
         self._closed = False
@@ -118,7 +131,7 @@ class Process:
     def wait(self, seconds: float | None = None) -> None:
         """Wait until it has ended; at most so long, if `seconds` is given."""
         deadline = None if seconds is None else time.monotonic() + seconds
-        while self._status is None:
+        while self._status is None and self._connection.fileno() >= 0:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             poll = select.poll()
             poll.register(self._connection, select.POLLIN)
@@ -137,3 +150,13 @@ class Process:
         else:
             (self._printed,) = values
         return str(kind)
+
+
+def run(command: Sequence[str]) -> tuple[int, list[str]]:
+    """Run a program to its end; its exit status, and the last lines it wrote. Raises QemuNotFound."""
+    process = Process(command, [])
+    try:
+        process.wait()
+    finally:
+        process.end()
+    return process.status or 0, process.stderr()

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from qemu.vtd import guard, guard_program
-from qemu.vtd.errors import QemuError
+from qemu.vtd import answers, guard, guard_program
+from qemu.vtd.errors import FalseAnswer, QemuError, QemuUnsuitable
+from qemu.vtd.probe import version_text
 from qemu.vtd.qmp import Qmp
 
 _SECONDS = 5.0
@@ -49,17 +50,17 @@ class Monitor:
 
     def __init__(self, place: Path, qmp: Qmp, pid: int) -> None:
         self.socket, self.pid, self._qmp = place, pid, qmp
-        numbers = qmp.execute("query-version")["qemu"]
-        self.version = f"QEMU {numbers['major']}.{numbers['minor']}.{numbers['micro']}"
+        self.version = f"QEMU {version_text(qmp.read('query-version', answers.version))}"
 
     def human(self, command: str) -> str:
         """What a command of the human monitor prints. Raises QemuError."""
-        return str(self._qmp.execute("human-monitor-command", {"command-line": command})).replace("\r\n", "\n")
+        said = self._qmp.read("human-monitor-command", answers.text, {"command-line": command})
+        return said.replace("\r\n", "\n")
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """The guest stands still inside the block; it goes on afterwards if it did not stand still before."""
-        if not self._qmp.execute("query-status")["running"]:
+        if not self._qmp.read("query-status", answers.running):
             yield
             return
         with _resumed_by_guard(self.socket):
@@ -97,5 +98,7 @@ def monitor(place: Path, seconds: float = _SECONDS) -> Iterator[Monitor]:
         qmp.connect()
         stranger.greeted = True
         yield Monitor(place, qmp, pid)
+    except FalseAnswer as error:
+        raise QemuUnsuitable(f"{place}: {error}") from None
     finally:
         qmp.close()
