@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import entry_points
 from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
@@ -34,9 +33,18 @@ from iommu.cli import interruption
 from iommu.errors import VtdError
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
+
     import typer
 
 GROUP = "vtdlab.commands"
+
+
+def entry_points(group: str) -> EntryPoints:
+    """The entry points of all packages in a group."""
+    from importlib import metadata
+
+    return metadata.entry_points(group=group)
 
 
 def make_app() -> typer.Typer:

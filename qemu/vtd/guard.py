@@ -22,6 +22,8 @@ from qemu.vtd import guard_program
 from qemu.vtd.errors import QemuError
 
 _END_SECONDS = 1.0
+# It answers at once, unless somebody has stopped it.
+_ANSWER_SECONDS = 15.0
 _lock = threading.Lock()
 
 
@@ -67,9 +69,12 @@ def pid() -> int | None:
 def errand(kind: str, order: dict[str, Any], descriptors: Sequence[int] = ()) -> socket.socket:
     """Give the guard an errand; the connection over which to hear of it. When it is closed, the errand ends.
 
+    The guard's locale may be another one: names of files are sent as bytes.
+
     Raises QemuError when there is no guard to be had.
     """
     ours, theirs = socket.socketpair()
+    ours.settimeout(_ANSWER_SECONDS)
     try:
         with theirs:
             owner = os.pidfd_open(os.getpid())
@@ -103,8 +108,8 @@ def _hand_over(descriptors: Sequence[int]) -> None:
                     raise
 
 
-def folder() -> str | None:
+def folder() -> bytes | None:
     """The working directory; None when it has been removed."""
     with suppress(FileNotFoundError):
-        return str(Path.cwd())
+        return os.fsencode(Path.cwd())
     return None

@@ -319,7 +319,7 @@ def _descendants(top: int) -> list[int]:
     return found
 
 
-def _remove(folder: str) -> None:
+def _remove(folder: bytes) -> None:
     """Remove a directory of sockets that nobody uses any more."""
     with suppress(OSError):  # it is gone, or the next run removes it
         for name in os.listdir(folder):  # noqa: PTH208

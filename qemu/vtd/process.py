@@ -50,11 +50,14 @@ class Process:
         output: int | None = None,
     ) -> None:
         order = {
-            "words": list(command),
-            "environment": dict(os.environ if environment is None else environment),
-            "folder": guard.folder() if folder is None else str(folder),
+            "words": [os.fsencode(word) for word in command],
+            "environment": {
+                os.fsencode(name): os.fsencode(value)
+                for name, value in (os.environ if environment is None else environment).items()
+            },
+            "folder": guard.folder() if folder is None else os.fsencode(folder),
             "numbers": list(descriptors),
-            "remove": None if remove is None else str(remove),
+            "remove": None if remove is None else os.fsencode(remove),
             "output": output is not None,
         }
         handed = descriptors if output is None else [output, *descriptors]
@@ -67,7 +70,7 @@ class Process:
         except BaseException as error:
             self._connection.close()
             if isinstance(error, (EOFError, OSError)):
-                raise QemuNotFound(f"cannot run {command[0]}: the guard was killed") from error
+                raise QemuNotFound(f"cannot run {command[0]}: the guard does not answer") from error
             raise
         if kind == "failed":
             self._connection.close()
@@ -143,7 +146,7 @@ class Process:
         """Take a message of the guard; its kind."""
         try:
             kind, *values = guard_program.message(self._connection)
-        except (EOFError, OSError):  # the guard was killed, and the kernel has killed the process with it
+        except (EOFError, OSError):  # the guard was killed, and the kernel has killed the process with it; or stopped
             kind, values = "ended", [-SIGKILL, self._printed]
         if kind == "ended":
             self._status, self._printed = values

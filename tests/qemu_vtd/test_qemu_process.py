@@ -187,7 +187,7 @@ def test_output_without_end_takes_no_memory() -> None:
 def test_it_inherits_what_a_program_of_ours_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Descriptors by their numbers, in any order, and no others; the environment and the folder of this moment."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("VTD_SAID", "now")
+    monkeypatch.setenv("VTD_SAID", "now \udcff")
     with nothing_remains(), ExitStack() as opened:
         files = [opened.enter_context(TemporaryFile("w+")) for _ in range(3)]
         numbers = [file.fileno() for file in files]
@@ -197,7 +197,7 @@ def test_it_inherits_what_a_program_of_ours_would(tmp_path: Path, monkeypatch: p
         for file in files:
             file.seek(0)
             assert file.read() == f"{file.fileno()}\n"
-    assert lines[:2] == [str(tmp_path), "now"]
+    assert lines[:2] == [str(tmp_path), "now \N{REPLACEMENT CHARACTER}"]
     assert sorted(map(int, lines[2:])) == sorted([0, 1, 2, *numbers])
 
 
