@@ -51,7 +51,7 @@ def make_app() -> typer.Typer:
     """The whole command: the subcommands of iommu, and those of the entry points."""
     import typer
 
-    from iommu.cli import dmar, explain, inspect, snapshot, walk
+    from iommu.cli import dmar, explain, inspect, root, snapshot, walk
 
     app = typer.Typer(
         name="vtd",
@@ -61,7 +61,7 @@ def make_app() -> typer.Typer:
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
-    app.callback()(_root)
+    app.callback()(root.root)
     app.add_typer(dmar.app, name="dmar")
     app.command()(explain.explain)
     app.command()(walk.walk)
@@ -73,13 +73,6 @@ def make_app() -> typer.Typer:
         except Exception as error:  # one broken entry point must not break the others
             print(f"vtd: {entry.name} ({entry.value}) is not available: {_one_line(error)}", file=sys.stderr)
     return app
-
-
-def _root() -> None:
-    """A callback keeps Typer from dropping the name of a single command."""
-
-
-_root.__doc__ = "An executable model of Intel VT-d."
 
 
 def main() -> None:
