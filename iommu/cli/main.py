@@ -81,8 +81,8 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):  # print what the locale cannot encode as escapes
             stream.reconfigure(errors="backslashreplace")
     stdout = sys.stdout
+    interruption.by_signals()
     try:
-        interruption.by_signals()
         make_app()()
     except SystemExit as left:
         if left.code == interruption.CTRL_C:
