@@ -21,17 +21,19 @@ def vtd(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[byte
     )
 
 
+def seconds(*words: str) -> float:
+    """The processor time of a Python program."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *words], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def test_help_is_quick() -> None:
-    """In processor time, which depends little on other work on the machine."""
-    best = 9.0
-    for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = vtd("--help")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        assert done.returncode == 0
-    assert b"dmar" in done.stdout
-    assert best < 0.3
+    """Against what Typer alone takes, on this machine as it is now. It is twice that."""
+    both = [(seconds("-m", "iommu.cli.main", "--help"), seconds("-c", "import typer")) for _ in range(5)]
+    ours, least = map(min, zip(*both, strict=True))
+    assert ours < 3 * least
 
 
 def test_unreadable_input_gives_one_line_and_status_2(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def read_tables(path: Path) -> list[Source]:
             raise InputError(f"{path}: no DMAR in any of its {len(files)} files")
     else:
         data, name = unpacked(contents(path), name_of(path)), name_of(path)
-        found = tables_in(data, name) or [Source(name, data[: limits().text])]
+        found = tables_in(data, name) or [Source(name, data[:] if len(data) <= limits().text else data[:_HEADER])]
     return list({source.data: source for source in reversed(found)}.values())[::-1]
 
 

@@ -74,6 +74,14 @@ def mapped(path: Path) -> memoryview:
         raise InputError(f"{path}: {getattr(error, 'strerror', error)}") from error
 
 
+def descriptor_of(path: Path) -> int:
+    """A descriptor for a library that reads a file itself; whoever calls this closes it."""
+    try:
+        return _Opened(path).descriptor
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+
+
 def text(path: Path) -> str:
     """A text, such as a log; see `as_text`."""
     return as_text(contents(path), name_of(path))
@@ -98,15 +106,15 @@ class _Opened:
             kind = _REFUSED.get(stat.S_IFMT(path.stat().st_mode))
             if kind is not None:
                 raise InputError(f"{path} is {kind}: a file or a pipe is needed, or - for standard input")
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         except ValueError as error:  # a zero byte in the name
             raise InputError(f"{str(path)!r:.60}: {error}") from None
 
     def __enter__(self) -> int:
-        return self._descriptor
+        return self.descriptor
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
 
 def _standard_input(name: str) -> Data:

@@ -15,7 +15,7 @@ from iommu.errors import DmarError, MisuseError, RoutingError
 from iommu.explain.report import FaultReport
 from iommu.files.archive import ZIP, Archive
 from iommu.files.reading import beginning
-from iommu.snapshot import core
+from iommu.snapshot import core, kdump
 from iommu.snapshot.contents import Contents
 from iommu.snapshot.core import NOTHING_GIVEN, Given
 from iommu.snapshot.firmware import find_dmar
@@ -33,7 +33,7 @@ class Snapshot(Contents):
         """Read a snapshot that is a file or a folder, of any form (docs/snapshots.md).
 
         Args:
-            given: what an ELF core lacks.
+            given: what a core lacks.
 
         Raises FormatError or MisuseError for what is not one, and InputError for a file that cannot be read.
         """
@@ -45,12 +45,12 @@ class Snapshot(Contents):
         begins = beginning(path, 16)
         if begins.startswith(core.MAGIC):
             return cls(*core.from_core(path, given))
-        if begins.startswith(core.KDUMP):
-            raise MisuseError(f"{path} is a core that kdump has compressed: give an ELF core (makedumpfile -E)")
+        if begins.startswith(kdump.BEGINNINGS):
+            return cls(*core.from_compressed(path, given))
         if given != NOTHING_GIVEN:
-            raise MisuseError(f"{path} is not an ELF core, and only these need registers that are given by hand")
+            raise MisuseError(f"{path} is not a core, and only these need registers that are given by hand")
         if not begins.startswith(ZIP):
-            raise MisuseError(f"{path} is not a snapshot: it is neither a zip archive nor an ELF core")
+            raise MisuseError(f"{path} is not a snapshot: it is neither a zip archive nor a core")
         archive = Archive(path)
         return cls(*(from_file if SETTINGS in archive.names else from_zip)(path, archive))
 
