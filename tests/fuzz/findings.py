@@ -129,3 +129,26 @@ FINDINGS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "40,000 DRHDs": ("tables", lambda: table(*(drhd(0x1000 * number) for number in range(40_000)))),
 }
 """By name: the way, and the input."""
+
+_TABLE = table(drhd(0xFED91000, flags=1))
+
+NONSENSE: dict[str, bytes] = {
+    "nothing": b"",
+    "zeroes": bytes(4096),
+    "all ones": b"\xff" * 4096,
+    "brackets": b"[" * 100_000,
+    "braces": b'{"a":' * 100_000,
+    "a long number": b"1" * 10_000,
+    "null": b"null",
+    "a text": b'"text"',
+    "a list of everything": b'[null, 1, 1.5, "x", [], {}]',
+    "another encoding": '{"header": 1}'.encode("utf-16"),
+    "half a character": b'{"header": "\\ud800"}',
+    "damaged gzip": gzip.compress(_TABLE)[:-9],
+    "gzip in gzip": gzip.compress(gzip.compress(_TABLE)),
+    "the beginning of an ELF file": b"\x7fELF\x02\x01\x01" + bytes(57),
+    "the beginning of a zip file": b"PK\x03\x04" + bytes(26),
+    "an empty zip file": b"PK\x05\x06" + bytes(18),
+    "a cut table": _TABLE[:50],
+}
+"""What is given to every way in, since somebody will."""

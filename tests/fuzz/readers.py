@@ -27,7 +27,11 @@ from iommu.snapshot.core import Given
 from iommu.snapshot.folder import FORMAT
 from iommu.snapshot.inspect import inspect
 from iommu.snapshot.request import parse_request
+from qemu.vtd import answers
+from qemu.vtd.answers import understood
+from qemu.vtd.live.layout import layout_of
 from qemu.vtd.vm import plan, words
+from qemu.vtd.vm.functions import functions, numbered
 from tests.dmar import hand
 from tests.dmar.test_dmar_format import DAMAGED, EVERYTHING
 from tests.dmar.test_dmar_mutated import check
@@ -229,6 +233,49 @@ def _qemu_options(data: bytes, place: Path) -> None:
         plan.size(text)
 
 
+_READERS: dict[str, Callable[[Any], object]] = {
+    "query-version": answers.version,
+    "device-list-properties": answers.names,
+    "query-machines": answers.aliases,
+    "query-status": answers.running,
+    "query-migrate": answers.progress,
+    "query-pci": lambda answer: numbered(answer) and functions(answer),
+    "info mtree -f": lambda answer: layout_of(answers.text(answer)),
+}
+"""What reads the answers to QMP commands; the last is one of the human monitor."""
+
+LAYOUT = """FlatView #1
+ AS "memory", root: system
+ Root memory region: system
+  0000000000000000-000000001fffffff (prio 0, ram): pc.ram KVM
+  00000000fed90000-00000000fed90fff (prio 0, i/o): intel_iommu
+"""
+
+
+@cache
+def qmp_answers() -> list[bytes]:
+    """Commands with answers to them, as QEMU gives them."""
+    given: list[tuple[str, Any]] = [
+        ("query-version", {"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": "Debian 1:10.0.2"}),
+        ("device-list-properties", [{"name": "aw-bits", "type": "uint8"}, {"name": "caching-mode", "type": "bool"}]),
+        (
+            "query-machines",
+            [{"name": "pc-q35-10.0", "alias": "q35"}, {"name": "none", "cpu-max": 1}],
+        ),
+        ("query-status", {"running": True, "status": "running"}),
+        ("query-migrate", {"status": "failed", "error-desc": "no room"}),
+        ("info mtree -f", LAYOUT),
+    ]
+    given += [("query-pci", json.loads(each)) for each in pci_trees() if b"class_info" in each]
+    return [json.dumps({"command": command, "return": answer}).encode() for command, answer in given]
+
+
+def _answer(data: bytes, place: Path) -> None:
+    told = read_json(place)
+    if isinstance(told, dict) and str(told.get("command")) in _READERS and "return" in told:
+        understood(told["command"], told["return"], _READERS[told["command"]])
+
+
 OPTIONS = [
     b"-device\nintel-iommu,aw-bits=48,intremap=on\n-smp\n4,maxcpus=8\n-M\nq35,kernel-irqchip=split",
     b"512M",
@@ -276,6 +323,7 @@ WAYS: tuple[Way, ...] = (
     Way("states", states, mutations.state, _restore),
     Way("logs", lambda: [LOG], mutations.text, _explain),
     Way("words", lambda: WORDS, mutations.text, _explain),
+    Way("qmp answers", qmp_answers, mutations.document, _answer),
     Way("requests", lambda: REQUESTS, mutations.text, _request),
     Way("qemu options", lambda: OPTIONS, mutations.text, _qemu_options, ("qemu.vtd.vm.words", "qemu.vtd.vm.plan")),
 )

@@ -9,6 +9,7 @@ WAYS = (*readers.WAYS, *commands.WAYS)
 
 BY_COMMANDS = {
     "iommu.cli.explain": "vtd explain: a log, by its name",
+    "iommu.snapshot.kdump": "libkdumpfile, where it is installed: tests/snapshot damages cores for it",
     "qemu.vtd.guest.nested_linux": "vtd guest run --kernel: the kernel goes to QEMU as it is",
     "qemu.vtd.guest.restart": "vtd guest run --kernel: as above",
 }

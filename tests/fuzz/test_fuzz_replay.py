@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz import commands, readers
-from tests.fuzz.findings import FINDINGS
+from tests.fuzz import commands, mutations, readers
+from tests.fuzz.findings import FINDINGS, NONSENSE
 from tests.fuzz.run import batch, kept, one
 from tests.fuzz.way import Way
 
@@ -22,6 +22,15 @@ def test_what_once_did_harm(name: str, tmp_path: Path) -> None:
     way, make = FINDINGS[name]
     _, wrong = one(READERS[way], make(), tmp_path / "input")
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    "way", [way for way in readers.WAYS if way.change is not mutations.folder], ids=lambda w: w.name
+)
+def test_nonsense(way: Way, tmp_path: Path) -> None:
+    for name, data in NONSENSE.items():
+        _, wrong = one(way, data, tmp_path / "input")
+        assert not wrong, name
 
 
 @pytest.mark.parametrize("way", readers.WAYS, ids=READERS)

@@ -9,6 +9,8 @@ from random import Random
 
 from iommu.errors import VtdError
 
+_LONGEST = 500
+
 Mutation = Callable[[bytes, Random], bytes]
 
 
@@ -42,7 +44,7 @@ class Way:
             self.read(data, place)
         except (VtdError, OSError) as error:
             message = str(error)
-            if not message or "\n" in message:
+            if not message or "\n" in message or len(message) > _LONGEST:
                 raise AssertionError(f"not a message of one line: {message!r}") from error
             return message
         return ""
