@@ -272,8 +272,10 @@ class Reader:
         """The policy, and the offset after it. A choice that the state does not name has its default."""
         try:
             whole = cs.Struct("choices" / _CHOICES, "end" / cs.Tell).parse(self._saved[start:])
-        except (cs.ConstructError, UnicodeDecodeError) as error:
-            raise StateError(f"malformed: {error!r}", offset=start, where="header", field="policy") from None
+        except (cs.ConstructError, UnicodeDecodeError):
+            raise StateError(
+                "malformed: not a list of names and values", offset=start, where="header", field="policy"
+            ) from None
         values: dict[str, Any] = {}
         for name, number in ((each.name, each.value) for each in whole.choices):
             if name not in CHOICES or name in values:

@@ -8,6 +8,7 @@ from typing import Any
 from iommu.engine.request import Access, AddressType, DmaRequest, SourceId
 from iommu.errors import MisuseError
 from iommu.explain.report import FaultReport
+from iommu.files.documents import shown
 
 _DEVICE = re.compile(r"^(?:0000:)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])$", re.IGNORECASE)
 _ACCESS = {"read": Access.READ, "write": Access.WRITE, "atomic": Access.ATOMIC}
@@ -29,7 +30,8 @@ def parse_request(text: str) -> DmaRequest:
     device = _DEVICE.match(words[0]) if len(words) >= 3 else None
     if device is None or words[1].lower() not in _ACCESS:
         raise MisuseError(
-            f'{text!r} is not a request: give device, read|write|atomic and address, as in "00:04.0 write 0x5000"'
+            f"{shown(text)} is not a request: give device, read|write|atomic and address, "
+            'as in "00:04.0 write 0x5000"'
         )
     bus, slot, function = (int(number, 16) for number in device.groups())
     options: dict[str, Any] = {}
@@ -54,7 +56,7 @@ def number_of(text: str, what: str) -> int:
     try:
         return int(text, 0)
     except ValueError:
-        raise MisuseError(f"{what} {text!r} is not a number") from None
+        raise MisuseError(f"{what} {shown(text)} is not a number") from None
 
 
 def show_request(request: DmaRequest) -> str:

@@ -24,9 +24,7 @@ def test_what_once_did_harm(name: str, tmp_path: Path) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize(
-    "way", [way for way in readers.WAYS if way.change is not mutations.folder], ids=lambda w: w.name
-)
+@pytest.mark.parametrize("way", [way for way in readers.WAYS if way.change is not mutations.folder], ids=str)
 def test_nonsense(way: Way, tmp_path: Path) -> None:
     for name, data in NONSENSE.items():
         _, wrong = one(way, data, tmp_path / "input")

@@ -32,6 +32,9 @@ class Way:
     read: Callable[[bytes, Path], object]
     modules: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        return self.name
+
     def input(self, seed: int, number: int, seeds: Sequence[bytes]) -> bytes:
         """Input `number` of a run with this seed: always the same bytes."""
         numbers = Random(f"{seed} {self.name} {number}")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -36,7 +37,7 @@ class _Qemu:
 
 
 def _pid(text: str | None) -> int | None:
-    if text is not None and not (text.isdecimal() and int(text)):
+    if text is not None and not re.fullmatch(r"[1-9][0-9]{0,9}", text):
         raise MisuseError(f"--pid {text!r} is not a process id")
     return None if text is None else int(text)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from iommu.dmar.pci import PciAddress
 from iommu.errors import MisuseError
+from iommu.files.documents import shown
 from iommu.files.reading import beginning
 from qemu.vtd.errors import PropertyMissing
 from qemu.vtd.launch import MIB
@@ -120,7 +121,7 @@ def unit_properties(text: str) -> dict[str, str] | None:
 
 def size(text: str) -> int:
     """A size in bytes out of "512M", "2G" or a number of MiB. Raises MisuseError."""
-    found = re.fullmatch(r"(\d+)([MG]?)", text.upper())
+    found = re.fullmatch(r"(\d{1,12})([MG]?)", text.upper())
     if found is None:
-        raise MisuseError(f"memory {text!r} is not a size such as 512M or 2G")
+        raise MisuseError(f"memory {shown(text)} is not a size such as 512M or 2G")
     return int(found[1]) * _UNITS[found[2]]
