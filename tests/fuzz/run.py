@@ -64,6 +64,7 @@ def keep(way: Way, seed: int, result: Result) -> None:
     seeds = way.seeds()
     numbers = [*sorted(result.first.values()), *range(_ALSO)]
     inputs = {f"{seed}-{number}": way.input(seed, number, seeds) for number in numbers}
+    kept(way).parent.mkdir(exist_ok=True)
     with zipfile.ZipFile(kept(way), "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in inputs.items():
             if len(data) <= _SMALL:

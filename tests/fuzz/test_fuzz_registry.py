@@ -37,7 +37,9 @@ def readers() -> set[str]:
         if name.startswith(_FILES):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+            if not isinstance(node, ast.ImportFrom) or [alias.name for alias in node.names] == ["shown"]:
+                continue
+            module = node.module or ""
             if module.startswith(_FILES) and module.removeprefix(_FILES) not in _WRITING:
                 found.add(name)
     return found
