@@ -98,6 +98,10 @@ class PciTree:
             for function in self.functions.values()
             if function.secondary
         }
+        self._bridges: dict[int, list[PciFunction]] = {}
+        for bridge in self._above.values():
+            self._bridges.setdefault(bridge.address.segment, []).append(bridge)
+        self._forwarding: dict[tuple[int, int], PciFunction | None] = {}
 
     def parent(self, address: PciAddress) -> PciFunction | None:
         """The bridge above a function; None on a root bus.
@@ -110,12 +114,14 @@ class PciTree:
 
     def _forwards(self, segment: int, bus: int) -> PciFunction | None:
         """The bridge nearest to a bus among those whose range of buses has it."""
-        found = [
-            bridge
-            for bridge in self._above.values()
-            if bridge.address.segment == segment and (bridge.secondary or 0) < bus <= (bridge.subordinate or 0)
-        ]
-        return max(found, key=lambda bridge: bridge.secondary or 0, default=None)
+        if (segment, bus) not in self._forwarding:
+            found = [
+                bridge
+                for bridge in self._bridges.get(segment, ())
+                if (bridge.secondary or 0) < bus <= (bridge.subordinate or 0)
+            ]
+            self._forwarding[segment, bus] = max(found, key=lambda bridge: bridge.secondary or 0, default=None)
+        return self._forwarding[segment, bus]
 
     def has_bus(self, segment: int, bus: int) -> bool:
         """Whether there is such a bus: a function is on it, or a bridge leads to it."""
@@ -146,12 +152,12 @@ class PciTree:
 
     def ancestors(self, address: PciAddress) -> list[PciFunction]:
         """The bridges above, nearest first; a loop of secondary buses is cut."""
-        chain: list[PciFunction] = []
+        chain: dict[PciAddress, PciFunction] = {}
         bridge = self.parent(address)
-        while bridge is not None and bridge not in chain:
-            chain.append(bridge)
+        while bridge is not None and bridge.address not in chain:
+            chain[bridge.address] = bridge
             bridge = self.parent(bridge.address)
-        return chain
+        return list(chain.values())
 
     def children(self, bridge: PciFunction) -> list[PciFunction]:
         """The functions on the bus right below a bridge."""
