@@ -33,7 +33,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "dmar": ("iommu.dmar",),
     "dmar/lint": ("iommu.dmar.lint",),
     "dmar/verdicts": ("iommu.dmar.verdicts",),
-    "dmar (whole)": ("iommu.dmar.survey", "iommu.dmar.dmar", "iommu.dmar.__init__"),
+    "dmar (whole)": ("iommu.dmar.survey_workers", "iommu.dmar.survey", "iommu.dmar.dmar", "iommu.dmar.__init__"),
     "request, reasons, attributes, ats": (
         "iommu.engine.reasons",
         "iommu.engine.attributes",

@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from contextlib import closing
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -20,9 +21,10 @@ def run(paths: list[Path], as_json: bool, as_csv: bool, html_file: Path | None) 
     files, rows = files_of(paths), list[Row]()
     with Progress(console=error_console(), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("tables", total=len(files))
-        for batch in survey(files):
-            rows += batch
-            progress.advance(task, len(batch))
+        with closing(survey(files)) as batches:  # its processes end here, also after Ctrl-C
+            for batch in batches:
+                rows += batch
+                progress.advance(task, len(batch))
     if html_file is not None:
         write_file(html_file, page(rows).encode())
     if as_json:

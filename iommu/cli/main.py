@@ -15,7 +15,7 @@ Conventions for every command:
     exit status 0   success
     1               a check found something
     2               wrong usage or unreadable input; any VtdError becomes one line on stderr, "vtd: ..."
-    130             interrupted
+    130             interrupted; 143 by SIGTERM, 129 by SIGHUP
 
 Output is for people, or with `--json` for programs. Errors go to stderr.
 """
@@ -27,7 +27,7 @@ from io import TextIOWrapper
 
 import typer
 
-from iommu.cli import dmar, explain, inspect, snapshot, walk
+from iommu.cli import dmar, explain, inspect, interruption, snapshot, walk
 from iommu.errors import VtdError
 
 GROUP = "vtdlab.commands"
@@ -70,9 +70,12 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):  # print what the locale cannot encode as escapes
             stream.reconfigure(errors="backslashreplace")
     stdout = sys.stdout
+    interruption.by_signals()
     try:
         make_app()()
-    except SystemExit:
+    except SystemExit as left:
+        if left.code == interruption.CTRL_C:
+            sys.exit(interruption.status())
         if sys.stdout is stdout:
             raise
         # On a broken pipe, Typer replaces stdout and exits with 1, which here means that a check found something.
@@ -88,7 +91,7 @@ def main() -> None:
         print(f"vtd: {where}{error.strerror or _one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(interruption.status())
     finally:
         _flush()
 

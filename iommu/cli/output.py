@@ -30,9 +30,16 @@ def console() -> Console:
     return _Console(highlight=False, soft_wrap=True, width=width)
 
 
+class _Bars(Console):
+    """A console whose cursor is never hidden: a process that is killed could not show it again."""
+
+    def show_cursor(self, show: bool = True) -> bool:
+        return False
+
+
 def error_console() -> Console:
     """Output of progress bars, on stderr."""
-    return Console(stderr=True, highlight=False)
+    return _Bars(stderr=True, highlight=False)
 
 
 def print_json(value: Any) -> None:

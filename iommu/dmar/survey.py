@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from itertools import islice
 from os import cpu_count
@@ -13,6 +12,7 @@ from pathlib import Path
 from iommu.dmar.header import HeaderFlags
 from iommu.dmar.inputs import Source, holds_other_tables, read_tables
 from iommu.dmar.lint import lint
+from iommu.dmar.survey_workers import in_processes
 from iommu.dmar.table import Table
 from iommu.errors import VtdError
 
@@ -45,15 +45,17 @@ def files_of(paths: list[Path]) -> list[Path]:
     return found
 
 
-def survey(files: list[Path], processes: int | None = None) -> Iterator[list[Row]]:
-    """The rows of each batch of files, in order. Several processes share the work where that is faster."""
+def survey(files: list[Path], processes: int | None = None) -> Generator[list[Row], None, None]:
+    """The rows of each batch of files, in order. Several processes share the work where that is faster.
+
+    Raises VtdError when one of them is killed.
+    """
     batches = _batches(files)
     processes = processes or min(cpu_count() or 1, len(batches))
     if processes <= 1:
         yield from map(rows_of, batches)
         return
-    with ProcessPoolExecutor(processes) as pool:
-        yield from pool.map(rows_of, batches)
+    yield from in_processes(rows_of, batches, processes)
 
 
 def _batches(files: list[Path]) -> list[list[Path]]:

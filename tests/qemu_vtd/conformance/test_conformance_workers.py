@@ -117,7 +117,7 @@ def test_workers_and_their_qemus_end_with_the_run(build: Build, number: signal.S
         while running(mark):
             assert time.monotonic() < deadline
             time.sleep(0.01)
-    assert process.returncode == (130 if number is signal.SIGINT else -number)
+    assert process.returncode == (-number if number is signal.SIGKILL else 128 + number)
     assert (out, error) == ("", "")
 
 

@@ -1,0 +1,29 @@
+"""SIGTERM and SIGHUP end a command as Ctrl-C does: what it has started ends, and its temporary files are gone."""
+
+import signal
+from types import FrameType
+
+CTRL_C = 128 + signal.SIGINT
+_last = signal.SIGINT
+
+
+def by_signals() -> None:
+    """Take SIGTERM and SIGHUP for Ctrl-C from here on, unless they are ignored, as nohup does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _interrupt)
+
+
+def status() -> int:
+    """The exit status of a command that was interrupted: 128 and the number of the signal."""
+    return 128 + _last
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _last  # noqa: PLW0603 - there is one process, and it ends once
+    _last = signal.Signals(number)
+    # An event loop has a handler of its own for Ctrl-C. A shell has background jobs ignore Ctrl-C, but not these.
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):
+        raise KeyboardInterrupt
+    handler(signal.SIGINT, frame)
