@@ -6,6 +6,7 @@ anywhere in RAM is found without looking at all of it.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import sys
@@ -25,6 +26,21 @@ class Change(NamedTuple):
     address: int
     before: int
     after: int
+
+
+def in_use(descriptor: int, part: range) -> Iterator[range]:
+    """What of a part of a file is not a hole, in order: only that can hold anything but zeros."""
+    end = part.start
+    while end < part.stop:
+        try:
+            first = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # only holes are left
+                return
+            raise
+        end = os.lseek(descriptor, first, os.SEEK_HOLE)
+        if first < part.stop:
+            yield range(first, min(end, part.stop))
 
 
 class Ram:
@@ -51,17 +67,8 @@ class Ram:
     def pages(self) -> dict[int, bytes]:
         """The contents of the pages in use, by address. All others are zero."""
         read = self.memory.read
-        return {page: read(page, _PAGE) for first, end in self._ranges() for page in range(first, end, _PAGE)}
-
-    def _ranges(self) -> Iterator[tuple[int, int]]:
-        end = 0
-        while True:
-            try:
-                first = os.lseek(self._descriptor, end, os.SEEK_DATA)
-            except OSError:  # ENXIO: only holes are left
-                return
-            end = os.lseek(self._descriptor, first, os.SEEK_HOLE)
-            yield first, end
+        used = in_use(self._descriptor, range(self.memory.size))
+        return {page: read(page, _PAGE) for each in used for page in range(each.start, each.stop, _PAGE)}
 
     def changes_since(self, before: dict[int, bytes]) -> list[Change]:
         """The words that differ from those of an earlier `pages`, in the order of their addresses."""

@@ -1,5 +1,6 @@
 """RAM: what has changed is found wherever it is, and clearing gives the pages back."""
 
+import mmap
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -7,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from qemu.vtd.launch import MIB, sealed_memory
-from qemu.vtd.ram import Change, Ram
+from qemu.vtd.ram import Change, Ram, in_use
 
 SIZE = 4 * MIB
 
@@ -61,3 +62,20 @@ def test_clearing(ram: Ram) -> None:
     assert ram.pages() == {}
     assert ram.memory.read(0, 0x10000) == bytes(0x10000)
     assert ram.changes_since(before)
+
+
+def test_what_of_a_part_of_a_file_is_in_use() -> None:
+    page = mmap.PAGESIZE
+    descriptor = os.memfd_create("sparse")
+    try:
+        os.truncate(descriptor, 10 * page)
+        for first, count in ((1, 3), (6, 1)):
+            os.pwrite(descriptor, b"x" * count * page, first * page)
+        assert list(in_use(descriptor, range(10 * page))) == [range(page, 4 * page), range(6 * page, 7 * page)]
+        assert list(in_use(descriptor, range(2 * page, 3 * page))) == [range(2 * page, 3 * page)]
+        assert list(in_use(descriptor, range(4 * page, 6 * page))) == []
+        assert list(in_use(descriptor, range(7 * page, 10 * page))) == []
+    finally:
+        os.close(descriptor)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        list(in_use(descriptor, range(page)))

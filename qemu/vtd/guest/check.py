@@ -6,8 +6,6 @@ prints, the registers that QEMU wrote, and the interrupts that arrived.
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,8 +22,9 @@ from qemu.vtd.guest.variants import Variant
 DEVICE = SourceId(0, 3, 0)
 ADDRESS = "0000:00:03.0"
 PATTERN = 0x5EED_0000_0000_0001
-_LOG_SECONDS = 10.0
-_POLL_SECONDS = 0.1
+_LOG_SECONDS = 10
+_FAULT = "fault addr"
+"""In each line of the kernel about a fault."""
 
 
 @dataclass(frozen=True)
@@ -196,10 +195,11 @@ async def check_fault(
     async with guest.unit() as unit:
         predicted = unit.translate(DmaRequest(DEVICE, address, Access.WRITE, 4))
     await (guest.copy(found.mapped[0].address, address, 4) if cause is None else cause())
-    printed, until = before, time.monotonic() + _LOG_SECONDS
-    while len(printed) == len(before) and time.monotonic() < until:
-        await asyncio.sleep(_POLL_SECONDS)
-        printed = await _faults(guest)
+    # Reading from /dev/kmsg waits for the next line.
+    await guest.run(
+        f"timeout {_LOG_SECONDS} grep -m {len(before) + 1} '{_FAULT}' /dev/kmsg || true", 2 * _LOG_SECONDS
+    )
+    printed = await _faults(guest)
     line = printed[-1] if len(printed) > len(before) else None
     last = "it prints none" if line is None else linux_fault(line)
     model = f"{DEVICE} write {address & ~0xFFF:#x} {predicted.fault and int(predicted.fault):#04x}"
@@ -224,7 +224,7 @@ def _record(unit: RemappingUnit, registers: bytes) -> int:
 
 
 async def _faults(guest: Guest) -> list[str]:
-    return [line for line in (await guest.run("dmesg")).splitlines() if "fault addr" in line]
+    return [line for line in (await guest.run("dmesg")).splitlines() if _FAULT in line]
 
 
 async def check_interrupt(found: Inspection) -> None:

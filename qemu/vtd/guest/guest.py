@@ -33,7 +33,7 @@ from qemu.vtd.errors import PropertyMissing, QemuError, QemuUnsuitable, QmpError
 from qemu.vtd.guest import initramfs
 from qemu.vtd.guest import kernel as kernels
 from qemu.vtd.guest.console import Console
-from qemu.vtd.guest.errors import GuestEnded, GuestError
+from qemu.vtd.guest.errors import GuestEnded, GuestError, GuestTimeout
 from qemu.vtd.guest.kernel import Kernel
 from qemu.vtd.launch import MIB, option, sealed_memory
 from qemu.vtd.probe import Build
@@ -226,6 +226,15 @@ class Guest:
         finally:
             self._step = before
 
+    @asynccontextmanager
+    async def within(self, seconds: float, waited_for: str) -> AsyncIterator[None]:
+        """Bound what is waited for inside the block. Raises GuestTimeout."""
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError:
+            raise GuestTimeout(waited_for, seconds, self._step, self.console.last_lines()) from None
+
     # Conversations.
 
     async def run(self, command: str, seconds: float | None = None) -> str:
@@ -245,7 +254,7 @@ class Guest:
                 raise GuestError(f"the guest's helper refuses {command!r}: {found[2]}", "", [])
         return [int(word, 16) for word in found[2].split()]
 
-    async def qmp(self, command: str, **arguments: object) -> Any:
+    async def qmp(self, command: str, /, **arguments: object) -> Any:
         """What a QMP command returns; underscores in names of arguments become hyphens. Raises QmpError."""
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
         try:

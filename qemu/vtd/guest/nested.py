@@ -97,6 +97,8 @@ async def outer_guest(
         added={NO_HELPER: b"", **files, **(added or {})},
         extra=extra,
         refuse=variant.obstacle,
+        # What runs inside is emulated twice.
+        seconds=_SECONDS,
     ) as guest:
         yield guest
 
@@ -108,7 +110,7 @@ async def start_inside(guest: Guest, address: str, options: str) -> None:
     common = "-M q35 -accel tcg -nodefaults -no-user-config -display none"
     with guest.doing("starting a QEMU inside"):
         await guest.run(f"{carried.COMMAND} {common} {device} {options} </dev/null >{LOG} 2>&1 & L2=$!")
-        async with asyncio.timeout(_SECONDS):
+        async with guest.within(_SECONDS, "a QEMU inside that has opened the device"):
             while "[vfio-device]" not in (open_files := await guest.run(f"ls -l /proc/$L2/fd; cat {LOG}")):
                 if " -> " not in open_files:
                     lines = open_files.splitlines()
@@ -255,10 +257,10 @@ async def check_copy(found: Inspection, qtest: SerialQtest) -> None:
     async with qtest.pipeline() as pipeline:
         pipeline.write_bytes(source, data)
         edu.queue_fetch(pipeline, _BAR, source, length)
-    await _idle(qtest)
+    await _idle(found.guest, qtest)
     async with qtest.pipeline() as pipeline:
         edu.queue_store(pipeline, _BAR, destination, length)
-    await _idle(qtest)
+    await _idle(found.guest, qtest)
     async with qtest.pipeline() as pipeline:
         seen = pipeline.read_bytes(destination, length)
     async with found.guest.unit() as unit:
@@ -273,9 +275,9 @@ async def check_copy(found: Inspection, qtest: SerialQtest) -> None:
     )
 
 
-async def _idle(qtest: SerialQtest) -> None:
+async def _idle(guest: Guest, qtest: SerialQtest) -> None:
     """Wait until the device has moved its data, which takes it 100 ms."""
-    async with asyncio.timeout(_SECONDS):
+    async with guest.within(_SECONDS, "the device has moved its data"):
         while True:
             async with qtest.pipeline() as pipeline:
                 running = edu.queue_running(pipeline, _BAR)
@@ -291,6 +293,6 @@ async def check_outside(found: Inspection, qtest: SerialQtest) -> None:
     async def write() -> None:
         async with qtest.pipeline() as pipeline:
             edu.queue_store(pipeline, _BAR, address, 4)
-        await _idle(qtest)
+        await _idle(found.guest, qtest)
 
     await check_fault(found, address, "the device writes to an address above L2's RAM", write)

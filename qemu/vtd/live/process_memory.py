@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 import re
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 from iommu.snapshot.memory import PAGE, OverlaidMemory
 from qemu.vtd.errors import QemuError
+from qemu.vtd.ram import in_use
 
 _MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) ..(.)(.) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+)", re.M)
 _IN_USE = 0b11 << 62
@@ -90,17 +90,8 @@ class LiveMemory(OverlaidMemory):
     def _data_of(self, part: _Part) -> Iterator[range]:
         """What of a shared file is not a hole."""
         shift = part.start - part.offset
-        end = part.offset
-        while end < part.stop - shift:
-            try:
-                first = os.lseek(part.descriptor, end, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:  # only holes are left
-                    return
-                raise
-            end = os.lseek(part.descriptor, first, os.SEEK_HOLE)
-            if first + shift < part.stop:
-                yield range(first + shift, min(end + shift, part.stop))
+        for each in in_use(part.descriptor, range(part.offset, part.stop - shift)):
+            yield range(each.start + shift, each.stop + shift)
 
     def _present(self, part: _Part) -> Iterator[range]:
         """The pages of private memory that the process has."""
