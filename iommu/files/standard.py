@@ -14,7 +14,7 @@ def open_all() -> None:
     """Open /dev/null in the place of every closed standard descriptor, before anything else is opened.
 
     What is read from standard input, or written to standard output, still fails (EBADF): to read nothing, or to lose
-    what was asked for, is no success. Messages to a closed standard error are lost.
+    what was asked for, must not pass for success. Messages to a closed standard error are lost.
     """
     for number, name, flags in ((0, "stdin", os.O_WRONLY), (1, "stdout", os.O_RDONLY), (2, "stderr", os.O_WRONLY)):
         try:

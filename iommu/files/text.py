@@ -7,7 +7,6 @@ Python writes it, in JSON as JSON does.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -28,14 +27,15 @@ def safe_lines(text: str) -> str:
 
 def safe_json(value: Any, *, only_ascii: bool) -> str:
     """A JSON document that is valid and has unprintable characters as escapes; with `only_ascii` all beyond ASCII."""
-    return _NOT_ASCII.sub(_escape, json.dumps(value, indent=1, ensure_ascii=only_ascii))
+    import json  # noqa: PLC0415 - most commands print no JSON, and all start with this module
+
+    def escape(found: re.Match[str]) -> str:
+        return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
+
+    return _NOT_ASCII.sub(escape, json.dumps(value, indent=1, ensure_ascii=only_ascii))
 
 
 _NOT_ASCII = re.compile(r"[^\n -~]")
-
-
-def _escape(found: re.Match[str]) -> str:
-    return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
 
 
 class _Stream:
