@@ -37,7 +37,7 @@ _PRESENT_FIRST, _PRESENT_SECOND = 0b1, 0b111
 _NEXT = FirstStageTable.ADDR.mask
 _MOST_LEVELS = 5
 # A page of a machine is a table of one level. Only where first-stage tables are under many second stages, and these
-# lead to the same pages, is it read in one way for each: the guests of a hostile host could have it read for ever.
+# lead to the same pages, is it read in one way for each: the guests of a hostile host could have it read without end.
 _MOST_WAYS = 16
 
 
@@ -72,7 +72,7 @@ def tables_only(contents: Contents) -> Contents:
 
     These are the root, context, PASID and paging tables, the interrupt-remapping table with the descriptors that it
     posts to, the invalidation queue and the page request queue, byte for byte; what else is in their pages is left
-    out. Raises FormatError for tables that lead to each other in so many ways that this would take for ever.
+    out. Raises FormatError for tables that lead to each other in so many ways that this would not end.
     """
     kept: dict[int, int] = {}
     for unit in contents.units:
