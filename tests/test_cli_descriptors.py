@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -108,3 +109,20 @@ def test_a_full_disk_is_said_once(words: list[str]) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "vtd: standard output: No space left on device\n")
+
+
+def test_a_table_for_a_closed_output(folder: Path) -> None:
+    done = start(["dmar", "build", "json", "-o", "-"], folder, 1)
+    assert done.communicate() == (b"", b"vtd: standard output: Bad file descriptor\n")
+    assert done.returncode == 2
+
+
+@pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="no QEMU on PATH")
+def test_a_qemu_runs_without_descriptors(folder: Path) -> None:
+    """Its shared memory and its sockets would get the free numbers, and QEMU would have them closed."""
+    words = ["conform", "--only", "cache.iotlb.stale", "--junit", "junit"]
+    running = [start(words, folder, *closed) for closed in ((0,), (2,), (0, 1, 2))]
+    ends = [each.communicate() for each in running]
+    assert [each.returncode for each in running] == [0, 0, 2]
+    assert ends[0][1] == b"" and ends[1][1] == b""
+    assert (folder / "junit").read_bytes().startswith(b"<?xml")

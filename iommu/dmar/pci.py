@@ -98,6 +98,7 @@ class PciTree:
             for function in self.functions.values()
             if function.secondary
         }
+        self._buses = {address[:2] for address in self.functions}
         self._bridges: dict[int, list[PciFunction]] = {}
         for bridge in self._above.values():
             self._bridges.setdefault(bridge.address.segment, []).append(bridge)
@@ -126,7 +127,7 @@ class PciTree:
     def has_bus(self, segment: int, bus: int) -> bool:
         """Whether there is such a bus: a function is on it, or a bridge leads to it."""
         below = PciAddress(segment, bus, 0, 0)
-        return self.parent(below) is not None or any(each[:2] == below[:2] for each in self.functions)
+        return self.parent(below) is not None or (segment, bus) in self._buses
 
     def aliases(self, address: PciAddress) -> list[PciAddress]:
         """The requester ids that a function's requests may have; they reach the unit with the last (3.11.1, 3.11.2).

@@ -15,6 +15,7 @@ mapping, except USB controllers and graphics (device_rmrr_is_relaxable); and a g
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -65,39 +66,12 @@ def unit_for(
     """The unit that remaps a function's DMA, and the scope that names the function or a bridge above it.
 
     Without a tree, only scopes of one hop can be compared: a function below a bridge that a scope names is then
-    taken to belong to the unit with INCLUDE_PCI_ALL. `undecided` says when that may be wrong.
+    taken to belong to the unit with INCLUDE_PCI_ALL. `Units.undecided` says when that may be wrong.
 
     Args:
         sources: the types of scopes that count; with INTERRUPT_SOURCES it is the unit that remaps interrupts.
     """
     return Units(table, tree, sources).unit_for(address)
-
-
-def undecided(
-    table: Table, address: PciAddress, tree: PciTree | None = None, *, sources: Collection[int] = DMA_SOURCES
-) -> str | None:
-    """What is missing to say which unit a function belongs to; None if what `unit_for` says is certain.
-
-    Without a tree, a scope of one hop that names the function decides, and so does its absence where no scope of
-    another unit is a bridge or has several hops on the host bridge that the function is below. The start buses of PCI
-    scopes are the first buses of host bridges (8.3.1). Every function is then taken to be a physical one.
-    """
-    unit, scope = unit_for(table, address, tree, sources=sources)
-    if scope is not None:
-        return None
-    segment, bus = address.segment, address.bus
-    if tree is not None:
-        return None if tree.has_bus(segment, bus) else f"the PCI tree has no bus {bus:02x} in segment {segment}"
-    listed = [(owner, each) for owner in table.units if owner.segment == segment for each in owner.scopes]
-    root = max((each.bus for _, each in listed if each.type in _PCI and each.bus <= bus), default=0)
-    for owner, each in listed:
-        several = len(each.path) > 1
-        if owner is unit or each.bus != root or bus == root or each.type not in sources:
-            continue
-        if several or each.type == ScopeType.BRIDGE:
-            kind = "has a path of several hops" if several else "is a bridge"
-            return f"{address} needs a PCI tree: scope {each} of the {owner.title} {kind}"
-    return None
 
 
 class _Named(Generic[S]):
@@ -128,15 +102,49 @@ class Units:
         self._tree = tree
         self._named = _Named(table.units, tree, sources)
         self._rest: dict[int, Drhd] = {}
+        buses: defaultdict[int, set[int]] = defaultdict(set)
+        # Scopes that may name what is below a host bridge, by its first bus: those of two units are enough.
+        self._below: defaultdict[tuple[int, int], list[tuple[Drhd, DeviceScope]]] = defaultdict(list)
         for unit in table.units:
             if unit.include_all:
                 self._rest.setdefault(unit.segment, unit)
+            for scope in unit.scopes:
+                if scope.type in _PCI:
+                    buses[unit.segment].add(scope.bus)
+                if scope.type in sources and (len(scope.path) > 1 or scope.type == ScopeType.BRIDGE):
+                    below = self._below[unit.segment, scope.bus]
+                    if len(below) < 2 and all(owner is not unit for owner, _ in below):
+                        below.append((unit, scope))
+        self._first_buses = {segment: sorted(each) for segment, each in buses.items()}
 
     def unit_for(self, address: PciAddress) -> tuple[Drhd | None, DeviceScope | None]:
         """See the function `unit_for`."""
         if self._tree is not None:
             address = _physical(self._tree, address)
         return next(self._named.of(address), (self._rest.get(address.segment), None))
+
+    def undecided(self, address: PciAddress) -> str | None:
+        """What is missing to say which unit a function belongs to; None if what `unit_for` says is certain.
+
+        Without a tree, a scope of one hop that names the function decides, and so does its absence where no scope of
+        another unit is a bridge or has several hops on the host bridge that the function is below. The start buses of
+        PCI scopes are the first buses of host bridges (8.3.1). Every function is then taken to be a physical one.
+        """
+        unit, scope = self.unit_for(address)
+        if scope is not None:
+            return None
+        segment, bus = address.segment, address.bus
+        if self._tree is not None:
+            known = self._tree.has_bus(segment, bus)
+            return None if known else f"the PCI tree has no bus {bus:02x} in segment {segment}"
+        first_buses = self._first_buses.get(segment, [])
+        place = bisect_right(first_buses, bus)
+        root = first_buses[place - 1] if place else 0
+        for owner, each in self._below.get((segment, root), ()) if bus != root else ():
+            if owner is not unit:
+                kind = "has a path of several hops" if len(each.path) > 1 else "is a bridge"
+                return f"{address} needs a PCI tree: scope {each} of the {owner.title} {kind}"
+        return None
 
 
 def _physical(tree: PciTree, address: PciAddress) -> PciAddress:
