@@ -1,17 +1,24 @@
 # make run     check the model and this machine's QEMU against the specification
 # make test    ruff, mypy --strict, pytest on all cores
 # make test-slow, make fuzz-dmar    tests that take minutes
+# make lock    write the lock files again, with the newest versions
+# make release    what is published, in dist/: sdist, wheel, SBOM
 #
-# Each sets up everything it needs on a machine with Python 3.11, git and make; later calls start at once.
+# Each sets up everything it needs on a machine with Python 3.11, git and make; later calls start at once. Python packages
+# are those of requirements/*.txt, checked by their hashes; NEWEST=1 takes the newest versions instead, into .venv-newest.
 
 PYTHON ?= python3
-VENV := .venv
+NEWEST ?=
+VENV := .venv$(if $(NEWEST),-newest)
 READY := $(VENV)/ready
+LOCK := requirements/test.txt
+PIP_INSTALL := -m pip install -qq --disable-pip-version-check
+LOCKED := --require-hashes --only-binary :all: --requirement
 # Each worker runs tests that follow each other, so that most fixtures of a module are set up once; a worker that has
 # finished takes over tests from another.
 ALL_CORES := -n auto --dist worksteal
 
-.PHONY: run test test-slow fuzz-dmar packages test-packages clean
+.PHONY: run test test-slow fuzz-dmar lock release packages test-packages clean
 
 # A virtual environment contains its own path: a clone that was copied or moved is set up again.
 ifneq ($(shell test -x $(VENV)/bin/python && cat $(READY) 2>/dev/null),$(CURDIR))
@@ -43,12 +50,28 @@ packages:
 test-packages:
 	@sh tools/debian-packages.sh $(PYTHON) chromium cpio gcc
 
-$(READY): pyproject.toml | packages
+$(READY): pyproject.toml $(LOCK) | packages
 	@echo "setting up $(VENV) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --editable '.[test]'
+ifdef NEWEST
+	@$(VENV)/bin/python $(PIP_INSTALL) --upgrade --editable '.[test]'
+else
+	@$(VENV)/bin/python $(PIP_INSTALL) $(LOCKED) $(LOCK)
+	@$(VENV)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+endif
 	@pwd -P > $@
 
+.venv-release/ready: requirements/release.txt | packages
+	@$(PYTHON) -m venv --clear .venv-release
+	@.venv-release/bin/python $(PIP_INSTALL) $(LOCKED) $<
+	@touch $@
+
+lock: .venv-release/ready
+	@sh tools/lock.sh .venv-release/bin/uv
+
+release: .venv-release/ready
+	@sh tools/release.sh .venv-release/bin
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf .venv .venv-newest .venv-release .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -63,10 +63,18 @@ ALLOWED: dict[tuple[str, str | None], str] = {
 
 def tracked() -> list[str]:
     """The files of the project that people read."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True, text=True
-    )
-    return [name for name in listed.stdout.splitlines() if Path(name).suffix in READ or name == "Makefile"]
+    return [name for name in files() if Path(name).suffix in READ or name == "Makefile"]
+
+
+def files() -> list[str]:
+    """The files of the project: those that git would commit; in an unpacked sdist, which has no git, all."""
+    if (ROOT / ".git").exists():
+        listed = subprocess.run(
+            ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True, text=True
+        )
+        return listed.stdout.splitlines()
+    every = (path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file())
+    return [str(path) for path in every if not path.parts[0].startswith((".venv", ".mypy_cache", ".hypothesis"))]
 
 
 def findings() -> list[str]:

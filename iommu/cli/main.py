@@ -25,8 +25,9 @@ closed stderr are lost, and the exit status stays.
 
 import os
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from io import TextIOWrapper
+from typing import Annotated
 
 import typer
 
@@ -63,11 +64,18 @@ def make_app() -> typer.Typer:
     return app
 
 
-def _root() -> None:
-    """A callback keeps Typer from dropping the name of a single command."""
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"vtd {version('vtdlab')}")
+        raise typer.Exit
 
 
-_root.__doc__ = "An executable model of Intel VT-d."
+def _root(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """An executable model of Intel VT-d."""
 
 
 def main() -> None:
