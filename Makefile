@@ -48,7 +48,7 @@ packages:
 	@sh tools/debian-packages.sh $(PYTHON)
 
 test-packages:
-	@sh tools/debian-packages.sh $(PYTHON) chromium cpio gcc
+	@sh tools/debian-packages.sh $(PYTHON) chromium cpio gcc libkdumpfile-dev
 
 $(READY): pyproject.toml $(LOCK) | packages
 	@echo "setting up $(VENV) ..."

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs the Debian packages that the project needs and this machine lacks; prints nothing if none is missing.
 # Usage: debian-packages.sh PYTHON [PROGRAM...]
-# PROGRAM: one that tests use, whose package has the same name. Tests that lack it are skipped, so this goes on without it.
+# PROGRAM: one that tests use, whose package has the same name, or the package of a library. Tests that lack it are
+# skipped, so this goes on without it.
 set -eu
 
 python=${1:-python3}
@@ -16,7 +17,10 @@ fi
 "$python" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 [ -n "${VTD_QEMU:-}" ] || command -v qemu-system-x86_64 >/dev/null || missing="$missing qemu-system-x86"
 for program; do
-    command -v "$program" >/dev/null || optional="$optional $program"
+    case $program in
+    lib*-dev) /sbin/ldconfig -p 2>/dev/null | grep -q "${program%-dev}\.so" || optional="$optional $program" ;;
+    *) command -v "$program" >/dev/null || optional="$optional $program" ;;
+    esac
     # The compiler's package only recommends the C library's headers.
     [ "$program" != gcc ] || [ -e /usr/include/stdio.h ] || optional="$optional libc6-dev"
 done

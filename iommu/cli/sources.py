@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Argument = Annotated[
     Path | None,
-    typer.Argument(help="A snapshot: a file, a directory, or an ELF core.", metavar="SNAPSHOT", show_default=False),
+    typer.Argument(help="A snapshot: a file, a directory, or a core.", metavar="SNAPSHOT", show_default=False),
 ]
 
 

@@ -51,7 +51,7 @@ def walk(source: Chosen, request: Requests = None, fields: Fields = False, as_js
         for text in describe(each, outcome, fields):
             out.print(text)
     if not results:
-        out.print("no DMA fault is recorded in the snapshot; give a --request")
+        out.print("no DMA fault is recorded; give a --request")
 
 
 def outcome_in(snapshot: Snapshot, request: DmaRequest) -> Outcome:

@@ -1,4 +1,4 @@
-"""ELF cores: memory of a real machine (kdump, makedumpfile's ELF form) or of a guest (dump-guest-memory).
+"""Cores: memory of a real machine (kdump, makedumpfile) or of a guest (dump-guest-memory), as ELF or compressed.
 
 A core has no registers of remapping units, so they are given by hand.
 """
@@ -17,13 +17,12 @@ from iommu.memory import Memory
 from iommu.registers import GCMD, RTADDR, TableMode
 from iommu.snapshot.contents import Contents
 from iommu.snapshot.firmware import find_dmar
+from iommu.snapshot.kdump import LEFT_OUT, from_kdump
 from iommu.snapshot.memory import PAGE, from_elf
 from iommu.snapshot.saving import registers_of
-from iommu.snapshot.unit import NOT_SHOWN, UnitSnapshot
+from iommu.snapshot.unit import NOT_SHOWN, WIDTH_ASSUMED, UnitSnapshot, assumed_width
 
 MAGIC = b"\x7fELF"
-KDUMP = (b"KDUMP   ", b"DISKDUMP", b"makedumpfile")
-"""How cores begin that kdump or makedumpfile has compressed."""
 _MODES = {"legacy": TableMode.LEGACY, "scalable": TableMode.SCALABLE}
 _ASSUMED = (
     "the capabilities of the unit: it is taken to have all that translation uses",
@@ -53,6 +52,16 @@ def from_core(path: Path, given: Given) -> Contents:
     """A core with registers that are given. Raises FormatError, MisuseError and OSError."""
     with path.open("rb") as file:
         memory = from_elf(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)), str(path))
+    return _with_registers(path, memory, given, "an ELF core", ())
+
+
+def from_compressed(path: Path, given: Given) -> Contents:
+    """A core that kdump has compressed, with registers that are given. Raises MisuseError and OSError."""
+    memory = from_kdump(path)
+    return _with_registers(path, memory, given, "a kdump core", (LEFT_OUT,) if memory.left_out else ())
+
+
+def _with_registers(path: Path, memory: Memory, given: Given, origin: str, unknown: tuple[str, ...]) -> Contents:
     dmar = find_dmar(memory)
     width, bases = 0, []
     try:
@@ -62,16 +71,17 @@ def from_core(path: Path, given: Given) -> Contents:
     except DmarError:
         dmar = None
     base = bases[0] if len(bases) == 1 else 0
+    assumed: tuple[str, ...] = _ASSUMED
     if given.registers is not None:
-        unit = _from_registers(given.registers, memory, width or 64, base)
+        unit = _from_registers(given.registers, memory, width, base)
+        assumed = () if width else (WIDTH_ASSUMED,)
     elif given.root_table is not None:
         unit = _from_root_table(given, memory, width or 52, base)
     else:
         raise MisuseError(
-            f"{path} is an ELF core, without registers: give --registers FILE, or --root-table ADDRESS --mode MODE"
+            f"{path} is {origin}, without registers: give --registers FILE, or --root-table ADDRESS --mode MODE"
         )
-    unknown = NOT_SHOWN if given.registers is not None else (*NOT_SHOWN, *_ASSUMED)
-    return Contents(str(path), memory, (unit,), dmar, "an ELF core", unknown)
+    return Contents(str(path), memory, (unit,), dmar, origin, (*NOT_SHOWN, *assumed, *unknown))
 
 
 def _from_registers(text: str, memory: Memory, width: int, base: int) -> UnitSnapshot:
@@ -79,7 +89,7 @@ def _from_registers(text: str, memory: Memory, width: int, base: int) -> UnitSna
     if at:
         base = _address(address, "--registers")
     data = Path(name if at else text).read_bytes()[:_MOST_REGISTERS]
-    return UnitSnapshot(text, data, memory, width, base)
+    return UnitSnapshot(text, data, memory, width or assumed_width(data), base)
 
 
 def _from_root_table(given: Given, memory: Memory, width: int, base: int) -> UnitSnapshot:

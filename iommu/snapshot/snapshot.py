@@ -14,7 +14,7 @@ from iommu.engine.policy import Policy
 from iommu.engine.request import SourceId
 from iommu.errors import DmarError, MisuseError, RoutingError
 from iommu.explain.report import FaultReport
-from iommu.snapshot import core
+from iommu.snapshot import core, kdump
 from iommu.snapshot.contents import Contents
 from iommu.snapshot.core import NOTHING_GIVEN, Given
 from iommu.snapshot.firmware import find_dmar
@@ -32,7 +32,7 @@ class Snapshot(Contents):
         """Read a snapshot that is a file or a folder, of any form (docs/snapshots.md).
 
         Args:
-            given: what an ELF core lacks.
+            given: what a core lacks.
 
         Raises FormatError or MisuseError for what is not one, and OSError for a file that cannot be read.
         """
@@ -45,10 +45,10 @@ class Snapshot(Contents):
             begins = file.read(16)
         if begins.startswith(core.MAGIC):
             return cls(*core.from_core(path, given))
-        if begins.startswith(core.KDUMP):
-            raise MisuseError(f"{path} is a core that kdump has compressed: give an ELF core (makedumpfile -E)")
+        if begins.startswith(kdump.BEGINNINGS):
+            return cls(*core.from_compressed(path, given))
         if given != NOTHING_GIVEN:
-            raise MisuseError(f"{path} is not an ELF core, and only these need registers that are given by hand")
+            raise MisuseError(f"{path} is not a core, and only these need registers that are given by hand")
         try:
             with zipfile.ZipFile(path) as archive:
                 return cls(*(from_file if SETTINGS in archive.namelist() else from_zip)(path, archive))

@@ -66,8 +66,8 @@ class _Path:
     """A file or a folder."""
 
     options: Sequence[Option] = (
-        Option("--registers", "FILE", "For an ELF core: the register window. FILE@ADDRESS gives its register base."),
-        Option("--root-table", "ADDRESS", "For an ELF core, instead: the root table. Capabilities are assumed."),
+        Option("--registers", "FILE", "For a core: the register window. FILE@ADDRESS gives its register base."),
+        Option("--root-table", "ADDRESS", "For a core, instead: the root table. Capabilities are assumed."),
         Option("--mode", "MODE", "With --root-table: legacy (the default) or scalable."),
     )
 
@@ -115,5 +115,6 @@ def opened(place: Path | None, given: Mapping[str, str]) -> Iterator[Snapshot]:
         with found as snapshot:
             yield snapshot
         return
-    names = [option.name for source in sources() for option in source.options]
+    # The first option of a source names its snapshot; those of files and folders only go with a path.
+    names = [source.options[0].name for source in sources() if source is not PATH and source.options]
     raise MisuseError(f"which snapshot? Give a path{''.join(f', or {name}' for name in names)}")

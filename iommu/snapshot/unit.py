@@ -19,9 +19,15 @@ NOT_SHOWN = (
     "commands and messages that are pending",
 )
 """What registers and memory do not show of a unit."""
+WIDTH_ASSUMED = "the host address width, for want of a DMAR: that of CAP.MGAW is taken for it"
 
 # Software writes these once, before it enables anything.
 _SETTINGS = (RTADDR, IRTA, PLMBASE, PLMLIMIT, PHMBASE, PHMLIMIT, PMEN)
+
+
+def assumed_width(registers: bytes) -> int:
+    """The host address width to take for a unit with these registers when there is no DMAR that says it."""
+    return min(max(CAP.MGAW.get(int.from_bytes(registers[CAP.offset : CAP.offset + 8], "little")) + 1, 32), 52)
 
 
 @dataclass(frozen=True)

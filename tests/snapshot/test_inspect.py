@@ -19,6 +19,7 @@ from iommu.dmar import Dmar
 from iommu.registers import GCMD, IQA, IQT, IRTA, RTADDR, TableMode
 from iommu.snapshot import Snapshot, UnitSnapshot, save
 from iommu.snapshot.inspect import Inspection, Limits, UnitInspection, inspect_unit
+from iommu.snapshot.inspect.cached import cached_in
 from iommu.snapshot.inspect.interrupts import names_of
 from iommu.snapshot.inspect.queue import command_in_words
 from iommu.snapshot.saving import registers_of
@@ -49,6 +50,7 @@ from iommu.structures import (
     WaitDescriptor,
 )
 from tests.command import vtd
+from tests.engine.living import busy
 
 NIC, DISK, GPU = SourceId(0, 4, 0), SourceId(0, 5, 0), SourceId(1, 0, 7)
 FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
@@ -542,6 +544,41 @@ def test_json(tmp_path: Path) -> None:
     assert found["faults"][0]["condition"] == "LGN.3"
     assert found["problems"] == []
     assert machine["unknown"] == []  # state.bin has it
+
+
+def test_what_a_model_has_cached(tmp_path: Path) -> None:
+    system = Legacy(caching_mode=True)
+    pages = SecondStageMapper(system.memory, system.allocate)
+    pages.map(0x5000, 0x9000, 0x1000)
+    system.context(NIC, DID=7, AW=2, SSPTPTR=pages.root)
+    unit = system.start(TableMode.LEGACY).unit
+    for address in (0x5000, 0x6000):
+        unit.translate(DmaRequest(NIC, address, Access.READ))
+    save(unit, tmp_path / "taken")
+    (found,) = json.loads(vtd("inspect", str(tmp_path / "taken"), "--json").stdout)["units"]
+    assert found["cached"]["contexts"] == [{"source_id": "00:04.0", "domain_id": 7, "fault": None}]
+    hit, miss = sorted(found["cached"]["pages"], key=lambda page: page["address"])
+    page = {"domain_id": 7, "pasid": None, "size": 0x1000}
+    assert hit == {**page, "address": 0x5000, "host": 0x9000, "rights": "rw", "fault": None}
+    assert (miss["address"], miss["rights"]) == (0x6000, "")  # caching mode keeps also what is not there
+    assert found["cached"]["interrupts"] == found["cached"]["pasids"] == []
+    counts = found["cached"]["counts"]
+    assert (counts["contexts"], counts["pages"], counts["interrupts"]) == (1, 2, 0) and counts["tables"] > 0
+    shown = vtd("inspect", str(tmp_path / "taken")).stdout.decode()
+    assert "cached: 1 contexts, 2 pages, " in shown
+
+
+def test_what_a_busy_model_has_cached() -> None:
+    """Each cache of it holds something; a limit cuts the lists and not the counts."""
+    caches = busy().world.unit.caches
+    whole, cut = cached_in(caches), cached_in(caches, 1)
+    lists = (whole.contexts, whole.pasids, whole.pages, whole.interrupts)
+    names = ("contexts", "pasids", "pages", "interrupts")
+    assert [len(each) for each in lists] == [whole.counts[name] for name in names]
+    assert all(count > 0 for count in whole.counts.values())
+    assert cut.counts == whole.counts and [len(getattr(cut, name)) for name in names] == [1] * 4
+    assert {each["pasid"] for each in whole.pasids} >= {1, 2}
+    assert whole.interrupts[0]["raw"] == hex(dict(caches.interrupts.items())[whole.interrupts[0]["index"]])
 
 
 def test_what_is_not_a_snapshot_is_one_line(tmp_path: Path) -> None:

@@ -358,7 +358,7 @@ def test_walk_of_recorded_faults_and_as_json(tmp_path: Path) -> None:
     assert (leaf["raw"], leaf["fields"]["ADDR"], leaf["fields"]["W"], leaf["fault"]) == ("0x9001", 0x9000, 0, 5)
     assert "ADDR" in vtd("walk", tmp_path / "taken", "--fields").stdout
     save(mapped().unit, tmp_path / "clean")
-    assert vtd("walk", tmp_path / "clean").stdout == "no DMA fault is recorded in the snapshot; give a --request\n"
+    assert vtd("walk", tmp_path / "clean").stdout == "no DMA fault is recorded; give a --request\n"
 
 
 def test_explain_shows_what_failed_in_a_snapshot(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def _unit(found: UnitInspection) -> dict[str, Any]:
         "odd_records": found.odd_records,
         "problems": [_problem(each) for each in found.problems],
         "cut_short": found.cut_short,
+        "cached": None if found.cached is None else asdict(found.cached),
     }
 
 

@@ -36,7 +36,7 @@ def parts_of(found: Inspection, most: int | None) -> Iterator[list[Line]]:
     """The parts of the output, none of them empty; `most` lines of each long list."""
     yield list(_machine(found))
     for unit in found.units:
-        for part in (_unit, _devices, _interrupts, _queue, _faults, _problems):
+        for part in (_unit, _devices, _interrupts, _queue, _cached, _faults, _problems):
             if lines := list(part(unit, most)):
                 yield lines
 
@@ -54,8 +54,11 @@ def _machine(found: Inspection) -> Iterator[Line]:
 def _unit(found: UnitInspection, _most: int | None) -> Iterator[Line]:
     unit = found.unit
     yield 0, line((f"unit at {unit.register_base:#x}", "bold"), f", version {unit.version}")
-    yield 2, line("on: ", (", ".join(unit.on) or "nothing", "green"))
-    if unit.off:
+    if unit.on:
+        yield 2, line("on: ", (", ".join(unit.on), "green"))
+    else:
+        yield 2, line(("switched off: DMA and interrupts go where they are addressed to", "yellow"))
+    if unit.on and unit.off:
         yield 2, line("off: ", (", ".join(unit.off), "yellow"))
     yield 2, line(f"{unit.mode}, root table {unit.root_table:#x}")
     if unit.interrupt_table:
@@ -193,6 +196,12 @@ def _commands(title: str, commands: tuple[Command, ...]) -> Iterator[Line]:
         yield 2, line(f"{title}:")
         for each in commands:
             yield 4, line(f"{each.offset:#06x}  {each.words}")
+
+
+def _cached(found: UnitInspection, _most: int | None) -> Iterator[Line]:
+    if found.cached is not None and any(found.cached.counts.values()):
+        held = ", ".join(f"{count} {name}" for name, count in found.cached.counts.items() if count)
+        yield 0, line(("cached", "bold"), f": {held} (--json lists them); above are the tables as they are in memory")
 
 
 # Faults, problems.

@@ -98,6 +98,7 @@ class Limits:
         devices: how many are listed.
         ranges: of one set of page tables.
         commands: of the invalidation queue, before its head and after it.
+        cached: entries of each cache.
     """
 
     structures: int | None = 8 << 20
@@ -106,6 +107,7 @@ class Limits:
     devices: int | None = 4096
     ranges: int | None = 6
     commands: int | None = 8
+    cached: int | None = 4096
 
     @classmethod
     def none(cls) -> Limits:

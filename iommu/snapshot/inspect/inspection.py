@@ -12,6 +12,7 @@ from iommu.engine.unit import RemappingUnit
 from iommu.errors import MisuseError
 from iommu.explain import Explanation, FaultReport, from_record, group
 from iommu.registers import FRCD
+from iommu.snapshot.inspect.cached import Cached, cached_in
 from iommu.snapshot.inspect.devices import Device, Devices, Limits, Space
 from iommu.snapshot.inspect.interrupts import InterruptRow, interrupt_rows, names_of
 from iommu.snapshot.inspect.lenient import LenientUnit
@@ -36,6 +37,7 @@ class UnitInspection:
         odd_records: fault records that are not possible, with what is wrong.
         problems: what is in the tables and the unit refuses.
         cut_short: not all devices or tables were read: there are more than the limits allow.
+        cached: what the unit of the model had cached; None where that is not known. The tables were read without it.
     """
 
     unit: UnitState
@@ -47,6 +49,7 @@ class UnitInspection:
     odd_records: list[str]
     problems: list[Problem]
     cut_short: bool
+    cached: Cached | None
 
     @property
     def mixed_domains(self) -> list[tuple[int, list[Device]]]:
@@ -115,6 +118,7 @@ def inspect_unit(
         odd,
         list(dict.fromkeys(problems)),
         devices.cut_short,
+        None if snapshot.state is None else cached_in(snapshot.unit().caches, limits.cached),
     )
 
 

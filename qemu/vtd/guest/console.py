@@ -84,13 +84,13 @@ class Console:
     async def run(self, command: str, seconds: float) -> str:
         """What a command prints, in the shell that listens here. Raises GuestError when it fails or does not end."""
         await self.send(f"printf '{_SHELL_MARK}<\\n'; {{ {command}\n}} 2>&1; printf '{_SHELL_MARK}%d>\\n' $?\n")
-        found = await self.wait_for("\x01<\n((?:.|\n)*?)\x01(\\d+)>\n", seconds)
+        found = await self.wait_for("\x01<\n((?:.|\n)*?)\x01(\\d+)>\n", seconds, "the end of the command")
         if found[2] != "0":
             raise GuestError(f"{command!r} ended with status {found[2]}", "", found[1].splitlines())
         return found[1]
 
-    async def wait_for(self, pattern: str, seconds: float) -> re.Match[str]:
-        """The first match in what has come since the last match.
+    async def wait_for(self, pattern: str, seconds: float, what: str = "") -> re.Match[str]:
+        """The first match in what has come since the last match; `what` names it in messages.
 
         Raises GuestTimeout after `seconds`, GuestEnded when the line is closed or the kernel panics before.
         """
@@ -102,7 +102,9 @@ class Console:
                         raise self._over()
                     await self._changed.wait()
         except TimeoutError:
-            raise GuestTimeout(f"{self.name}: {pattern!r}", seconds, self._step(), self.last_lines()) from None
+            lines = self.last_lines()
+            waited_for = f"{what or repr(pattern)} on its {self.name}{'' if lines else ', which has printed nothing'}"
+            raise GuestTimeout(waited_for, seconds, self._step(), lines) from None
         self._unread = self._unread[found.end() :]
         return found
 

@@ -46,7 +46,7 @@ class GuestTimeout(GuestError):
     """
 
     def __init__(self, waited_for: str, seconds: float, step: str, lines: Sequence[str]) -> None:
-        super().__init__(f"no answer from the guest within {seconds:g} s ({waited_for})", step, lines)
+        super().__init__(f"no answer from the guest within {seconds:g} s (waited for {waited_for})", step, lines)
         self.waited_for, self.seconds = waited_for, seconds
 
 

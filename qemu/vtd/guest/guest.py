@@ -249,7 +249,7 @@ class Guest:
         """
         with self.doing(f"its helper did {command!r}"):
             await self.second.send(command + "\n")
-            found = await self.second.wait_for(r"^(ok|error)\b ?(.*)\n", seconds or self._seconds)
+            found = await self.second.wait_for(r"^(ok|error)\b ?(.*)\n", seconds or self._seconds, "an answer")
             if found[1] == "error":
                 raise GuestError(f"the guest's helper refuses {command!r}: {found[2]}", "", [])
         return [int(word, 16) for word in found[2].split()]
@@ -355,5 +355,5 @@ class Guest:
 
     async def up(self) -> None:
         """Wait until it has booted, for the first time or again. Raises GuestError."""
-        await self.console.wait_for(r"^init: ready$", self._boot_seconds)
+        await self.console.wait_for(r"^init: ready$", self._boot_seconds, '"init: ready"')
         await self.run("PS1=")

@@ -103,7 +103,7 @@ async def _boot(found: Inspection) -> None:
     started = asyncio.get_running_loop().time()
     with guest.doing("booting the guest inside"):
         try:
-            await guest.second.wait_for(r"^init: ready$", _BOOT_SECONDS)
+            await guest.second.wait_for(r"^init: ready$", _BOOT_SECONDS, '"init: ready"')
         except GuestTimeout as error:
             said = (await guest.run(f"cat {nested.LOG}")).splitlines()
             raise GuestError(f"{error}; the QEMU inside says {said[-1] if said else 'nothing'}", "", said) from None

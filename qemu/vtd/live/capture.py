@@ -9,12 +9,11 @@ from pathlib import Path
 
 from iommu.dmar import Dmar
 from iommu.errors import DmarError
-from iommu.registers import CAP
 from iommu.snapshot import Snapshot
 from iommu.snapshot.contents import Contents
 from iommu.snapshot.firmware import find_dmar
 from iommu.snapshot.memory import PAGE
-from iommu.snapshot.unit import NOT_SHOWN, UnitSnapshot
+from iommu.snapshot.unit import NOT_SHOWN, WIDTH_ASSUMED, UnitSnapshot, assumed_width
 from qemu.vtd.errors import QemuError
 from qemu.vtd.live.layout import Region, layout_of
 from qemu.vtd.live.monitor import Monitor, monitor
@@ -84,8 +83,8 @@ def _contents(qemu: Monitor, memory: LiveMemory, units: list[Region]) -> Content
             dmar = None
     windows = [_words(qemu, unit.start, unit.stop - unit.start).ljust(PAGE, b"\0") for unit in units]
     if width is None:
-        width = CAP.MGAW.get(int.from_bytes(windows[0][8:16], "little")) + 1
-        unknown.append("the host address width, for want of a DMAR: CAP.MGAW is taken for it")
+        width = assumed_width(windows[0])
+        unknown.append(WIDTH_ASSUMED)
     name = str(qemu.socket)
     taken = tuple(
         UnitSnapshot(name, window, memory, width, unit.start) for window, unit in zip(windows, units, strict=True)

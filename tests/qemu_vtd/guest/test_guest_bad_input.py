@@ -42,7 +42,8 @@ def test_with_a_compiler_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "busybox").touch()
-    (tmp_path / "cc").write_text("#!/bin/sh\necho 'fatal error: stdio.h: No such file or directory' >&2\nexit 1\n")
+    said = "fatal error: stdio.h: No such file or directory\ncompilation terminated."
+    (tmp_path / "cc").write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
     (tmp_path / "cc").chmod(0o700)
     with pytest.raises(NothingToBoot, match=r"is libc6-dev there\? fatal error: stdio.h"):
         initramfs.build(kernel.Kernel("none", tmp_path / "none", None), tmp_path / "busybox")
@@ -74,7 +75,9 @@ async def test_a_file_that_is_no_kernel(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("turn")
 async def test_a_guest_that_does_not_boot_in_time() -> None:
     before = remains.open_files(), remains.children()
-    with pytest.raises(GuestTimeout, match=r"no answer .* within 0\.2 s \(console: .*, while booting"):
+    with pytest.raises(
+        GuestTimeout, match=r"no answer .* within 0\.2 s \(waited for .init: ready. on its console.*\), while booting"
+    ):
         async with Guest(iommu={}, boot_seconds=0.2):
             pass
     assert (remains.open_files(), remains.children()) == before
@@ -89,7 +92,9 @@ async def test_a_guest_that_panics_hangs_or_refuses() -> None:
             await guest.ask("open 0000:00:9f")
         with pytest.raises(GuestError, match="'false' ended with status 1"):
             await guest.run("false")
-        with pytest.raises(GuestTimeout, match=r"no answer .* within 0\.5 s .*, while running 'sleep 60'"):
+        with pytest.raises(
+            GuestTimeout, match=r"no answer .* within 0\.5 s \(waited for the end of the .*, while running 'sleep 60'"
+        ):
             await guest.run("sleep 60", 0.5)
         await guest.console.send("\x03\necho c > /proc/sysrq-trigger\n")
         panicked = pytest.raises(GuestEnded, match="the guest's kernel panicked, while going down")

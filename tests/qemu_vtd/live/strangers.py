@@ -52,12 +52,12 @@ class Stranger(NamedTuple):
         """The same for writing."""
         self.write(address, value.to_bytes(8, "little"))
 
-    def translate_for_device(self, device: int = 3) -> None:
-        """Map one page for device 00:03.0, with tables above 4 GiB, and switch translation on."""
-        free = iter(range(TABLES, HIGH + 0x8_0000, 0x1000))
+    def translate_for_device(self, device: int = 3, tables: int = TABLES, host: int = HOST) -> None:
+        """Map one page for device 00:03.0, by default with tables above 4 GiB, and switch translation on."""
+        free = iter(range(tables, tables + 0x8_0000, 0x1000))
         root, contexts = next(free), next(free)
         pages = SecondStageMapper(self, lambda: next(free))
-        pages.map(PAGE_OF_DEVICE, HOST, 0x1000)
+        pages.map(PAGE_OF_DEVICE, host, 0x1000)
         self.write(root, RootEntry.make(P=1, CTP=contexts).to_bytes(16, "little"))
         entry = ContextEntry.make(P=1, DID=1, AW=2, SSPTPTR=pages.root)
         self.write(contexts + 16 * (device << 3), entry.to_bytes(16, "little"))

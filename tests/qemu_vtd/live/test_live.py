@@ -159,6 +159,24 @@ def test_shared_memory_is_read_without_touching_it(build: Build, tmp_path: Path)
 # What cannot be read.
 
 
+def test_inspect_shows_a_running_guest(vm: Stranger, tmp_path: Path) -> None:
+    done = command.vtd("inspect", "--qmp", vm.socket, "--json", "--html", tmp_path / "page.html")
+    assert (done.returncode, done.stderr) == (0, b"")
+    machine = json.loads(done.stdout)
+    (unit,) = machine["units"]
+    assert (machine["name"], machine["origin"][:5]) == (str(vm.socket), "QEMU ")
+    assert (unit["register_base"], unit["on"], unit["root_table"]) == (UNIT, ["translation"], TABLES)
+    (device,) = unit["devices"]
+    assert (device["source_id"], device["domain_id"]) == ("00:03.0", 1)
+    (space,) = unit["spaces"]
+    assert space["ranges"] == [{"address": PAGE_OF_DEVICE, "size": 0x1000, "host": HOST, "rights": "rw"}]
+    assert (unit["problems"], unit["cached"]) == ([], None)
+    assert "what the unit has cached" in machine["unknown"]
+    assert "00:03.0" in (tmp_path / "page.html").read_text()
+    assert "00:03.0  domain 1, second stage" in command.vtd("inspect", "--qmp", vm.socket).stdout.decode()
+    assert is_running(vm.socket)
+
+
 def refused(*words: str | Path) -> str:
     """The one line that a command ends with."""
     done = command.vtd(*words)
@@ -169,12 +187,18 @@ def refused(*words: str | Path) -> str:
 
 def test_a_guest_without_a_unit_or_with_it_switched_off(build: Build, tmp_path: Path) -> None:
     with stranger(build.path, tmp_path, memory="64M") as found:
-        line = refused("snapshot", tmp_path / "out", "--qmp", found.socket)
-        assert line.endswith("has no Intel remapping unit (-device intel-iommu)")
+        for words in (("snapshot", tmp_path / "out"), ("inspect",), ("walk",), ("explain",)):
+            line = refused(*words, "--qmp", found.socket)
+            assert line.endswith("has no Intel remapping unit (-device intel-iommu)")
         assert not (tmp_path / "out").exists()
     with stranger(build.path, tmp_path, *IOMMU, memory="64M") as found:
         done = command.vtd("snapshot", tmp_path / "out", "--qmp", found.socket)
         assert b"unit at 0xfed90000: switched off, 0 faults recorded" in done.stdout
+        done = command.vtd("inspect", "--qmp", found.socket)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"  switched off: DMA and interrupts go where they are addressed to" in done.stdout
+        done = command.vtd("walk", "--qmp", found.socket, "--request", "00:03.0 write 0x5010")
+        assert b"translation is off (GSTS.TES): nothing is remapped" in done.stdout
 
 
 def test_a_process_that_is_not_the_one_behind_the_socket(vm: Stranger, build: Build, tmp_path: Path) -> None:

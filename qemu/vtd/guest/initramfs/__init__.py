@@ -107,4 +107,5 @@ def _compile(source: bytes, into: Path) -> None:
     )
     if ran.returncode:
         said = ran.stderr.decode(errors="replace").strip().splitlines() or ["it printed nothing"]
-        raise NothingToBoot(f"{compiler} cannot build the guest's helper; is libc6-dev there? {said[-1]}")
+        what = next((line for line in said if "error" in line), said[-1])
+        raise NothingToBoot(f"{compiler} cannot build the guest's helper; is libc6-dev there? {what}")
