@@ -22,16 +22,18 @@ def vtd(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[byte
 
 
 def test_help_is_quick() -> None:
-    """In processor time, which depends little on other work on the machine."""
-    best = 9.0
-    for _ in range(5):
+    """In processor time, beside that for Typer alone: other work on the machine slows both."""
+
+    def seconds(*words: str) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = vtd("--help")
+        done = subprocess.run([sys.executable, *words], stdout=subprocess.PIPE, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        assert done.returncode == 0
-    assert b"dmar" in done.stdout
-    assert best < 0.3
+        assert b"dmar" in done.stdout or words[0] == "-c"
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    measured = [(seconds("-m", "iommu.cli.main", "--help"), seconds("-c", "import typer")) for _ in range(5)]
+    ours, typers = map(min, zip(*measured, strict=True))
+    assert ours < 2.5 * typers
 
 
 def test_unreadable_input_gives_one_line_and_status_2(tmp_path: Path) -> None:
