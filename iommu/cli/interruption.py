@@ -1,6 +1,7 @@
 """SIGTERM and SIGHUP end a command as Ctrl-C does: what it has started ends, and its temporary files are gone."""
 
 import signal
+import sys
 from types import FrameType
 
 CTRL_C = 128 + signal.SIGINT
@@ -22,8 +23,9 @@ def status() -> int:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     global _last  # noqa: PLW0603 - there is one process, and it ends once
     _last = signal.Signals(number)
-    # An event loop has a handler of its own for Ctrl-C. A shell has background jobs ignore Ctrl-C, but not these.
+    # An event loop has a handler of its own for Ctrl-C. Python's raises KeyboardInterrupt, which may end the process
+    # by SIGINT although it is caught; and a shell has background jobs ignore Ctrl-C, but not these.
     handler = signal.getsignal(signal.SIGINT)
-    if not callable(handler):
-        raise KeyboardInterrupt
+    if not callable(handler) or handler is signal.default_int_handler:
+        sys.exit(status())
     handler(signal.SIGINT, frame)

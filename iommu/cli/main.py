@@ -23,25 +23,42 @@ status 2 ("Bad file descriptor"), as on a full disk; a command that has nothing 
 closed stderr are lost, and the exit status stays.
 """
 
+# ruff: noqa: PLC0415 - what takes time to import is imported where Ctrl-C is waited for
+
+from __future__ import annotations
+
 import os
 import sys
-from importlib.metadata import entry_points, version
 from io import TextIOWrapper
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from iommu.cli import dmar, explain, inspect, interruption, snapshot, walk
+from iommu.cli import interruption
 from iommu.errors import VtdError
 from iommu.files import standard
 from iommu.files.text import protected, safe
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
+
+    import typer
 
 GROUP = "vtdlab.commands"
 _STDOUT = "standard output"
 
 
+def entry_points(group: str) -> EntryPoints:
+    """The entry points of all packages in a group."""
+    from importlib import metadata
+
+    return metadata.entry_points(group=group)
+
+
 def make_app() -> typer.Typer:
     """The whole command: the subcommands of iommu, and those of the entry points."""
+    import typer
+
+    from iommu.cli import dmar, explain, inspect, root, snapshot, walk
+
     app = typer.Typer(
         name="vtd",
         help="An executable model of Intel VT-d.",
@@ -50,7 +67,7 @@ def make_app() -> typer.Typer:
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
-    app.callback()(_root)
+    app.callback()(root.root)
     app.add_typer(dmar.app, name="dmar")
     app.command()(explain.explain)
     app.command()(walk.walk)
@@ -62,20 +79,6 @@ def make_app() -> typer.Typer:
         except Exception as error:  # one broken entry point must not break the others
             _say(f"{entry.name} ({entry.value}) is not available: {_one_line(error)}")
     return app
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"vtd {version('vtdlab')}")
-        raise typer.Exit
-
-
-def _root(
-    _: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    """An executable model of Intel VT-d."""
 
 
 def main() -> None:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +20,7 @@ from urllib.parse import unquote
 from iommu.files.writing import write_file
 from qemu.vtd.errors import InstallError
 from qemu.vtd.private_cache import private
+from qemu.vtd.process import Process
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _PACKAGE = "qemu-system-x86"
@@ -108,6 +107,7 @@ class Apt:
         self._suite = suite
         self._folder = folder / suite
         self._new = not self._folder.exists()
+        shutil.rmtree(self._folder / "tmp", ignore_errors=True)  # what an apt that was killed has left
         private(self._folder)
         for name in ("lists", "lists/partial"):
             private(self._folder / name)
@@ -183,27 +183,32 @@ class Apt:
             )
         )
         private(self._folder / "cache")
+        temporary = private(self._folder / "tmp")
         command = [program, "-c", str(configuration), *words]
-        status, printed = _call(command, lambda done: progress(what, done), folder)
+        status, printed = _call(command, temporary, lambda done: progress(what, done), folder)
         if status:
             raise InstallError(_reason(self._suite, printed))
         return printed
 
 
-def _call(command: Sequence[str], progress: Callable[[float], None], folder: Path | None) -> tuple[int, str]:
-    """Run a program of apt in a session of its own; returns its exit status and all that it printed."""
+def _call(
+    command: Sequence[str], temporary: Path, progress: Callable[[float], None], folder: Path | None
+) -> tuple[int, str]:
+    """Run a program of apt, which ends with us; returns its exit status and all that it printed."""
     read, write = os.pipe()
     with TemporaryFile("w+") as output, os.fdopen(read) as told:
         try:
-            process = subprocess.Popen(
+            process = Process(
                 [*command[:1], "-o", f"APT::Status-Fd={write}", *command[1:]],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"},
-                pass_fds=[write],
-                start_new_session=True,
-                cwd=folder,
+                [write],
+                environment={
+                    **os.environ,
+                    "LC_ALL": "C.UTF-8",
+                    "DEBIAN_FRONTEND": "noninteractive",
+                    "TMPDIR": str(temporary),
+                },
+                folder=folder,
+                output=output.fileno(),
             )
         finally:
             os.close(write)
@@ -212,14 +217,11 @@ def _call(command: Sequence[str], progress: Callable[[float], None], folder: Pat
                 kind, _, rest = line.partition(":")
                 if kind == "dlstatus":
                     progress(float(rest.split(":")[1]) / 100)
-            status = process.wait()
-        finally:
-            # Ctrl-C reaches only us: the download ends with us.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
             process.wait()
+        finally:
+            process.end()
         output.seek(0)
-        return status, output.read()
+        return process.status or 0, output.read()
 
 
 def _sources(suite: str) -> str:

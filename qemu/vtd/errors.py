@@ -3,7 +3,8 @@
     QemuError(VtdError)         root of the others; the message is one readable line
     ├── QemuNotFound            no QEMU was found
     ├── QemuUnsuitable          the program is not a QEMU, is too old, or lacks a required feature
-    │   └── PropertyMissing     its intel-iommu has no such property
+    │   ├── PropertyMissing     its intel-iommu has no such property
+    │   └── FalseAnswer         it answers QMP as no QEMU does
     ├── QemuDied                the process exited unexpectedly
     ├── QemuTimeout             the process did not answer in time and was killed
     ├── QmpError                QEMU refused a QMP command
@@ -39,6 +40,20 @@ class PropertyMissing(QemuUnsuitable):
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
         self.name = name
+
+
+class FalseAnswer(QemuUnsuitable):
+    """The program answers a QMP command as no QEMU does.
+
+    Attributes:
+        command: its name.
+        answer: the beginning of the answer, as JSON.
+    """
+
+    def __init__(self, command: str, answer: str) -> None:
+        super().__init__(f"no QEMU answers QMP {command} with {answer}")
+        self.command = command
+        self.answer = answer
 
 
 # What a program prints when it fails in a way that ends it by a signal. Any other line was printed before, for

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import mkdtemp
@@ -12,6 +11,7 @@ from qemu.vtd.apt import Apt, Plan, Progress
 from qemu.vtd.errors import InstallError, QemuError
 from qemu.vtd.private_cache import PROGRAM, Installed, folder_of, locked, private, root
 from qemu.vtd.probe import probe
+from qemu.vtd.process import run
 
 # Unpacked, the packages take about five times their size; both are on the disk at once.
 _UNPACKED = 6
@@ -88,10 +88,9 @@ def _unpack(packages: Sequence[Path], into: Path, progress: Progress) -> None:
     into.mkdir()
     for done, package in enumerate(packages):
         progress("unpack", done / len(packages))
-        ran = subprocess.run(["dpkg-deb", "-x", package, into], capture_output=True, text=True, check=False)
-        if ran.returncode:
-            said = ran.stderr.strip().splitlines() or ["it printed nothing"]
-            raise InstallError(f"dpkg-deb cannot unpack {package.name}: {said[0]}")
+        status, said = run(["dpkg-deb", "-x", str(package), str(into)])
+        if status:
+            raise InstallError(f"dpkg-deb cannot unpack {package.name}: {said[0] if said else 'it printed nothing'}")
     # Nothing here is to run with another user's rights, and the user must be able to delete it.
     for path in (into, *into.rglob("*")):
         if not path.is_symlink():

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Self
 from iommu.dmar import Dmar
 from iommu.errors import MisuseError
 from iommu.memory import FlatMemory
-from qemu.vtd import acpi, firmware, probe
+from qemu.vtd import acpi, answers, firmware, probe
 from qemu.vtd.devices.source import DmaSource
 from qemu.vtd.errors import DeviceError, PropertyMissing, QemuError, QemuUnsuitable
 from qemu.vtd.launch import MIB, DeviceSpec, Inherited, Shape, sealed_memory
@@ -42,8 +42,8 @@ class Machine:
     """A q35 machine whose processor halts at reset and whose devices are driven from outside.
 
     Use it in a with-block: however the block is left, the process is ended and reaped, the sockets are closed and
-    the memory is released. QEMU also ends when the thread that entered the block ends, even by SIGKILL (where
-    util-linux's setpriv exists). Nothing is written to disk and there is no network.
+    the memory is released. QEMU also ends, with all that it has started, when this process ends, even by SIGKILL.
+    Nothing is written to disk and there is no network.
 
     Args:
         qemu: the program; see `find_qemu`.
@@ -207,9 +207,9 @@ class Machine:
     def _await(self, running: _Running, query: str, status: str) -> None:
         """Repeat a query until it returns this status. Raises QemuTimeout; QemuError when migration has failed."""
         deadline = time.monotonic() + self._timeout
-        while (answer := running.qmp.execute(query)).get("status") != status:
-            if answer.get("status") == "failed":
-                raise QemuError(f"migration failed: {answer.get('error-desc', 'no reason given')}")
+        while (found := running.qmp.read(query, answers.progress)).status != status:
+            if found.status == "failed":
+                raise QemuError(f"migration failed: {found.error or 'no reason given'}")
             if time.monotonic() > deadline:
                 assert running.process is not None, "a machine that is running has a process"
                 raise running.process.hung(f"QMP {query}: {status}", self._timeout)
@@ -268,7 +268,7 @@ class Machine:
 
     def hmp(self, text: str) -> str:
         """What a human monitor command prints."""
-        return str(self.qmp("human-monitor-command", command_line=text))
+        return self._started().qmp.read("human-monitor-command", answers.text, {"command-line": text})
 
     def trace_lines(self) -> list[str]:
         """The trace events recorded since the last call. Those of every access that has been answered are there."""
@@ -306,7 +306,7 @@ class Machine:
     def _bus(self, bus: str) -> _Bus:
         buses = self._started().buses
         if not buses:
-            buses |= _buses([device for root in self.qmp("query-pci") for device in root["devices"]])
+            buses |= self._started().qmp.read("query-pci", _all_buses)
         if bus not in buses:
             raise DeviceError(f"no port or bridge {bus!r}; there are: {', '.join(buses) or 'none'}")
         return buses[bus]
@@ -360,6 +360,11 @@ class _Running:
             if "ram" in vars(self):
                 self.ram.close()
             self.resources.close()
+
+
+def _all_buses(roots: list[dict[str, Any]]) -> dict[str, _Bus]:
+    """Buses by the id of the port or bridge above them, from the answer to `query-pci`."""
+    return _buses([device for root in roots for device in root["devices"]])
 
 
 def _buses(devices: list[dict[str, Any]]) -> dict[str, _Bus]:

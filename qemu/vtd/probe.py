@@ -12,8 +12,16 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from qemu.vtd import private_cache
-from qemu.vtd.errors import PropertyMissing, QemuDied, QemuNotFound, QemuTimeout, QemuUnsuitable, QmpError
+from qemu.vtd import answers, private_cache
+from qemu.vtd.errors import (
+    FalseAnswer,
+    PropertyMissing,
+    QemuDied,
+    QemuNotFound,
+    QemuTimeout,
+    QemuUnsuitable,
+    QmpError,
+)
 from qemu.vtd.private_cache import PROGRAM
 from qemu.vtd.process import Process
 from qemu.vtd.qmp import Qmp
@@ -135,14 +143,14 @@ def probe(path: str) -> Build:
 @cache
 def _probe(path: str, changed: int, size: int) -> Build:
     try:
-        build = _query(path, SANDBOX)
-    except QemuDied as error:
-        if not any("sandbox" in line or "seccomp" in line for line in error.stderr):
-            raise QemuUnsuitable(f"{path} does not behave like a QEMU: {error}") from None
-        build = _query(path, ())
-    except QemuTimeout as error:
+        try:
+            return _query(path, SANDBOX)
+        except QemuDied as error:
+            if not any("sandbox" in line or "seccomp" in line for line in error.stderr):
+                raise
+            return _query(path, ())
+    except (FalseAnswer, QemuDied, QemuTimeout, QemuNotFound, QmpError) as error:
         raise QemuUnsuitable(f"{path} does not behave like a QEMU: {error}") from None
-    return build
 
 
 def _query(path: str, sandbox: tuple[str, ...]) -> Build:
@@ -157,8 +165,6 @@ def _query(path: str, sandbox: tuple[str, ...]) -> Build:
             try:
                 qmp.connect()
                 return _describe(path, sandbox, qmp)
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise QemuUnsuitable(f"{path} does not behave like a QEMU: it answers QMP with nonsense") from error
             finally:
                 qmp.close()
         finally:
@@ -166,8 +172,7 @@ def _query(path: str, sandbox: tuple[str, ...]) -> Build:
 
 
 def _describe(path: str, sandbox: tuple[str, ...], qmp: Qmp) -> Build:
-    number = qmp.execute("query-version")["qemu"]
-    version = (int(number["major"]), int(number["minor"]), int(number["micro"]))
+    version = qmp.read("query-version", answers.version)
     shown = version_text(version)
     if version < OLDEST:
         raise QemuUnsuitable(f"{path} is QEMU {shown}; 7.0 or later is needed")
@@ -175,14 +180,14 @@ def _describe(path: str, sandbox: tuple[str, ...], qmp: Qmp) -> Build:
     if iommu is None:
         raise QemuUnsuitable(f"{path} (QEMU {shown}) has no intel-iommu; {_HELP}")
     devices = frozenset(model for model in MODELS if _properties(qmp, model) is not None)
-    machines = {each.get("alias", each["name"]): each["name"] for each in qmp.execute("query-machines")}
+    machines = qmp.read("query-machines", answers.aliases)
     return Build(path, version, iommu, devices, sandbox, machines.get("q35", ""))
 
 
 def _properties(qmp: Qmp, model: str) -> frozenset[str] | None:
     """The properties of a device model; None when there is no such model."""
     try:
-        return frozenset(one["name"] for one in qmp.execute("device-list-properties", {"typename": model}))
+        return qmp.read("device-list-properties", answers.names, {"typename": model})
     except QmpError as error:
         if error.error_class != "DeviceNotFound":
             raise

@@ -13,9 +13,11 @@ from typing import Any, Protocol, TypeVar
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError, Runstate
 
+from qemu.vtd.answers import understood
 from qemu.vtd.errors import QemuError, QmpError
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _DISCONNECT_SECONDS = 1.0
 
@@ -75,6 +77,9 @@ class Qmp:
         self._client = QMPClient("vtd")
         # We report a lost connection by an exception; the library would also log it.
         self._client.logger.setLevel(logging.CRITICAL)
+        # Of the other events, and of this one, any number could come.
+        self._client.events.names.add("RESET")
+        self._client.events.event_filter = lambda _: self._client.events.empty()
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
 
     def connect(self) -> None:
@@ -87,6 +92,13 @@ class Qmp:
         Raises QmpError when it is refused, QemuDied or QemuTimeout when QEMU does not answer.
         """
         return self._run(lambda: self._client.execute(command, arguments), f"QMP {command}")
+
+    def read(self, command: str, reader: Callable[[Any], R], arguments: dict[str, object] | None = None) -> R:
+        """What `reader`, one of qemu.vtd.answers, makes of the answer to a command.
+
+        Raises as `execute`, and FalseAnswer.
+        """
+        return understood(command, self.execute(command, arguments), reader)
 
     def send_descriptor(self, name: str, descriptor: int) -> None:
         """Give QEMU a copy of a file descriptor, under this name. Raises as `execute`."""
@@ -105,8 +117,7 @@ class Qmp:
         self._client.events.clear()
         await self._client.execute("system_reset")
         # The command only requests a reset; the event arrives once the devices have been reset.
-        while (await self._client.events.get())["event"] != "RESET":
-            pass
+        await self._client.events.get()
 
     def _run(self, conversation: Callable[[], Coroutine[Any, Any, T]], what: str) -> T:
         try:
@@ -115,7 +126,8 @@ class Qmp:
             raise self._process.hung(what, self._timeout) from None
         except ExecuteError as error:
             raise QmpError(what.removeprefix("QMP "), error.error_class, str(error)) from None
-        except (QMPError, EOFError, OSError):
+        except (QMPError, EOFError, OSError, ValueError, RecursionError):
+            # The last two are a line that is too long, and a structure that is too deep.
             raise self._process.died() from None
 
     def _complete(self, conversation: Coroutine[Any, Any, T]) -> T:
@@ -131,7 +143,7 @@ class Qmp:
 
     async def _disconnect(self) -> None:
         # An error on a connection that is being closed has already been reported, or does not matter.
-        with suppress(QMPError, EOFError, OSError, TimeoutError):
+        with suppress(QMPError, EOFError, OSError, TimeoutError, ValueError, RecursionError):
             async with asyncio.timeout(_DISCONNECT_SECONDS):
                 await self._client.disconnect()
 

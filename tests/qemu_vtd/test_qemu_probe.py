@@ -64,9 +64,24 @@ def test_the_installed_qemu_is_believed(build: probe.Build) -> None:
     assert build.doubts == ()
 
 
-def test_a_qemu_that_answers_nonsense(script: Callable[[str], str]) -> None:
-    with nothing_remains(), pytest.raises(QemuUnsuitable, match="answers QMP with nonsense"):
-        Machine(script(fake_qemu(("x", None, 3), ["intel-iommu"])))
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        *[("query-version", answer) for answer in ("{}", "[]", "5", '{"qemu": 5}', "null", '"9.0.0"')],
+        ("query-version", '{"qemu": {"major": "x", "minor": null, "micro": 3}}'),
+        ("query-version", '{"qemu": {"major": 9, "minor": 1.5, "micro": true}}'),
+        *[("device-list-properties", answer) for answer in ("5", "{}", "[5]", '[{"name": 5}]', '[{"name": []}]')],
+        *[("query-machines", answer) for answer in ("5", "[5]", '[{"name": 5}]', '[{"alias": {}, "name": "x"}]')],
+    ],
+)
+def test_an_answer_that_no_qemu_gives(script: Callable[[str], str], command: str, answer: str) -> None:
+    fake = fake_qemu((9, 0, 0), ["intel-iommu"], ["aw-bits"])
+    said = f'say(**{{"return": json.loads({answer!r}), "id": command["id"]}})'
+    lie = f" = json.loads(heard)\n    if command['execute'] == {command!r}: {said}\n    elif"
+    fake = fake.replace(" = json.loads(heard)\n    if", lie)
+    with nothing_remains(), pytest.raises(QemuUnsuitable) as caught:
+        Machine(script(fake))
+    assert str(caught.value).endswith(f" does not behave like a QEMU: no QEMU answers QMP {command} with {answer}")
 
 
 def test_the_installed_qemu(build: probe.Build) -> None:

@@ -1,21 +1,24 @@
 """A QEMU process ends with its owner, however the owner ends."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 
-from qemu.vtd import Machine
-from qemu.vtd.errors import QemuNotFound
+from qemu.vtd import Machine, guard
+from qemu.vtd.errors import QemuNotFound, QemuUnsuitable
 from qemu.vtd.probe import Build
-from qemu.vtd.process import Process, _guard
-from tests.qemu_vtd.remains import is_gone, nothing_remains
+from qemu.vtd.process import Process
+from tests.qemu_vtd.remains import MARK, all_end, children, is_gone, marked, nothing_remains
 
 OWNER = """
 import sys
@@ -110,22 +113,94 @@ def test_child_processes_end_with_their_parent() -> None:
     assert is_gone(int(lines[0]))
 
 
-def test_a_process_whose_parent_has_already_ended_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the owner ends before the death signal is set, the process has another parent, such as init."""
-    words = _guard(os.getpid())
-    if not words:
-        pytest.skip("no setpriv with --pdeathsig on this system")
-    assert words[-1] == str(os.getpid())
-    words = (*words[:-1], "1")
-    monkeypatch.setattr("qemu.vtd.process._guard", lambda parent: words)
-    with nothing_remains():
-        died = Process(["sh", "-c", "echo begun"], []).died()
-        assert (died.status, died.stderr) == (1, [])
+WRAPPERS = {
+    "does not exec": '"{qemu}" "$@"',
+    "leaves a child": 'sleep 1000 & exec "{qemu}" "$@"',
+    "in another session": 'setsid "{qemu}" "$@"',
+    "leaves a daemon": '(setsid sh -c "sleep 1000 & sleep 1000" &) ; "{qemu}" "$@"; exit 0',
+}
 
 
-def test_without_setpriv(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qemu.vtd.process._guard", lambda parent: ())
+@pytest.fixture(params=WRAPPERS)
+def wrapper(build: Build, script: Callable[[str], str], request: pytest.FixtureRequest) -> str:
+    """A script that runs QEMU, but not in its own place."""
+    return script("#!/bin/sh\n" + WRAPPERS[request.param].format(qemu=build.path) + "\n")
+
+
+def test_what_a_wrapper_starts_ends_with_an_owner_that_is_killed(wrapper: str) -> None:
+    mark = uuid.uuid4().hex
+    command, folder = [sys.executable, "-c", OWNER, wrapper], Path(__file__).parents[2]
+    environment = os.environ | {MARK: mark}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment) as process:
+        assert process.stdout is not None
+        assert int(process.stdout.readline()) in marked(mark)
+        process.kill()
+    assert all_end(mark)
+
+
+def test_what_a_wrapper_starts_ends_with_the_machine(wrapper: str) -> None:
+    with nothing_remains(), Machine(wrapper) as machine:
+        assert machine.qmp("query-status")["running"]
+
+
+def test_a_wrapper_that_ends_before_qemu_ends_it(build: Build, script: Callable[[str], str]) -> None:
+    path = script(f'#!/bin/sh\nsetsid "{build.path}" "$@" &\n')
+    with nothing_remains(), pytest.raises(QemuUnsuitable, match="does not behave like a QEMU: QEMU ended, status 0"):
+        Machine(path)
+
+
+def test_without_the_fork_that_guards_it_a_process_is_killed() -> None:
     with nothing_remains():
-        with pytest.raises(QemuNotFound, match="cannot run /nowhere/qemu: No such file"):
-            Process(["/nowhere/qemu"], [])
-        Process(["sleep", "100"], []).end()
+        process = Process(["sh", "-c", "echo $PPID; exec sleep 100"], [])
+        while not (lines := process.stderr()):
+            pass
+        os.kill(int(lines[0]), signal.SIGKILL)
+        assert is_gone(process.pid)
+        assert (process.died().status, process.stderr()) == (-signal.SIGKILL, lines)
+
+
+def test_a_guard_that_was_killed_is_replaced(build: Build) -> None:
+    with Machine(build.path) as machine:
+        first = guard.pid()
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        assert is_gone(first)
+        with Machine(build.path) as other:
+            assert other.qmp("query-status")["running"] and machine.qmp("query-status")["running"]
+        assert guard.pid() not in (None, first)
+    assert not {pid for pid in children() if pid != guard.pid()}
+
+
+def test_output_without_end_takes_no_memory() -> None:
+    """Neither in a file that it is written to, nor in the fork that reads it."""
+    with nothing_remains():
+        process = Process(["sh", "-c", "echo $PPID; head -c 50000000 /dev/zero | tr '\\0' x; echo; sleep 100"], [])
+        keeper = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[1])
+        while not process.stderr() or len(process.stderr()[-1]) < 10000:
+            time.sleep(0.01)
+        peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{keeper}/status").read_text())
+        assert peak is not None and int(peak[1]) < 40_000
+        assert Path(f"/proc/{process.pid}/fd/1").stat().st_size < 1_000_000
+        process.end()
+
+
+def test_it_inherits_what_a_program_of_ours_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Descriptors by their numbers, in any order, and no others; the environment and the folder of this moment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VTD_SAID", "now \udcff")
+    with nothing_remains(), ExitStack() as opened:
+        files = [opened.enter_context(TemporaryFile("w+")) for _ in range(3)]
+        numbers = [file.fileno() for file in files]
+        say = "; ".join(f"echo {number} >/proc/$$/fd/{number}" for number in numbers)
+        process = Process(["sh", "-c", f"{say}; pwd; echo $VTD_SAID; ls /proc/$$/fd"], [*reversed(numbers)])
+        lines = process.died().stderr
+        for file in files:
+            file.seek(0)
+            assert file.read() == f"{file.fileno()}\n"
+    assert lines[:2] == [str(tmp_path), "now \N{REPLACEMENT CHARACTER}"]
+    assert sorted(map(int, lines[2:])) == sorted([0, 1, 2, *numbers])
+
+
+def test_a_program_that_is_not_there() -> None:
+    with nothing_remains(), pytest.raises(QemuNotFound, match="cannot run /nowhere/qemu: No such file"):
+        Process(["/nowhere/qemu"], [])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -16,6 +15,7 @@ from qemu.vtd.apt import Apt, Progress, codename
 from qemu.vtd.errors import InstallError
 from qemu.vtd.guest.errors import NothingToBoot
 from qemu.vtd.private_cache import locked, private, root
+from qemu.vtd.process import run
 
 DEFAULT = "linux-image-cloud-amd64"
 _BUSYBOX = "busybox-static"
@@ -99,10 +99,9 @@ def _fetched(package: str, suite: str, progress: Progress) -> Path:
 
 
 def _unpack(package: Path, into: Path) -> None:
-    ran = subprocess.run(["dpkg-deb", "-x", package, into], capture_output=True, text=True, check=False)
-    if ran.returncode:
-        said = ran.stderr.strip().splitlines() or ["it printed nothing"]
-        raise InstallError(f"dpkg-deb cannot unpack {package.name}: {said[0]}")
+    status, said = run(["dpkg-deb", "-x", str(package), str(into)])
+    if status:
+        raise InstallError(f"dpkg-deb cannot unpack {package.name}: {said[0] if said else 'it printed nothing'}")
 
 
 def _keep(part: Path, kept: Path) -> None:

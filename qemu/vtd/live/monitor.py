@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import signal
+import os
 import socket
 import struct
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from qemu.vtd.errors import QemuError
+from qemu.vtd import answers, guard, guard_program
+from qemu.vtd.errors import FalseAnswer, QemuError, QemuUnsuitable
+from qemu.vtd.probe import version_text
 from qemu.vtd.qmp import Qmp
 
 _SECONDS = 5.0
@@ -50,20 +51,20 @@ class Monitor:
 
     def __init__(self, place: Path, qmp: Qmp, pid: int) -> None:
         self.socket, self.pid, self._qmp = place, pid, qmp
-        numbers = qmp.execute("query-version")["qemu"]
-        self.version = f"QEMU {numbers['major']}.{numbers['minor']}.{numbers['micro']}"
+        self.version = f"QEMU {version_text(qmp.read('query-version', answers.version))}"
 
     def human(self, command: str) -> str:
         """What a command of the human monitor prints. Raises QemuError."""
-        return str(self._qmp.execute("human-monitor-command", {"command-line": command})).replace("\r\n", "\n")
+        said = self._qmp.read("human-monitor-command", answers.text, {"command-line": command})
+        return said.replace("\r\n", "\n")
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """The guest stands still inside the block; it goes on afterwards if it did not stand still before."""
-        if not self._qmp.execute("query-status")["running"]:
+        if not self._qmp.read("query-status", answers.running):
             yield
             return
-        with _ending_by_exception():
+        with _resumed_by_guard(self.socket):
             self._qmp.execute("stop")
             try:
                 yield
@@ -72,21 +73,14 @@ class Monitor:
 
 
 @contextmanager
-def _ending_by_exception() -> Iterator[None]:
-    """Signals that would end this process raise SystemExit inside the block: its guest must not be left standing."""
-    if threading.current_thread() is not threading.main_thread():
+def _resumed_by_guard(place: Path) -> Iterator[None]:
+    """Should this process end inside the block, or should the block fail, the guard lets the guest go on."""
+    with guard.errand("resume", {"socket": os.fsencode(place), "folder": guard.folder()}) as connection:
+        with suppress(EOFError):  # the guard was killed; it does not matter unless we are too
+            guard_program.message(connection)
         yield
-        return
-
-    def leave(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        with suppress(OSError):
+            connection.send(guard_program.END)
 
 
 @contextmanager
@@ -105,5 +99,7 @@ def monitor(place: Path, seconds: float = _SECONDS) -> Iterator[Monitor]:
         qmp.connect()
         stranger.greeted = True
         yield Monitor(place, qmp, pid)
+    except FalseAnswer as error:
+        raise QemuUnsuitable(f"{place}: {error}") from None
     finally:
         qmp.close()

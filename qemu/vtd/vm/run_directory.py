@@ -3,7 +3,7 @@
     $XDG_RUNTIME_DIR/vtdlab/vm/NAME/        or ~/.cache/vtdlab/run/vm/NAME/ where there is no such variable
 
 The process that owns it holds a lock in it as long as it runs. A process that was killed cannot remove its directory;
-its lock is free then, and the next VM that starts removes it.
+its guard does. Where that was killed too, the lock is free, and the next VM that starts removes the directory.
 """
 
 from __future__ import annotations

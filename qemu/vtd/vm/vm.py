@@ -4,8 +4,8 @@
         print(vm.sockets["qmp"], vm.devices)
         vm.wait()
 
-Nothing is left after the block: no process, no socket, no directory. When we are killed, the kernel kills QEMU, and
-the directory with the sockets is removed by the next VM that starts.
+Nothing is left after the block: no process, no socket, no directory. When we are killed, the guard ends QEMU and
+removes the directory with the sockets. Should the guard be killed too, the next VM that starts removes it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from qemu.vtd import firmware, probe
+from qemu.vtd import answers, firmware, probe
 from qemu.vtd.errors import QemuDied, QemuUnsuitable
 from qemu.vtd.launch import sealed_memory
 from qemu.vtd.pci import Pci
@@ -135,7 +135,7 @@ class Vm:
                 descriptors.append(bios)
             words += ["-chardev", f"socket,id=vtd,fd={theirs.fileno()}", "-mon", "chardev=vtd,mode=control"]
             child_side.enter_context(theirs)
-            self._process = Process(words, descriptors)
+            self._process = Process(words, descriptors, remove=directory.path)
             child_side.close()
             self.ready = self._look(ours, sockets)
 
@@ -147,9 +147,9 @@ class Vm:
             qmp.connect()
             if not self.plan.boots:
                 self._set_up_pci(sockets["qtest"])
-            regions = str(qmp.execute("human-monitor-command", {"command-line": "info mtree"}))
+            regions = qmp.read("human-monitor-command", answers.text, {"command-line": "info mtree"})
             base = re.search(r"([0-9a-f]+)-[0-9a-f]+ \(.*\): intel_iommu\s", regions)
-            return Ready(sockets, int(base[1], 16) if base else None, functions(_numbered(qmp)))
+            return Ready(sockets, int(base[1], 16) if base else None, _functions(qmp))
         finally:
             qmp.close()
 
@@ -178,13 +178,12 @@ def _connections(listening: dict[str, socket.socket]) -> list[str]:
     return [*words, "-object", "qtest,id=vtd-qtest-server,chardev=vtd-qtest,log=none"]
 
 
-def _numbered(qmp: Qmp) -> list[dict[str, Any]]:
-    """QEMU's answer to query-pci once all buses have numbers; empty when firmware takes too long."""
+def _functions(qmp: Qmp) -> list[Function]:
+    """The functions of the VM, once all buses have numbers; none when firmware takes too long."""
     deadline = time.monotonic() + _FIRMWARE_SECONDS
     while time.monotonic() < deadline:
-        buses: list[dict[str, Any]] = qmp.execute("query-pci")
-        if numbered(buses):
-            return buses
+        if qmp.read("query-pci", numbered):
+            return qmp.read("query-pci", functions)
         time.sleep(_POLL_SECONDS)
     return []
 

@@ -22,7 +22,7 @@ from qemu.vtd.conformance.scenario import Scenario, catalogue
 from qemu.vtd.conformance.workers import run_all
 from qemu.vtd.probe import Build
 from qemu.vtd.qemu_platform import QemuPlatform
-from tests.qemu_vtd.remains import nothing_remains
+from tests.qemu_vtd.remains import MARK, all_end, marked, nothing_remains
 
 
 def run(scenarios: list[Scenario], build: Build, workers: int) -> dict[str, Result]:
@@ -61,19 +61,6 @@ def test_an_error_in_the_caller_ends_the_workers(build: Build) -> None:
         run_all(catalogue()[:40], build.path, fail, 2)
 
 
-MARK = "VTD_TEST_RUN"
-
-
-def running(mark: str) -> set[int]:
-    """The processes of a run, by a mark in their environment: it does not matter who their parent is now."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError):
-            if entry.name.isdigit() and f"{MARK}={mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
-                found.add(int(entry.name))
-    return found
-
-
 @contextmanager
 def conforming(
     build: Build, only: str = "*", stderr: int = subprocess.PIPE
@@ -107,16 +94,13 @@ main()
 @pytest.mark.parametrize("group", [False, True], ids=["process", "group"])
 def test_workers_and_their_qemus_end_with_the_run(build: Build, number: signal.Signals, group: bool) -> None:
     with conforming(build) as (process, mark):
-        # It, two workers, two QEMUs.
-        while len(running(mark)) < 5:
+        # It, two workers, a guard, and with two forks of that two QEMUs.
+        while len(marked(mark)) < 8:
             assert process.poll() is None
             time.sleep(0.01)
         (os.killpg if group else os.kill)(process.pid, number)
         out, error = process.communicate(timeout=10)
-        deadline = time.monotonic() + 5
-        while running(mark):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        assert all_end(mark)
     assert process.returncode == (-number if number is signal.SIGKILL else 128 + number)
     assert (out, error) == ("", "")
 

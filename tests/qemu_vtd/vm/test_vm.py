@@ -185,12 +185,30 @@ def test_a_qemu_that_crashes_is_an_error(build: Build) -> None:
         assert process.stderr.read() == "vtd: QEMU ended by SIGABRT\n"
 
 
-def test_after_kill_9_qemu_is_gone_and_the_next_vm_removes_the_directory(build: Build) -> None:
+def is_removed(folder: Path) -> bool:
+    deadline = time.monotonic() + 5
+    while folder.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not folder.exists()
+
+
+def test_after_kill_9_qemu_and_the_directory_are_gone(build: Build) -> None:
     with command("--qemu", build.path) as (process, shown):
         process.kill()
         process.wait()
     assert is_gone(shown["pid"])
-    left = Path(shown["sockets"]["qmp"]).parent
+    assert is_removed(Path(shown["sockets"]["qmp"]).parent)
+
+
+def test_where_the_guard_is_killed_too_the_next_vm_removes_the_directory(build: Build) -> None:
+    with command("--qemu", build.path) as (process, shown):
+        left = Path(shown["sockets"]["qmp"]).parent
+        guard = int(Path(f"/proc/{shown['pid']}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(guard, signal.SIGSTOP)
+        process.kill()
+        process.wait()
+        os.kill(guard, signal.SIGKILL)
+    assert is_gone(shown["pid"])
     assert left.exists()
     with command("--qemu", build.path) as (second, other), Vm(Plan(), build.path) as vm:
         assert not left.exists()
