@@ -5,7 +5,7 @@
     ├── FormatError             input bytes are malformed
     │   ├── DmarError           an ACPI DMAR table is malformed
     │   └── StateError          the saved state of a unit is malformed, or that of another unit
-    ├── InputError              a file cannot be read at all (iommu.dmar.inputs)
+    ├── InputError              an input cannot be read at all, or is beyond a limit (iommu.files)
     ├── RoutingError            which unit a request or an access goes to is not known, or there is none
     └── MemoryAccessError       an access beyond the memory that exists
 
@@ -49,6 +49,10 @@ class StateError(FormatError):
 
     `where` is the header or a section of the format (iommu.engine.state_format).
     """
+
+
+class InputError(VtdError):
+    """An input cannot be read at all, or is beyond a limit; the message is one line with its name and the reason."""
 
 
 class RoutingError(VtdError):

@@ -146,7 +146,7 @@ def build(
 ) -> None:
     """Build a table from JSON, with lengths and checksum filled in."""
     from iommu.dmar import Dmar
-    from iommu.dmar.inputs import read_json
+    from iommu.files.documents import read_json
     from iommu.files.writing import write_file
 
     table = Dmar.from_dict(read_json(file))

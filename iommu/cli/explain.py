@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,25 +78,18 @@ def _explain(what: list[str] | None, taken: Snapshot | None, as_json: bool) -> N
 
 
 def _read(what: list[str]) -> tuple[str, bool]:
-    """The text to explain, and whether it is a log, which need not contain a fault. Raises MisuseError."""
+    """The text to explain, and whether it is a log, which need not contain a fault. Raises InputError."""
+    from iommu.files.reading import STDIN
+    from iommu.files.reading import text as read_text
+
     if len(what) > 1:
         return " ".join(what), False
-    if what[0] == "-":
-        return _decode(sys.stdin.buffer.read(), "standard input"), True
     path = Path(what[0])
     try:
-        is_file = path.is_file()
-    except OSError:  # a log line can be longer than the longest file name
-        is_file = False
-    return (_decode(path.read_bytes(), str(path)), True) if is_file else (what[0], False)
-
-
-def _decode(data: bytes, name: str) -> str:
-    from iommu.errors import MisuseError
-
-    if not data.strip() or b"\0" in data:
-        raise MisuseError(f"{name} is {'not text' if data.strip() else 'empty'}")
-    return data.decode("utf-8", "replace")
+        is_input = path == STDIN or path.is_file() or path.is_fifo()
+    except (OSError, ValueError):  # a log line can be longer than the longest file name
+        is_input = False
+    return (read_text(path), True) if is_input else (what[0], False)
 
 
 def describe(found: Explanation) -> list[Any]:

@@ -4,33 +4,24 @@ raw table, gzip, several tables in a row, a folder of tables, acpidump's text, t
 hexdump and xxd, an ELF core, an image of physical memory, standard input (`-`)
 """
 
-import gzip
-import io
-import json
-import mmap
 import re
-import sys
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from iommu.dmar.hexdump import blocks
+from iommu.dmar.hexdump import dmars, is_dump
 from iommu.dmar.images import Image
 from iommu.dmar.pci import PciTree
-from iommu.errors import VtdError
+from iommu.errors import InputError
+from iommu.files.documents import read_json
+from iommu.files.limits import limits, over
+from iommu.files.reading import STDIN, Data, contents, name_of
+from iommu.files.unpacking import unpacked
 
-STDIN = Path("-")
-_MAPPED = 16 << 20  # larger files are mapped, not read
-_MOST_UNPACKED = 1 << 30
 _SMALLEST_IMAGE = 1 << 16
 _HEADER = 36
 _SIGNATURE = re.compile(rb"[A-Z0-9_]{4}")
-
-
-class InputError(VtdError):
-    """A file cannot be read; the message is one line with its name and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +40,29 @@ def read_tables(path: Path) -> list[Source]:
     """
     if path != STDIN and path.is_dir():
         files = _files_in(path)
-        found = [source for file in files for source in find_tables(_contents(file), str(file))]
+        found = [source for file in files for source in tables_in(contents(file), str(file))]
         if not found:
             raise InputError(f"{path}: no DMAR in any of its {len(files)} files")
     else:
-        data = _contents(path)
-        found = list(find_tables(data, str(path))) or [Source(str(path), data)]
+        data, name = unpacked(contents(path), name_of(path)), name_of(path)
+        found = tables_in(data, name) or [Source(name, data[:] if len(data) <= limits().text else data[:_HEADER])]
     return list({source.data: source for source in reversed(found)}.values())[::-1]
+
+
+def tables_in(data: Data, name: str) -> list[Source]:
+    """Every DMAR in bytes of any of the forms above. Raises InputError for what is damaged, or beyond a limit."""
+    most = limits().tables
+    found = list(islice(find_tables(data, name), most + 1))
+    if len(found) > most:
+        raise over(name, "there are", "tables", "DMARs")
+    return found
 
 
 def holds_other_tables(data: bytes) -> bool:
     """Whether bytes without a DMAR are other ACPI tables, or a dump of some: those of a machine without VT-d, say."""
     if _row_of_tables(data) is not None:
         return True
-    return b"\0" not in data[:4096] and any(True for _ in blocks(bytes(data).decode("latin-1")))
+    return b"\0" not in data[:4096] and is_dump(data)
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -81,81 +81,55 @@ def read_table(path: Path) -> bytes:
     return found[0].data
 
 
-def find_tables(data: bytes, name: str) -> Iterator[Source]:
-    """Every DMAR in bytes of any of the forms above."""
-    if data[:2] == b"\x1f\x8b":
-        yield from find_tables(_unpacked(data, name), name)
-    elif data[:4] == b"\x7fELF":
+def find_tables(data: Data, name: str) -> Iterator[Source]:
+    """The same, one after the other, and however many there are."""
+    data = unpacked(data, name)
+    if data[:4] == b"\x7fELF":
         yield from _in_image(data, name)
     elif (tables := _row_of_tables(data)) is not None:
         yield from (
-            Source(name if len(tables) == 1 else f"{name}+{offset:#x}", table)
-            for offset, table in tables
-            if table[:4] == b"DMAR"
+            _source(name if len(tables) == 1 else f"{name}+{place.start:#x}", data[place.start : place.stop])
+            for place in tables
+            if data[place.start : place.start + 4] == b"DMAR"
         )
     elif data[:4] == b"DMAR" and data[4:7] != b" @ ":  # the heading of a DMAR in acpidump's text
-        yield Source(name, bytes(data))
+        yield _source(name, data)
     else:
         yield from _in_text(data, name)
         if len(data) >= _SMALLEST_IMAGE:
             yield from _in_image(data, name)
 
 
-def _row_of_tables(data: bytes) -> list[tuple[int, bytes]] | None:
-    """Offset and bytes of tables that follow each other and fill the data; None if the data is anything else."""
+def _source(name: str, data: Data) -> Source:
+    if len(data) > limits().table:
+        raise over(name, "a DMAR of", "table")
+    return Source(name, data[:])
+
+
+def _row_of_tables(data: Data) -> list[range] | None:
+    """The places of tables that follow each other and fill the data; None if the data is anything else."""
     tables, offset = [], 0
+    if len(data) > limits().text:
+        return None
     while offset < len(data):
         length = int.from_bytes(data[offset + 4 : offset + 8], "little")
         if length < _HEADER or offset + length > len(data) or not _SIGNATURE.fullmatch(data[offset : offset + 4]):
             return None
-        tables.append((offset, bytes(data[offset : offset + length])))
+        tables.append(range(offset, offset + length))
         offset += length
     return tables or None
 
 
-def _in_text(data: bytes, name: str) -> Iterator[Source]:
-    if b"\0" in data[:4096]:
+def _in_text(data: Data, name: str) -> Iterator[Source]:
+    if b"\0" in data[:4096] or len(data) > limits().text:  # a text of that size is taken for an image
         return
-    for title, found in blocks(bytes(data).decode("latin-1")):
-        if found[:4] == b"DMAR":
-            yield Source(f"{name}: {title}" if title else name, found)
+    for title, found in dmars(data[:]):
+        yield _source(f"{name}: {title}" if title else name, found)
 
 
-def _in_image(data: bytes, name: str) -> Iterator[Source]:
+def _in_image(data: Data, name: str) -> Iterator[Source]:
     for address, table in Image(data).dmars():
         yield Source(f"{name}@{address:#x}", table)
-
-
-def _unpacked(data: bytes, name: str) -> bytes:
-    try:
-        unpacked = gzip.GzipFile(fileobj=io.BytesIO(data)).read(_MOST_UNPACKED + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{name}: damaged gzip file: {error}") from None
-    if len(unpacked) > _MOST_UNPACKED:
-        raise InputError(f"{name}: unpacks to more than {_MOST_UNPACKED >> 20} MiB")
-    return unpacked
-
-
-def _contents(path: Path) -> bytes:
-    """A file's bytes. A large file is mapped: a mapping can be sliced and searched like bytes."""
-    try:
-        if path == STDIN:
-            return sys.stdin.buffer.read()
-        with path.open("rb") as file:
-            if path.stat().st_size > _MAPPED:
-                mapped: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                return mapped  # type: ignore[no-any-return]
-            return file.read()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-
-
-def read_json(path: Path) -> Any:
-    """A JSON document. Raises InputError."""
-    try:
-        return json.loads(_contents(path))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON: {error}") from None
 
 
 def read_pci(path: Path) -> PciTree:

@@ -1,7 +1,7 @@
 """The PCI functions of a machine: from its sysfs, from a saved copy, or from a QEMU's `query-pci`.
 
     tree = PciTree.from_sysfs()                     this machine; or PciTree.from_sysfs(Path("copy/sys"))
-    tree = PciTree.from_plain(json.load(file))      the result of to_plain(), or QEMU's answer to query-pci
+    tree = PciTree.from_plain(read_json(path))      the result of to_plain(), or QEMU's answer to query-pci
 
 Where a function is follows from the secondary bus numbers of the bridges above it, not from any path.
 """
@@ -9,15 +9,20 @@ Where a function is follows from the secondary bus numbers of the bridges above 
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from iommu.errors import MisuseError, RoutingError
+from iommu.files.documents import Reader, shown
+from iommu.files.reading import beginning
 
 # ACS control bits: source validation 0, request redirect 2, completion redirect 3, upstream forwarding 4.
 _ACS_NEEDED = 0b11101
+_BUSES = 256
+_CONFIG = 4096  # bytes of the configuration space
 _ADDRESS = re.compile(r"(?:([0-9a-fA-F]{1,8}):)?([0-9a-fA-F]{1,2}):([0-9a-fA-F]{1,2})\.([0-7])")
 
 
@@ -192,16 +197,21 @@ class PciTree:
 
     @classmethod
     def from_plain(cls, plain: Any) -> PciTree:
-        """A saved copy, or QEMU's answer to `query-pci` (with or without its "return"). Raises MisuseError."""
-        plain = plain.get("return", plain) if isinstance(plain, dict) else plain
-        try:
-            if plain and "devices" in plain[0]:
-                return cls([function for bus in plain for function in _of_qemu_bus(bus["devices"])])
-            return cls([_of_plain(item) for item in plain])
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
-            if isinstance(error, MisuseError):
-                raise
-            raise MisuseError(f"this is not a saved PCI tree: {error!r}") from None
+        """A saved copy, or QEMU's answer to `query-pci` (with or without its "return").
+
+        Raises MisuseError, naming the place and the value, for anything else.
+        """
+        where = "PCI tree"
+        if isinstance(plain, dict) and "return" in plain:
+            plain, where = plain["return"], f"{where}.return"
+        if not isinstance(plain, list):
+            raise MisuseError(
+                f"{where}: a list of functions, or QEMU's answer to query-pci, is needed: {shown(plain)}"
+            )
+        items = [Reader(item, f"{where}[{number}]") for number, item in enumerate(plain)]
+        if items and "devices" in items[0].plain:
+            return cls([function for bus in items for function in _of_qemu_bus(bus)])
+        return cls([_of_plain(item) for item in items])
 
     @classmethod
     def from_sysfs(cls, sysfs: Path = Path("/sys")) -> PciTree:
@@ -215,33 +225,59 @@ class PciTree:
             raise MisuseError(f"{error.filename}: {error.strerror}") from None
 
 
-def _of_plain(item: dict[str, Any]) -> PciFunction:
-    function = PciFunction(**{**item, "address": PciAddress.parse(item["address"])})
-    return replace(function, physical=PciAddress.parse(item["physical"])) if item.get("physical") else function
+_KEYS = {item.name for item in fields(PciFunction)}
 
 
-def _of_qemu_bus(devices: list[dict[str, Any]]) -> list[PciFunction]:
-    found = []
-    for item in devices:
-        bridge = item.get("pci_bridge")
-        found.append(
-            PciFunction(
-                PciAddress(0, item["bus"], item["slot"], item["function"]),
-                vendor=item["id"]["vendor"],
-                device=item["id"]["device"],
-                class_code=item["class_info"]["class"] << 8,
-                secondary=bridge["bus"]["secondary"] if bridge else None,
-                subordinate=bridge["bus"]["subordinate"] if bridge else None,
-            )
+def _of_plain(item: Reader) -> PciFunction:
+    item = Reader(item.plain, item.where, _KEYS)
+    isolated = item.plain.get("isolated")
+    if isolated is not None and not isinstance(isolated, bool):
+        raise MisuseError(f"{item.where}.isolated: {shown(isolated)} is neither true nor false")
+    return PciFunction(
+        _address_of(item, "address"),
+        vendor=item.within("vendor", 0xFFFF, 0),
+        device=item.within("device", 0xFFFF, 0),
+        class_code=item.within("class_code", 0xFFFFFF, 0),
+        secondary=item.within_or_none("secondary", 0xFF),
+        subordinate=item.within_or_none("subordinate", 0xFF),
+        group=item.within_or_none("group", 0x7FFFFFFF),
+        physical=None if item.plain.get("physical") is None else _address_of(item, "physical"),
+        pcie_type=item.within_or_none("pcie_type", 0xF, least=-1),
+        isolated=isolated,
+    )
+
+
+def _address_of(item: Reader, key: str) -> PciAddress:
+    text = item.text(key)
+    try:
+        return PciAddress.parse(text)
+    except MisuseError:
+        raise MisuseError(f"{item.where}.{key}: {shown(text)} is not an address such as 0000:00:1f.0") from None
+
+
+def _of_qemu_bus(bus: Reader, level: int = 0) -> Iterator[PciFunction]:
+    """The functions on a bus and below it. A bus is {"devices": [...]}: in the answer, and in its "pci_bridge"."""
+    if level > _BUSES:
+        raise MisuseError(f"PCI tree: more than {_BUSES} buses below each other")
+    for number, each in enumerate(bus.list("devices")):
+        item = Reader(each, f"{bus.where}.devices[{number}]")
+        bridge = None if item.plain.get("pci_bridge") is None else item.object("pci_bridge")
+        ids, buses = item.object("id"), None if bridge is None else bridge.object("bus")
+        yield PciFunction(
+            PciAddress(0, item.within("bus", 0xFF), item.within("slot", 31), item.within("function", 7)),
+            vendor=ids.within("vendor", 0xFFFF),
+            device=ids.within("device", 0xFFFF),
+            class_code=item.object("class_info").within("class", 0xFFFF) << 8,
+            secondary=None if buses is None else buses.within("secondary", 0xFF),
+            subordinate=None if buses is None else buses.within("subordinate", 0xFF),
         )
-        if bridge:
-            found += _of_qemu_bus(bridge.get("devices", []))
-    return found
+        if bridge is not None:
+            yield from _of_qemu_bus(bridge, level + 1)
 
 
 def _of_folder(folder: Path) -> PciFunction:
     """One function of a sysfs: its configuration space, and two links."""
-    config = (folder / "config").read_bytes()
+    config = beginning(folder / "config", _CONFIG)
     if len(config) < 64:
         raise MisuseError(f"{folder / 'config'}: {len(config)} bytes are not a whole configuration space")
     bridge = config[14] & 0x7F == 1

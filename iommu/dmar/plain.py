@@ -11,11 +11,13 @@ from typing import Any
 from iommu.dmar.header import Header
 from iommu.dmar.kinds import Andd, Unknown
 from iommu.dmar.scopes import DeviceScope
-from iommu.dmar.structure import KINDS, Scoped, Structure
+from iommu.dmar.structure import KINDS, Scoped, Structure, StructureHead
 from iommu.dmar.wire import encode_text
 from iommu.errors import MisuseError
+from iommu.files.documents import Reader, shown
 
 Plain = dict[str, Any]
+_LENGTHS = range(1 << StructureHead.LENGTH.width)
 _SCOPE_KEYS = {"offset", "path", "padding", *(name.lower() for name in DeviceScope.layout.fields)}
 
 
@@ -89,10 +91,12 @@ def read_structure(plain: Any, where: str) -> Structure:
     known = {cls.kind: cls for cls in classes}
     kind = Reader(plain, where).text("kind")
     if kind not in known:
-        raise MisuseError(f"{where}.kind: {kind!r} is none of {', '.join(known)}")
+        raise MisuseError(f"{where}.kind: {shown(kind)} is none of {', '.join(known)}")
     cls = known[kind]
     reader = Reader(plain, where, {"kind", "type", "offset", "length", "rest", *cls.fixed_fields, *_tail_keys(cls)})
     numbers: dict[str, Any] = {name: reader.number(name) for name in cls.fixed_fields}
+    if reader.number("length", 0) not in _LENGTHS:
+        raise MisuseError(f"{where}.length: {shown(reader.number('length'))} is not a number of 16 bits")
     structure = cls(**numbers)
     structure.rest = reader.hex("rest")
     if isinstance(structure, Scoped):
@@ -130,7 +134,7 @@ def _read_scope(plain: Any, where: str) -> DeviceScope:
     path = []
     for hop in reader.list("path"):
         if not (isinstance(hop, list) and len(hop) == 2 and all(type(number) is int for number in hop)):
-            raise MisuseError(f"{where}.path: {hop!r} is not [device, function]")
+            raise MisuseError(f"{where}.path: {shown(hop)} is not [device, function]")
         path.append((hop[0], hop[1]))
     return DeviceScope(
         type=reader.number("type"),
@@ -141,49 +145,3 @@ def _read_scope(plain: Any, where: str) -> DeviceScope:
         reserved=reader.number("reserved", 0),
         padding=reader.hex("padding"),
     )
-
-
-class Reader:
-    """A dictionary from outside. Every access checks the type, and raises MisuseError that names the place."""
-
-    def __init__(self, plain: Any, where: str, known: set[str] | None = None) -> None:
-        if not isinstance(plain, dict):
-            raise MisuseError(f"{where}: an object is needed, not {type(plain).__name__}")
-        if known is not None and (unknown := sorted(map(str, set(plain) - known))):
-            raise MisuseError(f"{where}: unknown key {unknown[0]!r}")
-        self.plain, self.where = plain, where
-
-    def take(self, key: str) -> Any:
-        """The value of a key that must be there."""
-        if key not in self.plain:
-            raise MisuseError(f"{self.where}: {key!r} is missing")
-        return self.plain[key]
-
-    def number(self, key: str, default: int | None = None) -> int:
-        """A whole number; a key without a default must be there."""
-        value = self.take(key) if default is None else self.plain.get(key, default)
-        if type(value) is not int:
-            raise MisuseError(f"{self.where}.{key}: {value!r} is not a whole number")
-        return value
-
-    def text(self, key: str) -> str:
-        """A text that must be there."""
-        value = self.take(key)
-        if not isinstance(value, str):
-            raise MisuseError(f"{self.where}.{key}: {value!r} is not a text")
-        return value
-
-    def list(self, key: str) -> list[Any]:
-        """A list, by default empty."""
-        value = self.plain.get(key, [])
-        if not isinstance(value, list):
-            raise MisuseError(f"{self.where}.{key}: {value!r} is not a list")
-        return value
-
-    def hex(self, key: str) -> bytes:
-        """Bytes in hex, by default none."""
-        value = self.plain.get(key, "")
-        try:
-            return bytes.fromhex(value)
-        except (TypeError, ValueError):
-            raise MisuseError(f"{self.where}.{key}: {value!r} is not bytes in hex") from None

@@ -11,6 +11,7 @@ from iommu.dmar.kinds import Drhd
 from iommu.dmar.reader import FAST, HEADER_SIZE, Decoders, Report, read_structures
 from iommu.dmar.structure import Structure
 from iommu.errors import DmarError
+from iommu.files.documents import Reader
 
 # Positions of the identifiers among the header's fields.
 _TEXTS = [position for position, name in enumerate(reversed(Header.layout.fields)) if name in TEXTS]
@@ -110,7 +111,7 @@ class Table:
 
         Raises MisuseError, naming the place, for what is missing, unknown or of the wrong type.
         """
-        top = plain.Reader(data, "table", {"header", "structures", "trailing", "source"})
+        top = Reader(data, "table", {"header", "structures", "trailing", "source"})
         structures = [plain.read_structure(item, f"structures[{n}]") for n, item in enumerate(top.list("structures"))]
         return cls(plain.read_header(top.take("header")), structures, top.hex("trailing"))
 

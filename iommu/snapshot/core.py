@@ -5,7 +5,6 @@ A core has no registers of remapping units, so they are given by hand.
 
 from __future__ import annotations
 
-import mmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from iommu.dmar import Dmar
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.unit import RemappingUnit
 from iommu.errors import DmarError, MisuseError
+from iommu.files.reading import beginning, mapped
 from iommu.memory import Memory
 from iommu.registers import GCMD, RTADDR, TableMode
 from iommu.snapshot.contents import Contents
@@ -20,7 +20,7 @@ from iommu.snapshot.firmware import find_dmar
 from iommu.snapshot.kdump import LEFT_OUT, from_kdump
 from iommu.snapshot.memory import PAGE, from_elf
 from iommu.snapshot.saving import registers_of
-from iommu.snapshot.unit import NOT_SHOWN, WIDTH_ASSUMED, UnitSnapshot, assumed_width
+from iommu.snapshot.unit import MOST_REGISTERS, NOT_SHOWN, WIDTH_ASSUMED, UnitSnapshot, assumed_width
 
 MAGIC = b"\x7fELF"
 _MODES = {"legacy": TableMode.LEGACY, "scalable": TableMode.SCALABLE}
@@ -28,7 +28,6 @@ _ASSUMED = (
     "the capabilities of the unit: it is taken to have all that translation uses",
     "all registers but the root-table address",
 )
-_MOST_REGISTERS = 1 << 20
 
 
 class Given(NamedTuple):
@@ -49,14 +48,12 @@ NOTHING_GIVEN = Given()
 
 
 def from_core(path: Path, given: Given) -> Contents:
-    """A core with registers that are given. Raises FormatError, MisuseError and OSError."""
-    with path.open("rb") as file:
-        memory = from_elf(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)), str(path))
-    return _with_registers(path, memory, given, "an ELF core", ())
+    """A core with registers that are given. Raises FormatError, MisuseError and InputError."""
+    return _with_registers(path, from_elf(mapped(path), str(path)), given, "an ELF core", ())
 
 
 def from_compressed(path: Path, given: Given) -> Contents:
-    """A core that kdump has compressed, with registers that are given. Raises MisuseError and OSError."""
+    """A core that kdump has compressed, with registers that are given. Raises MisuseError and InputError."""
     memory = from_kdump(path)
     return _with_registers(path, memory, given, "a kdump core", (LEFT_OUT,) if memory.left_out else ())
 
@@ -88,7 +85,7 @@ def _from_registers(text: str, memory: Memory, width: int, base: int) -> UnitSna
     name, at, address = text.rpartition("@")
     if at:
         base = _address(address, "--registers")
-    data = Path(name if at else text).read_bytes()[:_MOST_REGISTERS]
+    data = beginning(Path(name if at else text), MOST_REGISTERS)
     return UnitSnapshot(text, data, memory, width or assumed_width(data), base)
 
 

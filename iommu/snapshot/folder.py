@@ -12,73 +12,41 @@ address of the first byte of memory.bin if that is not 0.
 
 from __future__ import annotations
 
-import mmap
-import zipfile
-import zlib
 from pathlib import Path
 
 from iommu.errors import MisuseError
+from iommu.files.archive import Archive
+from iommu.files.reading import mapped
 from iommu.memory import Memory
 from iommu.snapshot.contents import Contents
 from iommu.snapshot.memory import PiecewiseMemory, from_elf
 from iommu.snapshot.settings import Settings
-from iommu.snapshot.unit import NOT_SHOWN, UnitSnapshot
+from iommu.snapshot.unit import MOST_REGISTERS, NOT_SHOWN, UnitSnapshot
 
 FORMAT = "vtdlab-snapshot-1"
 STATE = "state.bin"
 _FILES = ("unit.json", "registers.bin", "memory.bin", "memory.elf", STATE)
-_MOST_UNPACKED = 1 << 30
-_CHUNK = 1 << 20
 
 
 def from_folder(path: Path) -> Contents:
     """The snapshot in a directory. Its files are mapped privately: writes stay in this process.
 
-    Raises FormatError, MisuseError, and OSError for the files.
+    Raises FormatError, MisuseError and InputError.
     """
-    files = {}
-    for name in _FILES:
-        place = path / name
-        if place.is_file() and place.stat().st_size:
-            with place.open("rb") as file:
-                files[name] = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-    return _contents(str(path), files)
+    return _contents(str(path), {name: mapped(path / name) for name in _FILES if (path / name).is_file()})
 
 
-def from_zip(path: Path, archive: zipfile.ZipFile) -> Contents:
-    """The snapshot in a zip of a directory.
-
-    Raises FormatError and MisuseError; the latter for one that unpacks to more than 1 GiB, before it is unpacked.
-    """
-    members = {Path(member.filename).name: member for member in archive.infolist()}
-    members = {name: members[name] for name in _FILES if name in members}
-    if (size := sum(member.file_size for member in members.values())) > _MOST_UNPACKED:
-        raise MisuseError(
-            f"{path} unpacks to {size >> 20} MiB, more than {_MOST_UNPACKED >> 20} MiB: unpack it yourself"
-        )
-    try:
-        return _contents(str(path), {name: _unpacked(archive, member) for name, member in members.items()})
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise MisuseError(f"{path} is damaged: {error}") from error
-
-
-def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> memoryview:
-    """A member's bytes, in pages that are allocated when touched: zeroes take no memory."""
-    if not member.file_size:
-        return memoryview(b"")
-    target = memoryview(mmap.mmap(-1, member.file_size))
-    with archive.open(member) as stream:
-        at = 0
-        while piece := stream.read(_CHUNK):
-            if piece.count(0) != len(piece):
-                target[at : at + len(piece)] = piece
-            at += len(piece)
-    return target
+def from_zip(path: Path, archive: Archive) -> Contents:
+    """The snapshot in a zip of a directory. Raises FormatError, MisuseError and InputError."""
+    members = {Path(name).name: name for name in archive.names}
+    wanted = {members[name]: name for name in _FILES if name in members}
+    unpacked = archive.unpacked(wanted)
+    return _contents(str(path), {wanted[name]: data for name, data in unpacked.items()})
 
 
 def _contents(name: str, files: dict[str, memoryview]) -> Contents:
     settings = Settings(_needed(files, "unit.json").tobytes(), "unit.json", FORMAT)
-    registers = bytes(_needed(files, "registers.bin"))
+    registers = bytes(_needed(files, "registers.bin")[:MOST_REGISTERS])
     memory: Memory
     if "memory.elf" in files:
         memory = from_elf(files["memory.elf"])

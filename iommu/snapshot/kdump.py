@@ -17,6 +17,7 @@ from pathlib import Path
 from weakref import finalize
 
 from iommu.errors import MisuseError
+from iommu.files.reading import descriptor_of
 from iommu.snapshot.memory import PAGE, OverlaidMemory
 
 _FLATTENED = b"makedumpfile"  # written to a pipe: makedumpfile -F, QEMU's kdump-zlib
@@ -64,7 +65,7 @@ def _library() -> ctypes.CDLL | None:
 def from_kdump(path: Path) -> CompressedMemory:
     """The memory in a compressed core.
 
-    Raises MisuseError without the library and for a file that it cannot read, and OSError.
+    Raises MisuseError without the library and for a file that it cannot read, and InputError.
     """
     library = _library()
     if library is None:
@@ -85,7 +86,7 @@ class CompressedMemory(OverlaidMemory):
     def __init__(self, path: Path, library: ctypes.CDLL) -> None:
         self._path, self._library = path, library
         self._context = library.kdump_new()
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = descriptor_of(path)
         finalize(self, os.close, descriptor)
         begins = os.pread(descriptor, PAGE, 0)
         if not begins.startswith(_FLATTENED) and _end_of_maps(begins) > os.fstat(descriptor).st_size:

@@ -10,6 +10,7 @@ from heapq import merge
 from typing import Any, Protocol, runtime_checkable
 
 from iommu.errors import FormatError, MemoryAccessError, MisuseError
+from iommu.files.mapped import data_in
 from iommu.memory import FlatMemory, Memory
 
 PAGE = 1 << 12
@@ -63,6 +64,7 @@ class PiecewiseMemory:
                 raise FormatError("pieces of memory overlap", offset=0, where="memory", field="address", value=start)
             end = start + len(piece)
         self._starts = [start for start, _ in self.pieces]
+        self._is_written = False
 
     @property
     def ranges(self) -> Sequence[range]:
@@ -70,8 +72,12 @@ class PiecewiseMemory:
         return [range(start, start + len(piece)) for start, piece in self.pieces]
 
     def used(self) -> Iterator[range]:
-        """See RangedMemory."""
-        return iter(self.ranges)
+        """See RangedMemory. Holes of a file are left out as long as nothing is written."""
+        if self._is_written:
+            return iter(self.ranges)
+        return (
+            range(start + part.start, start + part.stop) for start, piece in self.pieces for part in data_in(piece)
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For copies and pickles: the pieces, with contents of their own."""
@@ -89,6 +95,7 @@ class PiecewiseMemory:
 
     def write(self, address: int, data: bytes) -> None:
         """Store `data` at `address`. Raises MemoryAccessError if it does not fit into one piece."""
+        self._is_written = True
         self._find(address, len(data))[:] = data
 
     def read_u64(self, address: int) -> int:

@@ -24,23 +24,21 @@ not there. snapshot.json:
 
 from __future__ import annotations
 
-import mmap
-import struct
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from iommu.errors import FormatError, MisuseError
+from iommu.files.archive import Archive
+from iommu.files.limits import limits, over
 from iommu.snapshot.contents import Contents
 from iommu.snapshot.packed import FRAME, RUN, PackedMemory
 from iommu.snapshot.settings import Settings
-from iommu.snapshot.unit import UnitSnapshot
+from iommu.snapshot.unit import MOST_REGISTERS, UnitSnapshot
 
 FORMAT = "vtdlab-snapshot-2"
 SETTINGS, DMAR = "snapshot.json", "dmar.bin"
 RUNS, FRAMES, PAGES = "memory/runs.bin", "memory/frames.bin", "memory/pages.zst"
-_LOCAL_HEADER = struct.Struct("<4s22xHH")
 _MOST_UNITS = 256
 _MOST_TEXTS = 64
 
@@ -55,15 +53,16 @@ def state_name(unit: int) -> str:
     return f"units/{unit}/state.bin"
 
 
-def from_file(path: Path, archive: zipfile.ZipFile) -> Contents:
+def from_file(path: Path, archive: Archive) -> Contents:
     """The snapshot in a zip file that has snapshot.json. Its memory is unpacked when it is read.
 
-    Raises FormatError, MisuseError and OSError.
+    Raises FormatError, MisuseError and InputError.
     """
-    members = _Members(path, archive)
-    settings = Settings(members.needed(SETTINGS).tobytes(), SETTINGS, FORMAT)
-    runs, sizes = members.needed(RUNS), members.needed(FRAMES)
+    settings = Settings(_needed(archive, SETTINGS, path).tobytes(), SETTINGS, FORMAT)
+    runs, sizes = _needed(archive, RUNS, path), _needed(archive, FRAMES, path)
     for name, data, layout in ((RUNS, runs, RUN), (FRAMES, sizes, FRAME)):
+        if len(data) // layout.size > limits().values:
+            raise over(f"{path}, {name}", "a list of", "values", "entries")
         if len(data) % layout.size:
             raise FormatError(
                 f"not a multiple of {layout.size} bytes", offset=0, where=name, field="size", value=len(data)
@@ -72,7 +71,7 @@ def from_file(path: Path, archive: zipfile.ZipFile) -> Contents:
         list(_ranges(settings)),
         [(first, count) for first, count in RUN.iter_unpack(runs)],
         [size for (size,) in FRAME.iter_unpack(sizes)],
-        members.needed(PAGES),
+        _needed(archive, PAGES, path),
     )
     width, listed = settings.number("host_address_width"), settings.values.get("units")
     if not isinstance(listed, list) or not 0 < len(listed) <= _MOST_UNITS:
@@ -82,10 +81,10 @@ def from_file(path: Path, archive: zipfile.ZipFile) -> Contents:
         base = settings.as_number(
             each.get("register_base") if isinstance(each, dict) else None, "units.register_base"
         )
-        registers = bytes(members.needed(registers_name(number)))
-        state = members.get(state_name(number))
+        registers = bytes(_needed(archive, registers_name(number), path)[:MOST_REGISTERS])
+        state = archive.stored(state_name(number))
         units.append(UnitSnapshot(str(path), registers, memory, width, base, None if state is None else bytes(state)))
-    dmar = members.get(DMAR)
+    dmar = archive.stored(DMAR)
     return Contents(
         str(path),
         memory,
@@ -97,36 +96,12 @@ def from_file(path: Path, archive: zipfile.ZipFile) -> Contents:
     )
 
 
-class _Members:
-    """The members of a zip file, as parts of the mapped file. Raises MisuseError for one that cannot be used so."""
-
-    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
-        self._path = path
-        with path.open("rb") as file:
-            self._file = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        self._members = {member.filename: member for member in archive.infolist()}
-
-    def needed(self, name: str) -> memoryview:
-        """A member. Raises MisuseError without it."""
-        found = self.get(name)
-        if found is None:
-            raise MisuseError(f"{self._path} is damaged: it has no {name}")
-        return found
-
-    def get(self, name: str) -> memoryview | None:
-        """A member; None without it."""
-        member = self._members.get(name)
-        if member is None:
-            return None
-        header = self._file[member.header_offset : member.header_offset + _LOCAL_HEADER.size]
-        if member.compress_type != zipfile.ZIP_STORED or len(header) < _LOCAL_HEADER.size:
-            raise MisuseError(f"{self._path} is damaged: {name} is not stored as it should be")
-        magic, name_size, extra_size = _LOCAL_HEADER.unpack(header)
-        start = member.header_offset + _LOCAL_HEADER.size + name_size + extra_size
-        data = self._file[start : start + member.file_size]
-        if magic != zipfile.stringFileHeader or len(data) != member.file_size:  # type: ignore[attr-defined]
-            raise MisuseError(f"{self._path} is damaged: it ends within {name}")
-        return data
+def _needed(archive: Archive, name: str, where: Path) -> memoryview:
+    """A member. Raises MisuseError without it."""
+    found = archive.stored(name)
+    if found is None:
+        raise MisuseError(f"{where} is damaged: it has no {name}")
+    return found
 
 
 def _ranges(settings: Settings) -> Iterator[range]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from iommu.errors import FormatError
+from iommu.files.documents import parse_json, shown
 
 
 class Settings:
@@ -18,17 +18,15 @@ class Settings:
 
     Raises:
         FormatError: it is not a JSON object, or of another format.
+        InputError: it is not JSON.
     """
 
     def __init__(self, text: bytes, where: str, wanted: str) -> None:
         self._where = where
-        try:
-            self.values: Any = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise self.wrong(f"not JSON: {error}", "text") from error
+        self.values: Any = parse_json(text, where)
         stated = self.values.get("format") if isinstance(self.values, dict) else None
         if stated != wanted:
-            raise self.wrong(f"the format is not {wanted}" + (f" but {stated!r:.60}" if stated else ""), "format")
+            raise self.wrong(f"the format is not {wanted}" + (f" but {shown(stated)}" if stated else ""), "format")
 
     def wrong(self, message: str, field: str) -> FormatError:
         """The error to raise for a setting."""
@@ -45,5 +43,5 @@ class Settings:
         except ValueError:
             number = None
         if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 1 << 64:
-            raise self.wrong(f"{value!r:.60} is not a 64-bit number", name)
+            raise self.wrong(f"{shown(value)} is not a 64-bit number", name)
         return number

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -14,6 +13,8 @@ from iommu.engine.policy import Policy
 from iommu.engine.request import SourceId
 from iommu.errors import DmarError, MisuseError, RoutingError
 from iommu.explain.report import FaultReport
+from iommu.files.archive import ZIP, Archive
+from iommu.files.reading import beginning
 from iommu.snapshot import core, kdump
 from iommu.snapshot.contents import Contents
 from iommu.snapshot.core import NOTHING_GIVEN, Given
@@ -34,26 +35,24 @@ class Snapshot(Contents):
         Args:
             given: what a core lacks.
 
-        Raises FormatError or MisuseError for what is not one, and OSError for a file that cannot be read.
+        Raises FormatError or MisuseError for what is not one, and InputError for a file that cannot be read.
         """
         path = Path(path)
         if path.is_dir():
             return cls(*from_folder(path))
         if not path.is_file():
             raise MisuseError(f"there is no snapshot at {path}")
-        with path.open("rb") as file:
-            begins = file.read(16)
+        begins = beginning(path, 16)
         if begins.startswith(core.MAGIC):
             return cls(*core.from_core(path, given))
         if begins.startswith(kdump.BEGINNINGS):
             return cls(*core.from_compressed(path, given))
         if given != NOTHING_GIVEN:
             raise MisuseError(f"{path} is not a core, and only these need registers that are given by hand")
-        try:
-            with zipfile.ZipFile(path) as archive:
-                return cls(*(from_file if SETTINGS in archive.namelist() else from_zip)(path, archive))
-        except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-            raise MisuseError(f"{path} is not a snapshot: it is cut short, or was never one") from error
+        if not begins.startswith(ZIP):
+            raise MisuseError(f"{path} is not a snapshot: it is neither a zip archive nor a core")
+        archive = Archive(path)
+        return cls(*(from_file if SETTINGS in archive.names else from_zip)(path, archive))
 
     @cached_property
     def table(self) -> Dmar | None:

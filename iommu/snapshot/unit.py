@@ -21,6 +21,9 @@ NOT_SHOWN = (
 """What registers and memory do not show of a unit."""
 WIDTH_ASSUMED = "the host address width, for want of a DMAR: that of CAP.MGAW is taken for it"
 
+MOST_REGISTERS = 1 << 20
+"""Bytes of a register window that are read; no window is larger."""
+
 # Software writes these once, before it enables anything.
 _SETTINGS = (RTADDR, IRTA, PLMBASE, PLMLIMIT, PHMBASE, PHMLIMIT, PMEN)
 

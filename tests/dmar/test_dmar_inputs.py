@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iommu.dmar.inputs import InputError, Source, find_tables, read_table, read_tables
-from iommu.errors import VtdError
+from iommu.dmar.inputs import Source, find_tables, read_table, read_tables
+from iommu.errors import InputError, VtdError
 from tests.dmar.hand import drhd, rmrr, scope, table
 
 DMAR = table(

@@ -220,8 +220,8 @@ def settings(**changes: Any) -> bytes:
     [
         ("unit.json", None, "no unit.json"),
         ("unit.json", b"", "no unit.json"),
-        ("unit.json", b"{", "not JSON"),
-        ("unit.json", b"\xff", "not JSON"),
+        ("unit.json", b"{", "unit.json: not valid JSON"),
+        ("unit.json", b"\xff", "unit.json: not valid JSON"),
         ("unit.json", b"[]", "format is not"),
         ("unit.json", settings(format="other"), "format is not"),
         ("unit.json", settings(host_address_width="wide"), "host_address_width"),

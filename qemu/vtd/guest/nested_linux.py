@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 
+from iommu.files.reading import contents
 from qemu.vtd.guest import initramfs, nested, nvme
 from qemu.vtd.guest import kernel as kernels
 from qemu.vtd.guest.check import Inspection
@@ -93,7 +94,7 @@ async def run(
 def _files(kernel: Kernel) -> dict[str, bytes]:
     """What L2 boots. It needs no modules: the driver of NVMe is built in."""
     archive = initramfs.build(replace(kernel, modules=None), kernels.busybox(), {NO_HELPER: b""})
-    return {_KERNEL: kernel.image.read_bytes(), _INITRAMFS: archive.read_bytes()}
+    return {_KERNEL: contents(kernel.image)[:], _INITRAMFS: archive.read_bytes()}
 
 
 async def _boot(found: Inspection) -> None:

@@ -12,6 +12,7 @@ from iommu.engine.faults.events import Message
 from iommu.engine.interrupts.request import InterruptRequest
 from iommu.engine.request import Access, DmaRequest
 from iommu.engine.unit import RemappingUnit
+from iommu.files.reading import contents
 from qemu.vtd.guest import initramfs, nvme, pci
 from qemu.vtd.guest.check import ADDRESS, DEVICE, PATTERN, Inspection, Mapped, check_mappings
 from qemu.vtd.guest.deep import ENABLED, ROOT, Watched
@@ -31,7 +32,7 @@ _LONG = 60.0
 def files(kernel: Kernel, busybox: Path) -> dict[str, bytes]:
     """What a guest needs to start this kernel itself: further files of its root file system."""
     return {
-        _KERNEL: kernel.image.read_bytes(),
+        _KERNEL: contents(kernel.image)[:],
         _ARCHIVE: initramfs.build(kernel, busybox).read_bytes(),
         "bin/kexec": initramfs.program("kexec"),
     }

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iommu.dmar import Dmar
+from iommu.dmar.inputs import read_table
 from iommu.dmar.pci import PciAddress, PciTree
 from iommu.dmar.topology import Placement, place
-from iommu.errors import VtdError
+from iommu.errors import InputError, VtdError
 
 _DMAR = "sys/firmware/acpi/tables/DMAR"
 # Linux lets a group be used while other members have no driver, or one of these (vfio_pci_core, vfio_main).
@@ -42,10 +43,11 @@ def obstacles(address: PciAddress, assigned: Collection[PciAddress] = (), root: 
         missing = "" if (root / _DMAR).exists() else ", and the machine has no DMAR table"
         return [Finding(f"host device {address}: the kernel has no IOMMU group for it{missing}", remedy)]
     try:
-        table = Dmar.parse((root / _DMAR).read_bytes(), strict=False)
-    except OSError as error:
-        remedy = "run this as root: only root may read the table" if isinstance(error, PermissionError) else _NO_DMAR
-        return [Finding(f"host device {address}: {root / _DMAR}: {error.strerror}", remedy)]
+        table = Dmar.parse(read_table(root / _DMAR), strict=False)
+    except InputError as error:
+        refused = isinstance(error.__cause__, PermissionError)
+        remedy = "run this as root: only root may read the table" if refused else _NO_DMAR
+        return [Finding(f"host device {address}: {error}", remedy)]
     except VtdError as error:
         return [Finding(f"host device {address}: DMAR: {error}", "see vtd dmar lint")]
     placement = place(table, tree)[address]

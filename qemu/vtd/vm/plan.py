@@ -9,6 +9,7 @@ from pathlib import Path
 
 from iommu.dmar.pci import PciAddress
 from iommu.errors import MisuseError
+from iommu.files.reading import beginning
 from qemu.vtd.errors import PropertyMissing
 from qemu.vtd.launch import MIB
 from qemu.vtd.probe import Build
@@ -109,8 +110,7 @@ def _doubled(file: Path) -> str:
 
 def _format(file: Path) -> str:
     """The format of a disk image. Letting QEMU find it out would let the guest choose it."""
-    with file.open("rb") as image:
-        return "qcow2" if image.read(4) == _QCOW2 else "raw"
+    return "qcow2" if beginning(file, 4) == _QCOW2 else "raw"
 
 
 def unit_properties(text: str) -> dict[str, str] | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from iommu.errors import InputError
+from iommu.files.documents import parse_json
 
 UNIT = "intel-iommu"
 ASSIGNED = "vfio-pci"
@@ -89,8 +91,8 @@ def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
 def _device(value: str) -> Device:
     if value.startswith("{"):
         try:
-            found = {name: _json_text(each) for name, each in json.loads(value).items()}
-        except ValueError:
+            found = {name: _json_text(each) for name, each in parse_json(value.encode(), "-device").items()}
+        except InputError:
             return Device("", {})  # QEMU says what is wrong with it
     else:
         found = properties(value, "driver")

@@ -329,3 +329,7 @@ def test_formats_of_disks(build: Build, tmp_path: Path) -> None:
         file = tmp_path / format_
         file.write_bytes(content)
         assert any(f"format={format_},snapshot=on" in word for word in Plan(disk=file).words(build))
+
+
+def test_a_device_in_json_that_is_nested_too_deeply_is_left_to_qemu() -> None:
+    assert parse(["-device", '{"driver": "edu", "a": ' + "[" * 100_000 + "}"]).devices == (Device("", {}),)

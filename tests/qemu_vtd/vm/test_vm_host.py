@@ -138,12 +138,14 @@ def test_a_group_and_no_table(root: Path) -> None:
 
 
 def test_a_table_that_only_root_may_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path) -> bytes:
-        raise PermissionError(13, "Permission denied", str(self))
+    def refuse(path: str | Path, *arguments: int, **named: int) -> int:
+        if Path(path).name == "DMAR":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **named)
 
     bind(root, NIC, "vfio-pci")
-    read = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda self: (refuse if self.name == "DMAR" else read)(self))
+    opened = os.open
+    monkeypatch.setattr(os, "open", refuse)
     (finding,) = host.obstacles(NIC, root=root)
     assert finding.what.endswith("DMAR: Permission denied") and "as root" in finding.remedy
 
