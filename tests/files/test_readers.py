@@ -21,6 +21,7 @@ ALLOWED = {
     "qemu.vtd.conformance.export.reproducer": "what the programs that it has started wrote",
     "qemu.vtd.conformance.failed": "the private cache",
     "qemu.vtd.conformance.report.html.page": "its own style and script",
+    "qemu.vtd.guard_program": "pipes of the programs that it starts, and /proc",
     "qemu.vtd.guest.carried": "the QEMU that runs, and its libraries",
     "qemu.vtd.guest.core": "a core that QEMU has just written",
     "qemu.vtd.guest.initramfs.__init__": "the private cache, and its own programs",
