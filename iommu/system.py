@@ -10,7 +10,7 @@ from iommu.dmar.kinds import Andd, Drhd
 from iommu.dmar.pci import PciAddress, PciTree
 from iommu.dmar.scopes import DeviceScope, ScopeType
 from iommu.dmar.table import Table
-from iommu.dmar.topology import DMA_SOURCES, INTERRUPT_SOURCES, target_of, undecided, unit_for
+from iommu.dmar.topology import DMA_SOURCES, INTERRUPT_SOURCES, Units, target_of
 from iommu.engine.ats import AtsDevice, PageRequest
 from iommu.engine.capabilities import Capabilities
 from iommu.engine.faults.events import Message
@@ -81,10 +81,11 @@ class System:
         self._routes: dict[int, RemappingUnit | _Route] = {}
         self._interrupt_routes: dict[int, _Remap] = {}
         self.tree = tree
+        self._remapping: dict[frozenset[int], Units] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: the routes found so far lead to the original's units; a copy finds its own."""
-        return vars(self) | {"_routes": {}, "_interrupt_routes": {}}
+        return vars(self) | {"_routes": {}, "_interrupt_routes": {}, "_remapping": {}}
 
     @classmethod
     def from_dmar(
@@ -240,9 +241,12 @@ class System:
         self, address: PciAddress, sources: frozenset[int] = DMA_SOURCES
     ) -> tuple[RemappingUnit | None, DeviceScope | None]:
         """A device's unit, and the scope that says so. Raises RoutingError."""
-        if missing := undecided(self.table, address, self.tree, sources=sources):
+        if sources not in self._remapping:
+            self._remapping[sources] = Units(self.table, self.tree, sources)
+        units = self._remapping[sources]
+        if missing := units.undecided(address):
             raise RoutingError(missing)
-        drhd, scope = unit_for(self.table, address, self.tree, sources=sources)
+        drhd, scope = units.unit_for(address)
         return None if drhd is None else self.units[drhd.base], scope
 
     def _way(self, segment: int, source_id: SourceId, sources: frozenset[int]) -> tuple[RemappingUnit, SourceId]:
@@ -312,6 +316,7 @@ class System:
         What has been detached may be there again. Devices stay attached under the source-ids they had.
         """
         self.tree = tree
+        self._remapping.clear()
         self._absent.clear()
         self._forget()
 

@@ -123,6 +123,7 @@ def diff(
     from iommu.dmar import Dmar
     from iommu.dmar.difference import difference
     from iommu.dmar.inputs import read_table
+    from iommu.files.text import safe
 
     before, after = (Dmar.parse(read_table(path), strict=False) for path in (old, new))
     changes = difference(before, after)
@@ -130,7 +131,7 @@ def diff(
         output.print_json([asdict(change) for change in changes])
     else:
         for change in changes:
-            print(output.safe(str(change)))
+            print(safe(str(change)))
     if changes:
         raise typer.Exit(1)
 

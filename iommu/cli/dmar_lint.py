@@ -3,10 +3,11 @@
 from dataclasses import asdict
 from typing import Any
 
-from iommu.cli.output import console, line, print_json, safe
+from iommu.cli.output import console, line, print_json
 from iommu.dmar import Finding, Severity
 from iommu.dmar.lint import RULES
 from iommu.dmar.verdicts import Effect, Verdict, verdicts
+from iommu.files.text import safe
 
 _STYLES = {Severity.NOTE: "cyan", Severity.WARNING: "yellow", Severity.ERROR: "bold red"}
 

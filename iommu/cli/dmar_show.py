@@ -4,12 +4,13 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
-from iommu.cli.output import bytes_size, console, line, safe
+from iommu.cli.output import bytes_size, console, line
 from iommu.dmar import Andd, DeviceScope, Dmar, Drhd, Rhsa, Rmrr, Structure, Unknown
 from iommu.dmar.header import HeaderFlags
 from iommu.dmar.kinds import DrhdFlags, ScopeFlags
 from iommu.dmar.scopes import SCOPE_TYPES, ScopeType
 from iommu.fields import Layout
+from iommu.files.text import safe
 
 Piece = str | tuple[str, str]  # text, or text and its style
 

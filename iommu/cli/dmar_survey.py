@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from iommu.cli.output import console, error_console, line, print_json, safe
+from iommu.cli.output import console, error_console, line, print_json
 from iommu.dmar.survey import Row, counts, files_of, survey
+from iommu.files.text import safe
 from iommu.files.writing import write_file
 
 _FIXED = ["file", "error", "absent", "vendor", "revision", "width"]
@@ -53,10 +54,10 @@ def print_csv(rows: list[Row]) -> None:
     kinds = sorted({kind for row in rows for kind in row.structures})
     flags = sorted({flag for row in rows for flag in row.flags})
     rules = sorted({rule for row in rows for rule in row.findings})
-    writer = csv.writer(sys.stdout)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow([*_FIXED, *kinds, *flags, *rules])
     for row in rows:
-        fixed = [getattr(row, name) for name in _FIXED]
+        fixed = [safe(str(getattr(row, name))) for name in _FIXED]
         numbers = [row.structures.get(kind, 0) for kind in kinds] + [int(flag in row.flags) for flag in flags]
         writer.writerow([*fixed, *numbers, *(row.findings.get(rule, 0) for rule in rules)])
 

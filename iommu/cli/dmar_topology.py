@@ -69,9 +69,10 @@ def _remark(status: str) -> str:
 
 def topology_to_list(table: Dmar, tree: PciTree) -> list[dict[str, Any]]:
     """Every function's placement as plain data."""
+    names = {address: str(address) for address in tree.functions}
     return [
         {
-            "address": str(address),
+            "address": names[address],
             "class": f"{placement.function.class_code:06x}",
             "unit": None if placement.unit is None else placement.unit.base,
             "scope": None if placement.scope is None else str(placement.scope),
@@ -80,7 +81,7 @@ def topology_to_list(table: Dmar, tree: PciTree) -> list[dict[str, Any]]:
             "regions": [[region.base, region.limit] for region in placement.regions],
             "assignable": status_of(placement),
             "obstacles": list(placement.obstacles),
-            "together": [str(mate) for mate in placement.together],
+            "together": [names[mate] for mate in placement.together],
         }
         for address, placement in place(table, tree).items()
     ]

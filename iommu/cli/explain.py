@@ -56,13 +56,12 @@ def _explain(what: list[str] | None, taken: Snapshot | None, as_json: bool) -> N
     from iommu.explain import explain as explain_text
     from iommu.explain import group
     from iommu.explain.linux import lost_faults
+    from iommu.files.text import safe
 
     text, is_log = _read(what) if what else ("", True)
     found = explain_text(text) if what or taken is None else group(taken.faults())
     if not found and not is_log:
-        raise MisuseError(
-            f"{output.safe(text[:60])!r} is not a fault reason, a fault record, or a log line with a fault"
-        )
+        raise MisuseError(f"{safe(text[:60])!r} is not a fault reason, a fault record, or a log line with a fault")
     if as_json:
         output.print_json([to_dict(each, taken) for each in found])
         return

@@ -17,7 +17,10 @@ Conventions for every command:
     2               wrong usage or unreadable input; any VtdError becomes one line on stderr, "vtd: ..."
     130             interrupted; 143 by SIGTERM, 129 by SIGHUP
 
-Output is for people, or with `--json` for programs. Errors go to stderr.
+Output is for people, or with `--json` for programs. Errors go to stderr. Nothing from outside moves a terminal: see
+iommu.files.text. A standard descriptor that is closed is no other file: to read from it or to print to it fails with
+status 2 ("Bad file descriptor"), as on a full disk; a command that has nothing to print succeeds. Messages to a
+closed stderr are lost, and the exit status stays.
 """
 
 # ruff: noqa: PLC0415 - what takes time to import is imported where Ctrl-C is waited for
@@ -31,6 +34,8 @@ from typing import TYPE_CHECKING
 
 from iommu.cli import interruption
 from iommu.errors import VtdError
+from iommu.files import standard
+from iommu.files.text import protected, safe
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
     import typer
 
 GROUP = "vtdlab.commands"
+_STDOUT = "standard output"
 
 
 def entry_points(group: str) -> EntryPoints:
@@ -71,16 +77,18 @@ def make_app() -> typer.Typer:
         try:
             entry.load()(app)
         except Exception as error:  # one broken entry point must not break the others
-            print(f"vtd: {entry.name} ({entry.value}) is not available: {_one_line(error)}", file=sys.stderr)
+            _say(f"{entry.name} ({entry.value}) is not available: {_one_line(error)}")
     return app
 
 
 def main() -> None:
     """The console script. It never returns, but exits with one of the statuses above."""
+    standard.open_all()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # print what the locale cannot encode as escapes
             stream.reconfigure(errors="backslashreplace")
-    stdout = sys.stdout
+    stdout = sys.stdout = protected(sys.stdout, _STDOUT)
+    sys.stderr = protected(sys.stderr, "standard error")
     interruption.by_signals()
     try:
         make_app()()
@@ -93,14 +101,12 @@ def main() -> None:
         sys.stdout = stdout
         _exit_as_if_by_sigpipe()
     except VtdError as error:
-        print(f"vtd: {_one_line(error)}", file=sys.stderr)
+        _say(_one_line(error))
         sys.exit(2)
     except BrokenPipeError:
         _exit_as_if_by_sigpipe()
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"vtd: {where}{error.strerror or _one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        _fail(error)
     except KeyboardInterrupt:
         sys.exit(interruption.status())
     finally:
@@ -109,16 +115,25 @@ def main() -> None:
 
 def _flush() -> None:
     """Write what is buffered now, while a failure can still be reported."""
-    if sys.stdout is None:
-        return
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         _exit_as_if_by_sigpipe()
     except OSError as error:
-        print(f"vtd: standard output: {error.strerror}", file=sys.stderr)
+        _fail(error)
+
+
+def _fail(error: OSError) -> None:
+    """Say what failed, and exit with status 2. If it is standard output, what is still buffered is dropped."""
+    where = f"{error.filename}: " if error.filename else ""
+    _say(f"{where}{error.strerror or _one_line(error)}")
+    if error.filename == _STDOUT:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(2)
+    sys.exit(2)
+
+
+def _say(message: str) -> None:
+    print(f"vtd: {safe(message)}", file=sys.stderr)
 
 
 def _one_line(error: Exception) -> str:

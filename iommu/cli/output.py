@@ -1,22 +1,31 @@
 """What commands print: colour only on a terminal, no wrapped lines, and no control characters from files."""
 
 import errno
-import json
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from iommu.errors import MisuseError
+from iommu.files.text import beneath, safe, safe_json, safe_lines
 
 
-class _Console(Console):
+class _Safe(Console):
+    """A console that writes nothing unprintable but its own styles, and lines."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(safe_lines(segment.text), segment.style)
+
+
+class _Console(_Safe):
     """A console that leaves broken pipes to `main`: rich would exit with 1, "a check found something"."""
 
     def on_broken_pipe(self) -> None:
@@ -27,10 +36,10 @@ def console() -> Console:
     """Output for people. If it is not a terminal, there are no styles and no line breaks within a line."""
     # Tools that do not know the width set COLUMNS=0, which rich would take literally.
     width = 80 if os.environ.get("COLUMNS") == "0" else None
-    return _Console(highlight=False, soft_wrap=True, width=width)
+    return _Console(file=beneath(sys.stdout), highlight=False, soft_wrap=True, width=width)
 
 
-class _Bars(Console):
+class _Bars(_Safe):
     """A console whose cursor is never hidden: a process that is killed could not show it again."""
 
     def show_cursor(self, show: bool = True) -> bool:
@@ -39,18 +48,13 @@ class _Bars(Console):
 
 def error_console() -> Console:
     """Output of progress bars, on stderr."""
-    return _Bars(stderr=True, highlight=False)
+    return _Bars(file=beneath(sys.stderr), highlight=False)
 
 
 def print_json(value: Any) -> None:
     """Output for programs: one JSON document."""
-    json.dump(value, sys.stdout, indent=1, ensure_ascii=False)
-    sys.stdout.write("\n")
-
-
-def safe(text: str) -> str:
-    """A text from a file, with unprintable characters as escapes."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    sys.stdout.write(safe_json(value, only_ascii=encoding != "utf8") + "\n")
 
 
 def line(*parts: str | tuple[str, str]) -> Text:

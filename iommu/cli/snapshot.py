@@ -78,7 +78,7 @@ def _unit_to_dict(unit: UnitSnapshot) -> dict[str, Any]:
 
 def describe(found: dict[str, Any]) -> list[str]:
     """The same as lines for people."""
-    from iommu.cli.output import safe
+    from iommu.files.text import safe
 
     what = f"{safe(found['origin'] or 'a snapshot')}{', tables only' if found['tables_only'] else ''}"
     lines = [f"{safe(found['file'])}: {what}, {found['bytes']} bytes; read in {found['seconds_to_read']:.2f} s"]

@@ -6,7 +6,8 @@ what they have in common: scopes, flags, order. A structure without a partner wa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -63,39 +64,74 @@ def _structures(old: Table, new: Table) -> Iterator[Change]:
 
 def _pairs(before: list[Structure], after: list[Structure]) -> list[tuple[Structure | None, Structure | None]]:
     """Partners, in the order of the old table; then what is new."""
-    left, right = list(range(len(before))), list(range(len(after)))
     partner: dict[int, int] = {}
-    for alike in (_equal, _same_identity, _common_scopes, _same_role):
-        for one in list(left):
-            scores = [(alike(before[one], after[other]), -other) for other in right]
-            best = max(scores, default=(0, 0))
-            if best[0] > 0:
-                partner[one] = -best[1]
-                left.remove(one)
-                right.remove(-best[1])
+    taken: set[int] = set()
+    for marks in (_content, _identity, _scope_marks, _role):
+        left = _Unpaired(marks, after, taken)
+        for number, one in enumerate(before):
+            if number not in partner and (best := left.most_alike(one)) is not None:
+                partner[number] = best
+                taken.add(best)
     pairs: list[tuple[Structure | None, Structure | None]] = [
-        (structure, after[partner[one]] if one in partner else None) for one, structure in enumerate(before)
+        (structure, after[partner[number]] if number in partner else None) for number, structure in enumerate(before)
     ]
-    return [*pairs, *((None, after[other]) for other in right)]
+    return [*pairs, *((None, structure) for number, structure in enumerate(after) if number not in taken)]
 
 
-def _equal(one: Structure, other: Structure) -> int:
-    return one == other
+Marks = Callable[[Structure], Collection[Hashable]]
+"""What a structure has that another may have too. The more of it two have in common, the more they are alike."""
 
 
-def _same_identity(one: Structure, other: Structure) -> int:
-    return bool(one.identity) and all(getattr(one, name) == getattr(other, name) for name in one.identity)
+class _Unpaired:
+    """The structures that have no partner yet, by their marks. `taken`: the numbers of the others; it grows."""
+
+    def __init__(self, marks: Marks, structures: list[Structure], taken: set[int]) -> None:
+        self._marks, self._taken = marks, taken
+        self._having: defaultdict[Hashable, list[int]] = defaultdict(list)
+        for number in reversed(range(len(structures))):
+            if number not in taken:
+                for mark in marks(structures[number]):
+                    self._having[mark].append(number)
+
+    def most_alike(self, structure: Structure) -> int | None:
+        """The one that has most marks in common with a structure, the first of several; None if none has any."""
+        common = Counter(number for mark in self._marks(structure) for number in self._first(mark))
+        return max(common, key=lambda number: (common[number], -number), default=None)
+
+    def _first(self, mark: Hashable) -> list[int]:
+        """The first ones with a mark. More are not looked at, so that the work grows as the tables do."""
+        having, found = self._having.get(mark, []), list[int]()
+        while having and len(found) < _MOST_ALIKE:
+            if (number := having.pop()) not in self._taken:
+                found.append(number)
+        having += reversed(found)
+        return found
 
 
-def _common_scopes(one: Structure, other: Structure) -> int:
-    return len({_key(scope) for scope in one.offered_scopes} & {_key(scope) for scope in other.offered_scopes})
+_MOST_ALIKE = 16
 
 
-def _same_role(one: Structure, other: Structure) -> int:
+def _content(structure: Structure) -> Collection[Hashable]:
+    own = tuple(getattr(structure, item.name) for item in fields(structure) if item.name != "scopes")
+    return [(own, *(tuple(getattr(scope, item.name) for item in _SCOPE) for scope in structure.offered_scopes))]
+
+
+_SCOPE = fields(DeviceScope)
+
+
+def _identity(structure: Structure) -> Collection[Hashable]:
+    return [tuple(getattr(structure, name) for name in structure.identity)] if structure.identity else []
+
+
+def _scope_marks(structure: Structure) -> Collection[Hashable]:
+    return {_key(scope) for scope in structure.offered_scopes}
+
+
+def _role(structure: Structure) -> Collection[Hashable]:
     """Units with INCLUDE_PCI_ALL, and structures of a type that nothing identifies: there is usually only one."""
-    if isinstance(one, Drhd) and isinstance(other, Drhd):
-        return one.include_all and other.include_all and one.segment == other.segment
-    return not one.identity
+    if isinstance(structure, Drhd):
+        return [structure.segment] if structure.include_all else []
+    return [] if structure.identity else [None]
 
 
 def _compared(structure: Structure) -> list[str]:

@@ -103,6 +103,11 @@ class PciTree:
             for function in self.functions.values()
             if function.secondary
         }
+        self._buses = {address[:2] for address in self.functions}
+        self._bridges: dict[int, list[PciFunction]] = {}
+        for bridge in self._above.values():
+            self._bridges.setdefault(bridge.address.segment, []).append(bridge)
+        self._forwarding: dict[tuple[int, int], PciFunction | None] = {}
 
     def parent(self, address: PciAddress) -> PciFunction | None:
         """The bridge above a function; None on a root bus.
@@ -115,17 +120,19 @@ class PciTree:
 
     def _forwards(self, segment: int, bus: int) -> PciFunction | None:
         """The bridge nearest to a bus among those whose range of buses has it."""
-        found = [
-            bridge
-            for bridge in self._above.values()
-            if bridge.address.segment == segment and (bridge.secondary or 0) < bus <= (bridge.subordinate or 0)
-        ]
-        return max(found, key=lambda bridge: bridge.secondary or 0, default=None)
+        if (segment, bus) not in self._forwarding:
+            found = [
+                bridge
+                for bridge in self._bridges.get(segment, ())
+                if (bridge.secondary or 0) < bus <= (bridge.subordinate or 0)
+            ]
+            self._forwarding[segment, bus] = max(found, key=lambda bridge: bridge.secondary or 0, default=None)
+        return self._forwarding[segment, bus]
 
     def has_bus(self, segment: int, bus: int) -> bool:
         """Whether there is such a bus: a function is on it, or a bridge leads to it."""
         below = PciAddress(segment, bus, 0, 0)
-        return self.parent(below) is not None or any(each[:2] == below[:2] for each in self.functions)
+        return self.parent(below) is not None or (segment, bus) in self._buses
 
     def aliases(self, address: PciAddress) -> list[PciAddress]:
         """The requester ids that a function's requests may have; they reach the unit with the last (3.11.1, 3.11.2).
@@ -151,12 +158,12 @@ class PciTree:
 
     def ancestors(self, address: PciAddress) -> list[PciFunction]:
         """The bridges above, nearest first; a loop of secondary buses is cut."""
-        chain: list[PciFunction] = []
+        chain: dict[PciAddress, PciFunction] = {}
         bridge = self.parent(address)
-        while bridge is not None and bridge not in chain:
-            chain.append(bridge)
+        while bridge is not None and bridge.address not in chain:
+            chain[bridge.address] = bridge
             bridge = self.parent(bridge.address)
-        return chain
+        return list(chain.values())
 
     def children(self, bridge: PciFunction) -> list[PciFunction]:
         """The functions on the bus right below a bridge."""

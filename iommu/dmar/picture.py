@@ -5,6 +5,7 @@ No scripts, no fonts, nothing fetched from elsewhere: the files can be mailed an
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -53,8 +54,11 @@ def status_of(placement: Placement) -> str:
 def blocks(table: Table, tree: PciTree) -> Iterator[tuple[Drhd | None, list[Row]]]:
     """Each unit with its functions, top down; then the functions that no unit remaps, if any."""
     placed = place(table, tree)
+    remapped: defaultdict[int, set[PciAddress]] = defaultdict(set)
+    for address, placement in placed.items():
+        remapped[id(placement.unit)].add(address)
     for unit in [*table.units, None]:
-        mine = {address for address, placement in placed.items() if placement.unit is unit}
+        mine = remapped[id(unit)]
         if unit is not None or mine:
             yield unit, [_row(placed[address], mine, tree) for address in _top_down(tree, mine)]
 

@@ -33,7 +33,9 @@ _REQUEST = re.compile(
     r" fault (?P<what>addr|index) (?:0x)?(?P<where>[0-9a-f]+)",
     re.IGNORECASE,
 )
-_REASON = re.compile(r"\[fault reason (?P<code>0x[0-9a-f]+|\d+)\]|: reason (?P<xen>[0-9a-f]{2}) - ", re.IGNORECASE)
+_REASON = re.compile(
+    r"\[fault reason (?P<code>0x[0-9a-f]{1,8}|[0-9]{1,8})\]|: reason (?P<xen>[0-9a-f]{2}) - ", re.IGNORECASE
+)
 _STATUS = re.compile(r"handling fault status reg (?P<status>[0-9a-f]+)", re.IGNORECASE)
 _NO_PASID = 0xFFFFFFFF
 

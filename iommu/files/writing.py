@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from iommu.errors import MisuseError
+from iommu.files.text import beneath
 
 STDOUT = Path("-")
 """Stands for standard output."""
+_TERMINAL = "{} is a terminal, which would obey what is in the file: redirect it, or name a file"
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -39,11 +41,14 @@ def whole_file(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
         private: only its owner can read it (mode 0600), whatever is there now.
 
     Raises:
-        MisuseError: a private file is to be something that is not a file.
+        MisuseError: a private file is to be something that is not a file, or any file a terminal.
         OSError: the file cannot be written. It has the name that the user gave, not the temporary one.
     """
     if path == STDOUT and not private:
-        yield sys.stdout.buffer
+        if sys.stdout.isatty():
+            raise MisuseError(_TERMINAL.format("standard output"))
+        sys.stdout.flush()
+        yield beneath(sys.stdout).buffer
         return
     with _naming(path):
         opened = _not_replaced(path)
@@ -54,6 +59,8 @@ def whole_file(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     with cast(BinaryIO, io.BufferedWriter(_File(opened, path))) as file:
         if private:
             raise MisuseError(f"{path} is not a file")
+        if os.isatty(opened):
+            raise MisuseError(_TERMINAL.format(path))
         yield file
 
 

@@ -130,7 +130,8 @@ class OverlaidMemory(ABC):
         written = (range(number * PAGE, (number + 1) * PAGE) for number in sorted(self._written))
         end = 0
         for each in merge(self.stored(), written, key=lambda it: it.start):
-            for known in self.ranges[max(bisect_right(self._starts, each.start) - 1, 0) :]:
+            for index in range(max(bisect_right(self._starts, each.start) - 1, 0), len(self.ranges)):
+                known = self.ranges[index]
                 if known.start >= each.stop:
                     break
                 start, stop = max(each.start, known.start, end), min(each.stop, known.stop)

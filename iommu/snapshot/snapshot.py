@@ -8,7 +8,7 @@ from typing import Self
 
 from iommu.dmar import Dmar
 from iommu.dmar.pci import PciAddress, PciTree
-from iommu.dmar.topology import undecided, unit_for
+from iommu.dmar.topology import Units
 from iommu.engine.policy import Policy
 from iommu.engine.request import SourceId
 from iommu.errors import DmarError, MisuseError, RoutingError
@@ -63,6 +63,12 @@ class Snapshot(Contents):
         except DmarError:
             return None
 
+    @cached_property
+    def _remapping(self) -> Units:
+        """The units of the table by what they remap."""
+        assert self.table is not None
+        return Units(self.table, None)
+
     def system(self, policy: Policy | None = None, tree: PciTree | None = None) -> System:
         """All units, with the way of each request to its unit.
 
@@ -79,9 +85,9 @@ class Snapshot(Contents):
         address = PciAddress(segment, source_id >> 8, source_id >> 3 & 31, source_id & 7)
         if self.table is None:
             raise RoutingError(f"{self.name} has no DMAR, which would say which of its units remaps {address}")
-        if missing := undecided(self.table, address):
+        if missing := self._remapping.undecided(address):
             raise RoutingError(missing)
-        drhd, _ = unit_for(self.table, address)
+        drhd, _ = self._remapping.unit_for(address)
         for unit in self.units:
             if drhd is not None and unit.register_base == drhd.base:
                 return unit

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from iommu.errors import MemoryAccessError
+from iommu.errors import FormatError, MemoryAccessError
 from iommu.memory import Memory
 from iommu.registers import GSTS, IQA, IRTA, PQA, RTADDR, TableMode
 from iommu.snapshot.contents import Contents
-from iommu.snapshot.memory import PAGE, PiecewiseMemory
+from iommu.snapshot.memory import PAGE, PiecewiseMemory, ranges_of
 from iommu.snapshot.unit import NOT_SHOWN, UnitSnapshot
 from iommu.structures import (
     ContextEntry,
@@ -36,6 +36,9 @@ _PAGE_SIZE = 1 << 7
 _PRESENT_FIRST, _PRESENT_SECOND = 0b1, 0b111
 _NEXT = FirstStageTable.ADDR.mask
 _MOST_LEVELS = 5
+# A page of a machine is a table of one level. Only where first-stage tables are under many second stages, and these
+# lead to the same pages, is it read in one way for each: the guests of a hostile host could have it read without end.
+_MOST_WAYS = 16
 
 
 class _Second(NamedTuple):
@@ -69,7 +72,7 @@ def tables_only(contents: Contents) -> Contents:
 
     These are the root, context, PASID and paging tables, the interrupt-remapping table with the descriptors that it
     posts to, the invalidation queue and the page request queue, byte for byte; what else is in their pages is left
-    out.
+    out. Raises FormatError for tables that lead to each other in so many ways that this would not end.
     """
     kept: dict[int, int] = {}
     for unit in contents.units:
@@ -120,6 +123,9 @@ class _Tables:
     def __init__(self, unit: UnitSnapshot) -> None:
         self._unit, self._memory = unit, unit.memory
         self._seen: set[tuple[object, ...]] = set()
+        self._places: dict[tuple[_Second, int], int | None] = {}
+        pages = sum(each.stop - each.start for each in ranges_of(unit.memory)) // PAGE
+        self._most = _MOST_WAYS * pages + _MOST_WAYS
 
     def pieces(self) -> Iterator[tuple[int, int]]:
         """Address and size in bytes of each table and queue."""
@@ -214,7 +220,7 @@ class _Tables:
 
     def _paging(self, table: int, level: int, present: int, place: _Second | None) -> Iterator[tuple[int, int]]:
         """A paging table of a level, and all below it; `place` for tables at guest addresses."""
-        where = table if place is None else place(table)
+        where = table if place is None else self._in(place, table)
         if level > _MOST_LEVELS or where is None or not self._is_new("paging", where, level, present, place):
             return
         yield where, PAGE
@@ -225,8 +231,18 @@ class _Tables:
             if entry & present and not is_page:
                 yield from self._paging(entry & _NEXT, level - 1, present, place)
 
+    def _in(self, place: _Second, address: int) -> int | None:
+        """Where a guest address is in memory; None if nowhere."""
+        known = place, address
+        if known not in self._places:
+            self._places[known] = place(address)
+        return self._places[known]
+
     def _is_new(self, *what: object) -> bool:
         if what in self._seen:
             return False
         self._seen.add(what)
+        if len(self._seen) > self._most:
+            message = f"its pages are tables in more than {_MOST_WAYS} ways each: its tables cannot be kept alone"
+            raise FormatError(message, offset=0, where=self._unit.name, field="memory")
         return True

@@ -101,7 +101,7 @@ def _show_console(error: GuestError) -> None:
     """Print the last lines of the guest's console on stderr, above the message."""
     import sys
 
-    from iommu.cli.output import safe
+    from iommu.files.text import safe
 
     lines = "".join(f"{safe(line)}\n" for line in error.console().splitlines())
     sys.stderr.write(f"the guest's console ends with:\n{lines}" if lines else "")

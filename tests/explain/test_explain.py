@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from iommu import FaultReason, MisuseError, SourceId
 from iommu.explain import ADVICE, explain, from_record
 from tests import command
+from tests.growth import MOST, growth
 
 # Lines that follow the format strings of Linux and Xen, with device f0:1f.3 (Linux: drivers/iommu/intel/dmar.c and
 # its predecessors; Xen: drivers/passthrough/vtd/iommu.c).
@@ -267,3 +269,26 @@ def test_bad_input_is_one_line_and_status_2(arguments: list[str], stdin: bytes) 
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.count(b"\n") == 1 and done.stderr.startswith(b"vtd: ")
     assert b"\x1b" not in done.stderr
+
+
+LINE = "DMAR: [DMA Write PASID {0:#x}] Request device [00:1f.2] fault addr {0:#x}000 [fault reason 0x05] PTE Write"
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        lambda count: "\n".join(LINE.format(number) for number in range(count)),
+        lambda count: LINE.format(1) * count,
+        lambda count: "[DMA Write] Request device [" * count,
+        lambda count: "[fault reason " * count + "1" * count,
+        lambda count: "1" + " " * 50 * count + "x",
+    ],
+    ids=["lines", "one line", "beginnings", "reasons", "spaces"],
+)
+def test_a_long_log_costs_no_more_than_its_length(log: Callable[[int], str]) -> None:
+    assert growth(log, explain, 1500) < MOST
+
+
+def test_a_reason_of_thousands_of_digits_is_none() -> None:
+    for digits in ("9" * 5000, "0x" + "9" * 5000):
+        assert explain(LINE.format(1).replace("0x05", digits)) == []

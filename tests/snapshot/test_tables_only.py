@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from iommu import DmaRequest, FlatMemory, InterruptRequest, SourceId
-from iommu.registers import IQA, PQA
+from iommu import Capabilities, DmaRequest, FlatMemory, InterruptRequest, RemappingUnit, SourceId
+from iommu.errors import FormatError
+from iommu.registers import GCMD, IQA, PQA, RTADDR, TableMode
 from iommu.snapshot.contents import Contents
-from iommu.snapshot.memory import ranges_of
+from iommu.snapshot.memory import PAGE, ranges_of
 from iommu.snapshot.saving import registers_of
 from iommu.snapshot.tables import tables_only
 from iommu.snapshot.unit import UnitSnapshot
+from iommu.structures import PasidEntry, PasidTranslationType, ScalableContextEntry
 from tests.engine.living import GPU, Living
 from tests.engine.scalable_world import ADDRESS
 from tests.engine.world import NIC, READ, WRITE, World, mapped
@@ -96,7 +98,7 @@ def test_entries_that_the_unit_refuses_are_followed_too() -> None:
 
 
 def test_tables_in_a_circle_come_to_an_end() -> None:
-    memory = FlatMemory(1 << 20)
+    memory = FlatMemory(1 << 19)
     world = World()
     for table in (0x1000, 0x2000, 0x3000):
         world.memory.write(table, (0x2003).to_bytes(8, "little") * 512)
@@ -104,3 +106,25 @@ def test_tables_in_a_circle_come_to_an_end() -> None:
     world.write(0x18, 1 << 30)  # SRTP
     small = tables_only(snapshot_of(world))
     assert {each.start for each in ranges_of(small.memory)} <= set(range(0, memory.size, 0x1000))
+
+
+def test_tables_that_lead_to_each_other_in_all_ways_are_refused() -> None:
+    """Each page is a second stage, and a first-stage table under each of the others: n * n ways of reading n."""
+    memory = FlatMemory(1 << 19)
+    pages = range(0, memory.size, PAGE)
+    root, contexts, directory = 0x1000, 0x2000, 0x3000
+    for page in pages:
+        memory.write(page, b"".join((page >> 3 ^ other | 7).to_bytes(8, "little") for other in [*pages] * 2))
+    memory.write(root, (contexts | 1).to_bytes(8, "little") * 512)
+    memory.write(contexts, ScalableContextEntry.make(P=1, PASIDDIRPTR=directory).to_bytes(32, "little") * 128)
+    memory.write(directory, b"".join((page | 1).to_bytes(8, "little") for page in pages[:128]))
+    for page in pages:
+        if page not in (root, contexts, directory):
+            entry = PasidEntry.make(P=1, PGTT=PasidTranslationType.NESTED, AW=1, SSPTPTR=page, FSPTPTR=page)
+            memory.write(page, entry.to_bytes(64, "little"))
+    made = RemappingUnit(memory, Capabilities.full())
+    made.mmio_write(RTADDR.offset, RTADDR.make(RTA=root, TTM=TableMode.SCALABLE), 8)
+    made.mmio_write(GCMD.offset, GCMD.make(SRTP=1), 4)
+    unit = UnitSnapshot("made", registers_of(made), memory, 46, 0)
+    with pytest.raises(FormatError, match="tables in more than 16 ways each"):
+        tables_only(Contents("made", memory, (unit,)))

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from iommu.cli.explain import describe
-from iommu.cli.output import bytes_size, counted, line, print_indented, safe
+from iommu.cli.output import bytes_size, counted, line, print_indented
 from iommu.engine.present import Problem
+from iommu.files.text import safe
 from iommu.snapshot.inspect.devices import Device, Space, rights_of
 from iommu.snapshot.inspect.inspection import Inspection, UnitInspection
 from iommu.snapshot.inspect.queue import Command

@@ -81,8 +81,9 @@ def include_all_missing(view: View) -> Found:
     segments: dict[int, int] = {}
     for offset, unit in view.of(Drhd):
         segments.setdefault(unit.segment, offset)
+    covered = {unit.segment for _, unit in view.of(Drhd) if unit.include_all}
     for segment, offset in segments.items():
-        if not any(unit.include_all for unit in view.table.units if unit.segment == segment):
+        if segment not in covered:
             yield offset, f"no unit of segment {segment} has INCLUDE_PCI_ALL"
 
 

@@ -68,15 +68,23 @@ def _parse(raw: Raw) -> Iterator[Reason]:
     if raw.field(Header, "host_address_width", 0) < 11:
         where, what = Header.offset_of("host_address_width"), '"Invalid DMAR haw": the table is refused'
         yield Reason(Effect.IGNORES_VTD, where, what, "parse_dmar_table")
-    units: set[tuple[int, int]] = set()
+    seen = _Seen()
     for offset in _walk(raw):
         code, length = raw.head(offset)
         if code in _SCOPED:
             yield from _scopes(raw, offset + _SCOPED[code], offset + length)
         if code in _PARSERS:
-            yield from _PARSERS[code](raw, offset, length, units)
-    if not units:
+            yield from _PARSERS[code](raw, offset, length, seen)
+    if not seen.units:
         yield Reason(Effect.IGNORES_VTD, raw.start, 'no unit: "No DMAR devices found"', "dmar_table_init")
+
+
+class _Seen:
+    """The units so far, as segment and base, and their bases alone."""
+
+    def __init__(self) -> None:
+        self.units: set[tuple[int, int]] = set()
+        self.bases: set[int] = set()
 
 
 def _scopes(raw: Raw, start: int, stop: int) -> Iterator[Reason]:
@@ -89,40 +97,41 @@ def _scopes(raw: Raw, start: int, stop: int) -> Iterator[Reason]:
             yield Reason(Effect.HANGS, offset + DeviceScope.offset_of("length"), what, "dmar_alloc_dev_scope")
 
 
-def _drhd(raw: Raw, offset: int, _length: int, units: set[tuple[int, int]]) -> Iterator[Reason]:
+def _drhd(raw: Raw, offset: int, _length: int, seen: _Seen) -> Iterator[Reason]:
     base, segment = raw.field(Drhd, "base", offset), raw.field(Drhd, "segment", offset)
-    if (segment, base) in units:
+    if (segment, base) in seen.units:
         what = f"a second DRHD for the unit at {base:#x} is skipped, with its scopes"
         yield Reason(Effect.WORKS_AROUND, offset, what, "dmar_parse_one_drhd")
-    units.add((segment, base))
+    seen.units.add((segment, base))
+    seen.bases.add(base)
     size = raw.field(Drhd, "size", offset)
     if size > 15:
         what = f"reads the reserved bits of the size byte as part of the size: 2^{size} pages"
         yield Reason(Effect.WORKS_AROUND, offset + Drhd.offset_of("size"), what, "dmar_parse_one_drhd")
 
 
-def _rmrr(raw: Raw, offset: int, _length: int, _units: set[tuple[int, int]]) -> Iterator[Reason]:
+def _rmrr(raw: Raw, offset: int, _length: int, _seen: _Seen) -> Iterator[Reason]:
     base, limit = raw.field(Rmrr, "base", offset), raw.field(Rmrr, "limit", offset)
     if base % PAGE or (limit + 1) % PAGE or limit <= base:
         what = f'"Your BIOS is broken; bad RMRR [{base:#x}-{limit:#x}]"; the kernel is tainted, the region used'
         yield Reason(Effect.WORKS_AROUND, offset + Rmrr.offset_of("base"), what, "rmrr_sanity_check")
 
 
-def _rhsa(raw: Raw, offset: int, _length: int, units: set[tuple[int, int]]) -> Iterator[Reason]:
+def _rhsa(raw: Raw, offset: int, _length: int, seen: _Seen) -> Iterator[Reason]:
     base = raw.field(Rhsa, "base", offset)
-    if base not in {unit for _, unit in units}:
+    if base not in seen.bases:
         what = f'"RHSA refers to non-existent DMAR unit at {base:x}"; the kernel is tainted, the RHSA skipped'
         yield Reason(Effect.WORKS_AROUND, offset + Rhsa.offset_of("base"), what, "dmar_parse_one_rhsa")
 
 
-def _andd(raw: Raw, offset: int, length: int, _units: set[tuple[int, int]]) -> Iterator[Reason]:
+def _andd(raw: Raw, offset: int, length: int, _seen: _Seen) -> Iterator[Reason]:
     name = offset + Andd.fixed_size
     if b"\0" not in raw.data[name : offset + length]:
         what = '"ANDD object name is not NUL-terminated": the whole table is refused'
         yield Reason(Effect.IGNORES_VTD, name, what, "dmar_parse_one_andd")
 
 
-_PARSERS: dict[int, Callable[[Raw, int, int, set[tuple[int, int]]], Iterator[Reason]]] = {
+_PARSERS: dict[int, Callable[[Raw, int, int, _Seen], Iterator[Reason]]] = {
     Drhd.type_code: _drhd,
     Rmrr.type_code: _rmrr,
     Rhsa.type_code: _rhsa,

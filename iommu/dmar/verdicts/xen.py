@@ -61,12 +61,36 @@ class _Seen:
     def __init__(self) -> None:
         self.units = 0
         self.include_all = self.all_ports = False
-        self.regions: list[tuple[int, int]] = []
+        self.regions = _Regions()
+
+
+class _Regions:
+    """Regions of which none overlaps another, by address; in chunks, as each insertion moves what follows it."""
+
+    def __init__(self) -> None:
+        self._chunks: list[list[tuple[int, int]]] = [[]]
+        self._firsts = [(0, 0)]
 
     def before(self, limit: int) -> list[tuple[int, int]]:
         """The last region that begins at or below `limit`: none overlaps another, so none reaches further up."""
-        place = bisect_right(self.regions, (limit, 1 << 64))
-        return self.regions[place - 1 : place] if place else []
+        last = limit, 1 << 64
+        chunk = self._chunks[bisect_right(self._firsts, last) - 1]
+        place = bisect_right(chunk, last)
+        return chunk[place - 1 : place] if place else []
+
+    def add(self, base: int, limit: int) -> None:
+        """One more, which overlaps none."""
+        number = bisect_right(self._firsts, (base, limit)) - 1
+        chunk = self._chunks[number]
+        insort(chunk, (base, limit))
+        if len(chunk) > _MOST_IN_CHUNK:
+            upper = chunk[_MOST_IN_CHUNK // 2 :]
+            del chunk[_MOST_IN_CHUNK // 2 :]
+            self._chunks.insert(number + 1, upper)
+            self._firsts.insert(number + 1, upper[0])
+
+
+_MOST_IN_CHUNK = 1000
 
 
 def _scopes(raw: Raw, start: int, stop: int) -> Iterator[Reason]:
@@ -93,7 +117,7 @@ def _drhd(raw: Raw, offset: int, stop: int, seen: _Seen) -> Iterator[Reason]:
 
 def _rmrr(raw: Raw, offset: int, stop: int, seen: _Seen) -> Iterator[Reason]:
     base, limit = raw.field(Rmrr, "base", offset), raw.field(Rmrr, "limit", offset)
-    for low, high in seen.before(limit):
+    for low, high in seen.regions.before(limit):
         if base <= high:
             what = f'"Overlapping RMRRs [{low:x},{high:x}] and [{base:x},{limit:x}]"'
             yield Reason(Effect.IGNORES_VTD, offset + Rmrr.offset_of("base"), what, "acpi_parse_one_rmrr")
@@ -106,7 +130,7 @@ def _rmrr(raw: Raw, offset: int, stop: int, seen: _Seen) -> Iterator[Reason]:
         what = f'"RMRR [{base:x},{limit:x}] is incorrect!" (if one of its devices exists)'
         yield Reason(Effect.IGNORES_VTD, offset + Rmrr.offset_of("limit"), what, "register_one_rmrr")
     else:
-        insort(seen.regions, (base, limit))
+        seen.regions.add(base, limit)
 
 
 def _atsr(raw: Raw, offset: int, stop: int, seen: _Seen) -> Iterator[Reason]:

@@ -10,6 +10,7 @@ import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from iommu.files.text import beneath
 from qemu.vtd.guest.console import Console
 
 _SCRIPT_SECONDS = 60.0
@@ -34,7 +35,7 @@ def raw(descriptor: int) -> Iterator[None]:
 async def connect(console: Console) -> None:
     """Pass keys to the console and its output to stdout, until Ctrl-], the end of stdin, or the end of the guest."""
     loop, keys = asyncio.get_running_loop(), asyncio.Queue[bytes]()
-    source, into = sys.stdin.fileno(), sys.stdout.buffer
+    source, into = sys.stdin.fileno(), beneath(sys.stdout).buffer
 
     def show(text: str) -> None:
         into.write(text.encode())
