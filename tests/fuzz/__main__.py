@@ -32,12 +32,17 @@ def main(
     way: Annotated[list[str] | None, typer.Option(help="Only ways whose name contains this.")] = None,
     only: Annotated[int | None, typer.Option(help="Only this input, and show what it does.")] = None,
     keep_them: Annotated[
-        bool, typer.Option("--keep", help="Keep one input of each form of refusal in fixtures/fuzz, for make test.")
+        bool,
+        typer.Option(
+            "--keep", help="Only functions, not commands; keep an input of each form of refusal in fixtures/fuzz."
+        ),
     ] = False,
     found: Annotated[Path, typer.Option(help="Where findings go.")] = Path("fuzz-findings"),
 ) -> None:
     """Read changed inputs in every way there is."""
-    ways = [each for each in WAYS if not way or any(part in each.name for part in way)]
+    ways = [
+        each for each in (readers.WAYS if keep_them else WAYS) if not way or any(part in each.name for part in way)
+    ]
     if not ways:
         raise typer.BadParameter(f"no way of that name; there are: {', '.join(each.name for each in WAYS)}")
     if only is not None:
@@ -54,7 +59,7 @@ def main(
     report(list(results.values()), seed, time.monotonic() - began)
     for each in ways:
         write(each, seed, results[each.name], found)
-        if keep_them and each in readers.WAYS:
+        if keep_them:
             keep(each, seed, results[each.name])
     sys.exit(any(result.findings for result in results.values()))
 
