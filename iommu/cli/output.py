@@ -31,6 +31,13 @@ class _Console(_Safe):
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """See Console. A line without styles is only written: rich takes a fifth of a millisecond for each."""
+        if len(objects) == 1 and isinstance(objects[0], Text) and not options and not self.is_terminal:
+            self.file.write(safe_lines(objects[0].plain) + "\n")
+        else:
+            super().print(*objects, **options)
+
 
 def console() -> Console:
     """Output for people. If it is not a terminal, there are no styles and no line breaks within a line."""
