@@ -83,7 +83,7 @@ class Archive:
         except OSError as error:
             raise InputError(f"{where}: it cannot be unpacked: {error.strerror or error}") from error
         except _DAMAGE as error:
-            raise InputError(f"{where} is damaged: {str(error):.120}") from error
+            raise InputError(f"{where} is damaged: {error!s:.120}") from error
         return memoryview(data if isinstance(data, Mapped) else bytearray(data))
 
 

@@ -29,20 +29,16 @@ def main(
     seconds: Annotated[float, typer.Option(help="How long.")] = 300,
     count: Annotated[int, typer.Option(help="At most so many inputs for each way.")] = 1_000_000,
     seed: Annotated[int, typer.Option(help="Other inputs for each.")] = 1,
-    way: Annotated[list[str] | None, typer.Option(help="Only ways whose name contains this.")] = None,
+    way: Annotated[list[str] | None, typer.Option(help="Only the way of this name; may be repeated.")] = None,
     only: Annotated[int | None, typer.Option(help="Only this input, and show what it does.")] = None,
     keep_them: Annotated[
         bool,
-        typer.Option(
-            "--keep", help="Only functions, not commands; keep an input of each form of refusal in fixtures/fuzz."
-        ),
+        typer.Option("--keep", help="Only functions; keep an input of each form of refusal in fixtures/fuzz."),
     ] = False,
     found: Annotated[Path, typer.Option(help="Where findings go.")] = Path("fuzz-findings"),
 ) -> None:
     """Read changed inputs in every way there is."""
-    ways = [
-        each for each in (readers.WAYS if keep_them else WAYS) if not way or any(part in each.name for part in way)
-    ]
+    ways = [each for each in (readers.WAYS if keep_them else WAYS) if not way or each.name in way]
     if not ways:
         raise typer.BadParameter(f"no way of that name; there are: {', '.join(each.name for each in WAYS)}")
     if only is not None:
