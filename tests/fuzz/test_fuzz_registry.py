@@ -1,4 +1,4 @@
-"""No reader and no command is forgotten: what reads, and what can be called, is in the registry of tests/fuzz."""
+"""Every reader and every command is in the registry of tests/fuzz: what reads, and what can be called."""
 
 from __future__ import annotations
 
