@@ -65,8 +65,13 @@ def _end_with_parent() -> None:
 
 
 def _ending(workers: Sequence[BaseProcess]) -> str:
-    """How the first worker ended. The pool has ended the others with SIGTERM."""
+    """How the first worker ended. The pool has ended the others with SIGTERM.
+
+    A worker that ended before the pool had said which processes it started is not among `workers`.
+    """
     codes = [each.exitcode for each in workers if each.exitcode]
-    code = next((code for code in codes if code != -signal.SIGTERM), -signal.SIGTERM)
+    code = next((code for code in codes if code != -signal.SIGTERM), None)
+    if code is None:
+        return "a worker process was killed; it may be that memory ran out"
     how = f"was killed (signal {-code}); it may be that memory ran out" if code < 0 else f"ended (status {code})"
     return f"a worker process {how}"

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -72,14 +73,15 @@ def test_the_workers_end_with_the_survey(many: Path, number: signal.Signals, gro
     assert process.returncode == (-number if number is signal.SIGKILL else 128 + number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_worker_is_one_line(many: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "how"), [(signal.SIGKILL, r" \(signal 9\)"), (signal.SIGTERM, "")])
+def test_a_killed_worker_is_one_line(many: Path, number: signal.Signals, how: str) -> None:
+    """SIGTERM is also how the pool ends the others. One that is killed at once may be too early to be known."""
     with surveying(many) as (process, workers):
         os.kill(workers[1], number)
         out, error = process.communicate(timeout=10)
         assert has_ended(workers[0])
-    said = f"vtd: a worker process was killed (signal {number}); it may be that memory ran out\n"
-    assert (process.returncode, out, error) == (2, "", said)
+    assert (process.returncode, out) == (2, "")
+    assert re.fullmatch(rf"vtd: a worker process was killed({how})?; it may be that memory ran out\n", error)
 
 
 def test_workers_that_leave_and_workers_that_are_not_needed() -> None:
