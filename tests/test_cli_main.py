@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from iommu.cli import main
+from iommu.cli import interruption, main
 from tests.dmar import hand
 
 
@@ -157,3 +158,30 @@ def test_broken_pipe_is_not_a_finding(arguments: list[str]) -> None:
     finally:
         os.close(writing)
     assert (ran.returncode, ran.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_class_is_made(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a command imports its modules: a layout is a class whose fields are told their names."""
+
+    class Field:
+        def __set_name__(self, owner: type, name: str) -> None:
+            signal.raise_signal(number)
+
+    class Entry:
+        name = value = "broken"
+
+        def load(self) -> object:
+            return type("Layout", (), {"ADDR": Field()})
+
+    before = signal.getsignal(signal.SIGTERM)
+    for changed in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, changed, getattr(sys, changed))
+    monkeypatch.setattr(interruption, "_last", signal.SIGINT)
+    monkeypatch.setattr(main, "entry_points", lambda group: [Entry()])
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 128 + number

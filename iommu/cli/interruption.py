@@ -20,6 +20,11 @@ def status() -> int:
     return 128 + _last
 
 
+def is_behind(error: Exception) -> bool:
+    """Whether an error is what Python made of an interruption: while a class is made, 3.11 wraps all exceptions."""
+    return isinstance(error, RuntimeError) and isinstance(error.__cause__, KeyboardInterrupt | SystemExit)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     global _last  # noqa: PLW0603 - there is one process, and it ends once
     _last = signal.Signals(number)

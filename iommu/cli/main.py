@@ -77,6 +77,8 @@ def make_app() -> typer.Typer:
         try:
             entry.load()(app)
         except Exception as error:  # one broken entry point must not break the others
+            if interruption.is_behind(error):
+                raise
             _say(f"{entry.name} ({entry.value}) is not available: {_one_line(error)}")
     return app
 
@@ -108,6 +110,10 @@ def main() -> None:
     except OSError as error:
         _fail(error)
     except KeyboardInterrupt:
+        sys.exit(interruption.status())
+    except RuntimeError as error:
+        if not interruption.is_behind(error):
+            raise
         sys.exit(interruption.status())
     finally:
         _flush()

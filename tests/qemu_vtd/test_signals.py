@@ -1,4 +1,7 @@
-"""Signals at random moments leave nothing behind; see tests.qemu_vtd.signals."""
+"""Signals at random moments leave nothing behind; see tests.qemu_vtd.signals.
+
+Both tests are slow ones: what they find depends on the moment, so that a run of `make test` cannot be repeated with them.
+"""
 
 import shutil
 
@@ -9,6 +12,7 @@ from tests.qemu_vtd.signals import attack
 TOOLS = ("apt-get", "dpkg-deb", "gpg", "gpgv")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not all(map(shutil.which, TOOLS)), reason=f"a mirror needs {', '.join(TOOLS)}")
 def test_some_signals() -> None:
     """One to each command that needs no guest."""
