@@ -1,6 +1,6 @@
 """Signals at random moments leave nothing behind; see tests.qemu_vtd.signals.
 
-Both tests are slow ones: what they find depends on the moment, so that a run of `make test` cannot be repeated with them.
+Both are slow tests: what they find depends on the moment, so `make test` would not do the same twice.
 """
 
 import shutil
