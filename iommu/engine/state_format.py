@@ -279,7 +279,7 @@ class Reader:
         values: dict[str, Any] = {}
         for name, number in ((each.name, each.value) for each in whole.choices):
             if name not in CHOICES or name in values:
-                self.refuse_header("policy", f"{name!r} is not a choice, or is there twice", number)
+                self.refuse_header("policy", f"{name[:40]!r} is not a choice, or is there twice", number)
             kinds = get_args(_HINTS[name]) or (_HINTS[name],)
             values[name] = self._choice(name, number, kinds)
         try:
