@@ -9,9 +9,8 @@ from threading import RLock
 from typing import Any, Protocol
 
 from iommu.errors import MemoryAccessError, MisuseError
+from iommu.files.mapped import NO_RESERVE
 
-# Linux's MAP_NORESERVE, which Python names only from 3.13 on: pages are allocated when touched.
-_NO_RESERVE = 0x4000
 _PAGE, _CHUNK = 1 << 12, 1 << 20
 
 
@@ -87,7 +86,7 @@ class FlatMemory:
         if isinstance(source, int):
             if source <= 0 or source % 8:
                 raise MisuseError(f"memory size {source:#x} is not a positive multiple of 8 bytes")
-            source = mmap.mmap(-1, source, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
+            source = mmap.mmap(-1, source, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NO_RESERVE)
         self._bytes = memoryview(source).cast("B")
         # Aligned words are read a million times a second; "Q" is the host's byte order.
         self.size = len(self._bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -124,6 +125,7 @@ def test_a_release_is_built_and_described(tmp_path: Path) -> None:
     stated = PROJECT["project"]["version"]
     names = sorted(path.name for path in (copy / "dist").iterdir())
     assert names == [f"vtdlab-{stated}-py3-none-any.whl", f"vtdlab-{stated}.cdx.json", f"vtdlab-{stated}.tar.gz"]
-    described = (copy / "dist" / f"vtdlab-{stated}.cdx.json").read_text()
-    for requirement in wanted(()):
-        assert f'"name": "{requirement.name}"' in described
+    described = json.loads((copy / "dist" / f"vtdlab-{stated}.cdx.json").read_text())
+    assert described["metadata"]["component"]["name"] == "vtdlab"
+    components = {canonicalize_name(each["name"]): each["version"] for each in described["components"]}
+    assert components == {name: str(each.specifier).removeprefix("==") for name, (each, _) in locked("run").items()}

@@ -18,9 +18,9 @@ Conventions for every command:
     130             interrupted; 143 by SIGTERM, 129 by SIGHUP
 
 Output is for people, or with `--json` for programs. Errors go to stderr. Nothing from outside moves a terminal: see
-iommu.files.text. A standard descriptor that is closed is no other file: to read from it or to print to it fails with
-status 2 ("Bad file descriptor"), as on a full disk; a command that has nothing to print succeeds. Messages to a
-closed stderr are lost, and the exit status stays.
+iommu.files.text. No file takes the number of a standard descriptor that is closed: to read from it or
+to print to it fails with status 2 ("Bad file descriptor"), as on a full disk; a command that has nothing to print
+succeeds. Messages to a closed stderr are lost, and the exit status stays.
 """
 
 # ruff: noqa: PLC0415 - what takes time to import is imported where Ctrl-C is waited for

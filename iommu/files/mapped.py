@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Self
 
 _CHUNK = 64 << 20
-# Linux's MAP_NORESERVE, which Python names only from 3.13 on: a file can be larger than the memory there is.
-_NO_RESERVE = 0x4000
+NO_RESERVE = 0x4000
+"""Linux's MAP_NORESERVE, which Python names only from 3.13 on: pages are allocated when touched."""
 
 
 class Mapped(mmap.mmap):
@@ -28,7 +28,7 @@ class Mapped(mmap.mmap):
     def of(cls, descriptor: int, *, private: bool = False) -> Self:
         """A whole file, which must not be empty. Raises OSError."""
         size = os.fstat(descriptor).st_size
-        flags = mmap.MAP_PRIVATE | _NO_RESERVE if private else mmap.MAP_SHARED
+        flags = mmap.MAP_PRIVATE | NO_RESERVE if private else mmap.MAP_SHARED
         mapped = cls(descriptor, size, flags=flags, prot=mmap.PROT_READ | (mmap.PROT_WRITE if private else 0))
         mapped.data, mapped.private = list(extents(descriptor, size)), private
         return mapped

@@ -45,7 +45,7 @@ class _Guard:
             )
 
     def close(self) -> None:
-        """Let it end; its errands have ended by now."""
+        """Let it end; its jobs have ended by now."""
         self.control.close()
         if self.owner == os.getpid():
             with suppress(subprocess.TimeoutExpired):
@@ -66,12 +66,12 @@ def pid() -> int | None:
     return None if _guard is None else _guard.process.pid
 
 
-def errand(kind: str, order: dict[str, Any], descriptors: Sequence[int] = ()) -> socket.socket:
-    """Give the guard an errand; the connection over which to hear of it. When it is closed, the errand ends.
+def job(kind: str, order: dict[str, Any], descriptors: Sequence[int] = ()) -> socket.socket:
+    """Give the guard a job; returns the connection over which to hear of it. When it is closed, the job ends.
 
     The guard's locale may be another one: names of files are sent as bytes.
 
-    Raises QemuError when there is no guard to be had.
+    Raises QemuError when the guard cannot be started.
     """
     ours, theirs = socket.socketpair()
     ours.settimeout(_ANSWER_SECONDS)

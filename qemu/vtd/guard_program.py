@@ -2,14 +2,14 @@
 
     python -I -S guard_program.py DESCRIPTOR
 
-It imports nothing of the project. qemu.vtd.guard starts it, once for each process of vtd, and sends it errands over
-the socket that it inherits. It forks for each errand, and the fork sees to it until it is over:
+It imports nothing of the project. qemu.vtd.guard starts it, once for each process of vtd, and sends it jobs over
+the socket that it inherits. It forks for each job, and the fork sees to it until it is over:
 
     "run"       starts a program. It is what the kernel gives those processes to whose parents have ended
                 (PR_SET_CHILD_SUBREAPER), so that nothing the program starts can leave it. It reads what they print.
     "resume"    lets a stranger's QEMU go on that vtd has stopped, should vtd end before it does so itself.
 
-What ends a fork is the process that gave it the errand, or the end of that process: a pidfd and a connection say so.
+What ends a fork is the process that gave it the job, or the end of that process: a pidfd and a connection say so.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LENGTH = struct.Struct("<I")
 TAIL = 16384
 """So much of what a program printed is kept, in bytes."""
 ASK, END = b"a", b"e"
-"""What the process that gave an errand may say: what has been printed? and: end it."""
+"""What the process that gave a job may say: what has been printed? and: end it."""
 
 # How long a program may take to end by itself, so that a build with coverage can write its data. It takes 10 ms.
 _QUIT_SECONDS = 0.5
@@ -53,7 +53,7 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
 def main() -> None:
-    """Take errands until nobody is left who could give one, and see them ended."""
+    """Take jobs until nobody is left who could give one, and see them ended."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -64,7 +64,7 @@ def main() -> None:
     while descriptors := _received(control):
         if os.fork() == 0:
             control.close()
-            _errand(descriptors)
+            _job(descriptors)
         for each in descriptors:
             os.close(each)
     try:
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def _received(control: socket.socket) -> list[int]:
-    """The descriptors that come with an errand; none when there will be no more errands."""
+    """The descriptors that come with a job; none when there will be no more jobs."""
     numbers = array.array("i")
     space = socket.CMSG_LEN(_MOST_DESCRIPTORS * numbers.itemsize)
     data, extra, *_ = control.recvmsg(1, space, socket.MSG_CMSG_CLOEXEC)
@@ -83,14 +83,14 @@ def _received(control: socket.socket) -> list[int]:
     return list(numbers)
 
 
-def _errand(descriptors: Sequence[int]) -> None:
-    """See to an errand; this process has no other purpose."""
+def _job(descriptors: Sequence[int]) -> None:
+    """See to a job; this process has no other purpose."""
     connection, owner, *handed = descriptors
-    giver = Giver(socket.socket(fileno=connection), owner)
+    client = Client(socket.socket(fileno=connection), owner)
     status = 1
     try:
-        kind, order = giver.heard()
-        (_run if kind == "run" else _resume)(giver, order, handed)
+        kind, order = client.heard()
+        (_run if kind == "run" else _resume)(client, order, handed)
         status = 0
     except (EOFError, OSError):  # it has ended
         pass
@@ -98,8 +98,8 @@ def _errand(descriptors: Sequence[int]) -> None:
         os._exit(status)
 
 
-class Giver:
-    """The process that gave an errand."""
+class Client:
+    """The process that gave a job."""
 
     def __init__(self, connection: socket.socket, pidfd: int) -> None:
         self.connection, self.pidfd = connection, pidfd
@@ -146,7 +146,7 @@ def _exactly(connection: socket.socket, length: int) -> bytes:
 # Running a program.
 
 
-def _run(giver: Giver, order: dict[str, Any], handed: Sequence[int]) -> None:
+def _run(client: Client, order: dict[str, Any], handed: Sequence[int]) -> None:
     _prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     waking, woken = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
@@ -160,15 +160,15 @@ def _run(giver: Giver, order: dict[str, Any], handed: Sequence[int]) -> None:
     for each in (printing, *handed):
         os.close(each)
     if error:
-        giver.tell("failed", error)
+        client.tell("failed", error)
         return
-    giver.tell("started", pid)
+    client.tell("started", pid)
     running = _Running(pid, _Output(reading))
-    told_to_end = running.watch(giver, waking)
+    told_to_end = running.watch(client, waking)
     running.kill_all()
     if not told_to_end and order["remove"] is not None:
         _remove(order["remove"])
-    giver.tell("ended", running.status, running.output.tail(all_of_it=True))
+    client.tell("ended", running.status, running.output.tail(all_of_it=True))
 
 
 def _started(order: dict[str, Any], descriptors: Sequence[int]) -> tuple[int, int]:
@@ -245,24 +245,24 @@ class _Running:
         self._pid, self.output = pid, output
         self.status: int | None = None
 
-    def watch(self, giver: Giver, waking: int) -> bool:
+    def watch(self, client: Client, waking: int) -> bool:
         """Wait until the program has ended, or is to be killed; whether it had been told to end."""
         poll, deadline = select.poll(), None
-        for each in (giver.connection.fileno(), giver.pidfd, waking, self.output.reading):
+        for each in (client.connection.fileno(), client.pidfd, waking, self.output.reading):
             poll.register(each, select.POLLIN)
         while not self._reap():
             left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
             ready = dict(poll.poll(left))
-            if not ready or giver.pidfd in ready:
+            if not ready or client.pidfd in ready:
                 break
             if waking in ready:
                 os.read(waking, _CHUNK)
             if self.output.reading in ready and not self.output.read():
                 poll.unregister(self.output.reading)
-            if giver.connection.fileno() in ready:
-                said = giver.said()
+            if client.connection.fileno() in ready:
+                said = client.said()
                 if said == ASK:
-                    giver.tell("printed", self.output.tail(all_of_it=False))
+                    client.tell("printed", self.output.tail(all_of_it=False))
                 elif said == END:
                     deadline = time.monotonic() + _QUIT_SECONDS
                     self._signal(signal.SIGTERM)
@@ -330,13 +330,13 @@ def _remove(folder: bytes) -> None:
 # Letting a guest go on.
 
 
-def _resume(giver: Giver, order: dict[str, Any], handed: Sequence[int]) -> None:
-    giver.tell("started", os.getpid())
+def _resume(client: Client, order: dict[str, Any], handed: Sequence[int]) -> None:
+    client.tell("started", os.getpid())
     poll = select.poll()
-    for each in (giver.connection.fileno(), giver.pidfd):
+    for each in (client.connection.fileno(), client.pidfd):
         poll.register(each, select.POLLIN)
     poll.poll()
-    if giver.said() == END:
+    if client.said() == END:
         return
     if order["folder"] is not None:
         os.chdir(order["folder"])

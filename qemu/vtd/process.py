@@ -61,7 +61,7 @@ class Process:
             "output": output is not None,
         }
         handed = descriptors if output is None else [output, *descriptors]
-        self._connection = guard.errand("run", order, handed)
+        self._connection = guard.job("run", order, handed)
         self._status: int | None = None
         self._printed = b""
         self._closed = False

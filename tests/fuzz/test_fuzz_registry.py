@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import typer
@@ -14,6 +15,8 @@ from tools.house import modules
 
 _FILES = "iommu.files."
 _WRITING = {"writing", "text", "limits"}
+_READ_NOTHING = {"shown", "NO_RESERVE"}
+"""What the modules that read have beside that."""
 
 
 def all_commands() -> set[str]:
@@ -37,7 +40,7 @@ def readers() -> set[str]:
         if name.startswith(_FILES):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.ImportFrom) or [alias.name for alias in node.names] == ["shown"]:
+            if not isinstance(node, ast.ImportFrom) or {alias.name for alias in node.names} <= _READ_NOTHING:
                 continue
             module = node.module or ""
             if module.startswith(_FILES) and module.removeprefix(_FILES) not in _WRITING:
@@ -63,7 +66,7 @@ def test_names_are_different() -> None:
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("way", registry.WAYS, ids=lambda way: way.name)
-def test_most_ways_accept_and_refuse(way: registry.Way) -> None:
-    """Its seeds are read, so that changed ones are nearly right."""
-    assert way.seeds()
+@pytest.mark.parametrize("way", registry.WAYS, ids=str)
+def test_a_way_accepts_a_seed(way: registry.Way, tmp_path: Path) -> None:
+    """Otherwise changed ones would not be nearly right, and only the first check would ever be tried."""
+    assert "" in [way.refusal(seed, tmp_path / "input") for seed in way.seeds()]

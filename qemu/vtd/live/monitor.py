@@ -75,7 +75,7 @@ class Monitor:
 @contextmanager
 def _resumed_by_guard(place: Path) -> Iterator[None]:
     """Should this process end inside the block, or should the block fail, the guard lets the guest go on."""
-    with guard.errand("resume", {"socket": os.fsencode(place), "folder": guard.folder()}) as connection:
+    with guard.job("resume", {"socket": os.fsencode(place), "folder": guard.folder()}) as connection:
         with suppress(EOFError):  # the guard was killed; it does not matter unless we are too
             guard_program.message(connection)
         yield
