@@ -78,7 +78,7 @@ def check(
     compare(make, flat(tables, read_only=read_only), wanted, read_only=read_only)
 
 
-@settings(max_examples=250)
+@settings(max_examples=100)
 @given(**worlds)
 def test_batch_agrees_with_the_scalar_engine(**world: Any) -> None:
     check(**world)
@@ -91,7 +91,7 @@ def test_batch_agrees_with_the_scalar_engine_at_length(**world: Any) -> None:
     check(**world)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(**worlds, modes=st.lists(st.sampled_from((0, 1, 1, 1, 1, 2, 3)), min_size=40, max_size=40))
 def test_each_request_with_its_own_root_table(modes: list[int], **world: Any) -> None:
     pages = range(ROOT, ROOT + 0x1_0000, 0x1000)
