@@ -104,6 +104,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "qemu: live": ("qemu.vtd.live",),
     "qemu: devices": ("qemu.vtd.devices",),
     "qemu: machine": ("qemu.vtd.machine",),
+    "qemu: agent": ("qemu.vtd.agent",),
     "qemu: platform, driver": (
         "qemu.vtd.presets",
         "qemu.vtd.topology",
@@ -113,6 +114,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "qemu: quirks": ("qemu.vtd.quirks",),
     "qemu: conformance": ("qemu.vtd.conformance",),
+    "qemu: fuzz/lane": ("qemu.vtd.fuzz.lane",),
+    "qemu: fuzz": ("qemu.vtd.fuzz",),
     "qemu: guest": ("qemu.vtd.guest",),
     "qemu: vm": ("qemu.vtd.vm",),
     "qemu: cli": ("qemu.vtd.__init__", "qemu.vtd.qemu_cli", "qemu.vtd.guest_cli", "qemu.vtd.vm_cli", "qemu.vtd.cli"),
