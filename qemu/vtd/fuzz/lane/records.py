@@ -84,7 +84,7 @@ class Recorder:
         return record if FRCD.F.get(record) else 0
 
     def records(self, faults: Faults, writes: NDArray[np.bool_], addresses: Words) -> Records:
-        """The record of each request, as the only fault that is pending. A reason of 0 means that there is no fault."""
+        """The record of each request, as the only fault that is pending; none where the reason is 0."""
         where = faults.valid.astype(np.int64), writes.astype(np.int64), faults.reasons
         recorded = self._recorded[faults.fpd.astype(np.int64), *where]
         low = self._low[where] | addresses & self._address[where]

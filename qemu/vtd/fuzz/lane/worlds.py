@@ -261,7 +261,8 @@ class Maker:
         """Which worlds have a paging entry in which the unit may have bits to set."""
         marks = U64(self.mode.marks)
         first, last = self._starts[-1], self._columns
-        return ((worlds.words[:, first:last] & marks != marks) & worlds.used[:, first:last]).any(axis=1)
+        lacking: NDArray[np.bool_] = (worlds.words[:, first:last] & marks != marks) & worlds.used[:, first:last]
+        return np.asarray(lacking.any(axis=1))
 
     def place(self, choices: Choices, length: int, rng: np.random.Generator) -> Worlds:
         """Worlds of these choices, each case with its own place in the areas."""
