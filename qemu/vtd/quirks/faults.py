@@ -56,7 +56,10 @@ class ReservedContextAlwaysRecorded(Quirk, FaultLog):
 
 
 # An unreadable top table is another, but has the code of an invalid context entry: see TopTableWithoutPasid.
-_OF_WALKS = frozenset(reason for reason in FaultReason if reason.name.startswith(("LGN", "LSL")))
+# SGN.8 stands for LGN.4 on a unit with scalable mode: see ScalableCodeForInterruptRange.
+_OF_WALKS = frozenset(
+    reason for reason in FaultReason if reason.name.startswith(("LGN", "LSL")) or reason is FaultReason.SGN_8
+)
 
 
 class PasidWithoutPasid(Quirk, FaultLog):
@@ -77,6 +80,7 @@ class PasidWithoutPasid(Quirk, FaultLog):
         "fault.record.read",
         "fault.record.not-replaced",
         "fault.record.next-after-clearing",
+        "legacy-on-scalable.interrupt-range-record",
     )
     gone = (11, 0, 0)
     in_top_table = False

@@ -172,8 +172,8 @@ def test_a_qemu_that_ends_in_the_middle_is_one_error(
 
 
 def test_what_is_no_batch_is_refused(running: FastLane) -> None:
-    for number, cases in ((0, 0), (0, 100_000), (-1, 10)):
+    for number, cases in ((0, -1), (0, 100_000), (-1, 10)):
         with pytest.raises(MisuseError, match=f"not {cases} and {number}"):
             running.run(number, cases)
-    with pytest.raises(MisuseError, match="no mode 'fast'; it has legacy"):
+    with pytest.raises(MisuseError, match="no mode 'fast'; it has legacy, second, first"):
         FastLane(mode="fast")
