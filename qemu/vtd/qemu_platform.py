@@ -20,8 +20,8 @@ from qemu.vtd.platform import MEMORY_SIZE, Transfer, Unreachable, page_of_stamp,
 from qemu.vtd.ram import Change
 from qemu.vtd.topology import PLAIN, Topology
 
-# Where the reading device dumps its buffer, away from the memory scenarios use.
-_SCRATCH = 0x9F0000
+SCRATCH = 0x9F0000
+"""Where the reading device dumps its buffer, away from the memory that scenarios use."""
 
 # The I/O APIC: index register, 0x10 above it the data; the first register of its redirection table.
 _IO_APIC = 0xFEC0_0000
@@ -108,7 +108,7 @@ class QemuPlatform:
         self._remapped, self._own = [], []
         self._pending.clear()
         if self._slots_used and self._reader is not None:
-            self._reader.clear_slots(_SCRATCH, self._slots_used)
+            self._reader.clear_slots(SCRATCH, self._slots_used)
             self._slots_used = 0
 
     def restart(self) -> None:
@@ -267,9 +267,14 @@ class QemuPlatform:
         if not self._pending or self._reader is None:
             return
         self.write_register(GCMD.offset, 0, 4)
-        self._reader.dump_buffer(_SCRATCH)
+        self._reader.dump_buffer(SCRATCH)
+        self.take_reads()
+
+    def take_reads(self) -> None:
+        """Take the data of the pending reads from the scratch memory, where the reader has dumped its buffer."""
+        assert self._reader is not None, "only a reader has reads pending"
         for slot, transfer in enumerate(self._pending):
-            seen = self.memory.read(_SCRATCH + self._reader.slot_offset(slot), 4)
+            seen = self.memory.read(SCRATCH + self._reader.slot_offset(slot), 4)
             page = page_of_stamp(seen)
             transfer.host = None if page is None else page | transfer.address & 0xFFF
         self._pending.clear()
