@@ -24,10 +24,11 @@ class _Watched(RemappingUnit):
     """A unit that keeps the outcome of the last request, with the steps of its walk."""
 
     last: Outcome | None = None
+    watched = True
 
-    def translate(self, request: DmaRequest, *, trace: bool = True) -> Outcome:
+    def translate(self, request: DmaRequest, *, trace: bool = False) -> Outcome:
         """See RemappingUnit."""
-        self.last = super().translate(request, trace=trace)
+        self.last = super().translate(request, trace=trace or self.watched)
         return self.last
 
 
@@ -35,6 +36,7 @@ class Model(ModelPlatform):
     """A unit with some quirks.
 
     Attributes:
+        watched: whether the steps of walks are kept, without which `decided` names no table.
         decided: for each request of the case so far, what decided it: "0x05 at second-stage entry, level 1".
         harmful: whether a DMA of the case would reach the machine itself instead of memory: it must not be run.
     """
@@ -52,6 +54,15 @@ class Model(ModelPlatform):
         self.evicted: Evicted = evicted or {}
         self.decided: list[str] = []
         self.harmful = False
+
+    @property
+    def watched(self) -> bool:
+        """See Model."""
+        return cast(_Watched, self.unit).watched
+
+    @watched.setter
+    def watched(self, watched: bool) -> None:
+        cast(_Watched, self.unit).watched = watched
 
     def reset(self) -> None:
         """See Platform."""

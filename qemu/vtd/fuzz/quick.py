@@ -48,7 +48,7 @@ class QuickPlatform(QemuPlatform):
     _held: Pipeline | None = None
 
     @property
-    def memory(self) -> FlatMemory:  # type: ignore[override]  # what is held back comes first
+    def memory(self) -> FlatMemory:
         """See Platform."""
         self._send()
         return self._memory

@@ -19,7 +19,9 @@ def make(dice: Dice, setup: str) -> Case:
     wide = scalable and dice.pick("queue", {"narrow": 1, "wide": 3}) == "wide"
     actions: list[Action] = []
     for _ in range(1 + dice.number(5)):
-        what = dice.pick("queue action", {"descriptor": 12, "tail": 2, "address": 1, "status": 3, "command": 1, "raw": 1})
+        what = dice.pick(
+            "queue action", {"descriptor": 12, "tail": 2, "address": 1, "status": 3, "command": 1, "raw": 1}
+        )
         match what:
             case "descriptor":
                 actions.append(Submit(_descriptor(dice, wide)))

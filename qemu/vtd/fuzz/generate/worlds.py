@@ -95,10 +95,7 @@ class World:
 
     def domain(self, number: int) -> _Domain:
         """A new domain with empty tables."""
-        if self.first:
-            levels = 4
-        else:
-            levels = self.dice.one_of(self.unit.levels)
+        levels = 4 if self.first else self.dice.one_of(self.unit.levels)
         found = _Domain(number, levels, self.page())
         self.domains.append(found)
         return found
@@ -133,7 +130,7 @@ class World:
     # Devices.
 
     def attach(self, device: str, domain: _Domain) -> None:
-        """Give a device a domain: in legacy mode a context entry, in scalable mode all that leads to a PASID entry."""
+        """Give a device a domain: a context entry, or in scalable mode all that leads to a PASID entry."""
         self.of[device] = domain
         source_id = DEVICES[device]
         if not self.scalable:
@@ -200,7 +197,9 @@ class World:
 
     def _edge_address(self) -> int:
         width = self.dice.one_of((12, 21, 30, 39, 48, 57, 63))
-        return self.dice.one_of(((1 << width) - 4, 1 << width, 0xFEDF_FFFC, 0xFEE0_0000, 0xFEF0_0000, 0, (1 << 64) - 4))
+        return self.dice.one_of(
+            ((1 << width) - 4, 1 << width, 0xFEDF_FFFC, 0xFEE0_0000, 0xFEF0_0000, 0, (1 << 64) - 4)
+        )
 
     def change(self) -> None:
         """Change an entry in memory, and say nothing to the unit."""
@@ -237,11 +236,10 @@ class World:
         size = _SIZES[level]
         top = (1 << 9 * domain.levels + 12) - size if not self.first else (1 << 47) - size
         bases = (0, 0x5000, 0x1F_F000, 0x20_0000, 0x3FFF_F000, 0x4000_0000, 0xFEDF_F000, 0xFEE0_0000, 0xFEF0_0000)
-        address = (self.dice.one_of((*bases, top, self.dice.number(1 << 9 * domain.levels + 12))) & -size) % (top + size)
-        if level == 1:
-            host = self.dice.one_of((*DATA, NOWHERE, 0xFEE0_0000))
-        else:
-            host = _LARGE[level][0]
+        address = (self.dice.one_of((*bases, top, self.dice.number(1 << 9 * domain.levels + 12))) & -size) % (
+            top + size
+        )
+        host = self.dice.one_of((*DATA, NOWHERE, 0xFEE0_0000)) if level == 1 else _LARGE[level][0]
         permissions = self.dice.pick("permissions", {"rw": 8, "r": 3, "w": 2, "none": 1})
         if self.first:
             self.map(domain, address, level, host, r=int(permissions != "none"), w=int("w" in permissions))
@@ -264,8 +262,8 @@ class World:
             self._by_register(number, address, mask, device)
 
     def _by_register(self, number: int, address: int, mask: int, device: int) -> None:
-        what = self.dice.pick("invalidate", {"pages": 6, "domain": 3, "all": 2, "contexts": 3, "contexts of domain": 2,
-                                              "contexts of device": 3, "root pointer": 1})  # fmt: skip
+        options = {"pages": 6, "domain": 3, "all": 2, "contexts": 3, "contexts of domain": 2}
+        what = self.dice.pick("invalidate", options | {"contexts of device": 3, "root pointer": 1})
         base = self.unit.iotlb_offset
         match what:
             case "pages":
