@@ -45,8 +45,8 @@ def hire(work: Callable[..., None], *arguments: Any) -> Worker:
     return Worker(process, ours)
 
 
-def dismiss(worker: Worker, last: object) -> None:
-    """Send a worker the message that ends it, and wait for that."""
+def dismiss(worker: Worker, last: object) -> int | None:
+    """Send a worker the message that ends it, and wait for that. Returns its exit status."""
     with suppress(BrokenPipeError):
         worker.connection.send(last)
     worker.connection.close()
@@ -54,6 +54,9 @@ def dismiss(worker: Worker, last: object) -> None:
     if worker.process.is_alive():
         worker.process.kill()
         worker.process.join()
+    status = worker.process.exitcode
+    worker.process.close()
+    return status
 
 
 def end(workers: Iterable[Worker]) -> None:
@@ -69,6 +72,7 @@ def end(workers: Iterable[Worker]) -> None:
         for worker in all_:
             worker.process.kill()
             worker.process.join()
+            worker.process.close()
             worker.connection.close()
 
 

@@ -72,7 +72,7 @@ def fuzz(
         error_console().print(f"vtd: {line}", markup=False, soft_wrap=True)
 
     if resume is not None:
-        folder, streams = _resumed(resume)
+        folder, streams = _resumed(resume, qemu)
     else:
         folder, streams = to, _begun(cases, seed, qemu, mode, to, tell)
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,15 +110,22 @@ def _begun(
     return found
 
 
-def _resumed(path: Path) -> tuple[Path, list[Stream]]:
-    """The folder and the streams of a campaign that was interrupted. Raises MisuseError."""
+def _resumed(path: Path, qemu: list[str] | None) -> tuple[Path, list[Stream]]:
+    """The folder and the streams of a campaign that was interrupted. Raises MisuseError.
+
+    A file cannot name any program to be run: it has to be a QEMU of `vtd qemu list`, or of --qemu.
+    """
     from iommu.errors import MisuseError
     from qemu.vtd import probe
+    from qemu.vtd.found import find_all
     from qemu.vtd.fuzz import checkpoint
 
     file = path / checkpoint.NAME if path.is_dir() else path
     streams = checkpoint.read(file)
+    known = {probe.find_qemu(each) for each in qemu or ()} | {each.path for each in find_all()}
     for stream in streams:
+        if stream.qemu not in known:
+            raise MisuseError(f"{file} names {stream.qemu}, which vtd qemu list does not: name it with --qemu too")
         version = probe.version_text(probe.probe(probe.find_qemu(stream.qemu)).version)
         if version != stream.version:
             raise MisuseError(

@@ -122,20 +122,20 @@ class _Crew:
 
     def _replace(self, worker: _Worker) -> None:
         """A worker has died. So has the scenario it was running; another worker takes the rest of its piece."""
-        self._dismiss(worker)
+        status = self._dismiss(worker)
         if worker.piece:
             scenario = self._scenarios[worker.piece.popleft()]
-            why = f"the process that ran it ended, status {worker.process.exitcode}"
+            why = f"the process that ran it ended, status {status}"
             self._each(without_qemu(scenario, on_model(scenario), Verdict.DIFFERS, why))
         if worker.piece:
             self._open.append(worker.piece)
         if self._open:
             self._hire()
 
-    def _dismiss(self, worker: _Worker) -> None:
-        """Let a worker end, and wait for it."""
+    def _dismiss(self, worker: _Worker) -> int | None:
+        """Let a worker end, and wait for it. Returns its exit status."""
         del self._workers[worker.connection]
-        crew.dismiss(worker, _NO_MORE)
+        return crew.dismiss(worker, _NO_MORE)
 
     def _end(self) -> None:
         """End the workers that are left."""

@@ -90,10 +90,8 @@ class Load(Action):
 
     def python(self) -> str:
         """See Action."""
-        return (
-            f'bench.note(f"memory {self.address:#x} '
-            f'{{int.from_bytes(bench.memory.read({self.address:#x}, {self.size}), "little"):#x}}")'
-        )
+        read = f"bench.memory.read({self.address:#x}, {self.size})"
+        return f"bench.note(f\"memory {self.address:#x} {{int.from_bytes({read}, 'little'):#x}}\")"
 
     def check(self) -> str:
         """See Action."""
@@ -250,8 +248,8 @@ class Pin(Action):
 
     def check(self) -> str:
         """See Action."""
-        if self.pin > 23:
-            return f"there is no pin {self.pin}"
+        if not 0 < self.pin < 24:  # QEMU takes pin 0 for pin 2
+            return f"{self.pin} is not a pin from 1 to 23"
         return "" if self.entry <= _WORD else "a redirection entry has 64 bits"
 
 

@@ -26,7 +26,7 @@ from qemu.vtd.quirks import version_text
 
 BATCH = 64
 """Cases of a batch in the slow lane."""
-_CHECKPOINT_SECONDS = 5.0
+_CHECKPOINT_SECONDS = 1.0
 _WAIT_SECONDS = 0.5
 _LOST = 3
 """A batch that ends its worker so often ends the campaign."""
@@ -201,8 +201,7 @@ class Campaign:
     def _replace(self, worker: _Worker) -> None:
         """A worker has died: another one takes its task, which begins anew."""
         del self._workers[worker.connection]
-        worker.connection.close()
-        worker.process.join()
+        crew.dismiss(worker, None)
         if worker.task is not None:
             self._lost[worker.task] = self._lost.get(worker.task, 0) + 1
             if self._lost[worker.task] >= _LOST:

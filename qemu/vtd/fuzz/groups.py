@@ -9,7 +9,7 @@ from iommu.registers import registers_of
 from iommu.structures import DESCRIPTORS, Descriptor
 from qemu.vtd.fuzz.actions import Dma, Faults, Load, Msi, Peek, Pin, Poke, Submit
 from qemu.vtd.fuzz.case import Found
-from qemu.vtd.fuzz.lawful import Terms, first_difference
+from qemu.vtd.fuzz.lawful import Terms, first_difference, with_open_bits
 
 _NUMBER = re.compile(r"0x[0-9a-f]{3,}")
 _CUT = "cut short"
@@ -36,7 +36,8 @@ class Likeness:
 
 def likeness(found: Found, terms: Terms) -> Likeness:
     """The group of a difference."""
-    step = first_difference(found.expected, found.seen)
+    expected_steps = with_open_bits(found.expected, found.seen, terms.capabilities.iotlb_offset)
+    step = first_difference(expected_steps, found.seen)
     assert step is not None, "a case that was found differs"
     right = _lines(found.expected, step)
     other = _lines(found.seen, step)

@@ -1,8 +1,8 @@
 """Whether what a QEMU did is one of the outcomes that the architecture allows.
 
 What the engine with the version's quirks does is expected. It keeps what it has cached until it is told to drop it;
-hardware may drop anything at any time, or more than it was told to. It takes the choices of `quirks.POLICY`; others are
-as right.
+hardware may drop anything at any time, or more than it was told to. It takes the choices of `quirks.POLICY`; other
+ones are as right.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 from iommu import Capabilities, RemappingUnit
 from iommu.engine.policy import CHOICES
+from iommu.registers import CCMD, IOTLB
 from qemu.vtd.conformance.chapters import register_bits
 from qemu.vtd.conformance.scenario import EVICTED
 from qemu.vtd.fuzz.actions import Dma
@@ -22,13 +24,11 @@ from qemu.vtd.fuzz.model import Evicted, Model
 from qemu.vtd.quirks import POLICY, Version, profile
 from qemu.vtd.topology import PLAIN
 
-_OPEN: dict[int, tuple[int, str]] = {
-    row.offset: (row.kept ^ row.freedom[0], row.freedom[1])
-    for row in register_bits.REGISTERS.values()
-    if row.freedom is not None
+OPEN_BITS = "a unit may lack these bits, or perform more than asked; what IVA reads as is not defined (11.4.6)"
+_OPEN: dict[int, int] = {
+    row.offset: row.kept ^ row.freedom[0] for row in register_bits.REGISTERS.values() if row.freedom is not None
 }
-"""By the offset of a register, the bits that hardware may have or not, and why."""
-_IVA_READ = "what a read of IVA returns is not defined (11.4.6.4)"
+"""By the offset of a register, the bits that hardware may have or not."""
 _REGISTER = re.compile(r"register (0x[0-9a-f]+) (0x[0-9a-f]+)")
 
 _OPTIONS = (("translations",), ("contexts",), ("contexts", "translations"))
@@ -66,8 +66,8 @@ def first_difference(expected: Steps, seen: Steps) -> int | None:
 
 def freedom(case: Case, expected: Steps, seen: Steps, terms: Terms) -> str:
     """The freedom of the architecture that makes another outcome right than the expected one; empty without one."""
-    if because := _register_bits(expected, seen, terms.capabilities.iotlb_offset):
-        return because
+    if first_difference(with_open_bits(expected, seen, terms.capabilities.iotlb_offset), seen) is None:
+        return OPEN_BITS
     if _Search(case, seen, terms).evictions():
         return EVICTED
     for name in _CHOICES:
@@ -79,23 +79,27 @@ def freedom(case: Case, expected: Steps, seen: Steps, terms: Terms) -> str:
     return ""
 
 
-def _register_bits(expected: Steps, seen: Steps, iva: int) -> str:
-    """Why registers may read as they do, if nothing else differs; empty if they may not."""
-    why = ""
-    if len(expected) != len(seen):
-        return ""
-    for right, other in zip(expected, seen, strict=True):
-        if right == other:
-            continue
-        registers = [_REGISTER.fullmatch(line) for line in (*right, *other)]
-        if len(registers) != 2 or registers[0] is None or registers[1] is None:
-            return ""
-        offset = int(registers[0][1], 16)
-        bits, because = (-1, _IVA_READ) if iva <= offset < iva + 8 else _OPEN.get(offset, (0, ""))
-        if (int(registers[0][2], 16) ^ int(registers[1][2], 16)) & ~bits:
-            return ""
-        why = because
-    return why
+def with_open_bits(expected: Steps, seen: Steps, iva: int) -> Steps:
+    """What is expected, with those bits of registers as seen that hardware may have or not. `iva` is IVA's offset."""
+    return tuple(
+        right if right == other else _as_open(right, other, iva)
+        for right, other in zip_longest(expected, seen, fillvalue=())
+    )[: len(expected)]
+
+
+def _as_open(expected: tuple[str, ...], seen: tuple[str, ...], iva: int) -> tuple[str, ...]:
+    if len(expected) != 1 or len(seen) != 1:
+        return expected
+    right, other = _REGISTER.fullmatch(expected[0]), _REGISTER.fullmatch(seen[0])
+    if right is None or other is None or right[1] != other[1]:
+        return expected
+    offset, wanted, had = (int(text, 16) for text in (right[1], right[2], other[2]))
+    performed = CCMD.CAIG if offset == CCMD.offset else IOTLB.IAIG if offset == iva + 8 else None
+    if performed is not None:
+        bits = performed.mask if 1 <= performed.get(had) <= performed.get(wanted) else 0
+    else:
+        bits = -1 if iva <= offset < iva + 8 else _OPEN.get(offset, 0)
+    return expected if (wanted ^ had) & ~bits else seen
 
 
 class _Search:

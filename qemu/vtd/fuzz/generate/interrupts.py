@@ -70,14 +70,15 @@ def _request(dice: Dice, indices: list[int], actions: list[Action]) -> None:
         entry = (index & 0x7FFF) << 49 | 1 << 48 | (index >> 15) << 11 | dice.number(256)
         if dice.pick("pin", {"remappable": 6, "other": 1}) == "other":
             entry &= ~(1 << 48)
-        actions.append(Pin(dice.number(24), entry | dice.number(2) << 15))
+        actions.append(Pin(1 + dice.number(23), entry | dice.number(2) << 15))
         return
     subhandle = dice.pick("subhandle", {"none": 4, "small": 2, "any": 1})
     shv, data = subhandle != "none", 0
     if subhandle == "small":
         data = dice.number(3)
     elif subhandle == "any":
-        data = dice.edge(16)
+        # Whether an index beyond 16 bits wraps is open.
+        data = min(dice.edge(16), 0xFFFF - index)
     elif source != "A" and dice.chance(10):
         data = dice.edge(32)
     handle = index - data if shv and subhandle == "small" and index >= data else index

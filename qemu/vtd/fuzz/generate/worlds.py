@@ -78,6 +78,7 @@ class World:
         self.entries: dict[int, _Entry] = {}
         self.domains: list[_Domain] = []
         self.of: dict[str, _Domain] = {}
+        self.last: tuple[str, int] | None = None
         self._free = FREE
         self._contexts: dict[int, int] = {}
 
@@ -170,9 +171,13 @@ class World:
 
     def access(self) -> None:
         """A device reads or writes, at a mapped page or at an edge; mostly the faults are then taken."""
-        device = self.dice.pick("device", {"A": 3, "B": 9, "C": 6})
+        device = self.dice.pick("device", {"A": 4, "B": 9, "C": 5})
         domain = self.of.get(device)
         address = self._address(domain)
+        if self.last is not None and self.dice.pick("access", {"other": 3, "again": 2}) == "again":
+            device, address = self.last
+            address ^= 4 * self.dice.number(0x400) & 0xFFC
+        self.last = device, address
         access = "read" if device == "A" and self.dice.chance(60) else "write"
         if device == "A" and address >> 20 == 0xFEE:
             # What A writes there is a system management interrupt, which makes the processor run.
