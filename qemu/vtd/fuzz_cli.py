@@ -149,7 +149,7 @@ def replay(
     from iommu.cli.output import console, print_json
     from qemu.vtd.fuzz import report
     from qemu.vtd.fuzz.case import Found, flat, read_found
-    from qemu.vtd.fuzz.confirm import alone
+    from qemu.vtd.fuzz.lanes import alone
     from qemu.vtd.fuzz.lawful import first_difference, freedom
     from qemu.vtd.probe import version_text
 

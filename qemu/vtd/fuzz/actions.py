@@ -224,7 +224,7 @@ class Msi(Action):
     def check(self) -> str:
         """See Action."""
         if self.address >> 20 != 0xFEE or self.address & 3:
-            return f"{self.address:#x} is no DWORD in the interrupt range"
+            return f"{self.address:#x} is not the address of a DWORD in the interrupt range"
         most = 16 if self.device == "A" else 32
         return f"{self.data:#x} has more than {most} bits" if self.data >> most else _device(self.device)
 

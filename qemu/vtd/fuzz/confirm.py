@@ -5,32 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from iommu import RemappingUnit
-from qemu.vtd.fuzz.case import SETUPS, Case, Found, Steps
+from qemu.vtd.fuzz.case import Case, Found, Steps
 from qemu.vtd.fuzz.groups import Likeness, likeness
-from qemu.vtd.fuzz.lanes import SlowLane
+from qemu.vtd.fuzz.lanes import SlowLane, alone
 from qemu.vtd.fuzz.lawful import Terms, first_difference, freedom
 from qemu.vtd.fuzz.shrink import shrink
-from qemu.vtd.qemu_platform import QemuPlatform
 from qemu.vtd.quirks import version_text
 
 _COSTLY = 60
 """Candidates that are tried when each ends a QEMU."""
-_TRACE_LINES = 200
-
-
-def alone(case: Case, qemu: str | None, *, traced: bool = False) -> tuple[Steps, Terms, tuple[str, ...]]:
-    """What a case does on a QEMU that is started for it, what that is held to, and its trace.
-
-    Raises VtdError when it cannot be started, and Unreachable.
-    """
-    setup = SETUPS[case.setup]
-    with QemuPlatform(qemu, dict(setup.properties), setup.topology) as platform:
-        terms = Terms(platform.capabilities, platform.machine.version)
-        if traced:
-            platform.trace_everything()
-        steps, _ = case.observe(platform)
-        lines = [*platform.kept_trace, *platform.machine.trace_lines()] if traced else []
-        return steps, terms, tuple(lines[-_TRACE_LINES:])
 
 
 def difference(case: Case, seen: Steps, terms: Terms, origin: str) -> Found | None:

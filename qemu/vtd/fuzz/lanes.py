@@ -15,12 +15,14 @@ from qemu.vtd.fuzz.groups import Likeness, likeness
 from qemu.vtd.fuzz.lawful import Terms, first_difference, freedom
 from qemu.vtd.fuzz.model import Model, reached
 from qemu.vtd.fuzz.quick import QuickPlatform
+from qemu.vtd.qemu_platform import QemuPlatform
 from qemu.vtd.quirks import version_text
 
 _WATCHED = 8
 """One case in so many is watched for what it reaches, which takes the model twice as long."""
 
 
+_TRACE_LINES = 200
 _RUNNING = 3
 """So many QEMUs of a lane run at once."""
 
@@ -79,6 +81,21 @@ class Lane(Protocol):
         ...
 
 
+def alone(case: Case, qemu: str | None, *, traced: bool = False) -> tuple[Steps, Terms, tuple[str, ...]]:
+    """What a case does on a QEMU that is started for it, what that is held to, and its trace.
+
+    Raises VtdError when it cannot be started, and Unreachable.
+    """
+    setup = SETUPS[case.setup]
+    with QemuPlatform(qemu, dict(setup.properties), setup.topology) as platform:
+        terms = Terms(platform.capabilities, platform.machine.version)
+        if traced:
+            platform.trace_everything()
+        steps, _ = case.observe(platform)
+        lines = [*platform.kept_trace, *platform.machine.trace_lines()] if traced else []
+        return steps, terms, tuple(lines[-_TRACE_LINES:])
+
+
 def _ended(seen: Steps) -> bool:
     """Whether QEMU has ended, or not answered."""
     return any(line.startswith("cut short: QEMU ") for line in seen[-1])
@@ -118,8 +135,8 @@ class SlowLane:
                 result.reached.setdefault(what, sorted(choices))
         seen = self.observe(batch.setup, case)
         if seen != expected and _ended(seen):
-            # It may have been ended from outside. If it was not, it ends again.
-            seen = self.observe(batch.setup, case)
+            # It may have been ended from outside. If it was not, it ends again: and now it is known at which action.
+            seen, _, _ = alone(case, self._qemu)
         result.cases += 1
         if first_difference(expected, seen) is None:
             return

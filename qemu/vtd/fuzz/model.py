@@ -14,7 +14,7 @@ from qemu.vtd.platform import ModelPlatform, Transfer
 from qemu.vtd.topology import PLAIN, Topology
 
 _UNSAFE = (range(0xA_0000, 0x10_0000), range(0xB000_0000, 0x1_0000_0000))
-"""Host addresses that are no RAM to QEMU: a write there could do anything to the machine."""
+"""Host addresses at which QEMU has something else than RAM: a write there could do anything to the machine."""
 
 Evicted = Mapping[int, Collection[str]]
 """What a unit has evicted before each request, by the request's number: "contexts", "translations"."""

@@ -2,7 +2,7 @@
 
 A reset of the machine and a flip of TE each take QEMU milliseconds. So translation, interrupt remapping and the queue
 stay on from case to case. What a case does on such a machine is what it does on one just started, unless QEMU
-remembers something that it should not: a difference is looked at again on a QEMU of its own.
+keeps something that it should not: a difference is looked at again on a QEMU of its own.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def as_document(streams: Sequence[Stream], folder: Path) -> dict[str, Any]:
 
 
 def replay_document(found: Found, again: Found, right: str) -> dict[str, Any]:
-    """What became of a case that was run again. `right` says why a difference is none; empty if it is one."""
+    """The outcomes of a case that was run again. `right` says why a difference is none; empty if it is one."""
     step = first_difference(again.expected, again.seen)
     return {
         "qemu": again.qemu,

@@ -120,7 +120,7 @@ def test_an_interrupted_campaign_ends_as_one_that_was_not(build: Build, tmp_path
 
 
 def test_a_qemu_that_is_killed_is_replaced(build: Build, tmp_path: Path) -> None:
-    """That is no finding: the case is run again."""
+    """Its case is run again, and nothing is found."""
     killed: list[int] = []
 
     def kill(running: object) -> None:

@@ -137,7 +137,10 @@ BAD_ACTIONS: list[tuple[dict[str, str], str]] = [
     ({"do": "dma", "device": "B", "access": "read", "address": "0x0"}, "only A reads"),
     ({"do": "dma", "device": "A", "access": "read", "address": "0xffe"}, "not within one page"),
     ({"do": "dma", "device": "D", "access": "write", "address": "0x0"}, "'D' is none of the devices A, B, C"),
-    ({"do": "msi", "device": "A", "address": "0xfed00000", "data": "0x0"}, "no DWORD in the interrupt range"),
+    (
+        {"do": "msi", "device": "A", "address": "0xfed00000", "data": "0x0"},
+        "not the address of a DWORD in the interrupt range",
+    ),
     ({"do": "msi", "device": "A", "address": "0xfee00000", "data": "0x10000"}, "more than 16 bits"),
     ({"do": "pin", "pin": "0x18", "entry": "0x0"}, "24 is not a pin from 1 to 23"),
 ]

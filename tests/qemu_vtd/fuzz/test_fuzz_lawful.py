@@ -1,4 +1,4 @@
-"""What the architecture leaves open is no difference; what it does not is one."""
+"""What the architecture leaves open is right; what it does not leave open is a difference."""
 
 from __future__ import annotations
 
