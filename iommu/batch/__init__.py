@@ -1,0 +1,1 @@
+"""Whole arrays of requests, and questions about whole machines, with NumPy."""
