@@ -1,6 +1,6 @@
 """The reverse question: all that a device can reach, as arrays; and who can reach an address.
 
-`reachable` says what `RemappingUnit.mappings` says, a hundred times faster. It reads the tables as they stand in
+`reachable` says what `RemappingUnit.mappings` says, fifty times faster. It reads the tables as they stand in
 memory: nothing is cached, recorded or set. What requests to a page can do is asked of the unit's own translation, once
 for all pages whose entries differ in nothing but the address.
 """
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from iommu.batch.reach_runs import U64, Numbers, Runs, through
+from iommu.batch.reach_runs import U64, Runs, through
 from iommu.batch.reach_tables import ALL, Budget, Meaning, Stage
 from iommu.engine.caches.tables import FirstStageRoot, Root
 from iommu.engine.mappings import Mapping, Reach, Requester
@@ -160,12 +160,13 @@ class _Question:
     def answer(self, wanted: range) -> Reachable:
         """All that is reachable of these addresses."""
         runs, count = self._mapped(wanted)
-        runs, is_special = self._cut(runs, count)
-        rights = self._judged(runs, is_special, count)
-        lasting = rights != 0
-        if not lasting.all():
-            runs, rights = runs.at(lasting), rights[lasting]
-        runs = runs._replace(kinds=rights).joined()
+        touched = np.zeros(len(runs.starts), np.bool_)
+        for each in self.requester.special:
+            touched |= runs.overlap(each, hosts=False)
+            touched |= runs.overlap(each, hosts=True)
+        special = self._special(runs.at(np.flatnonzero(touched)))
+        runs = self._judged(runs.without(touched), count)
+        runs = Runs.merged([runs, special]).joined()
         tables = [each for stage in self.stages for each in stage.tables]
         refused: Counter[tuple[str, int, str]] = Counter()
         for stage in self.stages:
@@ -182,9 +183,9 @@ class _Question:
         second = self.tables.second if isinstance(self.tables, FirstStageRoot) else None
         if second is None:
             return runs, len(first.meanings)
-        below = self._stage(second)
+        runs, below = runs.joined(), self._stage(second)
         guests = _windows(runs.hosts, runs.sizes)
-        runs, kinds, cut = through(runs, below.runs(guests), self.budget.runs)
+        runs, kinds, cut = through(runs, below.runs(guests).joined(), self.budget.runs)
         self.budget.is_spent |= cut
         return runs._replace(kinds=runs.kinds * np.int64(len(below.meanings) or 1) + kinds).joined(), (
             len(first.meanings) * len(below.meanings)
@@ -195,43 +196,42 @@ class _Question:
         self.stages.append(stage)
         return stage
 
-    def _cut(self, runs: Runs, count: int) -> tuple[Runs, Numbers]:
-        """The runs cut where they enter or leave a special range; those within one become kinds of their own."""
-        special = self.requester.special
-        touched = np.zeros(len(runs.starts), np.bool_)
-        for each in special:
-            touched |= runs.overlap(each, hosts=False) | runs.overlap(each, hosts=True)
-        if not touched.any():
-            return runs, touched
-        parts = runs.at(touched)
+    def _special(self, runs: Runs) -> Runs:
+        """Runs that are in a special range, or pass its border, with their rights; those without rights are left out.
+
+        They are cut at the borders. What decides about a part is its kind, in which of the ranges its addresses are,
+        and whether a host address is the address itself: one of each is asked for.
+        """
         for border in self.requester.borders:
             if border < ALL:
-                parts = parts.cut_at(border, hosts=True).cut_at(border, hosts=False)
-        # What decides is in which of the ranges its addresses are, and whether a host address is the address itself.
-        kinds = parts.kinds.astype(np.int64) * 2 + (parts.starts == parts.hosts)
-        for each in special:
+                runs = runs.cut_at(border, hosts=True).cut_at(border, hosts=False)
+        if not len(runs.starts):
+            return runs._replace(kinds=runs.kinds.astype(np.uint8))
+        kinds = runs.kinds.astype(np.int64) * 2 + (runs.starts == runs.hosts)
+        for each in self.requester.special:
             for hosts in (False, True):
-                kinds = kinds * 2 + parts.overlap(each, hosts=hosts)
-        found = Runs.merged([runs.at(~touched)._replace(kinds=runs.kinds[~touched].astype(np.int64)), parts._replace(kinds=count + kinds)])
-        return found, found.kinds >= count
+                kinds = kinds * 2 + runs.overlap(each, hosts=hosts)
+        _, first, inverse = np.unique(kinds, return_index=True, return_inverse=True)
+        asked = np.array([self._rights(int(runs.starts[at])) for at in first.tolist()], np.uint8)
+        runs = runs._replace(kinds=asked[inverse])
+        return runs.without(runs.kinds == 0)
 
-    def _judged(self, runs: Runs, is_special: Numbers, count: int) -> NDArray[np.uint8]:
-        """The rights of each run: one of each kind is asked for."""
-        rights = np.zeros(len(runs.starts), np.uint8)
-        ordinary = slice(None) if not is_special.any() else np.flatnonzero(~is_special)
-        kinds, starts = runs.kinds[ordinary], runs.starts[ordinary]
-        sample = np.full(count, -1, np.int64)
-        sample[kinds] = np.arange(len(kinds))
-        table = np.zeros(count, np.uint8)
-        for kind in np.flatnonzero(sample >= 0).tolist():
-            table[kind] = _bits(self.requester.ask(int(starts[sample[kind]])))
-        rights[ordinary] = table[kinds]
-        special = np.flatnonzero(is_special)
-        if len(special):
-            _, first, inverse = np.unique(runs.kinds[special], return_index=True, return_inverse=True)
-            asked = [_bits(self.requester.ask(int(runs.starts[special[at]]))) for at in first.tolist()]
-            rights[special] = np.array(asked, np.uint8)[inverse]
-        return rights
+    def _judged(self, runs: Runs, count: int) -> Runs:
+        """The other runs with their rights, without those that have none: one of each kind is asked for."""
+        rights = np.zeros(count, np.uint8)
+        if count == 1 and len(runs.starts):
+            rights[0] = self._rights(int(runs.starts[0]))
+            kinds = np.full(len(runs.starts), rights[0])
+        else:
+            sample = np.full(count, -1, np.int64)
+            sample[runs.kinds] = np.arange(len(runs.kinds))
+            for kind in np.flatnonzero(sample >= 0).tolist():
+                rights[kind] = self._rights(int(runs.starts[sample[kind]]))
+            kinds = rights[runs.kinds]
+        return runs._replace(kinds=kinds) if rights.all() else runs._replace(kinds=kinds).without(kinds == 0)
+
+    def _rights(self, address: int) -> int:
+        return _bits(self.requester.ask(address))
 
 
 def _windows(starts: U64, sizes: U64) -> list[range]:

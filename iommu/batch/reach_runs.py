@@ -11,6 +11,11 @@ U64 = NDArray[np.uint64]
 Numbers = NDArray[Any]
 
 
+_BLOCK = 1 << 16  # runs at a time: what is computed of them stays in the processor's caches
+
+_FEW = 64
+
+
 class Runs(NamedTuple):
     """Runs in order of their first addresses; no two overlap.
 
@@ -52,17 +57,23 @@ class Runs(NamedTuple):
         """Neighbours of one kind that continue each other, in address and host address, made one."""
         if len(self.starts) < 2:
             return self
-        before = slice(None, -1)
-        goes_on = self.starts[1:] == self.starts[before] + self.sizes[before]
-        goes_on &= self.hosts[1:] == self.hosts[before] + self.sizes[before]
-        goes_on &= self.kinds[1:] == self.kinds[before]
-        # What ends with the last of 2**64 addresses goes on nowhere, although 0 follows.
-        goes_on &= self.starts[1:] != 0
+        goes_on = np.zeros(len(self.starts), np.bool_)
+        for at in range(0, len(self.starts) - 1, _BLOCK):
+            goes_on[at + 1 : at + _BLOCK + 1] = self.at(slice(at, at + _BLOCK + 1))._continue()
         if not goes_on.any():
             return self
-        first = np.flatnonzero(np.concatenate(([True], ~goes_on)))
-        found = self.at(first)
-        return found._replace(sizes=np.add.reduceat(self.sizes, first))
+        first = np.flatnonzero(~goes_on)
+        return self.at(first)._replace(sizes=np.add.reduceat(self.sizes, first))
+
+    def _continue(self) -> NDArray[np.bool_]:
+        """Whether each but the first continues the one before it."""
+        before = slice(None, -1)
+        found: NDArray[np.bool_] = self.starts[1:] == self.starts[before] + self.sizes[before]
+        found &= self.hosts[1:] == self.hosts[before] + self.sizes[before]
+        found &= self.kinds[1:] == self.kinds[before]
+        # What ends with the last of 2**64 addresses goes on nowhere, although 0 follows.
+        found &= self.starts[1:] != 0
+        return found
 
     def split(self, offsets: U64) -> Self:
         """The runs, each cut in two after so many bytes; those with offset 0 stay whole."""
@@ -85,10 +96,24 @@ class Runs(NamedTuple):
 
     def overlap(self, wanted: range, *, hosts: bool) -> NDArray[np.bool_]:
         """Which of the runs have an address, or a host address, in a range."""
-        begins = self.hosts if hosts else self.starts
-        last = begins + (self.sizes - np.uint64(1))
-        found: NDArray[np.bool_] = (begins <= np.uint64(wanted.stop - 1)) & (last >= np.uint64(wanted.start))
+        begins, found = self.hosts if hosts else self.starts, np.empty(len(self.starts), np.bool_)
+        first, last = np.uint64(wanted.start), np.uint64(wanted.stop - 1)
+        for at in range(0, len(found), _BLOCK):
+            block = slice(at, at + _BLOCK)
+            begin = begins[block]
+            found[block] = (begin <= last) & (begin + (self.sizes[block] - np.uint64(1)) >= first)
         return found
+
+    def without(self, which: NDArray[np.bool_]) -> Self:
+        """The runs without some of them."""
+        left_out = np.flatnonzero(which)
+        if not len(left_out):
+            return self
+        if len(left_out) > _FEW:
+            return self.at(np.flatnonzero(~which))
+        ends = [*left_out.tolist(), len(which)]
+        pieces = [self.at(slice(first, end)) for first, end in zip([0, *(left_out + 1).tolist()], ends, strict=True)]
+        return type(self)(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
 
 
 def expanded(firsts: Numbers, counts: Numbers) -> tuple[Numbers, Numbers]:

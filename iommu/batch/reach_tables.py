@@ -74,7 +74,8 @@ class _Level:
     """Tables of one level, each with what it holds, in order: pages in a row, and tables below.
 
     `begins` has the number of the first item of each table; of the items, `starts` counts from the first address of
-    their table, and `below` is the number of the table that one is, in the next level, or -1 for pages.
+    their table, and `below` is the number of the table that one is, in the next level, or -1 for pages; the lowest
+    level has none.
     """
 
     begins: Numbers
@@ -179,7 +180,7 @@ class Stage:
     def _read_level(self, level: int, addresses: U64, ways: Numbers) -> tuple[_Level, U64, Numbers]:
         """Read tables. Returns what they hold, with the addresses of those below and the ways to them."""
         parts: list[tuple[Runs, Numbers, U64, Numbers]] = []
-        counts = np.zeros(len(addresses), np.int64)
+        counts: list[Numbers] = [np.zeros(1, np.int64)]
         known = list(self._ways)
         borders = np.flatnonzero(np.diff(ways)) + 1
         for group in np.split(np.arange(len(addresses)), borders):
@@ -187,11 +188,10 @@ class Stage:
                 if len(rows):
                     judge = _Judge(self, level, known[ways[rows[0]]])
                     for part, number in judge.read(addresses[rows]):
-                        counts[rows[0] : rows[0] + len(number)] += number
                         parts.append(part)
+                        counts.append(number)
         items, below, addresses, ways = _concatenated(parts)
-        begins = np.concatenate((np.zeros(1, np.int64), np.cumsum(counts)))
-        return _Level(begins, items, below), addresses, ways
+        return _Level(np.cumsum(np.concatenate(counts)), items, below), addresses, ways
 
     def _way(self, way: Way) -> int:
         """The number of a way."""
@@ -218,33 +218,50 @@ class Stage:
         for each in reversed(levels):
             weight = each.weights(count)
             weights.append(weight)
-            sums = np.arange(len(each.below) + 1) if weight is None else np.append(0, np.cumsum(weight))
-            count = sums[each.begins[1:]] - sums[each.begins[:-1]]
+            sums = each.begins if weight is None else np.append(0, np.cumsum(weight))[each.begins]
+            count = sums[1:] - sums[:-1]
         found: list[Runs] = []
-        room = self.budget.runs
         bases, tables = bases[tables >= 0], tables[tables >= 0]
         for each, weight in zip(levels, reversed(weights), strict=True):
-            first = each.begins[tables]
-            which, number = expanded(first, each.begins[tables + 1] - first)
-            if weight is not None or room is not None:
-                lasting = np.ones(len(number), np.int64) if weight is None else weight[number]
-                used = lasting > 0
-                if room is not None and int(lasting.sum()) > room:
-                    self.budget.is_spent = True
-                    used &= np.cumsum(lasting) <= room
-                if not used.all():
-                    which, number = which[used], number[used]
-            items = each.items.at(_as_slice(number))
+            counts = each.begins[tables + 1] - each.begins[tables]
+            which, number = self._within(weight, *_in_a_row(each.begins[tables], counts))
+            items = each.items.at(number)
             items = items._replace(starts=items.starts + bases[which])
             if weight is None:
                 found.append(items)
                 break
             is_page = items.kinds >= 0
             found.append(items.at(is_page))
-            if room is not None:
-                room -= int(is_page.sum())
-            bases, tables = items.starts[~is_page], each.below[number[~is_page]]
-        return Runs.merged(found).joined()
+            if self.budget.runs is not None:
+                self.budget.runs -= int(is_page.sum())
+            bases, tables = items.starts[~is_page], each.below[number][~is_page]
+        return Runs.merged(found)
+
+    def _within(self, weight: Numbers | None, which: Numbers, number: Numbers | slice) -> tuple[Numbers, Any]:
+        """Of the items those that stand for a run, as many as the budget allows. `which`: what each belongs to."""
+        most = self.budget.runs
+        if weight is None:
+            if most is None or len(which) <= most:
+                return which, number
+            self.budget.is_spent = True
+            return which[:most], _numbers(number)[:most]
+        lasting = weight[number]
+        used = lasting > 0
+        if most is not None and int(lasting.sum()) > most:
+            self.budget.is_spent = True
+            used &= np.cumsum(lasting) <= most
+        return which[used], _numbers(number)[used]
+
+
+def _in_a_row(firsts: Numbers, counts: Numbers) -> tuple[Numbers, Numbers | slice]:
+    """As `expanded`; a slice, which copies nothing, if all these ranges continue each other."""
+    if len(firsts) and (firsts[1:] == firsts[:-1] + counts[:-1]).all():
+        return np.repeat(np.arange(len(counts)), counts), slice(int(firsts[0]), int(firsts[-1] + counts[-1]))
+    return expanded(firsts, counts)
+
+
+def _numbers(which: Numbers | slice) -> Numbers:
+    return np.arange(which.start, which.stop) if isinstance(which, slice) else which
 
 
 class _Judge:
@@ -273,7 +290,10 @@ class _Judge:
                 where, leaf = self.stage.locate_entry(self.root, address, self.level)
             except Blocked as blocked:
                 self.owner.refused[self.level, f"table not reached: {blocked.reason}"] += 1
-                yield (Runs.none(), np.zeros(0, np.int64), addresses[:0], np.zeros(0, np.int64)), np.zeros(1, np.int64)
+                yield (
+                    (Runs.none(), np.zeros(0, np.int64), addresses[:0], np.zeros(0, np.int64)),
+                    np.zeros(1, np.int64),
+                )
                 continue
             meaning = (leaf.entry & ~leaf.format.page_address, leaf.page.kind.writable)
             self.owner.tables.append(np.array([where], np.uint64))
@@ -289,32 +309,43 @@ class _Judge:
     def _hold(self, entries: U64, place: _Place) -> tuple[tuple[Runs, Numbers, U64, Numbers], Numbers]:
         rows, columns = entries.shape
         flat = entries.reshape(-1)
-        codes = self._codes(flat, place)
-        is_table = codes <= _TABLES
-        is_table &= codes > _REFUSED
-        is_page = codes >= 0
+        codes, alike = self._codes(flat, place)
         hosts = flat & np.uint64(self.format.page_address)
         size = np.uint64(1 << self.shift)
-        # Whether an entry continues the page before it, in the same table.
+        # Whether an entry is continued by the next one, a page of the same table.
         goes_on = np.zeros(len(flat), np.bool_)
-        np.equal(hosts[1:], hosts[:-1] + size, out=goes_on[1:])
-        goes_on[1:] &= codes[1:] == codes[:-1]
+        np.equal(hosts[1:], hosts[:-1] + size, out=goes_on[:-1])
+        goes_on[columns - 1 :: columns] = False
+        if alike and codes[0] >= 0 and not goes_on.any():
+            return self._scattered(hosts, codes, rows, columns)
+        is_page = codes >= 0
+        is_item = is_page | ((codes <= _TABLES) & (codes > _REFUSED))
         goes_on &= is_page
-        goes_on[::columns] = False
-        heads = np.flatnonzero((is_page | is_table) & ~goes_on)
-        ends = np.append(goes_on[1:], False)
-        np.logical_not(ends, out=ends)
-        ends &= is_page | is_table
-        lengths = (np.flatnonzero(ends) - heads + 1).astype(np.uint64)
+        goes_on[:-1] &= codes[1:] == codes[:-1]
+        follows = np.zeros(len(flat), np.bool_)
+        follows[1:] = goes_on[:-1]
+        heads, ends = np.flatnonzero(is_item & ~follows), np.flatnonzero(is_item & ~goes_on)
+        lengths = (ends - heads + 1).astype(np.uint64)
         kinds = codes[heads]
         column = heads % columns + self.low
         starts = column.astype(np.uint64) << np.uint64(self.shift)
-        below = np.where(kinds <= _TABLES, 0, -1)
         runs = self._clipped(Runs(starts, lengths * size, hosts[heads], np.maximum(kinds, _TABLES)))
         which = kinds <= _TABLES
         tables = flat[heads[which]] & np.uint64(self._table_address)
         ways = self._ways_below(_TABLES - kinds[which], column[which])
+        below = np.where(which, 0, -1) if self.level > 1 else np.zeros(0, np.int64)
         return (runs, below, tables, ways), np.bincount(heads // columns, minlength=rows)
+
+    def _scattered(
+        self, hosts: U64, codes: Numbers, rows: int, columns: int
+    ) -> tuple[tuple[Runs, Numbers, U64, Numbers], Numbers]:
+        """Pages that are all of a kind, and none of which continues another: there is nothing to leave out."""
+        one = np.arange(self.low, self.high, dtype=np.uint64) << np.uint64(self.shift)
+        sizes = np.full(len(hosts), 1 << self.shift, np.uint64)
+        runs = self._clipped(Runs(np.tile(one, rows), sizes, hosts, codes))
+        below = np.full(len(hosts), -1) if self.level > 1 else np.zeros(0, np.int64)
+        nothing = np.zeros(0, np.int64)
+        return (runs, below, nothing.astype(np.uint64), nothing), np.full(rows, columns)
 
     def _clipped(self, runs: Runs) -> Runs:
         """The pages without the addresses that are not wanted."""
@@ -342,8 +373,8 @@ class _Judge:
 
     # What entries are.
 
-    def _codes(self, entries: U64, place: _Place) -> Numbers:
-        """Of each entry the kind of its page; or that it is a table, not present, or refused."""
+    def _codes(self, entries: U64, place: _Place) -> tuple[Numbers, bool]:
+        """Of each entry the kind of its page; or that it is a table, not present, or refused; and if all are alike."""
         own = self.format
         if self._page_bit is None:
             mask = self._page_mask if own.rules(0) is own.page else self._table_mask
@@ -375,34 +406,25 @@ class _Judge:
         return self.owner._kind((self.level, left, bits & ~own.page_address, place.meaning))
 
 
-def _as_slice(numbers: Numbers) -> Numbers | slice:
-    """Numbers in a row as a slice, which copies nothing."""
-    if len(numbers) and int(numbers[-1]) - int(numbers[0]) == len(numbers) - 1 and (np.diff(numbers) == 1).all():
-        return slice(int(numbers[0]), int(numbers[-1]) + 1)
-    return numbers
-
-
 def _page_bit(own: PagingFormat) -> int | None:
     """The bit that tells pages from tables; None if all entries of the level are the same in this."""
     bits = [1 << bit for bit in range(64) if own.rules(1 << bit) is not own.rules(0)]
     return bits[0] if bits else None
 
 
-def _coded(bits: U64, entries: U64, code: Callable[[int, int, int], int]) -> Numbers:
-    """The code of each entry; `code` is asked once for all that have the same bits."""
+def _coded(bits: U64, entries: U64, code: Callable[[int, int, int], int]) -> tuple[Numbers, bool]:
+    """The code of each entry, and if they are all alike; `code` is asked once for all that have the same bits."""
     codes = np.empty(len(bits), np.int32)
     left = None
     for _ in range(8):  # there are few kinds in most tables
         rest = bits if left is None else bits[left]
-        if not len(rest):
-            return codes
         alike = rest == rest[0]
         count = int(np.count_nonzero(alike))
         first = 0 if left is None else int(left[0])
         found = code(int(entries[first]), int(rest[0]), count)
         if count == len(rest):
             codes[slice(None) if left is None else left] = found
-            return codes
+            return codes, left is None
         codes[alike if left is None else left[alike]] = found
         np.logical_not(alike, out=alike)
         left = np.flatnonzero(alike) if left is None else left[alike]
@@ -415,7 +437,7 @@ def _coded(bits: U64, entries: U64, code: Callable[[int, int, int], int]) -> Num
         for value, first, count in zip(values, first_of, counts, strict=True)
     ]
     codes[left] = np.array(found_of, np.int32)[inverse]
-    return codes
+    return codes, False
 
 
 def _bytes(memory: Memory, where: int, length: int) -> bytes:
