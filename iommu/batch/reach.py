@@ -1,8 +1,8 @@
 """The reverse question: all that a device can reach, as arrays; and who can reach an address.
 
-`reachable` says what `RemappingUnit.mappings` says, fifty times faster. It reads the tables as they stand in
-memory: nothing is cached, recorded or set. What requests to a page can do is asked of the unit's own translation, once
-for all pages whose entries differ in nothing but the address.
+`reachable` says what `RemappingUnit.mappings` says, fifty times faster. It reads the tables as they stand in memory:
+nothing is cached, recorded or set. What requests to a page can do is asked of the unit's own translation, once for
+all pages whose entries differ in nothing but the address.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Reachable:
         return self._of(runs.at(runs.overlap(host, hosts=True)))
 
     def _of(self, runs: Runs) -> Reachable:
-        return Reachable(*runs, self.cut_short, self.tables, self.refused)
+        return Reachable(runs.starts, runs.sizes, runs.hosts, runs.kinds, self.cut_short, self.tables, self.refused)
 
 
 def reachable(
@@ -141,7 +141,7 @@ def _of_mappings(found: Iterable[Mapping]) -> Reachable:
     each = [(one.addresses.start, one.size, one.host, _bits(Reach(*one[2:]))) for one in found]
     columns = list(zip(*each, strict=True)) or [(), (), (), ()]
     runs = Runs(*(np.array(column, np.uint64) for column in columns[:3]), np.array(columns[3], np.uint8)).joined()
-    return Reachable(*runs)
+    return Reachable(runs.starts, runs.sizes, runs.hosts, runs.kinds)
 
 
 def _bits(reach: Reach | None) -> int:
@@ -174,7 +174,8 @@ class _Question:
             for (level, reason), number in stage.refused.items():
                 refused[name, level, reason] += number
         found = np.unique(np.concatenate(tables)) if tables else np.zeros(0, np.uint64)
-        return Reachable(*runs, self.budget.is_spent, found, refused)
+        rights = runs.kinds
+        return Reachable(runs.starts, runs.sizes, runs.hosts, rights, self.budget.is_spent, found, refused)
 
     def _mapped(self, wanted: range) -> tuple[Runs, int]:
         """What the tables map, of both stages if nested; and how many kinds of runs there are."""

@@ -145,8 +145,7 @@ def through(first: Runs, second: Runs, most: int | None = None) -> tuple[Runs, N
     which, number = expanded(low, counts)
     one, other = first.at(which), second.at(number)
     end = np.minimum(last[which], other.starts + (other.sizes - np.uint64(1)))
-    begin = np.maximum(one.hosts, other.starts)
-    found = Runs(
-        one.starts + (begin - one.hosts), end - begin + np.uint64(1), other.hosts + (begin - other.starts), one.kinds
-    )
-    return found, other.kinds, cut
+    begin: U64 = np.maximum(one.hosts, other.starts)
+    sizes: U64 = end - begin + np.uint64(1)
+    starts, hosts = one.starts + (begin - one.hosts), other.hosts + (begin - other.starts)
+    return Runs(starts, sizes, hosts, one.kinds), other.kinds, cut

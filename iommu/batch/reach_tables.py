@@ -374,7 +374,7 @@ class _Judge:
     # What entries are.
 
     def _codes(self, entries: U64, place: _Place) -> tuple[Numbers, bool]:
-        """Of each entry the kind of its page; or that it is a table, not present, or refused; and if all are alike."""
+        """Of each entry the kind of its page, or that it is something else; and if all are alike."""
         own = self.format
         if self._page_bit is None:
             mask = self._page_mask if own.rules(0) is own.page else self._table_mask

@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iommu import Capabilities, Mapping, MisuseError, Policy, RemappingUnit, SourceId
-from iommu.batch.reach import Budget, Range, Reachable, reachable
+from iommu import Capabilities, Mapping, Policy, RemappingUnit, SourceId
+from iommu.batch.reach import Range, Reachable, reachable
 from tests.engine import test_against_naive_scalable, test_walk_against_naive
 from tests.engine.scalable_world import FIRST, NESTED, PASS, SCALABLE, SECOND
 from tests.engine.test_mappings import Verdict, requested, starts
-from tests.engine.world import GCMD, NIC, PS, RTADDR, SRTP, TE, World, mapped
+from tests.engine.world import GCMD, RTADDR, SRTP, TE
 
 # The tables have no end, and a nested one of 2 MiB can be thousands of pieces.
 windows = st.tuples(st.sampled_from(starts), st.sampled_from((1 << 14, 1 << 16, 1 << 21)))
