@@ -140,7 +140,8 @@ def _of_mappings(found: Iterable[Mapping]) -> Reachable:
     """What was enumerated page by page: where no tables apply, or a part of the unit has to see every request."""
     each = [(one.addresses.start, one.size, one.host, _bits(Reach(*one[2:]))) for one in found]
     columns = list(zip(*each, strict=True)) or [(), (), (), ()]
-    runs = Runs(*(np.array(column, np.uint64) for column in columns[:3]), np.array(columns[3], np.uint8)).joined()
+    starts, sizes, hosts = (np.array(column, np.uint64) for column in columns[:3])
+    runs = Runs(starts, sizes, hosts, np.array(columns[3], np.uint8)).joined()
     return Reachable(runs.starts, runs.sizes, runs.hosts, runs.kinds)
 
 
