@@ -36,7 +36,7 @@ test: test-packages $(READY)
 
 test-slow: test-packages $(READY)
 	$(VENV)/bin/pytest -m slow
-	HYPOTHESIS_PROFILE=search $(VENV)/bin/pytest $(ALL_CORES) tests/engine tests/test_fields.py
+	HYPOTHESIS_PROFILE=search $(VENV)/bin/pytest $(ALL_CORES) tests/engine tests/batch tests/test_fields.py
 
 # Changed inputs for every way in, for SECONDS, by default five minutes: tests/fuzz.
 SECONDS ?= 300

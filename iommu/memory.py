@@ -124,6 +124,11 @@ class FlatMemory:
         if state["readonly"]:
             self._bytes = self._bytes.toreadonly()
 
+    @property
+    def view(self) -> memoryview:
+        """All bytes, in place. `release` fails as long as something else uses them."""
+        return self._bytes
+
     def _check(self, address: int, length: int) -> None:
         if address < 0 or length < 0 or address + length > self.size:
             raise MemoryAccessError(address, length)

@@ -76,6 +76,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "present": ("iommu.engine.present",),
     "system": ("iommu.system",),
     "iommu (public names)": ("iommu.engine.__init__", "iommu.__init__"),
+    "batch": ("iommu.batch",),
     "explain": ("iommu.explain",),
     "snapshot": ("iommu.snapshot",),
     "testing": ("iommu.testing",),

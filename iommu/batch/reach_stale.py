@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from iommu.batch.reach import READ, WRITE, letters
@@ -13,6 +14,7 @@ from iommu.engine.caches.page import Page
 from iommu.engine.quiet import quiet_copy
 from iommu.engine.reasons import Blocked
 from iommu.engine.request import Access, DmaRequest, SourceId
+from iommu.engine.translation.scalable import ScalableMode
 from iommu.engine.unit import RemappingUnit
 
 Tag = tuple[int, int | None]
@@ -71,17 +73,15 @@ def stale(unit: RemappingUnit, spaces: Iterable[Space]) -> Stale:
     legacy, scalable = quiet_copy(unit.translation).legacy, quiet_copy(unit.translation).scalable
     for number, cached in caches.contexts.items():
         request = DmaRequest(SourceId.of(number), 0, Access.READ)
-        if cached != _read(lambda request=request: legacy.read_context_of(request)):
+        if cached != _read(partial(legacy.read_context_of, request)):
             made.contexts.append(request.source_id)
     for number, known in caches.scalable_contexts.items():
         device = SourceId.of(number)
-        if known != _read(lambda device=device: scalable.decode_context(scalable.context_entry(device))):
+        if known != _read(partial(_scalable_context, scalable, device)):
             made.contexts.append(device)
     for (number, pasid), entry in caches.pasids.items():
         device = SourceId.of(number)
-        if entry != _read(
-            lambda device=device, pasid=pasid: scalable.pasid_entry(scalable.context_of(device), pasid)
-        ):
+        if entry != _read(partial(_pasid_entry, scalable, device, pasid)):
             made.pasids.append((device, pasid))
     by_domain: dict[int, list[Space]] = {}
     for space in spaces:
@@ -93,6 +93,14 @@ def stale(unit: RemappingUnit, spaces: Iterable[Space]) -> Stale:
             if rights & ~described:
                 made.pages.append(StalePage(*tag, address, page.kind.size, page.host, letters(rights)))
     return made
+
+
+def _scalable_context(scalable: ScalableMode, device: SourceId) -> object:
+    return scalable.decode_context(scalable.context_entry(device))
+
+
+def _pasid_entry(scalable: ScalableMode, device: SourceId, pasid: int) -> object:
+    return scalable.pasid_entry(scalable.context_of(device), pasid)
 
 
 def _read(entry: Callable[[], object]) -> object:

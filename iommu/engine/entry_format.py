@@ -98,6 +98,7 @@ class PagingFormat(EntryFormat):
         present: an entry with none of these bits is not present, and its other bits are ignored.
         page_size: the size in bytes of a page of this level.
         page_address: the bits of an entry that are the page's address.
+        size_bit: the bit with which a present entry maps a page: PS; 0 at levels without pages, -1 at level 1.
         table, page: the rules of the entries that point to a table, and of those that map a page.
         accessed_dirty: the accessed and dirty bits that the unit sets.
     """
@@ -108,6 +109,7 @@ class PagingFormat(EntryFormat):
         super().__init__(f"{stage}-stage entry, level {level}", table.layout)
         self.level, self.present, self.accessed_dirty, self.page_size = level, present, accessed_dirty, 8 << 9 * level
         self.page_address = page.layout.fields["ADDR"].mask
+        self.size_bit = -1 if level == 1 else _PAGE_SIZE if level <= 3 else 0
         self.table, self.page = table, page
 
     def __eq__(self, other: object) -> bool:

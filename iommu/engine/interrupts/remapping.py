@@ -105,11 +105,15 @@ class Interrupts:
             return INTERRUPT
         if request.length == 0:
             return identity(request.address)
-        if not (self.enabled and self.policy.malformed_interrupt_faults):
+        reason = self.refusal()
+        if reason is None:
             return blocked()
-        # IR.29: a request in the interrupt range that is not an interrupt message.
-        reason = FaultReason.IR_29
         return blocked(reason, recorded=self.faults.report_interrupt(reason, request.source_id, 0, 0))
+
+    def refusal(self) -> FaultReason | None:
+        """The fault of a request that is not an interrupt message; None if it is blocked without one."""
+        # IR.29: a request in the interrupt range that is not an interrupt message.
+        return FaultReason.IR_29 if self.enabled and self.policy.malformed_interrupt_faults else None
 
     def is_message(self, request: DmaRequest) -> bool:
         """Whether it writes one aligned DWORD."""

@@ -30,7 +30,10 @@ from iommu.structures import ContextEntry, RootEntry, TranslationType
 
 
 class LegacyMode(Paging):
-    """Translates through root table, context table and second stage. `root_table` was latched by SRTP."""
+    """Translates through root table, context table and second stage.
+
+    `root_table` was latched by SRTP; `snooped` says whether the tables are read with snooping.
+    """
 
     def __init__(
         self,
@@ -44,7 +47,7 @@ class LegacyMode(Paging):
         super().__init__(capabilities, caches, cache_faulty=capabilities.caching_mode and policy.cache_faulting)
         self.access, self.policy, self.formats, self.second_stage = access, policy, formats, second_stage
         self.root_table = 0
-        self._snooped = int(capabilities.coherent)
+        self.snooped = int(capabilities.coherent)
         self._attributes = of_second_stage()
         self._paging = formats.second_stage(accessed_dirty=False, memory_types=False)
 
@@ -98,7 +101,7 @@ class LegacyMode(Paging):
     ) -> CachedContext:
         """A context entry with these fields, as it is cached; `table` is the address of the top table."""
         tables = SecondStageRoot(
-            table, levels, domain_id, self._paging, LEGACY, self._attributes, snooped=self._snooped
+            table, levels, domain_id, self._paging, LEGACY, self._attributes, snooped=self.snooped
         )
         return CachedContext(domain_id, translation_type, tables, fpd)
 
@@ -125,7 +128,7 @@ class LegacyMode(Paging):
     def read_root(self, where: int) -> int:
         """A root entry, 128 bits. Raises Blocked."""
         try:
-            return self.access.read(self.formats.root, where, self._snooped)
+            return self.access.read(self.formats.root, where, self.snooped)
         except MemoryAccessError:
             # LRT.1: the root entry could not be read.
             raise Blocked(FaultReason.LRT_1) from None
@@ -133,7 +136,7 @@ class LegacyMode(Paging):
     def read_context(self, where: int) -> int:
         """A context entry, 128 bits. Raises Blocked."""
         try:
-            return self.access.read(self.formats.context, where, self._snooped)
+            return self.access.read(self.formats.context, where, self.snooped)
         except MemoryAccessError:
             # LCT.1: the context entry could not be read.
             raise Blocked(FaultReason.LCT_1) from None

@@ -25,7 +25,10 @@ def directory_size(entry: int) -> int:
 
 
 class ScalableTables:
-    """Finds the context of a device, and that of a PASID. `root_table` was latched by SRTP."""
+    """Finds the context of a device, and that of a PASID.
+
+    `root_table` was latched by SRTP; `snooped` says whether the tables are read with snooping.
+    """
 
     def __init__(
         self, access: TableAccess, capabilities: Capabilities, policy: Policy, formats: Formats, caches: Caches
@@ -34,7 +37,7 @@ class ScalableTables:
         self.formats, self.caches = formats, caches
         self.root_table = 0
         self.cache_faulty = capabilities.caching_mode and policy.cache_faulting
-        self._snooped = int(capabilities.scalable_coherent or capabilities.coherent)
+        self.snooped = int(capabilities.scalable_coherent or capabilities.coherent)
 
     # Root and context entry (spec 9.2, 9.4).
 
@@ -219,6 +222,6 @@ class ScalableTables:
 
     def _read(self, entry_format: EntryFormat, where: int, unreadable: FaultReason) -> int:
         try:
-            return self.access.read(entry_format, where, self._snooped)
+            return self.access.read(entry_format, where, self.snooped)
         except MemoryAccessError:
             raise Blocked(unreadable) from None

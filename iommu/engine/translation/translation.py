@@ -25,7 +25,8 @@ class Translation:
     """Translates requests.
 
     `enabled` is GSTS.TES, `mode` the table mode that the last SRTP latched. `changed` is called when one of them, the
-    root table or the protected memory has changed.
+    root table or the protected memory has changed. `protects_remapped`: protected memory is blocked for remapped
+    requests too.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Translation:
         self.enabled = False
         self.changed: Callable[[], None] = lambda: None
         protected.changed = self._on_change
-        self._protects_remapped = policy.protect_remapped or capabilities.version >= 0x20
+        self.protects_remapped = policy.protect_remapped or capabilities.version >= 0x20
 
     def switch(self, enabled: int) -> None:
         """Turn translation on or off (GCMD.TE)."""
@@ -86,7 +87,7 @@ class Translation:
             return blocked(condition.reason, recorded=self.report(condition, request))
         # Below version 2, regions may protect only against requests that are not remapped; identity mappings count as
         # such.
-        if self.protected.ranges and (self._protects_remapped or outcome.host_address == request.address):
+        if self.protected.ranges and (self.protects_remapped or outcome.host_address == request.address):
             return self.check_protected(outcome)
         return outcome
 

@@ -1,0 +1,152 @@
+"""What both stages have in common when they walk many requests at once (spec 3.6, 3.7).
+
+All numbers are signed, since NumPy indexes by signed numbers: masks with bit 63 are negative.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from iommu.batch.arrays import Bools, Int64
+from iommu.engine.entry_format import PagingFormat
+from iommu.errors import MisuseError
+
+Reasons = Int64
+
+
+def signed(mask: int) -> int:
+    """A mask of 64 bits as a signed number."""
+    return mask - (1 << 64) if mask >> 63 else mask
+
+
+def first_of(one: Reasons | None, other: Reasons | None) -> Reasons | None:
+    """The first fault of each request, or 0: `one` came before `other`."""
+    if one is None or other is None:
+        return other if one is None else one
+    return np.where(one != 0, one, other)
+
+
+class Level:
+    """The rules of one level of tables, from its format.
+
+    Attributes:
+        shift: an address shifted right by this has the index of its entry in its lowest 9 bits.
+        present: see PagingFormat.
+        table, page: the bits that must be 0 in an entry that points to a table, or maps a page.
+        address: the bits of an entry that are the page's address.
+        offset: the bits of an address that are the offset in the page.
+        size_bit: the bit that makes an entry map a page; 0 if no bit does, -1 if all entries do.
+    """
+
+    def __init__(self, entry_format: PagingFormat) -> None:
+        if type(entry_format).rules is not PagingFormat.rules:
+            raise MisuseError(f"{entry_format.name}: a format with its own `rules` cannot be followed in batches")
+        self.shift = 3 + 9 * entry_format.level
+        self.present = signed(entry_format.present)
+        self.table, self.page = signed(entry_format.table.reserved), signed(entry_format.page.reserved)
+        self.address = signed(entry_format.page_address)
+        self.offset = entry_format.page_size - 1
+        self.size_bit = entry_format.size_bit
+
+    def are_tables(self, some: int) -> bool:
+        """Whether all entries point to tables, given the bits that some of them have."""
+        return self.size_bit >= 0 and not some & self.size_bit
+
+    def are_pages(self, every: int) -> bool:
+        """Whether all entries map pages, given the bits that every one of them has."""
+        return self.size_bit < 0 or bool(every & self.size_bit)
+
+    def pages(self, entries: Int64) -> Bools:
+        """Which entries map pages."""
+        return entries & self.size_bit != 0 if self.size_bit >= 0 else np.ones(len(entries), np.bool_)
+
+
+class Wanted:
+    """The permissions that requests need, as bits of an entry.
+
+    Args:
+        writes: whether each is a write; None if all need `of_all`.
+        reading, writing: the bits for a read and for a write.
+    """
+
+    def __init__(self, writes: Bools | None, reading: int, writing: int, of_all: int = 0) -> None:
+        self._writes, self._reading, self._writing, self._of_all = writes, reading, writing, of_all
+
+    def bits(self, rows: Int64 | None = None) -> Int64 | int:
+        """Those of some rows, or of all."""
+        if self._writes is None:
+            return self._of_all
+        return np.where(self._writes if rows is None else self._writes[rows], self._writing, self._reading)
+
+
+class Leaves(NamedTuple):
+    """The entries at which walks ended.
+
+    Attributes:
+        host: the address that the page gives.
+        rights: the bits of permissions that all levels give; None if all walks have all of them.
+        entry: the entry that maps the page.
+        reason: the fault of each walk, or 0; None if none has one. The other attributes mean nothing then.
+        late: the fault of each walk if the entry still has to be updated and cannot be, or 0; None if there is none.
+            It comes after all other checks.
+    """
+
+    host: Int64
+    rights: Int64 | None
+    entry: Int64
+    reason: Reasons | None
+    late: Reasons | None = None
+
+    def faulty(self) -> Reasons:
+        """The faults, with 0 where there is none."""
+        return np.zeros(len(self.host), np.int64) if self.reason is None else self.reason
+
+
+class Pending:
+    """Walks of which some have ended.
+
+    Attributes:
+        rows: which walks are going on; None for all.
+    """
+
+    def __init__(self, count: int, all_rights: int) -> None:
+        self.rows: Int64 | None = None
+        self._count, self._all = count, all_rights
+        self._found: Leaves | None = None
+
+    @property
+    def found(self) -> Leaves:
+        """What has been found so far."""
+        if self._found is None:
+            zero = np.zeros((4, self._count), np.int64)
+            rights = np.full(self._count, self._all, np.int64)
+            self._found = Leaves(zero[0], rights, zero[1], zero[2], zero[3])
+        return self._found
+
+    def at(self, rows: Int64) -> Int64:
+        """The numbers of walks, given those among the ones that are going on."""
+        return rows if self.rows is None else self.rows[rows]
+
+    def block(self, rows: Int64, reason: Reasons) -> None:
+        """Walks end with a fault."""
+        reasons = self.found.reason
+        assert reasons is not None
+        reasons[self.at(rows)] = reason
+
+    def end(self, rows: Int64, host: Int64, rights: Int64 | None, entry: Int64, late: Reasons | None = None) -> None:
+        """Walks end with a page."""
+        found, at = self.found, self.at(rows)
+        found.host[at], found.entry[at] = host, entry
+        if rights is not None and found.rights is not None:
+            found.rights[at] = rights
+        if late is not None and found.late is not None:
+            found.late[at] = late
+
+    def all_end(self, host: Int64, rights: Int64 | None, entry: Int64) -> Leaves:
+        """All walks that are going on end with a page. Returns what was found."""
+        if self.rows is None and self._found is None:
+            return Leaves(host, rights, entry, None)
+        self.end(np.arange(len(host)), host, rights, entry)
+        return self.found
