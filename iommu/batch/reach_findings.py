@@ -22,13 +22,14 @@ class Finding(NamedTuple):
     Attributes:
         kind: "tables", "domains", "kernel", "registers" or "no RAM".
         what: what is there, in words.
-        requesters: who reaches it.
+        requesters, writers: who reaches it, and who of them can write to any of it.
         reached, writable: the addresses, and those of them that can be written.
     """
 
     kind: str
     what: str
     requesters: list[Requester]
+    writers: list[Requester]
     reached: Hosts
     writable: Hosts
 
@@ -63,7 +64,21 @@ class Findings:
     everything: list[Requester] = field(default_factory=list)
 
 
-def findings(unit: RemappingUnit, asked: Spaces, spaces: Sequence[Space], machine: Machine) -> Findings:
+Place = tuple[str, str, Hosts]
+"""The kind of a Finding, what is there, and where it is."""
+
+
+def places(unit: RemappingUnit, asked: Spaces, spaces: Sequence[Space], machine: Machine) -> list[Place]:
+    """What devices have no business with: tables and queues of the unit, registers, the kernel's text."""
+    found = [("tables", what, hosts) for what, hosts in _own(unit, asked, spaces)]
+    found += [("tables", what, Hosts.of_ranges([where])) for what, where in machine.queues]
+    found += [("registers", what, Hosts.of_ranges([where])) for what, where in machine.registers]
+    if machine.kernel is not None:
+        found.append(("kernel", "the kernel's text", Hosts.of_ranges([machine.kernel])))
+    return found
+
+
+def findings(places: Sequence[Place], spaces: Sequence[Space], machine: Machine) -> Findings:
     """What matters of what the requesters of a unit reach."""
     made = Findings()
     sets = []
@@ -72,13 +87,6 @@ def findings(unit: RemappingUnit, asked: Spaces, spaces: Sequence[Space], machin
             made.everything += space.requesters
         else:
             sets.append((space, Hosts.reached(space.reach), Hosts.reached(space.reach, writable=True)))
-    places = [
-        *(("tables", what, hosts) for what, hosts in _own(unit, asked, spaces)),
-        *(("tables", what, Hosts.of_ranges([where])) for what, where in machine.queues),
-        *(("registers", what, Hosts.of_ranges([where])) for what, where in machine.registers),
-    ]
-    if machine.kernel is not None:
-        places.append(("kernel", "the kernel's text", Hosts.of_ranges([machine.kernel])))
     for kind, what, hosts in places:
         made.found += _reaching(kind, what, hosts, sets)
     made.found += _shared(sets)
@@ -95,7 +103,8 @@ Reached = tuple[Space, Hosts, Hosts]
 def _reaching(kind: str, what: str, hosts: Hosts, sets: Iterable[Reached]) -> Iterator[Finding]:
     for space, reached, writable in sets:
         if overlap := reached.within(hosts):
-            yield Finding(kind, what, space.requesters, overlap, writable.within(hosts))
+            written = writable.within(hosts)
+            yield Finding(kind, what, space.requesters, space.requesters if written else [], overlap, written)
 
 
 def _own(unit: RemappingUnit, asked: Spaces, spaces: Sequence[Space]) -> Iterator[tuple[str, Hosts]]:
@@ -137,10 +146,20 @@ def _shared(sets: Sequence[Reached]) -> Iterator[Finding]:
         if len(names) < 2:
             continue
         members = [each for name in names for each in domains[name] if each[1].within(hosts)]
-        requesters = list(dict.fromkeys(one for each in members for one in each[0].requesters))
-        writable = Hosts.united([each[2].within(hosts) for each in members])
+        written = [(each[0], each[2].within(hosts)) for each in members]
         listed = ", ".join(str(name) for name in sorted(names, key=str))
-        yield Finding("domains", f"memory of the domains {listed}", requesters, hosts, writable)
+        yield Finding(
+            "domains",
+            f"the domains {listed}",
+            _unique(space.requesters for space, _ in written),
+            _unique(space.requesters for space, part in written if part),
+            hosts,
+            Hosts.united([part for _, part in written]),
+        )
+
+
+def _unique(several: Iterable[list[Requester]]) -> list[Requester]:
+    return list(dict.fromkeys(one for each in several for one in each))
 
 
 def _parts(owns: dict[object, Hosts]) -> dict[tuple[object, ...], Hosts]:
