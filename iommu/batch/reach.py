@@ -175,7 +175,7 @@ class _Question:
             for (level, reason), number in stage.refused.items():
                 refused[name, level, reason] += number
         found = np.unique(np.concatenate(tables)) if tables else np.zeros(0, np.uint64)
-        rights = runs.kinds
+        rights = runs.kinds.astype(np.uint8, copy=False)
         return Reachable(runs.starts, runs.sizes, runs.hosts, rights, self.budget.is_spent, found, refused)
 
     def _mapped(self, wanted: range) -> tuple[Runs, int]:

@@ -249,7 +249,8 @@ class Stage:
         used = lasting > 0
         if most is not None and int(lasting.sum()) > most:
             self.budget.is_spent = True
-            used &= np.cumsum(lasting) <= most
+            # The last one that is kept may stand for too many: of what is below it, a part will be left out.
+            used &= np.cumsum(lasting) - lasting < most
         return which[used], _numbers(number)[used]
 
 

@@ -43,6 +43,12 @@ COMMANDS: dict[str, Sequence[str]] = {
     "inspect --json FILE": ("snapshots",),
     "inspect --html OUT FILE": ("snapshots",),
     "inspect --root-table 0x1000 FILE": ("cores",),
+    "reach FILE": ("snapshots", "snapshot folders"),
+    "reach --json --stale FILE": ("snapshots",),
+    "reach --html OUT FILE": ("snapshots",),
+    "reach --never 0x1000-0x8fff --device 00:04.0 FILE": ("snapshots",),
+    "reach --symbols FILE SNAPSHOT": ("kernels",),
+    "reach --host TEXT SNAPSHOT": ("words",),
     "quirks TEXT": ("words",),
     "quirks --version TEXT": ("words",),
 }
