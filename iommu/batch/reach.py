@@ -56,7 +56,7 @@ class Reachable:
         rights: what requests may do there: READ, WRITE, EXECUTE.
         cut_short: not all was read, for want of budget: what is listed is right, and there may be more.
         tables: the host addresses of the page tables that were read; empty where none were.
-        refused: how many entries lead nowhere, by stage, level and reason; each table counts once.
+        refused: how many entries map nothing, by stage, level and reason; each table counts once.
     """
 
     starts: U64

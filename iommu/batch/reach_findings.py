@@ -1,4 +1,4 @@
-"""What of all that is reached matters: tables, memory of others, the kernel's text, registers, what is no memory."""
+"""What of all that is reached matters: tables, memory of others, the kernel's text, registers, addresses without RAM."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Certificate:
 
     @property
     def entries(self) -> Counter[tuple[str, int, str]]:
-        """The entries that lead nowhere, by stage, level and reason."""
+        """The entries that map nothing, by stage, level and reason."""
         total: Counter[tuple[str, int, str]] = Counter()
         for each in self.evidence:
             total += each.reach.refused

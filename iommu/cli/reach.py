@@ -69,7 +69,7 @@ def reach(
 ) -> None:
     """Show what each device can reach by the tables in a snapshot, and what of that matters.
 
-    That is another domain's memory, the tables themselves, registers, the kernel's text, and what is no RAM.
+    That is another domain's memory, the tables themselves, registers, the kernel's text, and addresses without RAM.
     """
     from iommu.cli import output
     from iommu.cli.reaching.found import Wanted, parse_range, reach_of

@@ -46,9 +46,9 @@ def _of_map(data: Data, name: str) -> tuple[int, int]:
 def _both(found: dict[str, int], name: str, base: int) -> tuple[int, int]:
     for symbol in (_FIRST, _LAST):
         if symbol not in found:
-            raise MisuseError(f"{name} is no System.map and no vmlinux with symbols: it has no {symbol}")
+            raise MisuseError(f"{name} is neither a System.map nor a vmlinux with symbols: it has no {symbol}")
         if found[symbol] < base:
-            raise MisuseError(f"{name}: {symbol}={found[symbol]:#x} is no address of an x86-64 kernel")
+            raise MisuseError(f"{name}: {symbol}={found[symbol]:#x} is not an address of an x86-64 kernel")
     return found[_FIRST] - base, found[_LAST] - base
 
 

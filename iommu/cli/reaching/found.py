@@ -122,5 +122,5 @@ def parse_range(text: str, option: str) -> range:
         first = number_of(text, option)
         stop = first + 1
     if not 0 <= first < stop <= 1 << 64:
-        raise MisuseError(f"{option} {shown(text)} is no range of 64-bit addresses: give FIRST-LAST or FIRST+SIZE")
+        raise MisuseError(f"{option} {shown(text)} is not a range of 64-bit addresses: give FIRST-LAST or FIRST+SIZE")
     return range(first, stop)

@@ -184,7 +184,7 @@ def certificate_lines(found: Certificate) -> Iterator[Line]:
             if where is not None:
                 yield 4, line(f"nearest {side}: {where.start:#x}-{where.stop - 1:#x}")
         if len(each.reach.tables):
-            yield 4, line(f"by {counted(len(each.reach.tables), 'page table')}, whose other entries lead nowhere:")
+            yield 4, line(f"by {counted(len(each.reach.tables), 'page table')}, whose other entries map nothing:")
         for (stage, level, reason), count in sorted(each.reach.refused.items(), key=_by_level):
             yield 6, line(f"{stage}, level {level}: {counted(count, 'entry', 'entries')} {reason}")
 
