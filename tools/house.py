@@ -89,6 +89,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "qemu.vtd.guard_program",
         "qemu.vtd.guard",
         "qemu.vtd.process",
+        "qemu.vtd.crew",
         "qemu.vtd.apt",
         "qemu.vtd.install",
         "qemu.vtd.qmp",
@@ -113,9 +114,17 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "qemu: quirks": ("qemu.vtd.quirks",),
     "qemu: conformance": ("qemu.vtd.conformance",),
+    "qemu: fuzz": ("qemu.vtd.fuzz",),
     "qemu: guest": ("qemu.vtd.guest",),
     "qemu: vm": ("qemu.vtd.vm",),
-    "qemu: cli": ("qemu.vtd.__init__", "qemu.vtd.qemu_cli", "qemu.vtd.guest_cli", "qemu.vtd.vm_cli", "qemu.vtd.cli"),
+    "qemu: cli": (
+        "qemu.vtd.__init__",
+        "qemu.vtd.qemu_cli",
+        "qemu.vtd.guest_cli",
+        "qemu.vtd.vm_cli",
+        "qemu.vtd.fuzz_cli",
+        "qemu.vtd.cli",
+    ),
 }
 """The parts in their order, each with the modules it has: names, or packages with all that is in them."""
 

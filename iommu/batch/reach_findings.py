@@ -1,4 +1,4 @@
-"""What of all that is reached matters: tables, memory of others, the kernel's text, registers, addresses without RAM."""
+"""What matters of all that is reached: tables, memory of others, the kernel's text, what is not RAM."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The runs that page tables map, level by level, whole tables at a time.
 
-No rule of the architecture is stated here. Entries are distinguished by the bits that their format says the unit reads;
-of those that are alike in all of them but the address, one is put before `check_entry` of the stage. What requests to
-a page can do is asked for later (reach.py). A table that many entries point to is read once for each set of rights
+No rule of the architecture is stated here. Entries are distinguished by the bits that the unit reads, as their format
+says; of those that differ only in the address, one is put before `check_entry` of the stage. What requests to a page
+can do is asked for later (reach.py). A table that many entries point to is read once for each set of rights
 that leads to it, so tables that point to each other cost no more than others; what they describe is counted before it
 is written down.
 """

@@ -8,6 +8,7 @@ import json
 import shutil
 import struct
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,12 @@ from iommu.snapshot.kernel import kernel_text
 from iommu.snapshot.request import parse_request
 from qemu.vtd import answers
 from qemu.vtd.answers import understood
+from qemu.vtd.fuzz import checkpoint
+from qemu.vtd.fuzz.case import Found, read_found
+from qemu.vtd.fuzz.generate import MODES, make
+from qemu.vtd.fuzz.groups import Likeness
+from qemu.vtd.fuzz.lanes import Result
+from qemu.vtd.fuzz.stream import Stream
 from qemu.vtd.live.layout import layout_of
 from qemu.vtd.vm import plan, words
 from qemu.vtd.vm.functions import functions, numbered
@@ -337,6 +344,30 @@ def _sysfs(data: bytes, place: Path) -> None:
         shutil.rmtree(folder)
 
 
+@cache
+def cases() -> list[bytes]:
+    """Cases of every mode, as vtd fuzz writes them."""
+    found = []
+    for mode, (setups, _) in MODES.items():
+        case, _ = make(1, mode, 1, setups[0], {})
+        steps = tuple((f"line {number}",) for number in range(len(case.actions) + 1))
+        found.append(json.dumps(Found(case, "7.2.22", steps, steps[:-1], f"seed 1, {mode}, case 1").plain()).encode())
+    return found
+
+
+@cache
+def checkpoints() -> list[bytes]:
+    """A campaign of two streams, one of which has found something."""
+    found = Found.parse(json.loads(cases()[0]), "case")
+    result = Result(64, 1, Counter({"a choice": 2}), {"0x05 at no table": ["address: edge"]})
+    result.differences[3] = Likeness("dma", "no table", "blocked", ""), found
+    streams = [Stream("/usr/bin/qemu", "7.2.22", mode, ("WIDE",), 1000, 64, 1) for mode in ("legacy", "queue")]
+    streams[0].take(0, result)
+    with TemporaryDirectory() as folder:
+        checkpoint.write(Path(folder) / "c", streams)
+        return [(Path(folder) / "c").read_bytes()]
+
+
 def _loads(data: bytes, place: Path) -> Any:
     return read_json(place)
 
@@ -362,5 +393,19 @@ WAYS: tuple[Way, ...] = (
     Way("qmp answers", qmp_answers, mutations.document, _answer),
     Way("kernels", kernels, mutations.binary, _kernel, ("iommu.snapshot.kernel",)),
     Way("requests", lambda: REQUESTS, mutations.text, _request),
+    Way(
+        "cases",
+        cases,
+        mutations.document,
+        lambda data, place: read_found(place),
+        ("qemu.vtd.fuzz.case", "qemu.vtd.fuzz.actions"),
+    ),
+    Way(
+        "checkpoints",
+        checkpoints,
+        mutations.document,
+        lambda data, place: checkpoint.read(place),
+        ("qemu.vtd.fuzz.checkpoint",),
+    ),
     Way("qemu options", lambda: OPTIONS, mutations.text, _qemu_options, ("qemu.vtd.vm.words", "qemu.vtd.vm.plan")),
 )
