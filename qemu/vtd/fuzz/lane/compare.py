@@ -59,7 +59,8 @@ class Comparison:
             left = np.union1d(left, suspects)
             found = self._judged(batch, seen, left, np.setdiff1d(sampled, left))
             wrong = ram.differing(batch.side.image, script)
-        found.cases = int(alive.sum())
+        found.skipped += int(len(alive) - alive.sum())
+        found.cases = len(alive) - found.skipped
         found.reasons = _counts(batch.expected.reasons[alive])
         found.recorded = _counts((seen.high[seen.high != 0] >> np.uint64(FRCD.FR.lsb - 64)).astype(np.uint8))
         if len(wrong):
@@ -82,7 +83,9 @@ class Comparison:
                 result.differences.append(self._difference(batch, case, "record", "no DMA", _shown(record)))
                 continue
             verdict = self._verdict(judge, batch, case)
-            if verdict.record != record:
+            if verdict.odd:
+                result.skipped += 1
+            elif verdict.record != record:
                 result.differences.append(
                     self._difference(batch, case, "record", _shown(verdict.record), _shown(record))
                 )

@@ -23,20 +23,40 @@ class Verdict(NamedTuple):
         host: where in memory the device writes; None where it does not.
         data: what it writes there.
         marks: the words of tables in which the unit sets bits, and what they are then.
+        odd: it reads tables where devices have their registers: what it finds there is not determined.
     """
 
     record: int
     host: int | None
     data: bytes
     marks: tuple[tuple[int, bytes], ...] = ()
+    odd: bool = False
+
+
+_REGISTERS = range(0xB000_0000, 1 << 32)
+"""The addresses of devices' registers, from the configuration space on."""
 
 
 class _Undone:
-    """Memory as a unit accesses it, which can be made as it was before."""
+    """Memory as a unit accesses it, which can be made as it was before.
+
+    Attributes:
+        odd: the unit has read devices' registers.
+    """
 
     def __init__(self, memory: FlatMemory) -> None:
         self._memory, self._before = memory, dict[int, bytes]()
-        self.read, self.read_u64 = memory.read, memory.read_u64
+        self.odd = False
+
+    def read(self, address: int, length: int) -> bytes:
+        """See Memory."""
+        self.odd |= address in _REGISTERS
+        return self._memory.read(address, length)
+
+    def read_u64(self, address: int) -> int:
+        """See Memory."""
+        self.odd |= address in _REGISTERS
+        return self._memory.read_u64(address)
 
     def write(self, address: int, data: bytes) -> None:
         """See Memory. A unit writes aligned words."""
@@ -83,6 +103,7 @@ class Judge:
         unit.mmio_write(GCMD.offset, TAKE_ROOT, 4)
         # What the two commands come to, in a fraction of the time.
         unit.caches.invalidate_dma()
+        self._seen.odd = False
         data = bytes([PATTERN]) * length
         if inverts:
             # A device that is blocked reads zeros.
@@ -96,7 +117,7 @@ class Judge:
             record = 0
         else:
             unit.mmio_write(self._record + 12, CLEAR_RECORD, 4)
-        return Verdict(record, host, data if host is not None else b"", self._seen.undo())
+        return Verdict(record, host, data if host is not None else b"", self._seen.undo(), self._seen.odd)
 
     def _translate(self, address: int, length: int, access: Access) -> int | None:
         """Where in memory an access ends; None if it is blocked, or there is no memory."""

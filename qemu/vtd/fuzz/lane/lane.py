@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from iommu import Access, Capabilities, DmaRequest, FlatMemory, RemappingUnit
 from iommu.dmar import Dmar
@@ -135,14 +136,22 @@ class FastLane:
         batch = self._take(number, cases)
         operations = batch.steps.operations
         self._ram.load(batch.side.image, operations.view(np.uint64))
-        self._agent.start()
+        self._start()
         self._next = self._sides[(number + 1) % 2].make(number + 1, cases)
-        self._agent.wait(f"batch {number} of seed {self.seed}")
-        seen = batch.steps.take(self._agent.operations[: len(operations)])
-        result = self._comparison.compare(batch, seen, self._ram)
+        done = self._agent.operations[: len(operations)]
+        self._finish(f"batch {number} of seed {self.seed}", done)
+        result = self._comparison.compare(batch, batch.steps.take(done), self._ram)
         now = time.perf_counter()
         result.seconds, self._finished = now - self._finished, now
         return result
+
+    def _start(self) -> None:
+        """Let the operations be carried out."""
+        self._agent.start()
+
+    def _finish(self, what: str, operations: NDArray[np.void]) -> None:
+        """Wait until they are. They are in the guest's memory, where those that read change."""
+        self._agent.wait(what)
 
     def _take(self, number: int, cases: int) -> Batch:
         """The batch: the one made last, if it is that."""

@@ -45,6 +45,8 @@ class BatchResult:
 
     Attributes:
         cases: how many were.
+        skipped: how many were not: their DMA would change the tables of others, or they read tables where devices
+            have their registers.
         seconds: from the end of the batch before, or of the machine's start, to the end of this one.
         reasons: the fault reasons that were reached, and how often; 0 is none.
         recorded: those that the QEMU has recorded.
@@ -56,6 +58,7 @@ class BatchResult:
     """
 
     cases: int = 0
+    skipped: int = 0
     seconds: float = 0.0
     reasons: Counter[int] = field(default_factory=Counter)
     recorded: Counter[int] = field(default_factory=Counter)
