@@ -1,6 +1,6 @@
 """The benchmarks: every measurement gives a figure. No test depends on how large it is."""
 
-from bench import conformance, engine
+from bench import conformance, crossval, engine
 from qemu.vtd.conformance.scenario import catalogue
 from qemu.vtd.probe import find_qemu
 
@@ -12,4 +12,9 @@ def test_every_measurement_gives_a_figure() -> None:
 
 def test_every_measurement_of_the_conformance_run_gives_a_figure() -> None:
     found = conformance.measure(1, catalogue()[:4], find_qemu())
+    assert all(value > 0 for values in found.values() for value in values)
+
+
+def test_every_way_to_check_cases_gives_a_figure() -> None:
+    found = crossval.measure(find_qemu(), "legacy", 1, 0.1)
     assert all(value > 0 for values in found.values() for value in values)

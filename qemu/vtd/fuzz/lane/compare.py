@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,6 +30,7 @@ class Comparison:
 
     Args:
         mode, seed: of the lane.
+        culprit: finds the case of a batch that writes a word which no case should write; -1 for none.
 
     Attributes:
         causes: the quirks that explain a case, by what was expected and seen: found out once for each.
@@ -36,6 +38,7 @@ class Comparison:
 
     mode: str
     seed: int
+    culprit: Callable[[Batch, int], int]
     causes: dict[Signature, tuple[str, ...]] = field(default_factory=dict)
 
     def compare(self, batch: Batch, seen: Records, ram: SharedRam) -> BatchResult:
@@ -65,7 +68,6 @@ class Comparison:
         found.recorded = _counts((seen.high[seen.high != 0] >> np.uint64(FRCD.FR.lsb - 64)).astype(np.uint8))
         if len(wrong):
             found.differences += self._of_memory(batch, wrong, ram)
-            ram.clear()
         if status:
             found.differences.append(self._difference(batch, -1, "status", "FSTS 0x0", f"FSTS {status:#x}"))
         return found
@@ -133,8 +135,12 @@ class Comparison:
         return [self._difference(batch, case, "batch engine", _described(verdict), _described(said))]
 
     def _of_memory(self, batch: Batch, wrong: Places, ram: SharedRam) -> list[Difference]:
-        """A difference for each case whose data are wrong; one for all that belongs to none."""
-        found, others = [], []
+        """A difference for each case whose data are wrong; one for all that belongs to none.
+
+        The memory is all 0 afterwards.
+        """
+        found: list[Difference] = []
+        others: list[tuple[int, str, str]] = []
         for place in wrong.tolist():
             expected, seen = int(batch.side.image.words[place]), int(ram.words[place])
             cases = self._suspects(batch, np.array([place])).tolist()
@@ -142,10 +148,13 @@ class Comparison:
             if cases:
                 found.append(self._difference(batch, cases[0], "data", *what))
             else:
-                others.append(what)
+                others.append((place, *what))
         if others:
+            place, expected_text, seen_text = others[0]
             more = f" and {len(others) - 1} more words" if len(others) > 1 else ""
-            found.append(self._difference(batch, -1, "stray write", others[0][0] + more, others[0][1]))
+            case = self.culprit(batch, place)
+            found.append(self._difference(batch, case, "stray write", expected_text, seen_text + more))
+        ram.clear()
         return found
 
     def _difference(self, batch: Batch, case: int, what: str, expected: str, seen: str) -> Difference:

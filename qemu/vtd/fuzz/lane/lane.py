@@ -113,7 +113,7 @@ class FastLane:
         seed = self.seed, kind.number
         target = Target(machine.version, capabilities, base, device.registers, kind.table_mode, makers, units, seed)
         self._sides = Side(target), Side(target)
-        self._comparison = Comparison(self.mode, self.seed)
+        self._comparison = Comparison(self.mode, self.seed, self._culprit)
         self._ram = SharedRam(machine.ram)
         self._agent = Agent(machine, MAILBOX, SCRIPT, SCRIPT_SIZE // OPERATION.itemsize)
         self._finished = time.perf_counter()
@@ -144,6 +144,27 @@ class FastLane:
         now = time.perf_counter()
         result.seconds, self._finished = now - self._finished, now
         return result
+
+    def _culprit(self, batch: Batch, place: int) -> int:
+        """Find the case that writes this word, by running the batch again up to one case or another."""
+        batch = batch.side.make(batch.number, len(batch.worlds))
+        image = batch.side.image
+
+        def writes_by(count: int) -> bool:
+            operations = batch.steps.first(count)
+            self._ram.clear()
+            self._ram.load(image, operations.view(np.uint64))
+            self._start()
+            self._finish(f"batch {batch.number} again", self._agent.operations[: len(operations)])
+            return bool(self._ram.words[place] != image.words[place])
+
+        least, most = 0, len(batch.worlds)
+        if not writes_by(most):
+            return -1
+        while most - least > 1:
+            middle = (least + most) // 2
+            least, most = (least, middle) if writes_by(middle) else (middle, most)
+        return least
 
     def _start(self) -> None:
         """Let the operations be carried out."""

@@ -18,6 +18,10 @@ _ROOT, _ADDRESS, _CONTROL, _HIGH, _LOW = 0, 4, 5, 6, 8
 """What differs from case to case: the two operations of the root, the DMA, the two halves of the fault record."""
 
 
+_END = 2
+"""Operations after the last case: FSTS is read, and the script ends."""
+
+
 class Steps:
     """A batch's operations.
 
@@ -83,17 +87,23 @@ class Steps:
         cases[:, _CONTROL]["op"] = np.where(alive, Op.WRITE_32, Op.SKIP)
         cases[:, _CONTROL]["address"] = np.where(alive, self._control, 0)
         cases[:, _HIGH]["value"] = cases[:, _LOW]["value"] = 0
-        self.operations[-2]["value"] = 0
+        self.operations[-_END]["value"] = 0
+
+    def first(self, count: int) -> NDArray[np.void]:
+        """The operations of the first cases only."""
+        start = len(self.operations) - _END - self._cases.size
+        kept = self.operations[: start + count * self._cases.shape[1]]
+        return np.concatenate((kept, self.operations[-_END:]))
 
     def take(self, done: NDArray[np.void]) -> Records:
         """The faults that were recorded, from the operations as the agent has left them.
 
         What was read is in `operations` then too. Without F, the other fields of a record are those of an old one.
         """
-        cases = done[len(done) - 2 - self._cases.size : -2].reshape(self._cases.shape)
+        cases = done[len(done) - _END - self._cases.size : -_END].reshape(self._cases.shape)
         for column in (_HIGH, _LOW):
             self._cases[:, column]["value"] = cases[:, column]["value"]
-        self.operations[-2]["value"] = done[-2]["value"]
+        self.operations[-_END]["value"] = done[-_END]["value"]
         high, low = self._cases[:, _HIGH]["value"], self._cases[:, _LOW]["value"]
         pending = high >= np.uint64(FRCD.F.mask >> 64)
         return Records(np.where(pending, high, 0), np.where(pending, low, 0))
@@ -101,4 +111,4 @@ class Steps:
     @property
     def status(self) -> int:
         """FSTS at the end."""
-        return int(self.operations[-2]["value"])
+        return int(self.operations[-_END]["value"])

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from iommu.errors import MisuseError
 from iommu.registers import FRCD
 from qemu.vtd import quirks
+from qemu.vtd.agent import Op
 from qemu.vtd.errors import PropertyMissing, QemuDied, QemuTimeout
 from qemu.vtd.fuzz.lane.areas import DATA, MAILBOX, OWN, SCRIPT, SIZE, TABLES
 from qemu.vtd.fuzz.lane.batch import Side
@@ -17,6 +19,7 @@ from qemu.vtd.fuzz.lane.effects import Writes
 from qemu.vtd.fuzz.lane.lane import FastLane
 from qemu.vtd.fuzz.lane.modes import MODES
 from qemu.vtd.fuzz.lane.predictor import Expected, Predictor
+from qemu.vtd.fuzz.lane.steps import Steps
 from qemu.vtd.fuzz.lane.worlds import Worlds
 from qemu.vtd.probe import Build
 from tests.qemu_vtd import remains
@@ -129,6 +132,23 @@ def test_a_stray_write_is_noticed_anywhere(running: FastLane, monkeypatch: pytes
     assert [each.what for each in found] in (["stray write"], ["data"])
     monkeypatch.undo()
     assert not running.run(33, CASES).differences
+
+
+def test_the_case_that_makes_a_stray_write_is_found(running: FastLane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the QEMU wrote elsewhere in case 77, in memory that nothing uses."""
+    fill, address = Steps.fill, TABLES + SIZE + 0x5008
+
+    def wrong(steps: Steps, worlds: Worlds, alive: NDArray[np.bool_], *, shared_root: bool) -> None:
+        fill(steps, worlds, alive, shared_root=shared_root)
+        steps._cases[77, 3] = (Op.WRITE_32, address, 1)
+
+    monkeypatch.setattr(Steps, "fill", wrong)
+    (found,) = running.run(36, CASES).differences
+    assert (found.what, found.case) == ("stray write", 77)
+    assert found.seen == f"{address:#x}: 0x0000000000000001"
+    assert found.actions
+    monkeypatch.undo()
+    assert not running.run(40, CASES).differences
 
 
 def test_without_a_quirk_its_cases_differ(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
