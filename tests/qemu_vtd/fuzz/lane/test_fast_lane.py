@@ -148,6 +148,8 @@ def test_the_case_that_makes_a_stray_write_is_found(running: FastLane, monkeypat
     assert found.seen == f"{address:#x}: 0x0000000000000001"
     assert found.actions
     monkeypatch.undo()
+    for side in running._sides:
+        side._steps = None
     assert not running.run(40, CASES).differences
 
 
