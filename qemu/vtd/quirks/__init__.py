@@ -29,6 +29,7 @@ from qemu.vtd.quirks.descriptors import (
 from qemu.vtd.quirks.faults import (
     EventKeptUntilStatusWritten,
     FaultAddressUnmasked,
+    PasidCutShort,
     PasidWithoutPasid,
     ReservedContextAlwaysRecorded,
     TopTableWithoutPasid,
@@ -200,6 +201,7 @@ QUIRKS: tuple[type[Quirk], ...] = (
     ResponseUpperHalfUnchecked,
     ReservedBitsBeforeSource,
     TopTableWithoutPasid,
+    PasidCutShort,
 )
 
 POLICY = Policy(

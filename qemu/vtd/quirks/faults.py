@@ -92,6 +92,27 @@ class PasidWithoutPasid(Quirk, FaultLog):
         return FRCD.PV.put(record, 0xFFFF) if request.pasid is None and of_walk else record
 
 
+class PasidCutShort(Quirk, FaultLog):
+    """The PASID in a fault record has 16 bits: the upper four are lost.
+
+    Seen up to 10.0. Later versions do not use RID_PASID, and nothing that they emulate sends a PASID.
+    """
+
+    id = "Q82"
+    severity = Severity.REPORT_DIFFERS
+    section = "11.4.7.6"
+    hardware = "PV has the 20 bits of the PASID."
+    driver = "For a PASID from 0x10000 on, the record of a fault names another one in QEMU."
+    function = "vtd_record_frcd, VTD_FRCD_PV"
+    scenarios = ("scalable.rid-pasid.record",)
+    gone = (11, 0, 0)
+
+    def compose(self, reason: FaultReason, request: DmaRequest) -> int:
+        """The lower 16 bits."""
+        record = super().compose(reason, request)
+        return FRCD.PV.put(record, FRCD.PV.get(record) & 0xFFFF)
+
+
 class TopTableWithoutPasid(Quirk, Translation):
     """The fault of a top table that cannot be read is recorded with PASID 0xffff too, while PP is 0: see Q08.
 

@@ -197,7 +197,7 @@ class RidPasidAlwaysUsed(Quirk, ScalableMode):
     hardware = "Without ECAP.RPS, RID_PASID is reserved, and requests without PASID use PASID 0."
     driver = "Leave RID_PASID 0 where ECAP.RPS is 0: with another value QEMU and hardware use different entries."
     function = "vtd_ce_get_rid2pasid_entry"
-    scenarios = ("scalable.rid-pasid.not-offered",)
+    scenarios = ("scalable.rid-pasid.not-offered", "scalable.rid-pasid.record")
     gone = (11, 0, 0)
 
     def decode_context(self, raw: int) -> ScalableContext:
@@ -253,6 +253,7 @@ class ContextFieldsUnchecked(Quirk, ScalableMode):
         "scalable.reserved.context-entry.page-requests",
         "scalable.reserved.context-entry.privilege",
         "scalable.rid-pasid.not-offered",
+        "scalable.rid-pasid.record",
         *(f"scalable.offers.device-tlb.{stage}-{bit}" for stage in ("first", "second") for bit in ("pre", "paside")),
         "scalable.offers.page-requests.rid-priv",
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from iommu.registers import Granularity, TableMode
-from iommu.structures import ContextDescriptor, DescriptorType, IotlbDescriptor
+from iommu.structures import ContextDescriptor, DescriptorType, IotlbDescriptor, ScalableContextEntry
 from qemu.vtd.conformance.bench import NOWHERE, P0, P1, Bench
 from qemu.vtd.conformance.chapters.scalable_tables import ADDRESS_BITS, BLOCKED, TO_P0, fault, start
 from qemu.vtd.conformance.scalable_bench import FIRST, PASS_THROUGH, SECOND
@@ -176,6 +176,8 @@ def walk_record_bit_by_bit(bench: Bench) -> None:
 
 # RID_PASID (2.3).
 
+_WIDE_DIRECTORY = 0x180000
+
 
 def _rid_pasid(bench: Bench, rid_pasid: int) -> None:
     """PASID 0 maps 0x5000 to P0, and PASID `rid_pasid` to P1; RID_PASID is the latter."""
@@ -199,6 +201,30 @@ def _rid_pasid(bench: Bench, rid_pasid: int) -> None:
 def rid_pasid_not_offered(bench: Bench) -> None:
     """Without ECAP.RPS, RID_PASID is reserved."""
     _rid_pasid(bench, 5)
+
+
+@scenario(
+    "scalable.rid-pasid.record",
+    "9.4",
+    "C write 0x5010 -> blocked",
+    "FRCD 0x80000042000000290000000000005000",
+    "fault 0x42 C 0x5000 write",
+    "FSTS PPF",
+    setup=SECOND_STAGE,
+)
+def rid_pasid_record(bench: Bench) -> None:
+    """Without ECAP.RPS, RID_PASID is reserved: here one of 17 bits, whose tables lead to nothing mapped."""
+    tables, pasid = bench.scalable, 0x10001
+    where = tables.context("C")
+    # A directory of 2048 entries, of which the entry in use is beyond the first page.
+    tables.memory.write_u64(where, ScalableContextEntry.make(P=1, PDTS=4, PASIDDIRPTR=_WIDE_DIRECTORY))
+    tables.memory.write_u64(where + 8, ScalableContextEntry.make(RID_PASID=pasid) >> 64)
+    for each in (0, pasid):
+        tables.entry("C", SECOND, bench.new_table(), pasid=each)
+    tables.turn_on()
+    bench.write("C", 0x5010)
+    for recorded in bench.driver.faults():
+        bench.note(f"FRCD {recorded.raw:#034x}")
 
 
 @scenario("scalable.rid-pasid.used", "9.4", "A write 0x5010 -> 0x801010", "FSTS 0", setup=EVERYTHING)

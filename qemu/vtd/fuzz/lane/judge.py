@@ -93,15 +93,14 @@ class Judge:
         self._memory, self._source_id, self._seen = memory, source_id, _Undone(memory)
         self._unit = profile(self._seen, capabilities, POLICY)
         self._record = capabilities.fault_record_offset
-        self._mode = RTADDR.make(TTM=mode)
+        self._mode = mode
         self._unit.mmio_write(GCMD.offset, GCMD.make(TE=1), 4)
 
     def verdict(self, root: int, address: int, length: int, *, inverts: bool) -> Verdict:
         """Carry out a case: it takes the root, invalidates what is cached, and lets the device do its DMA."""
         unit = self._unit
-        unit.mmio_write(RTADDR.offset, root | self._mode, 8)
-        unit.mmio_write(GCMD.offset, TAKE_ROOT, 4)
-        # What the two commands come to, in a fraction of the time.
+        # What SRTP and the two invalidations come to, in a fraction of the time.
+        unit.translation.set_root_table(RTADDR.RTA.get(root), self._mode)
         unit.caches.invalidate_dma()
         self._seen.odd = False
         data = bytes([PATTERN]) * length
