@@ -6,9 +6,16 @@ from iommu.lazy import attributes
 
 if TYPE_CHECKING:
     from iommu.batch.arrays import NO_ADDRESS, NO_PASID
+    from iommu.batch.replay import Replay, Statistics
     from iommu.batch.translator import BatchTranslator
 
-__all__ = ["NO_ADDRESS", "NO_PASID", "BatchTranslator"]
+__all__ = ["NO_ADDRESS", "NO_PASID", "BatchTranslator", "Replay", "Statistics"]
 
-_HOMES = {"BatchTranslator": "translator", "NO_ADDRESS": "arrays", "NO_PASID": "arrays"}
+_HOMES = {
+    "BatchTranslator": "translator",
+    "NO_ADDRESS": "arrays",
+    "NO_PASID": "arrays",
+    "Replay": "replay",
+    "Statistics": "replay",
+}
 __getattr__ = attributes("iommu.batch", _HOMES)

@@ -15,7 +15,7 @@ from iommu.structures import SecondStageEntry, SecondStageTable
 
 READ, WRITE = SecondStageEntry.R.mask, SecondStageEntry.W.mask
 RIGHTS = READ | WRITE
-ACCESSED, _DIRTY = SecondStageEntry.A.mask, SecondStageEntry.D.mask
+ACCESSED, DIRTY = SecondStageEntry.A.mask, SecondStageEntry.D.mask
 _TABLE = SecondStageTable.ADDR.mask
 
 
@@ -48,17 +48,20 @@ class SecondStageWalk:
         pending, rights = Pending(len(address), RIGHTS), None
         updates = self.accessed_dirty and self.no_update(words) is not None
         for number, level in enumerate(self._levels):
-            entry, readable = words.take(table + (address >> level.shift & 0x1FF))
+            where = table + (address >> level.shift & 0x1FF)
+            entry, readable = words.take(where)
             if not entry.size:
                 return pending.found
             if readable is None:
                 every, some = int(np.bitwise_and.reduce(entry)), int(np.bitwise_or.reduce(entry))
                 if every & RIGHTS == RIGHTS:
                     if level.are_tables(some) and not some & level.table and (not updates or every & ACCESSED):
+                        self.mark(words, where, entry, ACCESSED)
                         table = (entry & _TABLE) >> 3
                         continue
                     if level.are_pages(every) and not some & level.page:
-                        return pending.all_end(entry & level.address | address & level.offset, rights, entry)
+                        host, place = entry & level.address | address & level.offset, where if words.marks else None
+                        return pending.all_end(Leaves(host, rights, entry, None, where=place))
             rights = entry & RIGHTS if rights is None else rights & entry
             pages = level.pages(entry)
             reason = self._faults(words, level, not number, entry, readable, rights, pages, wanted, pending.rows)
@@ -68,11 +71,22 @@ class SecondStageWalk:
                 pending.block(blocked, reason[blocked])
                 mapped = np.flatnonzero(pages & (reason == 0))
                 host = entry[mapped] & level.address | address[mapped] & level.offset
-                pending.end(mapped, host, rights[mapped], entry[mapped])
+                place = where[mapped] if words.marks else None
+                pending.end(mapped, Leaves(host, rights[mapped], entry[mapped], None, where=place))
                 going = np.flatnonzero(~ends)
                 pending.rows = pending.at(going)
-                entry, address, rights = entry[going], address[going], rights[going]
+                entry, address, rights, where = entry[going], address[going], rights[going], where[going]
+            self.mark(words, where, entry, ACCESSED)
             table = (entry & _TABLE) >> 3
+        return pending.found
+
+    def find_some(self, words: Words, table: Int64, address: Int64, wanted: Wanted, which: Bools) -> Leaves:
+        """As `find`, for some of the rows only: the others are left out, with all rights and without a fault."""
+        if which.all():
+            return self.find(words, table, address, wanted)
+        pending, rows = Pending(len(address), RIGHTS), np.flatnonzero(which)
+        if rows.size:
+            pending.end(rows, self.find(words, table[rows], address[rows], wanted.part(rows)))
         return pending.found
 
     def _faults(
@@ -126,9 +140,21 @@ class SecondStageWalk:
         reads = np.where(lacks & READ, missing[Permission.READ], 0)
         return np.where(lacks & WRITE, missing[Permission.WRITE], reads)
 
+    def mark(self, words: Words, where: Int64, entry: Int64, bits: int) -> None:
+        """Bits are to be set in these entries, if the unit sets such bits."""
+        if self.accessed_dirty and words.marks:
+            words.marks.add(where, entry, bits)
+
+    def mark_leaves(self, words: Words, leaves: Leaves, through: Int64, writes: Bools) -> None:
+        """The pages of these rows are used: A is to be set, and D for writes."""
+        if self.accessed_dirty and words.marks and leaves.where is not None:
+            self.mark(words, leaves.where[through], leaves.entry[through], ACCESSED)
+            through = through[writes[through]]
+            self.mark(words, leaves.where[through], leaves.entry[through], DIRTY)
+
     def not_updated(self, words: Words, leaves: Leaves, dirty: Bools | bool) -> Reasons | None:
         """The faults of leaves of which A, or D where `dirty`, cannot be set; None if there is none."""
         if not self.accessed_dirty or (failed := self.no_update(words)) is None:
             return None
-        bits = np.where(dirty, ACCESSED | _DIRTY, ACCESSED)
+        bits = np.where(dirty, ACCESSED | DIRTY, ACCESSED)
         return np.where(bits & ~leaves.entry, failed, 0)

@@ -5,7 +5,7 @@ All numbers are signed, since NumPy indexes by signed numbers: masks with bit 63
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -80,6 +80,11 @@ class Wanted:
             return self._of_all
         return np.where(self._writes if rows is None else self._writes[rows], self._writing, self._reading)
 
+    def part(self, rows: Int64) -> Wanted:
+        """What some rows want."""
+        writes = None if self._writes is None else self._writes[rows]
+        return Wanted(writes, self._reading, self._writing, self._of_all)
+
 
 class Leaves(NamedTuple):
     """The entries at which walks ended.
@@ -91,6 +96,8 @@ class Leaves(NamedTuple):
         reason: the fault of each walk, or 0; None if none has one. The other attributes mean nothing then.
         late: the fault of each walk if the entry still has to be updated and cannot be, or 0; None if there is none.
             It comes after all other checks.
+        where: the number of the quadword that holds the entry. Only set if marks are collected.
+        under: the same of the second-stage entry for the table that it is in, in a nested walk.
     """
 
     host: Int64
@@ -98,6 +105,13 @@ class Leaves(NamedTuple):
     entry: Int64
     reason: Reasons | None
     late: Reasons | None = None
+    where: Int64 | None = None
+    under: Int64 | None = None
+
+    def part(self, rows: Int64) -> Leaves:
+        """Some of the walks."""
+        some: dict[str, Any] = self._asdict()
+        return self._replace(**{name: column[rows] for name, column in some.items() if column is not None})
 
     def faulty(self) -> Reasons:
         """The faults, with 0 where there is none."""
@@ -120,9 +134,8 @@ class Pending:
     def found(self) -> Leaves:
         """What has been found so far."""
         if self._found is None:
-            zero = np.zeros((4, self._count), np.int64)
-            rights = np.full(self._count, self._all, np.int64)
-            self._found = Leaves(zero[0], rights, zero[1], zero[2], zero[3])
+            host, entry, reason = np.zeros((3, self._count), np.int64)
+            self._found = Leaves(host, np.full(self._count, self._all, np.int64), entry, reason)
         return self._found
 
     def at(self, rows: Int64) -> Int64:
@@ -135,18 +148,18 @@ class Pending:
         assert reasons is not None
         reasons[self.at(rows)] = reason
 
-    def end(self, rows: Int64, host: Int64, rights: Int64 | None, entry: Int64, late: Reasons | None = None) -> None:
+    def end(self, rows: Int64, leaves: Leaves) -> None:
         """Walks end with a page."""
-        found, at = self.found, self.at(rows)
-        found.host[at], found.entry[at] = host, entry
-        if rights is not None and found.rights is not None:
-            found.rights[at] = rights
-        if late is not None and found.late is not None:
-            found.late[at] = late
+        at, found = self.at(rows), self.found
+        for name, its in zip(leaves._fields, leaves, strict=True):
+            if its is not None:
+                if getattr(found, name) is None:
+                    found = self._found = found._replace(**{name: np.zeros(self._count, np.int64)})
+                getattr(found, name)[at] = its
 
-    def all_end(self, host: Int64, rights: Int64 | None, entry: Int64) -> Leaves:
+    def all_end(self, leaves: Leaves) -> Leaves:
         """All walks that are going on end with a page. Returns what was found."""
         if self.rows is None and self._found is None:
-            return Leaves(host, rights, entry, None)
-        self.end(np.arange(len(host)), host, rights, entry)
+            return leaves
+        self.end(np.arange(len(leaves.host)), leaves)
         return self.found

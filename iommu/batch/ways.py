@@ -126,6 +126,8 @@ class SecondStageWay:
             reason = first_of(reason, walk.missing(leaves.rights, wanted))
         reason = _checked_range(reason, leaves.host, walk.codes)
         reason = first_of(reason, walk.not_updated(words, leaves, writes))
+        if words.marks:
+            walk.mark_leaves(words, leaves, _through(reason, len(leaves.host)), writes)
         return leaves.host.view(np.uint64), reason
 
 
@@ -148,9 +150,13 @@ class FirstStageWay:
         reason, host = leaves.reason, leaves.host
         nested = walk.second
         if nested is not None:
-            page = nested.find(words, second, host, wanted := nested.wanted(writes))
             # SFS.5: the page is beyond the guest address width.
-            reason = first_of(reason, np.where(host >> nested.bits != 0, FaultReason.SFS_5, 0))
+            within = host >> nested.bits == 0
+            if not within.all():
+                reason = first_of(reason, np.where(within, 0, FaultReason.SFS_5))
+            wanted = nested.wanted(writes)
+            going = within if reason is None else reason == 0
+            page = nested.find_some(words, second, host, wanted, going)
             reason = first_of(reason, page.reason)
             if page.rights is not None:
                 reason = first_of(reason, nested.missing(page.rights, wanted, codes=SECOND_STAGE))
@@ -159,7 +165,17 @@ class FirstStageWay:
         reason = first_of(reason, leaves.late)
         if nested is not None:
             reason = first_of(reason, nested.not_updated(words, page, writes))
+        if words.marks:
+            through = _through(reason, len(host))
+            walk.mark_leaves(words, leaves, through, writes)
+            if nested is not None:
+                nested.mark_leaves(words, page, through, writes)
         return host.view(np.uint64), reason
+
+
+def _through(reason: Reasons | None, count: int) -> Int64:
+    """The rows of requests that are not blocked."""
+    return np.arange(count) if reason is None else np.flatnonzero(reason == 0)
 
 
 def _limited(way: Way, allowed: Bools, beyond: FaultReason) -> Callable[..., Answer]:
@@ -171,6 +187,8 @@ def _limited(way: Way, allowed: Bools, beyond: FaultReason) -> Callable[..., Ans
         rows = np.flatnonzero(allowed)
         reason[rows] = 0
         if rows.size:
+            if marks := readers[0].marks:
+                marks.order = marks.order[rows]
             hosts[rows], faults = way.translate(readers, addresses[rows], writes[rows], first[rows], second[rows])
             if faults is not None:
                 reason[rows] = faults

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from iommu.batch.arrays import Bools, Int64
+from iommu.batch.marks import Marks
 from iommu.errors import MemoryAccessError
 from iommu.memory import FlatMemory, Memory
 
@@ -23,9 +24,11 @@ class Words(Protocol):
     Attributes:
         writable: whether table entries can be updated. Of a memory that is not flat this is not known beforehand, and
             taken for granted.
+        marks: if given, the accessed and dirty bits that are to be set are put there.
     """
 
     writable: bool
+    marks: Marks | None
 
     def take(self, numbers: Int64) -> tuple[Int64, Bools | None]:
         """These quadwords, and which of them could be read; None if all of them. The others are 0."""
@@ -49,6 +52,7 @@ class FlatWords:
 
     def __init__(self, memory: FlatMemory) -> None:
         view = memory.view
+        self.marks: Marks | None = None
         self._words: Int64 = np.frombuffer(view, "<i8")
         self.writable = not view.readonly
 
@@ -77,6 +81,7 @@ class PagedWords:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
+        self.marks: Marks | None = None
         self._pages: dict[int, Int64 | None] = {}
 
     def take(self, numbers: Int64) -> tuple[Int64, Bools | None]:
