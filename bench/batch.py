@@ -2,13 +2,13 @@
 
     python -m bench.batch [--json]        in the root of the repository; python bench/batch.py works too
 
-The measurements take turns, and each figure is the median of its rounds. The ratios are medians of the ratios within
-a round, so that other work on the machine affects them little. Everything runs on one core, in legacy mode. `uniform`
-are a million requests, at random over a million pages of 4 KiB; `hot` over 64 of these. `mixed` are requests at
-random over pages of 4 KiB, 2 MiB and 1 GiB, of which one in twenty is blocked: it is not mapped, or may not be
-written. `in thousands` is `uniform` in batches of a thousand. The walker in C, bench/walker.c, is compiled with
--O2; it translates one request at a time. The scalar engine has nothing cached. `bytes in flight` are those that a
-call allocates at its worst, results included, for each request.
+The measurements take turns, and each figure is the median of its rounds. They count the processor's time, and the
+ratios are medians of the ratios within a round, so that other work on the machine affects them little. Everything
+runs on one core, in legacy mode. `uniform` are a million requests, at random over a million pages of 4 KiB; `hot`
+over 64 of these. `mixed` are requests at random over pages of 4 KiB, 2 MiB and 1 GiB, of which one in twenty is
+blocked: it is not mapped, or may not be written. `in thousands` is `uniform` in batches of a thousand. The walker in
+C, bench/walker.c, is compiled with -O2; it translates one request at a time. The scalar engine has nothing cached.
+`bytes in flight` are those that a call allocates at its worst, results included, for each request.
 """
 
 import argparse
@@ -114,10 +114,10 @@ def by_batch(made: World, size: int = 0) -> Rounds:
     parts = [[column[at : at + size] for column in requests] for at in range(0, count, size)]
 
     def one_round() -> float:
-        begin = time.perf_counter()
+        begin = time.process_time()
         for part in parts:
             translator.translate(*part)
-        return count / (time.perf_counter() - begin)
+        return count / (time.process_time() - begin)
 
     return one_round
 
@@ -129,12 +129,12 @@ def by_c(made: World, walker: ctypes.CDLL) -> Rounds:
     words = np.frombuffer(made.memory.view, np.uint64)
 
     def one_round() -> float:
-        begin = time.perf_counter()
+        begin = time.process_time()
         walker.translate(
             _of(words), ctypes.c_uint64(len(words)), ctypes.c_uint64(ROOT), ctypes.c_size_t(count),
             *(_of(column) for column in (*requests, hosts, reasons)),
         )  # fmt: skip
-        return count / (time.perf_counter() - begin)
+        return count / (time.process_time() - begin)
 
     one_round()
     expected = BatchTranslator(made.unit).translate(*requests)
@@ -157,10 +157,10 @@ def by_scalar(made: World, count: int) -> Rounds:
     ]
 
     def one_round() -> float:
-        begin = time.perf_counter()
+        begin = time.process_time()
         for each in given:
             translation.translate(each)
-        return len(given) / (time.perf_counter() - begin)
+        return len(given) / (time.process_time() - begin)
 
     return one_round
 
@@ -169,9 +169,9 @@ def mapping() -> float:
     """Seconds to map 1 GiB in pages of 4 KiB."""
     memory = FlatMemory(TOP)
     mapper = SecondStageMapper(memory, PageAllocator(TABLES, TOP))
-    begin = time.perf_counter()
+    begin = time.process_time()
     mapper.map(0, HOST, G1, page_size=K4)
-    return time.perf_counter() - begin
+    return time.process_time() - begin
 
 
 def in_flight(made: World) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 
 from iommu.batch.arrays import Bools, Int64
 from iommu.batch.second_stage import ACCESSED, READ, WRITE, SecondStageWalk
-from iommu.batch.walk import Leaves, Level, Pending, Reasons, Wanted, first_of
+from iommu.batch.walk import Leaves, Level, Pending, Reasons, Wanted, faults_at, first_of
 from iommu.batch.words import Words
 from iommu.engine.caches.page import Permission
 from iommu.engine.caches.tables import FirstStageRoot
@@ -77,7 +77,7 @@ class FirstStageWalk:
             rights = entry & RIGHTS if rights is None else rights & entry
             pages = level.pages(entry)
             dirty = _DIRTY * (pages & (writes if pending.rows is None else writes[pending.rows]))
-            update = None if failing is None else np.where((self._used | dirty) & ~entry, failing, 0)
+            update = None if failing is None else np.where((self._used | dirty) & ~entry, failing, np.uint8(0))
             reason = self._faults(level, entry, rights, pages, wanted.bits(pending.rows), update)
             if readable is not None:
                 # SFS.4 in the top table, SFS.1 below: the entry could not be read.
@@ -118,7 +118,7 @@ class FirstStageWalk:
 
     def mark_leaves(self, words: Words, leaves: Leaves, through: Int64, writes: Bools) -> None:
         """The pages of these rows are used: A is to be set, EA where it is on, and D for writes."""
-        if words.marks and leaves.where is not None:
+        if words.marks and leaves.where is not None and leaves.entry is not None:
             for rows, bits in ((through, self._used), (through[writes[through]], _DIRTY)):
                 under = None if leaves.under is None else leaves.under[rows]
                 words.marks.add_first_stage(rows, leaves.where[rows], leaves.entry[rows], bits, self._dirties(under))
@@ -141,11 +141,11 @@ class FirstStageWalk:
             reason[(reason == FaultReason.SGN_6) | (reason == FaultReason.SGN_7)] = unreadable
         if leaves.rights is not None:
             lacking = self._reads_table.bits() & ~leaves.rights != 0
-            reason = first_of(reason, np.where(lacking, unreadable, 0))
+            reason = first_of(reason, faults_at(lacking, unreadable))
         reason = first_of(reason, second.not_updated(words, leaves, dirty=False))
         if not within.all():
-            reason = np.where(within, 0 if reason is None else reason, FaultReason.SFS_5)
-        if words.marks and leaves.where is not None:
+            reason = np.where(within, leaves.faulty() if reason is None else reason, np.uint8(FaultReason.SFS_5))
+        if words.marks and leaves.where is not None and leaves.entry is not None:
             through = np.flatnonzero(leaves.faulty() == 0 if reason is None else reason == 0)
             second.mark(words, leaves.where[through], leaves.entry[through], ACCESSED)
         return leaves._replace(reason=reason)
@@ -156,13 +156,14 @@ class FirstStageWalk:
         if self.snooped and words.writable and (under is None or under.rights is None):
             return None
         count = 1 if under is None else len(under.host)
-        failing = np.zeros(count, np.int64)
+        failing = np.zeros(count, np.uint8)
         if not words.writable:
             # SFS.10: the entry could not be updated.
             failing[:] = FaultReason.SFS_10
         if second is not None and under is not None:
             # SSS.5, SSS.6: for the second stage, the update is a write to the page that holds the table.
-            second_fault = second.not_updated(words, under._replace(entry=under.entry | ACCESSED), dirty=True)
+            used = None if under.entry is None else under.entry | ACCESSED
+            second_fault = second.not_updated(words, under._replace(entry=used), dirty=True)
             if second_fault is not None:
                 failing = np.where(second_fault != 0, second_fault, failing)
             if under.rights is not None:
@@ -177,10 +178,10 @@ class FirstStageWalk:
         self, level: Level, entry: Int64, rights: Int64, pages: Bools, wanted: Int64 | int, update: Reasons | None
     ) -> Reasons:
         """The fault of each entry, or 0. Of several, the first one counts, which is assigned last here."""
-        reason = np.zeros(len(entry), np.int64)
+        reason = np.zeros(len(entry), np.uint8)
         if update is not None:
             # SFS.8 to SFS.10, SSS.5, SSS.6: the accessed bit of an entry that points to a table cannot be set.
-            reason = np.where(pages, 0, update)
+            reason = np.where(pages, np.uint8(0), update)
         # SGN.2, SGN.6: at the page, for all levels.
         missing = self.missing(rights, wanted)
         reason = np.where(pages & (missing != 0), missing, reason)
@@ -196,8 +197,8 @@ class FirstStageWalk:
     def missing(self, rights: Int64, wanted: Int64 | int) -> Reasons:
         """The reasons for missing permissions, or 0: see Intent.lacks. What is present is readable."""
         lacks, missing = wanted & ~rights, self.codes.missing
-        writes = np.where(lacks & _WRITE, missing[Permission.WRITE], 0)
-        return np.where(lacks & _USER, missing[Permission.USER], writes)
+        writes = faults_at(lacks & _WRITE != 0, missing[Permission.WRITE])
+        return np.where(lacks & _USER, np.uint8(missing[Permission.USER]), writes)
 
 
 def _leaves(

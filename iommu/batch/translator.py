@@ -33,7 +33,7 @@ from iommu.engine.request import INTERRUPT_RANGE, Access, DmaRequest, SourceId
 from iommu.engine.unit import RemappingUnit
 from iommu.registers import RTADDR, TableMode
 
-CHUNK = 1 << 14
+CHUNK = 1 << 15
 """Rows translated at once: what they need stays in the processor's caches."""
 
 _TTM = RTADDR.TTM
@@ -220,8 +220,11 @@ class Call:
             found = contexts.find(self._readers, root, given.source_ids, pasids)
         results.fpd[:] = found.fpd
         least, most = int(found.way.min()), int(found.way.max())
-        if least == most and least:
-            self._by_way(least, np.arange(len(results.hosts)), given.addresses, given.writes, found, results)
+        if least == most:
+            if least:
+                self._by_way(least, None, given.addresses, given.writes, found, results)
+            else:
+                results.reasons[:] = found.reason
             return
         for number in np.flatnonzero(np.bincount(found.way)).tolist():
             rows = np.flatnonzero(found.way == number)
@@ -233,16 +236,16 @@ class Call:
             results.hosts[rows], results.reasons[rows] = part.hosts, part.reasons
 
     def _by_way(
-        self, number: int, rows: Int64, addresses: Uint64, writes: Bools, found: Found, results: Results
+        self, number: int, rows: Int64 | None, addresses: Uint64, writes: Bools, found: Found, results: Results
     ) -> None:
-        """All requests, at these rows of the chunk, are translated by one way."""
+        """All requests, at these rows of the chunk or at all, are translated by one way."""
         way = self._parts.ways[number]
         if self._marks:
-            self._marks.order = rows
+            self._marks.order = np.arange(len(addresses)) if rows is None else rows
         hosts, reason = way.translate(self._readers, addresses, writes, found.first, found.second)
         results.hosts[:] = hosts
         if reason is not None:
-            results.hosts[reason != 0] = NO_ADDRESS
+            results.hosts[np.flatnonzero(reason)] = NO_ADDRESS
             results.reasons[:] = reason
 
     def _protect(self, given: Requests, hosts: Uint64) -> None:
@@ -269,16 +272,24 @@ class _Known:
     """The contexts of source-ids that a call has looked up, for requests without a PASID and one root table."""
 
     def __init__(self) -> None:
-        self._is_known = np.zeros(1 << 16, np.bool_)
-        self._found = Found.nothing(1 << 16)
+        self._single: dict[int, Found] = {}
+        self._is_known = np.zeros(0, np.bool_)
+        self._found = Found.nothing(0)
 
     def find(self, contexts: Contexts, readers: READERS, root: int, source_ids: Uint16) -> Found:
-        """The contexts of requests."""
-        known = self._is_known.take(source_ids)
-        if not known.all():
+        """The contexts of requests; only one if all have the same source-id."""
+        first = int(source_ids[0])
+        if (source_ids == first).all():
+            if first not in self._single:
+                self._single[first] = contexts.find(readers, root, source_ids[:1], None)
+            return self._single[first]
+        if not self._is_known.size:
+            self._is_known, self._found = np.zeros(1 << 16, np.bool_), Found.nothing(1 << 16)
+        sources = source_ids.astype(np.int64)
+        if not self._is_known.take(sources).all():
             new = np.zeros(1 << 16, np.bool_)
-            new[source_ids] = True
+            new[sources] = True
             rows = np.flatnonzero(new & ~self._is_known)
             self._found.put(rows, contexts.find(readers, root, rows.astype(np.uint16), None))
             self._is_known[rows] = True
-        return Found(*(column.take(source_ids) for column in self._found))
+        return self._found.part(sources)

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from iommu.batch.arrays import Bools, Int64
+from iommu.batch.arrays import Bools, Int64, Uint8
 from iommu.engine.entry_format import PagingFormat
 from iommu.errors import MisuseError
 
-Reasons = Int64
+Reasons = Uint8
 
 
 def signed(mask: int) -> int:
@@ -49,6 +49,16 @@ class Level:
         self.address = signed(entry_format.page_address)
         self.offset = entry_format.page_size - 1
         self.size_bit = entry_format.size_bit
+
+    def split(self, at: Entries) -> tuple[Entries | None, Entries | None]:
+        """Those that point to tables, and those that map pages; None if there are none."""
+        every, some = at.bits()
+        if self.are_tables(some):
+            return at, None
+        if self.are_pages(every):
+            return None, at
+        large = at.entry & self.size_bit != 0
+        return at.part(np.flatnonzero(~large)), at.part(np.flatnonzero(large))
 
     def are_tables(self, some: int) -> bool:
         """Whether all entries point to tables, given the bits that some of them have."""
@@ -86,13 +96,79 @@ class Wanted:
         return Wanted(writes, self._reading, self._writing, self._of_all)
 
 
+def faults_at(which: Bools, reason: int) -> Reasons:
+    """This fault for some of the requests, 0 for the others."""
+    return which * np.uint8(reason)
+
+
+class Faults(NamedTuple):
+    """Faults of some rows, 0 for none."""
+
+    rows: Int64
+    reason: Reasons
+
+
+NO_FAULTS = Faults(np.zeros(0, np.int64), np.zeros(0, np.uint8))
+
+
+def add_faults(reason: Reasons | None, count: int, more: Faults) -> Reasons | None:
+    """The faults of `count` requests, with those that come after them: a request has only its first one."""
+    if not more.reason.any():
+        return reason
+    if reason is None:
+        reason = np.zeros(count, np.uint8)
+    reason[more.rows] = np.where(reason[more.rows], reason[more.rows], more.reason)
+    return reason
+
+
+class Going(NamedTuple):
+    """Walks that are going on.
+
+    Attributes:
+        table: the table that each has reached, as the number of a quadword.
+        address: what they look up.
+        rights: the bits of permissions that the levels above give; None if all of them.
+        rows: the numbers of the walks; None for all that were begun.
+    """
+
+    table: Int64
+    address: Int64
+    rights: Int64 | None
+    rows: Int64 | None
+
+
+class Entries(NamedTuple):
+    """The entries that walks have reached. `where` are their places, if marks are collected; the rest is as in Going."""
+
+    entry: Int64
+    where: Int64 | None
+    address: Int64
+    rights: Int64 | None
+    rows: Int64 | None
+
+    def bits(self) -> tuple[int, int]:
+        """The bits that every entry has, and those that some have."""
+        return int(np.bitwise_and.reduce(self.entry)), int(np.bitwise_or.reduce(self.entry))
+
+    def rows_at(self, which: Int64) -> Int64:
+        """The numbers of some of the walks."""
+        return which if self.rows is None else self.rows[which]
+
+    def part(self, which: Int64) -> Entries:
+        """Some of them."""
+        rights = None if self.rights is None else self.rights.take(which)
+        rows = which if self.rows is None else self.rows.take(which)
+        where = None if self.where is None else self.where.take(which)
+        return Entries(self.entry.take(which), where, self.address.take(which), rights, rows)
+
+
 class Leaves(NamedTuple):
     """The entries at which walks ended.
 
     Attributes:
         host: the address that the page gives.
         rights: the bits of permissions that all levels give; None if all walks have all of them.
-        entry: the entry that maps the page.
+        entry: the entry that maps the page; None if nobody needs it.
         reason: the fault of each walk, or 0; None if none has one. The other attributes mean nothing then.
         late: the fault of each walk if the entry still has to be updated and cannot be, or 0; None if there is none.
             It comes after all other checks.
@@ -102,7 +178,7 @@ class Leaves(NamedTuple):
 
     host: Int64
     rights: Int64 | None
-    entry: Int64
+    entry: Int64 | None
     reason: Reasons | None
     late: Reasons | None = None
     where: Int64 | None = None
@@ -115,7 +191,7 @@ class Leaves(NamedTuple):
 
     def faulty(self) -> Reasons:
         """The faults, with 0 where there is none."""
-        return np.zeros(len(self.host), np.int64) if self.reason is None else self.reason
+        return np.zeros(len(self.host), np.uint8) if self.reason is None else self.reason
 
 
 class Pending:
@@ -134,15 +210,14 @@ class Pending:
     def found(self) -> Leaves:
         """What has been found so far."""
         if self._found is None:
-            host, entry, reason = np.zeros((3, self._count), np.int64)
-            self._found = Leaves(host, np.full(self._count, self._all, np.int64), entry, reason)
+            self._found = Leaves(np.zeros(self._count, np.int64), None, None, np.zeros(self._count, np.uint8))
         return self._found
 
     def at(self, rows: Int64) -> Int64:
         """The numbers of walks, given those among the ones that are going on."""
         return rows if self.rows is None else self.rows[rows]
 
-    def block(self, rows: Int64, reason: Reasons) -> None:
+    def block(self, rows: Int64, reason: Reasons | int) -> None:
         """Walks end with a fault."""
         reasons = self.found.reason
         assert reasons is not None
@@ -154,7 +229,8 @@ class Pending:
         for name, its in zip(leaves._fields, leaves, strict=True):
             if its is not None:
                 if getattr(found, name) is None:
-                    found = self._found = found._replace(**{name: np.zeros(self._count, np.int64)})
+                    fill = self._all if name == "rights" else 0
+                    found = self._found = found._replace(**{name: np.full(self._count, fill, its.dtype)})
                 getattr(found, name)[at] = its
 
     def all_end(self, leaves: Leaves) -> Leaves:
