@@ -138,7 +138,7 @@ class Going(NamedTuple):
 
 
 class Entries(NamedTuple):
-    """The entries that walks have reached. `where` are their places, if marks are collected; the rest is as in Going."""
+    """The entries that walks have reached; `where` are their places, if marks are collected. See Going for the rest."""
 
     entry: Int64
     where: Int64 | None
