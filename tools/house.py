@@ -89,6 +89,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "qemu.vtd.guard_program",
         "qemu.vtd.guard",
         "qemu.vtd.process",
+        "qemu.vtd.crew",
         "qemu.vtd.apt",
         "qemu.vtd.install",
         "qemu.vtd.qmp",
@@ -104,6 +105,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "qemu: live": ("qemu.vtd.live",),
     "qemu: devices": ("qemu.vtd.devices",),
     "qemu: machine": ("qemu.vtd.machine",),
+    "qemu: agent": ("qemu.vtd.agent",),
     "qemu: platform, driver": (
         "qemu.vtd.presets",
         "qemu.vtd.topology",
@@ -113,9 +115,18 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "qemu: quirks": ("qemu.vtd.quirks",),
     "qemu: conformance": ("qemu.vtd.conformance",),
+    "qemu: fuzz/lane": ("qemu.vtd.fuzz.lane",),
+    "qemu: fuzz": ("qemu.vtd.fuzz",),
     "qemu: guest": ("qemu.vtd.guest",),
     "qemu: vm": ("qemu.vtd.vm",),
-    "qemu: cli": ("qemu.vtd.__init__", "qemu.vtd.qemu_cli", "qemu.vtd.guest_cli", "qemu.vtd.vm_cli", "qemu.vtd.cli"),
+    "qemu: cli": (
+        "qemu.vtd.__init__",
+        "qemu.vtd.qemu_cli",
+        "qemu.vtd.guest_cli",
+        "qemu.vtd.vm_cli",
+        "qemu.vtd.fuzz_cli",
+        "qemu.vtd.cli",
+    ),
 }
 """The parts in their order, each with the modules it has: names, or packages with all that is in them."""
 

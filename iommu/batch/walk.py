@@ -138,7 +138,7 @@ class Going(NamedTuple):
 
 
 class Entries(NamedTuple):
-    """The entries that walks have reached; `where` are their places, if marks are collected. See Going for the rest."""
+    """The entries that walks have reached; `where` are their places, if marks are collected. The rest: see Going."""
 
     entry: Int64
     where: Int64 | None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qemu.vtd import guest_cli, qemu_cli, vm_cli
+from qemu.vtd import fuzz_cli, guest_cli, qemu_cli, vm_cli
 
 if TYPE_CHECKING:
     from qemu.vtd.conformance.runner import Report
@@ -54,6 +54,8 @@ def register(app: typer.Typer) -> None:
     app.add_typer(qemu_cli.app, name="qemu")
     app.add_typer(guest_cli.app, name="guest")
     app.command()(vm_cli.vm)
+    app.command()(fuzz_cli.fuzz)
+    app.command()(fuzz_cli.replay)
 
 
 def conform(

@@ -20,8 +20,8 @@ from qemu.vtd.platform import MEMORY_SIZE, Transfer, Unreachable, page_of_stamp,
 from qemu.vtd.ram import Change
 from qemu.vtd.topology import PLAIN, Topology
 
-# Where the reading device dumps its buffer, away from the memory scenarios use.
-_SCRATCH = 0x9F0000
+SCRATCH = 0x9F0000
+"""Where the reading device dumps its buffer, away from the memory that scenarios use."""
 
 # The I/O APIC: index register, 0x10 above it the data; the first register of its redirection table.
 _IO_APIC = 0xFEC0_0000
@@ -50,6 +50,7 @@ class QemuPlatform:
 
     Attributes:
         machine: the QEMU machine.
+        kept_trace: the lines of its trace, once `trace_everything` was called.
 
     Raises PropertyMissing for a property that this QEMU does not have.
     """
@@ -79,6 +80,8 @@ class QemuPlatform:
         self._remapped: list[Message] = []
         self._own: list[Message] = []
         self._slots_used = 0
+        self.kept_trace: list[str] = []
+        self._keep_trace = False
 
     def __enter__(self) -> Self:
         self.machine.__enter__()
@@ -105,10 +108,10 @@ class QemuPlatform:
         self.machine.ram.clear()
         self.source_ids = self.topology.source_ids
         self.machine.trace_lines()
-        self._remapped, self._own = [], []
+        self._remapped, self._own, self.kept_trace = [], [], []
         self._pending.clear()
         if self._slots_used and self._reader is not None:
-            self._reader.clear_slots(_SCRATCH, self._slots_used)
+            self._reader.clear_slots(SCRATCH, self._slots_used)
             self._slots_used = 0
 
     def restart(self) -> None:
@@ -228,7 +231,10 @@ class QemuPlatform:
         Raises VtdError when one did not reach the local APICs as it is, or when they got one that is neither.
         """
         sent: Message | None = None
-        for line in self.machine.trace_lines():
+        lines = self.machine.trace_lines()
+        if self._keep_trace:
+            self.kept_trace += lines
+        for line in lines:
             if (found := _REMAPPED.search(line) or _OWN.search(line)) is not None:
                 self._check_delivery(sent, None)
                 sent = Message(int(found[1], 16), int(found[2], 16))
@@ -253,6 +259,11 @@ class QemuPlatform:
             got = "nothing" if delivered is None else f"{delivered}"
             raise VtdError(f"{self.name}: the unit sent {address:#x} {data:#x}, and the local APICs got {got}")
 
+    def trace_everything(self) -> None:
+        """Have QEMU trace all that its unit does, and keep the lines."""
+        self._keep_trace = True
+        self.machine.qmp("trace-event-set-state", name="vtd_*", enable=True)
+
     def renumber(self, bus: str, number: int) -> None:
         """See Platform. The port is on a root bus; the window to its devices' registers stays as it is."""
         self.machine.renumber_bus(bus, number)
@@ -267,9 +278,14 @@ class QemuPlatform:
         if not self._pending or self._reader is None:
             return
         self.write_register(GCMD.offset, 0, 4)
-        self._reader.dump_buffer(_SCRATCH)
+        self._reader.dump_buffer(SCRATCH)
+        self.take_reads()
+
+    def take_reads(self) -> None:
+        """Take the data of the pending reads from the scratch memory, where the reader has dumped its buffer."""
+        assert self._reader is not None, "only a reader has reads pending"
         for slot, transfer in enumerate(self._pending):
-            seen = self.memory.read(_SCRATCH + self._reader.slot_offset(slot), 4)
+            seen = self.memory.read(SCRATCH + self._reader.slot_offset(slot), 4)
             page = page_of_stamp(seen)
             transfer.host = None if page is None else page | transfer.address & 0xFFF
         self._pending.clear()

@@ -43,12 +43,20 @@ COMMANDS: dict[str, Sequence[str]] = {
     "inspect --json FILE": ("snapshots",),
     "inspect --html OUT FILE": ("snapshots",),
     "inspect --root-table 0x1000 FILE": ("cores",),
+    "reach FILE": ("snapshots", "snapshot folders"),
+    "reach --json --stale FILE": ("snapshots",),
+    "reach --html OUT FILE": ("snapshots",),
+    "reach --never 0x1000-0x8fff --device 00:04.0 FILE": ("snapshots",),
+    "reach --symbols FILE SNAPSHOT": ("kernels",),
+    "reach --host TEXT SNAPSHOT": ("words",),
+    "replay --python FILE": ("cases",),
     "quirks TEXT": ("words",),
     "quirks --version TEXT": ("words",),
 }
 """Commands, and the ways whose inputs they get. FILE is the input, TEXT its text, the other capitals are files."""
 
 NOT_FUZZED = {
+    "fuzz": "runs QEMUs; its checkpoints are a way of their own",
     "conform": "reads only QEMU's answers and a file of its own cache",
     "vm": "starts a QEMU; its options and QEMU's answers are ways of their own",
     "qemu list": "reads no input",

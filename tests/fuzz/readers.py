@@ -8,6 +8,7 @@ import json
 import shutil
 import struct
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -26,9 +27,16 @@ from iommu.snapshot import Snapshot, save
 from iommu.snapshot.core import Given
 from iommu.snapshot.folder import FORMAT
 from iommu.snapshot.inspect import inspect
+from iommu.snapshot.kernel import kernel_text
 from iommu.snapshot.request import parse_request
 from qemu.vtd import answers
 from qemu.vtd.answers import understood
+from qemu.vtd.fuzz import checkpoint
+from qemu.vtd.fuzz.case import Found, read_found
+from qemu.vtd.fuzz.generate import MODES, make
+from qemu.vtd.fuzz.groups import Likeness
+from qemu.vtd.fuzz.lanes import Result
+from qemu.vtd.fuzz.stream import Stream
 from qemu.vtd.live.layout import layout_of
 from qemu.vtd.vm import plan, words
 from qemu.vtd.vm.functions import functions, numbered
@@ -82,6 +90,33 @@ def elf(memory: bytes, pieces: int = 4) -> bytes:
         struct.pack("<IIQQQQQQ", 1, 7, offset + at, 0, at, size, size, 0) for at in range(0, size * pieces, size)
     )
     return header + segments + memory
+
+
+def vmlinux(symbols: dict[str, int]) -> bytes:
+    """An ELF file with nothing but these symbols."""
+    names = b"\0" + b"".join(name.encode() + b"\0" for name in symbols)
+    table = bytes(24) + b"".join(
+        struct.pack("<IBBHQQ", names.index(name.encode()), 0x12, 0, 1, value, 0) for name, value in symbols.items()
+    )
+    sections = b"\0.symtab\0.strtab\0"
+    parts, offset, headers = [table, names, sections], 64, [bytes(64)]
+    for (name, kind, link, size), part in zip(((1, 2, 2, 24), (9, 3, 0, 0), (9, 3, 0, 0)), parts, strict=True):
+        headers.append(struct.pack("<IIQQQQIIQQ", name, kind, 0, 0, offset, len(part), link, 1, 8, size))
+        offset += len(part)
+    header = b"\x7fELF\x02\x01\x01" + bytes(9)
+    header += struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, 0, 0, offset, 0, 64, 56, 0, 64, 4, 3)
+    return header + b"".join(parts) + b"".join(headers)
+
+
+@cache
+def kernels() -> list[bytes]:
+    """A System.map, and a vmlinux."""
+    ends = {"_stext": 0xFFFFFFFF81000000, "_etext": 0xFFFFFFFF81200000}
+    return [(_FIXTURES / "snapshots" / "System.map").read_bytes(), vmlinux(ends)]
+
+
+def _kernel(data: bytes, place: Path) -> None:
+    kernel_text(place)
 
 
 def _find(data: bytes, place: Path) -> None:
@@ -309,6 +344,30 @@ def _sysfs(data: bytes, place: Path) -> None:
         shutil.rmtree(folder)
 
 
+@cache
+def cases() -> list[bytes]:
+    """Cases of every mode, as vtd fuzz writes them."""
+    found = []
+    for mode, (setups, _) in MODES.items():
+        case, _ = make(1, mode, 1, setups[0], {})
+        steps = tuple((f"line {number}",) for number in range(len(case.actions) + 1))
+        found.append(json.dumps(Found(case, "7.2.22", steps, steps[:-1], f"seed 1, {mode}, case 1").plain()).encode())
+    return found
+
+
+@cache
+def checkpoints() -> list[bytes]:
+    """A campaign of two streams, one of which has found something."""
+    found = Found.parse(json.loads(cases()[0]), "case")
+    result = Result(64, 1, Counter({"a choice": 2}), {"0x05 at no table": ["address: edge"]})
+    result.differences[3] = Likeness("dma", "no table", "blocked", ""), found
+    streams = [Stream("/usr/bin/qemu", "7.2.22", mode, ("WIDE",), 1000, 64, 1) for mode in ("legacy", "queue")]
+    streams[0].take(0, result)
+    with TemporaryDirectory() as folder:
+        checkpoint.write(Path(folder) / "c", streams)
+        return [(Path(folder) / "c").read_bytes()]
+
+
 def _loads(data: bytes, place: Path) -> Any:
     return read_json(place)
 
@@ -332,6 +391,21 @@ WAYS: tuple[Way, ...] = (
     Way("logs", lambda: [LOG], mutations.text, _explain),
     Way("words", lambda: WORDS, mutations.text, _explain),
     Way("qmp answers", qmp_answers, mutations.document, _answer),
+    Way("kernels", kernels, mutations.binary, _kernel, ("iommu.snapshot.kernel",)),
     Way("requests", lambda: REQUESTS, mutations.text, _request),
+    Way(
+        "cases",
+        cases,
+        mutations.document,
+        lambda data, place: read_found(place),
+        ("qemu.vtd.fuzz.case", "qemu.vtd.fuzz.actions"),
+    ),
+    Way(
+        "checkpoints",
+        checkpoints,
+        mutations.document,
+        lambda data, place: checkpoint.read(place),
+        ("qemu.vtd.fuzz.checkpoint",),
+    ),
     Way("qemu options", lambda: OPTIONS, mutations.text, _qemu_options, ("qemu.vtd.vm.words", "qemu.vtd.vm.plan")),
 )

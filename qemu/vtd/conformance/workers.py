@@ -6,19 +6,15 @@ ends them, and with each its QEMU.
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import multiprocessing
 import os
-import signal
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from typing import Any
 
+from qemu.vtd import crew
 from qemu.vtd.conformance.judge import Result, Verdict, on_model, without_qemu
 from qemu.vtd.conformance.machines import Machines
 from qemu.vtd.conformance.scenario import Scenario
@@ -27,9 +23,6 @@ from qemu.vtd.quirks import Version
 
 # A worker takes so many scenarios of one machine at a time. Starting a QEMU takes as long as some ten scenarios.
 _PIECE = 16
-# How long a worker may take to end its QEMU before it is killed.
-_END_SECONDS = 3.0
-_PR_SET_PDEATHSIG = 1
 _NO_MORE: list[int] = []
 
 Piece = deque[int]
@@ -69,12 +62,10 @@ def _pieces(scenarios: Sequence[Scenario]) -> list[Piece]:
     return [deque(group[at : at + _PIECE]) for group in groups for at in range(0, len(group), _PIECE)]
 
 
-@dataclass
-class _Worker:
-    """A worker as this process sees it: what it has been given and not returned, and the machine it last had."""
+@dataclass(eq=False)
+class _Worker(crew.Worker):
+    """A worker with what it has been given and not returned, and the machine it last had."""
 
-    process: BaseProcess
-    connection: Connection
     piece: Piece = field(default_factory=deque)
     machine: object = None
 
@@ -100,19 +91,8 @@ class _Crew:
             self._end()
 
     def _hire(self) -> None:
-        context = multiprocessing.get_context("fork")
-        ours, theirs = context.Pipe()
-        process = context.Process(
-            target=_work, args=(self._scenarios, self._qemu, self._judge_by, theirs, os.getpid()), daemon=True
-        )
-        # A Ctrl-C in between would end the new process with a traceback.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        theirs.close()
-        worker = self._workers[ours] = _Worker(process, ours)
+        hired = crew.hire(_work, self._scenarios, self._qemu, self._judge_by)
+        worker = self._workers[hired.connection] = _Worker(hired.process, hired.connection)
         self._give(worker)
 
     def _give(self, worker: _Worker) -> None:
@@ -142,57 +122,33 @@ class _Crew:
 
     def _replace(self, worker: _Worker) -> None:
         """A worker has died. So has the scenario it was running; another worker takes the rest of its piece."""
-        self._dismiss(worker)
+        status = self._dismiss(worker)
         if worker.piece:
             scenario = self._scenarios[worker.piece.popleft()]
-            why = f"the process that ran it ended, status {worker.process.exitcode}"
+            why = f"the process that ran it ended, status {status}"
             self._each(without_qemu(scenario, on_model(scenario), Verdict.DIFFERS, why))
         if worker.piece:
             self._open.append(worker.piece)
         if self._open:
             self._hire()
 
-    def _dismiss(self, worker: _Worker) -> None:
-        """Let a worker end, and wait for it."""
+    def _dismiss(self, worker: _Worker) -> int | None:
+        """Let a worker end, and wait for it. Returns its exit status."""
         del self._workers[worker.connection]
-        with suppress(BrokenPipeError):
-            worker.connection.send(_NO_MORE)
-        worker.connection.close()
-        worker.process.join(_END_SECONDS)
-        if worker.process.is_alive():
-            worker.process.kill()
-            worker.process.join()
+        return crew.dismiss(worker, _NO_MORE)
 
     def _end(self) -> None:
-        """Interrupt the workers that are left, each of which ends its QEMU; kill those that do not end."""
+        """End the workers that are left."""
         try:
-            for worker in self._workers.values():
-                if worker.process.pid is not None and worker.process.is_alive():
-                    os.kill(worker.process.pid, signal.SIGINT)
-            for worker in self._workers.values():
-                worker.process.join(_END_SECONDS)
+            crew.end(self._workers.values())
         finally:
-            for worker in self._workers.values():
-                worker.process.kill()
-                worker.process.join()
-                worker.connection.close()
             self._workers.clear()
 
 
-def _work(
-    scenarios: Sequence[Scenario], qemu: str, judge_by: Version | None, connection: Connection, parent: int
-) -> None:
+def _work(connection: Connection, scenarios: Sequence[Scenario], qemu: str, judge_by: Version | None) -> None:
     """A worker: receives lists of indices, and sends a result for each."""
-    # Ctrl-C goes to the first process alone, which interrupts the others; and whatever ends it ends them.
-    os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        return
-    # Memory is shared with the first process until it is written to, and garbage collection writes to every object.
-    gc.freeze()
     with suppress(KeyboardInterrupt, EOFError, ConnectionError), Machines(qemu, judge_by) as machines:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        crew.be_interruptible()
         while piece := connection.recv():
             for index in piece:
                 connection.send(_without_scenario(run_one(scenarios[index], machines)))
