@@ -90,14 +90,14 @@ def uniform(count: int, pages: int) -> World:
 
 
 def mixed(count: int) -> World:
-    """Requests over pages of each size: a GiB of 4 KiB each, 16 of 2 MiB, 64 of 1 GiB. One in twenty is blocked."""
+    """Requests over a million pages of 4 KiB, 16 GiB in pages of 2 MiB, and 64 of 1 GiB. One in twenty is blocked."""
     pick = np.random.default_rng(3)
     first = np.array([G1, 32 * G1, 64 * G1, 200 * G1])
-    last = np.array([2 * G1, 48 * G1, 128 * G1, 250 * G1])
+    last = np.array([5 * G1, 48 * G1, 128 * G1, 250 * G1])
     kind = pick.choice(4, count, p=[0.32, 0.32, 0.32, 0.04])
 
     def mapped(mapper: SecondStageMapper) -> None:
-        mapper.map(G1, HOST, G1, page_size=K4)
+        mapper.map(G1, HOST, PAGES * K4, page_size=K4)
         mapper.map(32 * G1, HOST + 32 * G1, 15 * G1, page_size=M2)
         # One page in 16 of these cannot be written: that is one request in a hundred.
         mapper.map(47 * G1, HOST + 47 * G1, G1, page_size=M2, write=False)

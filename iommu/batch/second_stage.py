@@ -60,7 +60,11 @@ class SecondStageWalk:
                 reason = self.codes.unreadable if number else self.codes.top_unreadable
                 pending.block(at.rows_at(np.flatnonzero(~readable)), reason)
                 at = at.part(np.flatnonzero(readable))
-            tables, pages = level.split(at)
+            tables, pages, gone = level.split(at)
+            if gone is not None:
+                # LGN.2, LGN.3, SSS.2: an entry with neither R nor W is not present; all its other bits are ignored.
+                rows = at.rows_at(gone)
+                pending.block(rows, self._absent(wanted, rows))
             if pages is not None:
                 pages = self._checked(words, level, pages, wanted, pending, are_tables=False)
                 host = pages.entry & level.address
@@ -98,27 +102,24 @@ class SecondStageWalk:
         if every & RIGHTS == RIGHTS and not some & reserved and (failed is None or every & ACCESSED):
             return at
         rights = entry & RIGHTS if rights is None else rights & entry
-        at = at._replace(rights=rights)
         odd = rights != RIGHTS
         if some & reserved:
             odd |= entry & reserved != 0
         if failed is not None:
             odd |= entry & ACCESSED == 0
         rows = np.flatnonzero(odd)
-        if not rows.size:
+        reason = self._faults(at._replace(rights=rights).part(rows), reserved, failed, wanted)
+        blocked = reason != 0
+        # Most often only entries that block have not all rights.
+        at = at._replace(rights=rights if (rights[rows[~blocked]] != RIGHTS).any() else None)
+        if not blocked.any():
             return at
-        reason = self._faults(level, at.part(rows), reserved, failed, wanted)
-        if not reason.any():
-            return at
-        blocked = np.flatnonzero(reason)
         pending.block(at.rows_at(rows[blocked]), reason[blocked])
-        keep = np.ones(len(entry), np.bool_)
-        keep[rows[blocked]] = False
-        return at.part(np.flatnonzero(keep))
+        odd[:] = True
+        odd[rows[blocked]] = False
+        return at.part(np.flatnonzero(odd))
 
-    def _faults(
-        self, level: Level, at: Entries, reserved: int, failed: FaultReason | None, wanted: Wanted
-    ) -> Reasons:
+    def _faults(self, at: Entries, reserved: int, failed: FaultReason | None, wanted: Wanted) -> Reasons:
         """The fault of each entry, or 0. Of several, the first one counts, which is assigned last here.
 
         Args:
@@ -138,16 +139,15 @@ class SecondStageWalk:
             # LGN.2, LGN.3, SGN.6, SGN.7, before the reserved bits of the entry that lacks it (doubt D-4).
             missing = self.missing(rights, wanted, at.rows)
             np.copyto(reason, missing, where=missing != 0)
-        # LGN.2, LGN.3, SSS.2: an entry with neither R nor W is not present, and all its other bits are ignored.
-        np.copyto(reason, absent, where=entry & level.present == 0)
         return reason
 
     def _absent(self, wanted: Wanted, rows: Int64 | None) -> Reasons:
         """The reasons of these rows for an entry that is not present: see FaultCodes.absent."""
         if self.codes.not_present is not None:
             return np.array(self.codes.not_present, np.uint8)
-        missing, writes = self.codes.missing, wanted.bits(rows) & WRITE != 0
-        return np.where(writes, np.uint8(missing[Permission.WRITE]), np.uint8(missing[Permission.READ]))
+        missing = self.codes.missing
+        by_bit = np.array([missing[Permission.READ], missing[Permission.WRITE]], np.uint8)
+        return by_bit.take(np.asarray(wanted.bits(rows) & WRITE != 0, np.int64))
 
     def find_some(self, words: Words, table: Int64, address: Int64, wanted: Wanted, which: Bools) -> Leaves:
         """As `find`, for some of the rows only: the others are left out, with all rights and without a fault."""

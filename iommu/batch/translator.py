@@ -265,7 +265,7 @@ class Call:
         hosts, reason = way.translate(self._readers, addresses, writes, found.first, found.second)
         results.hosts[:] = hosts
         if reason is not None:
-            results.hosts[np.flatnonzero(reason)] = NO_ADDRESS
+            np.copyto(results.hosts, np.uint64(NO_ADDRESS), where=reason != 0)
             results.reasons[:] = reason
 
     def _protect(self, given: Requests, hosts: Uint64) -> None:
@@ -282,8 +282,8 @@ class Call:
         inside = given.addresses >> np.uint64(20) == INTERRUPT_RANGE
         if given.pasids is not None and self._translation.enabled:
             inside &= given.pasids == NO_PASID
-        rows = np.flatnonzero(inside)
-        if rows.size:
+        if inside.any():
+            rows = np.flatnonzero(inside)
             results.hosts[rows], results.fpd[rows] = NO_ADDRESS, 0
             results.reasons[rows] = self._translation.interrupts.refusal() or 0
 

@@ -202,7 +202,10 @@ def _limited(way: Way, allowed: Bools, beyond: FaultReason) -> Callable[..., Ans
 
 def _checked_range(reason: Reasons | None, host: Int64, codes: FaultCodes) -> Reasons | None:
     """LGN.4, SGN.8: the host address is in the interrupt range (3.14)."""
-    rows = np.flatnonzero(_in_range(host))
+    inside = _in_range(host)
+    if not inside.any():
+        return reason
+    rows = np.flatnonzero(inside)
     return add_faults(reason, len(host), Faults(rows, np.full(len(rows), codes.interrupt_range, np.uint8)))
 
 

@@ -58,11 +58,10 @@ class FlatWords:
 
     def take(self, numbers: Int64) -> tuple[Int64, Bools | None]:
         """See Words."""
-        try:
-            return self._words.take(numbers), None
-        except IndexError:
-            readable = numbers < len(self._words)
-            return np.where(readable, self._words.take(np.where(readable, numbers, 0)), 0), readable
+        if not numbers.size or numbers.max() < len(self._words):
+            return self._words.take(numbers, mode="clip"), None
+        readable = numbers < len(self._words)
+        return np.where(readable, self._words.take(numbers, mode="clip"), 0), readable
 
     def rows(self, numbers: Int64, count: int) -> tuple[Int64, Bools | None]:
         """See Words."""
