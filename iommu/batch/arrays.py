@@ -27,7 +27,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 class Results(NamedTuple):
-    """What becomes of requests: host addresses, fault reasons, and the FPD bits that apply to the faults."""
+    """The results of requests: host addresses, fault reasons, and the FPD bits that apply to the faults."""
 
     hosts: Uint64
     reasons: Uint8

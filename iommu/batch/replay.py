@@ -19,7 +19,7 @@ from iommu.structures import SecondStageEntry
 
 @dataclass
 class Statistics:
-    """What has become of requests.
+    """How requests have ended.
 
     Attributes:
         requests: how many there were.
