@@ -5,9 +5,9 @@
 A case is a world of tables and one DMA; its fault record and data are compared with the engine's, and all of guest
 RAM once a batch. Making the worlds, predicting and comparing are part of the time. `one command` waits for each qtest
 command's answer, `pipelined` sends those of 50 cases together; `one QEMU` and `two QEMUs` use the agent, the two in
-processes of their own. The measurements take turns, and each figure is the median of its rounds; the ratios are
-medians of the ratios within a round. `yardstick` is ten million steps of a loop in Python, in seconds: other machines
-differ in it.
+processes of their own. `all of RAM` is the part of a batch's time in which RAM is compared. The measurements take
+turns, and each figure is the median of its rounds; the ratios are medians of the ratios within a round.
+`yardstick` is ten million steps of a loop in Python, in seconds: other machines differ in it.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from iommu.errors import VtdError
 from qemu.vtd.agent import Op
+from qemu.vtd.fuzz.lane.areas import Image, Places, Words
 from qemu.vtd.fuzz.lane.lane import FastLane
 from qemu.vtd.fuzz.lane.result import BatchResult
 from qemu.vtd.pipeline import Answer, Pipeline
@@ -41,6 +42,7 @@ STEPS = 10_000_000
 SMALL = 512
 """Cases in a batch of the slow ways."""
 ONE, PIPELINED, AGENT, TWO = "one command", "pipelined", "one QEMU", "two QEMUs"
+RAM = "all of RAM"
 
 _WRITES = {Op.WRITE_32: 4, Op.WRITE_64: 8}
 _READS = {Op.READ_32: 4, Op.READ_64: 8}
@@ -109,6 +111,26 @@ def checked(lane: FastLane, seconds: float, cases: int, first: int) -> tuple[int
     return count, spent, number
 
 
+class Watch:
+    """Measures the comparison of RAM in a lane.
+
+    Attributes:
+        seconds: that it has taken.
+    """
+
+    def __init__(self, lane: FastLane) -> None:
+        self.seconds = 0.0
+        right = lane.ram.differing
+
+        def timed(image: Image, script: Words) -> Places:
+            start = time.perf_counter()
+            found = right(image, script)
+            self.seconds += time.perf_counter() - start
+            return found
+
+        lane.ram.differing = timed  # type: ignore[method-assign]
+
+
 def _work(connection: Connection, qemu: str | None, mode: str, seed: int) -> None:
     """A process with a lane of its own: it runs for as long as each message says, and answers with cases and time."""
     try:
@@ -174,7 +196,7 @@ def yardstick() -> float:
 
 def measure(qemu: str | None, mode: str, rounds: int, seconds: float) -> dict[str, list[float]]:
     """Every figure, round by round."""
-    found: dict[str, list[float]] = {name: [] for name in (ONE, PIPELINED, AGENT, TWO, "yardstick")}
+    found: dict[str, list[float]] = {name: [] for name in (ONE, PIPELINED, AGENT, TWO, RAM, "yardstick")}
     with (
         QtestLane(qemu, mode, SEED) as slow,
         FastLane(qemu, mode, SEED) as fast,
@@ -191,10 +213,13 @@ def measure(qemu: str | None, mode: str, rounds: int, seconds: float) -> dict[st
 
         takers = {ONE: take(ONE, slow, SMALL), PIPELINED: take(PIPELINED, slow, SMALL), AGENT: take(AGENT, fast, 0)}
         checked(fast, 0.1, 0, 0)
+        watch = Watch(fast)
         for _ in range(rounds):
             for name, rate in takers.items():
                 slow.together = TOGETHER if name == PIPELINED else 0
+                watch.seconds, start = 0.0, time.perf_counter()
                 found[name].append(rate())
+            found[RAM].append(watch.seconds / (time.perf_counter() - start))
             found[TWO].append(together(ours, seconds))
             found["yardstick"].append(yardstick())
     return found
@@ -229,6 +254,7 @@ def main() -> int:
         print(f"{name:12} {medians[name]:10,.0f} checked cases a second")
     for name, ratio in ratios.items():
         print(f"{name:25} {ratio:8.1f}")
+    print(f"{RAM} takes {medians[RAM]:.1%} of a batch with one QEMU")
     print(f"yardstick: {medians['yardstick']:.2f} s for {STEPS:,} steps of a loop; load {load:.1f}")
     return 0
 

@@ -51,6 +51,7 @@ class FastLane:
 
     Attributes:
         machine: the QEMU.
+        ram: its memory.
 
     Raises:
         MisuseError: there is no such mode.
@@ -93,7 +94,7 @@ class FastLane:
 
     def close(self) -> None:
         """End the QEMU. Does nothing when it has ended."""
-        for part in ("_agent", "_ram"):
+        for part in ("_agent", "ram"):
             if part in vars(self):
                 getattr(self, part).release()
         self._next = None
@@ -114,7 +115,7 @@ class FastLane:
         target = Target(machine.version, capabilities, base, device.registers, kind.table_mode, makers, units, seed)
         self._sides = Side(target), Side(target)
         self._comparison = Comparison(self.mode, self.seed, self._culprit)
-        self._ram = SharedRam(machine.ram)
+        self.ram = SharedRam(machine.ram)
         self._agent = Agent(machine, MAILBOX, SCRIPT, SCRIPT_SIZE // OPERATION.itemsize)
         self._finished = time.perf_counter()
 
@@ -135,12 +136,12 @@ class FastLane:
             raise MisuseError(f"a batch has 1 to {most} cases and a number from 0 on, not {cases} and {number}")
         batch = self._take(number, cases)
         operations = batch.steps.operations
-        self._ram.load(batch.side.image, operations.view(np.uint64))
+        self.ram.load(batch.side.image, operations.view(np.uint64))
         self._start()
         self._next = self._sides[(number + 1) % 2].make(number + 1, cases)
         done = self._agent.operations[: len(operations)]
         self._finish(f"batch {number} of seed {self.seed}", done)
-        result = self._comparison.compare(batch, batch.steps.take(done), self._ram)
+        result = self._comparison.compare(batch, batch.steps.take(done), self.ram)
         now = time.perf_counter()
         result.seconds, self._finished = now - self._finished, now
         return result
@@ -152,11 +153,11 @@ class FastLane:
 
         def writes_by(count: int) -> bool:
             operations = batch.steps.first(count)
-            self._ram.clear()
-            self._ram.load(image, operations.view(np.uint64))
+            self.ram.clear()
+            self.ram.load(image, operations.view(np.uint64))
             self._start()
             self._finish(f"batch {batch.number} again", self._agent.operations[: len(operations)])
-            return bool(self._ram.words[place] != image.words[place])
+            return bool(self.ram.words[place] != image.words[place])
 
         least, most = 0, len(batch.worlds)
         if not writes_by(most):

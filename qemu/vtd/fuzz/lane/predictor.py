@@ -77,10 +77,11 @@ class Predictor:
         addresses = np.concatenate((worlds.addresses, worlds.addresses[rows]))
         roots = np.concatenate((worlds.roots, worlds.roots[rows])) | self._mode
         sources = np.full(len(reads), self._source_id, np.uint16)
-        hosts, reasons = self._translator.translate(sources, addresses, ~reads, roots=roots)
-        fpd, valid = np.zeros(len(reads), np.bool_), np.zeros(len(reads), np.bool_)
-        at = np.flatnonzero(reasons)
-        fpd[at], valid[at] = self._translator.contexts(sources[at], roots[at])
+        hosts, reasons, fpd = self._translator.results(sources, addresses, ~reads, roots=roots)
+        valid = np.zeros(len(reads), np.bool_)
+        unsure = np.flatnonzero(self._recorder.depends_on_tables(reasons, ~reads))
+        if unsure.size:
+            valid[unsure] = self._translator.are_valid(sources[unsure], roots[unsure])
         records = self._recorder.records(Faults(reasons, fpd, valid), ~reads, addresses)
         first = Records(np.zeros(n, np.uint64), np.zeros(n, np.uint64))
         first.high[rows], first.low[rows] = records.high[n:], records.low[n:]

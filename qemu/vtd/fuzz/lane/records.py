@@ -40,7 +40,7 @@ class Faults(NamedTuple):
     """
 
     reasons: NDArray[np.uint8]
-    fpd: NDArray[np.bool_]
+    fpd: NDArray[np.uint8]
     valid: NDArray[np.bool_]
 
 
@@ -63,6 +63,9 @@ class Recorder:
                     for write in (0, 1):
                         self._ask(unit, (valid, write, reason))
 
+        tables = *self._recorded, self._high, self._low, self._address
+        self._depends = np.logical_or.reduce([each[0] != each[1] for each in tables])
+
     def _ask(self, unit: RemappingUnit, where: tuple[int, int, FaultReason]) -> None:
         for fpd in (1, 0):
             records = [self._record(unit, where, fpd, address) for address in _ADDRESSES]
@@ -82,6 +85,11 @@ class Recorder:
         unit.mmio_write(offset + 12, FRCD.F.mask >> 96, 4)
         record = found[0] | found[1] << 64
         return record if FRCD.F.get(record) else 0
+
+    def depends_on_tables(self, reasons: NDArray[np.uint8], writes: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Whether a fault of this reason is recorded in one way or another, depending on `Faults.valid`."""
+        found: NDArray[np.bool_] = self._depends[writes.astype(np.int64), reasons]
+        return found
 
     def records(self, faults: Faults, writes: NDArray[np.bool_], addresses: Words) -> Records:
         """The record of each request, as the only fault that is pending; none where the reason is 0."""
