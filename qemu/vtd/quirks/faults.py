@@ -103,7 +103,7 @@ class PasidCutShort(Quirk, FaultLog):
     section = "11.4.7.6"
     hardware = "PV has the 20 bits of the PASID."
     driver = "For a PASID from 0x10000 on, the record of a fault names another one in QEMU."
-    function = "vtd_record_frcd, VTD_FRCD_PV"
+    function = "vtd_record_frcd"
     scenarios = ("scalable.rid-pasid.record",)
     gone = (11, 0, 0)
 

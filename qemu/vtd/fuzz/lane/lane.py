@@ -147,7 +147,10 @@ class FastLane:
         return result
 
     def _culprit(self, batch: Batch, place: int) -> int:
-        """Find the case that writes this word, by running the batch again up to one case or another."""
+        """Find the case that writes this word, by running the batch again up to one case or another.
+
+        In the end all of it has run, and the memory is as before.
+        """
         batch = batch.side.make(batch.number, len(batch.worlds))
         image = batch.side.image
 
@@ -165,6 +168,7 @@ class FastLane:
         while most - least > 1:
             middle = (least + most) // 2
             least, most = (least, middle) if writes_by(middle) else (middle, most)
+        writes_by(len(batch.worlds))
         return least
 
     def _start(self) -> None:

@@ -44,5 +44,17 @@ MODES: dict[str, Kind] = {
     "second": Kind(2, "SECOND_STAGE", 2048, TableMode.SCALABLE, Scalable),
     "first": Kind(3, "FIRST_STAGE", 2048, TableMode.SCALABLE, FirstStage),
     "legacy-on-scalable": Kind(4, "SECOND_STAGE", 6144, TableMode.LEGACY, Legacy),
+    "legacy-on-first": Kind(5, "FIRST_STAGE", 6144, TableMode.LEGACY, Legacy),
+    "legacy-39": Kind(6, "NARROW", 6144, TableMode.LEGACY, Legacy),
+    "legacy-snooping": Kind(7, "SNOOPING", 6144, TableMode.LEGACY, Legacy),
+    "legacy-device-tlb": Kind(8, "STALE_TM", 6144, TableMode.LEGACY, Legacy),
+    "legacy-caching": Kind(9, "CACHING", 6144, TableMode.LEGACY, Legacy),
+    "second-39": Kind(10, "SECOND_STAGE_39", 2048, TableMode.SCALABLE, Scalable),
+    "second-snooping": Kind(11, "SECOND_STAGE_SNOOPING", 2048, TableMode.SCALABLE, Scalable),
+    "second-caching": Kind(12, "SECOND_STAGE_CACHING", 2048, TableMode.SCALABLE, Scalable),
+    "first-no-1g": Kind(13, "FIRST_STAGE_NO_1G", 2048, TableMode.SCALABLE, FirstStage),
+    "first-snooping": Kind(14, "FIRST_STAGE_SNOOPING", 2048, TableMode.SCALABLE, FirstStage),
+    "first-device-tlb": Kind(15, "FIRST_STAGE_DEVICE_TLB", 2048, TableMode.SCALABLE, FirstStage),
+    "first-caching": Kind(16, "FIRST_STAGE_CACHING", 2048, TableMode.SCALABLE, FirstStage),
 }
 """By their names."""
