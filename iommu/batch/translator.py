@@ -20,6 +20,7 @@ from iommu.batch.arrays import (
 from iommu.batch.followed import check_followed
 from iommu.batch.found import READERS, Found
 from iommu.batch.legacy import LegacyContexts
+from iommu.batch.reach import Reachable, reachable
 from iommu.batch.scalable import ScalableContexts
 from iommu.batch.ways import Ways
 from iommu.batch.words import words_of
@@ -91,6 +92,10 @@ class BatchTranslator:
             part = slice(start, start + CHUNK)
             call.translate(given.part(part), hosts[part], reasons[part])
         return hosts, reasons
+
+    def reachable(self, source_id: SourceId | int, pasid: int | None = None) -> Reachable:
+        """All that requests of a device can reach; see iommu.batch.reachable."""
+        return reachable(self._unit, source_id, pasid)
 
     def _current(self) -> _Parts:
         """The parts for the unit as it is now: a reset gives it new ones."""
