@@ -31,6 +31,7 @@ from qemu.vtd.quirks.faults import (
     FaultAddressUnmasked,
     PasidWithoutPasid,
     ReservedContextAlwaysRecorded,
+    TopTableWithoutPasid,
 )
 from qemu.vtd.quirks.first_stage import (
     CanonicalBySecondWidth,
@@ -198,6 +199,7 @@ QUIRKS: tuple[type[Quirk], ...] = (
     ResponseNeedsPasid,
     ResponseUpperHalfUnchecked,
     ReservedBitsBeforeSource,
+    TopTableWithoutPasid,
 )
 
 POLICY = Policy(

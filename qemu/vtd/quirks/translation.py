@@ -107,6 +107,7 @@ class ScalableCodeForInterruptRange(Quirk, LegacyMode):
     scenarios = (
         "legacy-on-scalable.interrupt-range",
         "legacy-on-scalable.interrupt-range-read",
+        "legacy-on-scalable.interrupt-range-record",
     )
 
     def translate_stage(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Outcome:
