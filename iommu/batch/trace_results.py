@@ -75,7 +75,13 @@ class _CsvWriter:
             f"{'' if pasid == NO_PASID else hex(pasid)},"
             f"{'' if host == NO_ADDRESS else hex(host)},{conditions.get(reason, '')}\n"
             for source_id, address, write, pasid, host, reason in zip(
-                *(column.tolist() for column in (*rows[1:5], hosts, reasons)), strict=True
+                rows.source_ids.tolist(),
+                rows.addresses.tolist(),
+                rows.writes.tolist(),
+                rows.pasids.tolist(),
+                hosts.tolist(),
+                reasons.tolist(),
+                strict=True,
             )
         ]
         self._stream.write("".join(lines).encode())

@@ -9,9 +9,10 @@ import csv
 import os
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,8 @@ _TRANSLATE = re.compile(r"vtd_dmar_translate dev ([0-9a-f]{2}):([0-9a-f]{2})\.([
 _FAULT = re.compile(r"vtd_dmar_fault sid 0x([0-9a-f]{1,4}) fault \d+ addr 0x([0-9a-f]{1,16}) write ([01])")
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True)
+class Rows:
     """A chunk of a trace.
 
     Attributes:
@@ -57,11 +59,12 @@ class Rows(NamedTuple):
 
     def part(self, start: int, stop: int | None = None) -> Rows:
         """Some of the rows."""
-        return self.at(slice(start, stop))._replace(first=self.first + start)
+        return replace(self.at(slice(start, stop)), first=self.first + start)
 
     def at(self, which: slice | Int64) -> Rows:
         """Some of the rows, wherever they are."""
-        return self._replace(
+        return replace(
+            self,
             source_ids=self.source_ids[which],
             addresses=self.addresses[which],
             writes=self.writes[which],
