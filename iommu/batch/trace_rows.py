@@ -20,7 +20,7 @@ from iommu.batch.arrays import NO_PASID, Bools, Int64, Uint16, Uint32, Uint64, c
 from iommu.engine.request import SourceId
 from iommu.errors import InputError, MisuseError, TraceError
 from iommu.files.documents import shown
-from iommu.files.reading import Data, beginning, contents, descriptor_of, name_of
+from iommu.files.reading import STDIN, Data, beginning, contents, descriptor_of, name_of
 from iommu.files.unpacking import unpacked
 
 CHUNK = 1 << 16
@@ -82,7 +82,8 @@ def rows_of(path: Path, skip: int = 0, chunk: int = CHUNK) -> Iterator[Rows]:
     Raises TraceError for a row that makes no sense, once all rows before it have been yielded; InputError for what
     cannot be read, and MisuseError for what is not a trace.
     """
-    found = _parquet(path, chunk) if beginning(path, 4) == _PARQUET else _text(path, chunk)
+    is_parquet = path != STDIN and beginning(path, 4) == _PARQUET
+    found = _parquet(path, chunk) if is_parquet else _text(path, chunk)
     for rows in found:
         if rows.first + len(rows) > skip:
             yield rows.part(max(skip - rows.first, 0))
@@ -93,7 +94,7 @@ def _text(path: Path, chunk: int) -> Iterator[Rows]:
     data = unpacked(contents(path), name)
     lines = _lines(data, name)
     line, _ = next(lines, ("", 0.0))
-    if line.split(",")[0].strip().lower() in _COLUMNS:
+    if any(each.strip().lower() in _COLUMNS for each in line.split(",")):
         parse = _csv(line, name)
         return _parsed(lines, parse, name, chunk)
     if data[:_BLOCK].find(b"vtd_") < 0:
