@@ -18,7 +18,7 @@ import numpy as np
 
 from iommu.batch.arrays import NO_PASID, Bools, Int64, Uint16, Uint32, Uint64, checked
 from iommu.engine.request import SourceId
-from iommu.errors import InputError, MisuseError, TraceError
+from iommu.errors import InputError, MisuseError, TraceError, VtdError
 from iommu.files.documents import shown
 from iommu.files.reading import STDIN, Data, beginning, contents, descriptor_of, name_of
 from iommu.files.unpacking import unpacked
@@ -246,7 +246,10 @@ def _parquet(path: Path, chunk: int) -> Iterator[Rows]:
                 columns = {each: batch.column(each) for each in wanted}
                 yield from _batch(columns, first, name, min((first + len(batch)) / total, 1.0))
                 first += len(batch)
-    except (arrow.ArrowException, OSError) as error:
+    except VtdError:
+        raise
+    # Names and strings of a damaged file are decoded by Python.
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{name}: {' '.join(str(error).split())}") from None
 
 
