@@ -176,5 +176,5 @@ def _copied(path: Path, writer: Any, schema: Any, arrow: Any, parquet: Any) -> i
             for group in range(before.num_row_groups):
                 writer.write_table(before.read_row_group(group))
             return int(before.metadata.num_rows)
-    except (arrow.ArrowException, UnicodeDecodeError) as error:
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from None

@@ -47,7 +47,7 @@ def put(folder: Path, text: str, name: str = "trace.csv") -> Path:
 
 
 def read(path: Path, **more: int) -> list[tuple[int, int, bool, int]]:
-    rows = []
+    rows: list[tuple[int, int, bool, int]] = []
     for each in rows_of(path, **more):
         assert each.first == len(rows) + more.get("skip", 0)
         columns = (each.source_ids, each.addresses, each.writes, each.pasids)
