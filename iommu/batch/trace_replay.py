@@ -119,6 +119,7 @@ def replay_trace(
     *,
     run: Run = here,
     progress: Callable[[float], None] = lambda _: None,
+    watch: Callable[[Results], None] = lambda _: None,
 ) -> Totals:
     """Translate a trace, behind the rows that the writer has already, by the tables as they stand in memory.
 
@@ -127,6 +128,7 @@ def replay_trace(
     Args:
         run: where the work is done.
         progress: called with how much of the trace is done, from 0 to 1.
+        watch: called with the results of each chunk, once they are written.
 
     Raises TraceError for a row that makes no sense, when the results of all rows before it have been written; and as
     `rows_of` and BatchTranslator do.
@@ -138,6 +140,7 @@ def replay_trace(
         results = _united(rows, parts, answers)
         writer.write(results)
         totals.count(results)
+        watch(results)
         progress(rows.done)
     if reading.error is not None:
         raise reading.error

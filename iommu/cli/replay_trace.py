@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from iommu.cli.sources import Chosen, takes_snapshot
 from iommu.errors import MisuseError, TraceError
+
+if TYPE_CHECKING:
+    from iommu.batch.trace_results import Results
 
 _BAR_AFTER = 2.0
 
@@ -40,6 +43,10 @@ Output = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the results that an earlier run has left.")]
 Dask = Annotated[str | None, typer.Option("--dask", metavar="ADDRESS", help="Work on this Dask cluster.")]
+Html = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Write a page that shows who touched what too.", dir_okay=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -50,6 +57,7 @@ def replay_trace(
     output: Output = None,
     resume: Resume = False,
     dask: Dask = None,
+    html: Html = None,
     as_json: Json = False,
 ) -> None:
     """Translate a DMA trace by the tables of a snapshot: the host address or the fault of each request.
@@ -59,14 +67,19 @@ def replay_trace(
     from iommu.batch.trace_dask import on_cluster
     from iommu.batch.trace_replay import here, replay_trace
     from iommu.batch.trace_results import writer_to
+    from iommu.batch.trace_touched import Touched
     from iommu.cli import output as out
+    from iommu.cli.reaching.touched import touched_page
     from iommu.engine.request import SourceId
     from iommu.engine.unit import RemappingUnit
+    from iommu.files.writing import write_file
     from iommu.snapshot import UnitSnapshot
 
     if resume and output is None:
         raise MisuseError("--resume continues the file of --output: give both")
-    out.check_writable(("--output", output))
+    out.check_writable(("--output", output), ("--html", html))
+    touched = Touched()
+    watch: Callable[[Results], None] = (lambda _: None) if html is None else touched.add
     if output is not None and output.exists() and trace.exists() and output.samefile(trace):
         raise MisuseError(f"--output {output} is the trace itself")
 
@@ -88,13 +101,15 @@ def replay_trace(
         with cluster as run, results as writer:
             before = writer.written
             try:
-                totals = replay_trace(trace, writer, unit_of, run=run, progress=progress)
+                totals = replay_trace(trace, writer, unit_of, run=run, progress=progress, watch=watch)
             except TraceError as error:
                 if output is None:
                     raise
                 raise MisuseError(
                     f"{error}; {writer.written} rows are in {output}: correct it, and add --resume"
                 ) from None
+    if html is not None:
+        write_file(html, touched_page(touched, str(trace)))
     faults = {reason.condition: count for reason, count in sorted(totals.faults.items())}
     if as_json:
         found = {"rows": totals.rows, "before": before, "translated": totals.translated, "dropped": totals.dropped}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +14,16 @@ import pytest
 from iommu.batch.trace_replay import replay_trace
 from iommu.batch.trace_results import Results, writer_to
 from iommu.batch.trace_rows import Rows, rows_of
+from iommu.batch.trace_touched import Touched
+from iommu.batch.translator import BatchTranslator
+from iommu.engine.request import SourceId
 from iommu.errors import InputError, MisuseError, TraceError
 from iommu.snapshot import Snapshot
 from tests.command import vtd
+from tests.tags import Tags
 
-CARELESS = Path(__file__).parents[2] / "fixtures" / "snapshots" / "careless.vtd"
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+CARELESS, TRACES = FIXTURES / "snapshots" / "careless.vtd", FIXTURES / "traces"
 NONE = 0xFFFF_FFFF
 
 TRACE = """source_id,address,write
@@ -241,6 +249,51 @@ def test_a_trace_through_the_tables(tmp_path: Path) -> None:
         "dropped": 0,
         "faults": {"LCT.2": 1, "LGN.2": 1},
     }
+
+
+def test_the_log_of_a_guest_agrees_with_its_qemu() -> None:
+    """Where the tables still map an address, it leads where QEMU says; where QEMU has faulted, so do they."""
+    unit = Snapshot.open(TRACES / "linux.vtd").units[0].unit()
+    said = re.findall(
+        rb"-> gpa (0x\w+) mask|fault (\d+) addr", gzip.decompress((TRACES / "linux.log.gz").read_bytes())
+    )
+    (rows,) = rows_of(TRACES / "linux.log.gz")
+    hosts, reasons = BatchTranslator(unit).translate(rows.source_ids, rows.addresses, rows.writes, rows.pasids)
+    assert len(said) == len(hosts) == 114
+    reached = 0
+    for (gpa, fault), host, reason, address in zip(
+        said, hosts.tolist(), reasons.tolist(), rows.addresses.tolist(), strict=True
+    ):
+        if fault:
+            assert reason == int(fault)
+        elif not reason:
+            reached += 1
+            assert host == int(gpa, 16) | address & 0xFFF
+    assert reached == 77
+
+
+def test_who_touched_what(tmp_path: Path) -> None:
+    done = vtd("replay-trace", put(tmp_path, TRACE), "--snapshot", CARELESS, "--html", tmp_path / "page.html")
+    assert (done.returncode, done.stderr) == (0, b"")
+    page = (tmp_path / "page.html").read_bytes()
+    tags = Tags(page)
+    assert tags.open == []
+    assert all("src" not in attributes and "style" not in attributes for _, attributes in tags.found)
+    assert b"00:04.0: 4 KiB written; 1 request" in page
+    assert b"00:09.0: no memory reached" in page
+
+
+def test_what_is_touched_is_bounded() -> None:
+    found = Touched()
+    for start in range(0, 40_000, 10_000):
+        given = results(0, 10_000)
+        hosts = np.arange(start, start + 10_000, dtype=np.uint64) << np.uint64(14)
+        rows = replace(given.rows, source_ids=np.full(10_000, 0x20, np.uint16), writes=np.ones(10_000, np.bool_))
+        found.add(Results(rows, hosts, given.reasons))
+    (hosts_of,) = found.writes.values()
+    assert len(hosts_of.firsts) <= 1 << 14
+    assert (hosts_of.ranges()[0].start, hosts_of.ranges()[-1].stop >= 40_000 << 14) == (0, True)
+    assert found.requests[SourceId.of(0x20)] == 40_000
 
 
 def test_a_wrong_row_is_corrected_and_the_run_resumed(tmp_path: Path) -> None:
