@@ -24,6 +24,7 @@ from iommu.batch.followed import check_followed
 from iommu.batch.found import READERS, Found
 from iommu.batch.legacy import LegacyContexts
 from iommu.batch.marks import Marks
+from iommu.batch.reach import Reachable, reachable
 from iommu.batch.scalable import ScalableContexts
 from iommu.batch.ways import Ways
 from iommu.batch.words import words_of
@@ -113,6 +114,10 @@ class BatchTranslator:
         for rows in chunks(len(given)):
             call.translate(given.part(rows), results.part(rows))
         return results
+
+    def reachable(self, source_id: SourceId | int, pasid: int | None = None) -> Reachable:
+        """All that requests of a device can reach; see iommu.batch.reachable."""
+        return reachable(self._unit, source_id, pasid)
 
     def are_valid(self, source_ids: Column, roots: Column, pasids: Column | None = None) -> Bools:
         """Whether the tables above the stages are in order for each request, so that there is a stage to walk.
