@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from iommu.batch import decoding, first_stage, legacy, marks, replay, scalable, second_stage, translator, walk, ways
+from iommu.batch import decoding, first_stage, legacy, marks, scalable, second_stage, translator, walk, ways
 
 LEGACY, SCALABLE, REPLAY = "legacy", "scalable", "replay"
 Patch = Callable[[pytest.MonkeyPatch], object]
