@@ -89,7 +89,7 @@ BREAKS = [
     Break("any PASID is permitted", SCALABLE,
           changed(scalable.ScalableContexts, "_refused", lambda _self, contexts, _pasids: contexts[0] * 0)),
     Break("no bit is set", REPLAY, changed(marks.Marks, "store", lambda _self, _memory, _dirty: 0)),
-    Break("an update is no write to the table's page", REPLAY,
+    Break("an update is not a write to the table's page", REPLAY,
           changed(first_stage.FirstStageWalk, "_dirties", lambda _self, _under: None)),
     Break("blocked requests mark their pages", REPLAY,
           changed(ways, "_through", lambda _reason, count: np.arange(count))),
