@@ -94,6 +94,7 @@ from qemu.vtd.quirks.scalable_queue import (
     PasidCacheDescriptorUnchecked,
     PasidDeviceTlbAccepted,
     PasidMaskLimited,
+    ResponseAlwaysAccepted,
     ResponseNeedsPasid,
     ResponseUpperHalfUnchecked,
     ScalableDescriptorsIgnored,
@@ -115,6 +116,7 @@ from qemu.vtd.quirks.translation import (
     PassThroughUnlimited,
     ScalableCodeForInterruptRange,
     SilentOnHit,
+    TranslationsBeforeContexts,
     TranslationsByRequester,
 )
 
@@ -198,6 +200,8 @@ QUIRKS: tuple[type[Quirk], ...] = (
     ResponseNeedsPasid,
     ResponseUpperHalfUnchecked,
     ReservedBitsBeforeSource,
+    ResponseAlwaysAccepted,
+    TranslationsBeforeContexts,
 )
 
 POLICY = Policy(

@@ -98,11 +98,29 @@ class QueueWaitsForTail(Quirk, Queue):
         "A driver that clears IQE and waits hangs in QEMU; writing IQT again, with the same value, works on both."
     )
     function = "vtd_handle_fsts_write"
-    scenarios = ("queue.error.resumes", "queue.recovery.cleared")
+    scenarios = ("queue.error.resumes", "queue.recovery.cleared", "queue.recovery.cleared-then-command")
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
-        self.faults.after_clear = lambda: None
+        self._waits = False
+        self.faults.after_clear = self._wait
+        self._tail.effect = self._on_tail
+
+    def _wait(self) -> None:
+        self._waits = True
+
+    def _on_tail(self, _written: int) -> None:
+        self._waits = False
+        self.run()
+
+    def switch(self, on: int) -> bool:
+        """A queue that is turned on begins anew. Other writes of GCMD do not make it go on."""
+        self._waits &= self.enabled
+        return super().switch(on)
+
+    def is_fetching(self) -> bool:
+        """Not between the two."""
+        return not self._waits and super().is_fetching()
 
 
 class DeviceTlbAlwaysAccepted(Quirk, Queue):

@@ -198,6 +198,40 @@ def iotlb_outlives_context_invalidation(bench: Bench) -> None:
 
 
 @scenario(
+    "cache.iotlb.outlives-context-entry",
+    "6.5.1.1",
+    TO_P0,
+    "A write 0x5010 -> blocked",
+    "fault 0x02 A 0x5000 write",
+    "FSTS PPF",
+)
+def no_context_no_iotlb(bench: Bench) -> None:
+    """A context entry is cleared and the context cache invalidated: cached translations are of no use any more."""
+    bench.start()
+    bench.write("A", 0x5010)
+    bench.write_context("A", 0)
+    bench.driver.invalidate_contexts(SELECTIVE, domain_id=1, source_id=0x20)
+    bench.write("A", 0x5010)
+
+
+@scenario(
+    "cache.iotlb.outlives-root-entry",
+    "6.5.1.1",
+    TO_P0,
+    "A write 0x5010 -> blocked",
+    "fault 0x01 A 0x5000 write",
+    "FSTS PPF",
+)
+def no_root_no_iotlb(bench: Bench) -> None:
+    """A root entry is cleared and the context cache invalidated: cached translations are of no use any more."""
+    bench.start()
+    bench.write("A", 0x5010)
+    bench.write_root(0, 0)
+    bench.driver.invalidate_contexts()
+    bench.write("A", 0x5010)
+
+
+@scenario(
     "cache.root.outlives-srtp",
     "6.6",
     TO_P0,

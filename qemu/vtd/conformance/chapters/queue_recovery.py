@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from iommu import Policy
-from iommu.registers import IQERCD, IQH, IQT, TableMode
+from iommu.registers import GCMD, GSTS, IQERCD, IQH, IQT, TableMode
 from qemu.vtd.conformance.bench import NOWHERE, P1, Bench, R, W
 from qemu.vtd.conformance.chapters import messages
 from qemu.vtd.conformance.queue import (
@@ -70,6 +70,12 @@ def _more_meanwhile(bench: Bench) -> None:
     tail(bench, 4)
 
 
+def _clear_and_command(bench: Bench) -> None:
+    clear_error(bench)
+    state = bench.platform.read_register(GSTS.offset, 4)
+    bench.platform.write_register(GCMD.offset, state & GCMD.QIE.mask, 4)
+
+
 _recovered(
     "cleared",
     "The bad descriptor is replaced and IQE cleared: the queue goes on to its tail.",
@@ -77,6 +83,14 @@ _recovered(
     "status 0x3",
     "IQH 0x30",
     "FSTS 0",
+)
+_recovered(
+    "cleared-then-command",
+    "IQE is cleared while the bad descriptor stays: it is set again, and a write of GCMD changes nothing.",
+    _clear_and_command,
+    "status 0x1",
+    "IQH 0x10",
+    "FSTS IQE",
 )
 _recovered(
     "cleared-and-tail",
