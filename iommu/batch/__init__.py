@@ -6,9 +6,18 @@ from iommu.lazy import attributes
 
 if TYPE_CHECKING:
     from iommu.batch.arrays import NO_ADDRESS, NO_PASID
+    from iommu.batch.reach import Reachable, reachable
+    from iommu.batch.reach_domains import who_can_reach
     from iommu.batch.translator import BatchTranslator
 
-__all__ = ["NO_ADDRESS", "NO_PASID", "BatchTranslator"]
+__all__ = ["NO_ADDRESS", "NO_PASID", "BatchTranslator", "Reachable", "reachable", "who_can_reach"]
 
-_HOMES = {"BatchTranslator": "translator", "NO_ADDRESS": "arrays", "NO_PASID": "arrays"}
+_HOMES = {
+    "BatchTranslator": "translator",
+    "NO_ADDRESS": "arrays",
+    "NO_PASID": "arrays",
+    "Reachable": "reach",
+    "reachable": "reach",
+    "who_can_reach": "reach_domains",
+}
 __getattr__ = attributes("iommu.batch", _HOMES)

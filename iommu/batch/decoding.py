@@ -135,8 +135,12 @@ class Meanings:
         if number is None:
             number = self._numbers[key] = len(self._rows)
             self._rows.append(decode(row, entry))
-            self._details.append(quadwords(self._reserved(entry), 64 * len(self._important)) & ~self._important)
+            self._details.append(self._reserved_among_details(entry))
         return number
+
+    def _reserved_among_details(self, entry: int) -> Int64:
+        """The bits that must be 0 in an entry, of those that were left out."""
+        return quadwords(self._reserved(entry), 64 * len(self._important)) & ~self._important
 
 
 def attempt(ask: Callable[[], object]) -> tuple[int, int, int]:

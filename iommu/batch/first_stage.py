@@ -68,8 +68,9 @@ class FirstStageWalk:
                     if used and level.are_tables(some) and not some & level.table:
                         table = (entry & _TABLE) >> 3
                         continue
-                    if failing is None and level.are_pages(every) and not some & level.page:
-                        return pending.all_end(entry & level.address | address & level.offset, rights, entry)
+                    checked = failing is None and rights is None
+                    if checked and level.are_pages(every) and not some & level.page:
+                        return pending.all_end(entry & level.address | address & level.offset, None, entry)
             rights = entry & RIGHTS if rights is None else rights & entry
             pages = level.pages(entry)
             dirty = _DIRTY * (pages & (writes if pending.rows is None else writes[pending.rows]))

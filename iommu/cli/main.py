@@ -57,7 +57,7 @@ def make_app() -> typer.Typer:
     """The whole command: the subcommands of iommu, and those of the entry points."""
     import typer
 
-    from iommu.cli import dmar, explain, inspect, root, snapshot, walk
+    from iommu.cli import dmar, explain, inspect, reach, root, snapshot, walk
 
     app = typer.Typer(
         name="vtd",
@@ -73,6 +73,7 @@ def make_app() -> typer.Typer:
     app.command()(walk.walk)
     app.command()(snapshot.snapshot)
     app.command()(inspect.inspect)
+    app.command()(reach.reach)
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         try:
             entry.load()(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
@@ -33,6 +34,12 @@ class Chosen(NamedTuple):
         """The snapshot. Raises MisuseError if nothing names one, and what its source raises."""
         with opened(self.place, self.given) as snapshot:
             yield snapshot
+
+    @property
+    def words(self) -> str:
+        """How it is named on a command line."""
+        options = [word for name, value in self.given.items() for word in (name, value)]
+        return shlex.join([*([] if self.place is None else [str(self.place)]), *options])
 
     def __bool__(self) -> bool:
         """Whether anything is given."""

@@ -77,7 +77,7 @@ def mappings(
     wanted = range(ALL) if addresses is None else addresses
     if wanted.step != 1 or not 0 <= wanted.start <= wanted.stop <= ALL:
         raise MisuseError(f"{wanted} is not a range of 64-bit addresses in a row")
-    requester = _Requester(quiet_copy(translation), source_id, pasid, stock=stock)
+    requester = Requester(quiet_copy(translation), source_id, pasid, stock=stock)
     return coalesced(requester.reachable(wanted.start, wanted.stop))
 
 
@@ -96,17 +96,32 @@ def coalesced(found: Iterator[Mapping]) -> Iterator[Mapping]:
         yield last
 
 
-class _Requester:
-    """One source-id and PASID, and the copy of the unit's translation that answers for it."""
+class Requester:
+    """One source-id and PASID, and the copy of the unit's translation that answers for it.
 
-    def __init__(self, quiet: Translation, source_id: SourceId, pasid: int | None, *, stock: bool) -> None:
+    Attributes:
+        special: the ranges whose addresses matter themselves, before and after translation.
+        borders: where these begin and end.
+    """
+
+    def __init__(
+        self,
+        quiet: Translation,
+        source_id: SourceId,
+        pasid: int | None,
+        *,
+        stock: bool,
+        privileged: bool = False,
+    ) -> None:
         self.quiet, self.stock = quiet, stock
-        self._requests = [DmaRequest(source_id, 0, access, 1, pasid) for access in (Access.READ, Access.WRITE)]
+        self._requests = [
+            DmaRequest(source_id, 0, access, 1, pasid, privileged) for access in (Access.READ, Access.WRITE)
+        ]
         if pasid is not None:
-            self._requests.append(DmaRequest(source_id, 0, Access.READ, 1, pasid, execute=True))
+            self._requests.append(DmaRequest(source_id, 0, Access.READ, 1, pasid, privileged, execute=True))
         protected = [range(first, last + 1) for first, last in quiet.protected.ranges]
-        self._special = [_INTERRUPTS, *protected]
-        self._borders = sorted({border for each in self._special for border in (each.start, each.stop)})
+        self.special = [_INTERRUPTS, *protected]
+        self.borders = sorted({border for each in self.special for border in (each.start, each.stop)})
         self._known: dict[Meaning, Reach | None] = {}
 
     # Requests.
@@ -151,7 +166,7 @@ class _Requester:
         """Whether the address of the piece matters, besides the Meaning of its entries."""
         start, stop, host, _ = piece
         end = host + stop - start
-        for each in self._special:
+        for each in self.special:
             if (host < each.stop and each.start < end) or (start < each.stop and each.start < stop):
                 return True
         return False
@@ -159,7 +174,7 @@ class _Requester:
     def _cut(self, piece: Piece) -> Iterator[Piece]:
         """The piece cut where its addresses or its host addresses enter or leave a special range."""
         cuts = {piece.start, piece.stop}
-        for border in self._borders:
+        for border in self.borders:
             for at in (border, border - piece.host + piece.start):
                 if piece.start < at < piece.stop:
                     cuts.add(at)

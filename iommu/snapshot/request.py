@@ -27,13 +27,12 @@ def parse_request(text: str) -> DmaRequest:
     Numbers are decimal, or hexadecimal with 0x. The default length is 1 byte. Raises MisuseError.
     """
     words = text.split()
-    device = _DEVICE.match(words[0]) if len(words) >= 3 else None
+    device = _device(words[0]) if len(words) >= 3 else None
     if device is None or words[1].lower() not in _ACCESS:
         raise MisuseError(
             f"{shown(text)} is not a request: give device, read|write|atomic and address, "
             'as in "00:04.0 write 0x5000"'
         )
-    bus, slot, function = (int(number, 16) for number in device.groups())
     options: dict[str, Any] = {}
     rest = iter(words[3:])
     for word in rest:
@@ -46,9 +45,23 @@ def parse_request(text: str) -> DmaRequest:
             raise MisuseError(
                 f"{word!r} is not an option of a request; there are pasid N, length N, {', '.join(_FLAGS)}"
             )
-    return DmaRequest(
-        SourceId(bus, slot, function), number_of(words[2], "address"), _ACCESS[words[1].lower()], **options
-    )
+    return DmaRequest(device, number_of(words[2], "address"), _ACCESS[words[1].lower()], **options)
+
+
+def device_of(text: str, option: str) -> SourceId:
+    """A device: "00:04.0"; `option` names it in the error. Raises MisuseError."""
+    device = _device(text)
+    if device is None:
+        raise MisuseError(f"{option} {shown(text)} is not a device: give bus:device.function, as in 00:04.0")
+    return device
+
+
+def _device(text: str) -> SourceId | None:
+    found = _DEVICE.match(text)
+    if found is None:
+        return None
+    bus, slot, function = (int(number, 16) for number in found.groups())
+    return SourceId(bus, slot, function)
 
 
 def number_of(text: str, what: str) -> int:

@@ -41,6 +41,17 @@ _MOST_LEVELS = 5
 _MOST_WAYS = 16
 
 
+def queues_of(unit: UnitSnapshot) -> Iterator[tuple[str, range]]:
+    """The invalidation queue and the page request queue, by these names, if their addresses are set."""
+    if queue := unit.register(IQA.offset, 8):
+        # The size counts descriptors of 128 bits, or of 256.
+        start = IQA.IQA.get(queue)
+        yield "the invalidation queue", range(start, start + (PAGE << IQA.QS.get(queue) + IQA.DW.get(queue)))
+    if queue := unit.register(PQA.offset, 8):
+        start = PQA.PQA.get(queue)
+        yield "the page request queue", range(start, start + (PAGE << PQA.PQS.get(queue)))
+
+
 class _Second(NamedTuple):
     """The second stage that first-stage tables are under: it says where a guest address is in memory."""
 
@@ -137,11 +148,7 @@ class _Tables:
         if status.IRTPS or status.IRES:
             table = IRTA(self._unit.register(IRTA.offset, 8))
             yield from self._interrupts(table.IRTA, 2 << table.S)
-        if queue := self._unit.register(IQA.offset, 8):
-            # The size counts descriptors of 128 bits, or of 256.
-            yield IQA.IQA.get(queue), PAGE << IQA.QS.get(queue) + IQA.DW.get(queue)
-        if queue := self._unit.register(PQA.offset, 8):
-            yield PQA.PQA.get(queue), PAGE << PQA.PQS.get(queue)
+        yield from ((where.start, len(where)) for _, where in queues_of(self._unit))
 
     def _entries(self, address: int, count: int, size: int) -> Iterator[int]:
         """The entries of a table that are not 0, as far as there is memory."""

@@ -75,7 +75,7 @@ def check(
     compare(make, flat(tables), wanted)
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(**worlds)
 def test_batch_agrees_with_the_scalar_engine(**world: Any) -> None:
     check(**world)
@@ -88,7 +88,7 @@ def test_batch_agrees_with_the_scalar_engine_at_length(**world: Any) -> None:
     check(**world)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     **worlds,
     modes=st.lists(st.sampled_from((LEGACY, LEGACY, LEGACY, SCALABLE, RESERVED, ABORT)), min_size=40, max_size=40),

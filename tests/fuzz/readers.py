@@ -27,6 +27,7 @@ from iommu.snapshot import Snapshot, save
 from iommu.snapshot.core import Given
 from iommu.snapshot.folder import FORMAT
 from iommu.snapshot.inspect import inspect
+from iommu.snapshot.kernel import kernel_text
 from iommu.snapshot.request import parse_request
 from qemu.vtd import answers
 from qemu.vtd.answers import understood
@@ -89,6 +90,33 @@ def elf(memory: bytes, pieces: int = 4) -> bytes:
         struct.pack("<IIQQQQQQ", 1, 7, offset + at, 0, at, size, size, 0) for at in range(0, size * pieces, size)
     )
     return header + segments + memory
+
+
+def vmlinux(symbols: dict[str, int]) -> bytes:
+    """An ELF file with nothing but these symbols."""
+    names = b"\0" + b"".join(name.encode() + b"\0" for name in symbols)
+    table = bytes(24) + b"".join(
+        struct.pack("<IBBHQQ", names.index(name.encode()), 0x12, 0, 1, value, 0) for name, value in symbols.items()
+    )
+    sections = b"\0.symtab\0.strtab\0"
+    parts, offset, headers = [table, names, sections], 64, [bytes(64)]
+    for (name, kind, link, size), part in zip(((1, 2, 2, 24), (9, 3, 0, 0), (9, 3, 0, 0)), parts, strict=True):
+        headers.append(struct.pack("<IIQQQQIIQQ", name, kind, 0, 0, offset, len(part), link, 1, 8, size))
+        offset += len(part)
+    header = b"\x7fELF\x02\x01\x01" + bytes(9)
+    header += struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, 0, 0, offset, 0, 64, 56, 0, 64, 4, 3)
+    return header + b"".join(parts) + b"".join(headers)
+
+
+@cache
+def kernels() -> list[bytes]:
+    """A System.map, and a vmlinux."""
+    ends = {"_stext": 0xFFFFFFFF81000000, "_etext": 0xFFFFFFFF81200000}
+    return [(_FIXTURES / "snapshots" / "System.map").read_bytes(), vmlinux(ends)]
+
+
+def _kernel(data: bytes, place: Path) -> None:
+    kernel_text(place)
 
 
 def _find(data: bytes, place: Path) -> None:
@@ -363,6 +391,7 @@ WAYS: tuple[Way, ...] = (
     Way("logs", lambda: [LOG], mutations.text, _explain),
     Way("words", lambda: WORDS, mutations.text, _explain),
     Way("qmp answers", qmp_answers, mutations.document, _answer),
+    Way("kernels", kernels, mutations.binary, _kernel, ("iommu.snapshot.kernel",)),
     Way("requests", lambda: REQUESTS, mutations.text, _request),
     Way(
         "cases",

@@ -1,0 +1,1 @@
+"""What `vtd reach` prints and writes."""
