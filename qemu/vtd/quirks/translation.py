@@ -209,14 +209,14 @@ class TranslationsByRequester(Quirk, Paging):
 
     def __init__(self, *parts: Any, **options: Any) -> None:
         super().__init__(*parts, **options)
-        # Both modes of a unit share its caches.
+        # Both modes of a unit share its caches. While a request is traced, others stand before them.
         if not isinstance(self.caches.iotlb, RequesterIotlb):
             self.caches.iotlb = RequesterIotlb()
+        self.by_requester = self.caches.iotlb
 
     def translate_stage(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Outcome:
         """See Paging."""
-        assert isinstance(self.caches.iotlb, RequesterIotlb)
-        self.caches.iotlb.begin(request.source_id, tables)
+        self.by_requester.begin(request.source_id, tables)
         return super().translate_stage(stage, tables, intent, request)
 
 
@@ -243,15 +243,13 @@ class TranslationsBeforeContexts(Quirk, LegacyMode):
 
     def translate(self, request: DmaRequest) -> Outcome:
         """The IOTLB comes first, unless the device is in pass-through, where QEMU does not translate at all."""
-        iotlb, context = self.caches.iotlb, self.caches.contexts.find(request.source_id)
+        iotlb: RequesterIotlb | None = getattr(self, "by_requester", None)
+        context = self.caches.contexts.find(request.source_id)
         in_pass_through = (
-            isinstance(context, CachedContext) and context.translation_type == TranslationType.PASS_THROUGH
+            isinstance(context, CachedContext) and context.translation_type is TranslationType.PASS_THROUGH
         )
-        if request.pasid is None and isinstance(iotlb, RequesterIotlb) and not in_pass_through:
-            found = iotlb.of(request.source_id, request.address)
-            if found is not None:
-                return self._use(*found, request)
-        return super().translate(request)
+        found = None if iotlb is None or in_pass_through else iotlb.of(request.source_id, request.address)
+        return super().translate(request) if found is None else self._use(*found, request)
 
     def _use(self, page: Page, tables: Root, request: DmaRequest) -> Outcome:
         """What a cached translation gives. A missing permission blocks the request without a fault, see Q01."""
