@@ -105,6 +105,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "qemu: live": ("qemu.vtd.live",),
     "qemu: devices": ("qemu.vtd.devices",),
     "qemu: machine": ("qemu.vtd.machine",),
+    "qemu: agent": ("qemu.vtd.agent",),
     "qemu: platform, driver": (
         "qemu.vtd.presets",
         "qemu.vtd.topology",
@@ -114,6 +115,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "qemu: quirks": ("qemu.vtd.quirks",),
     "qemu: conformance": ("qemu.vtd.conformance",),
+    "qemu: fuzz/lane": ("qemu.vtd.fuzz.lane",),
     "qemu: fuzz": ("qemu.vtd.fuzz",),
     "qemu: guest": ("qemu.vtd.guest",),
     "qemu: vm": ("qemu.vtd.vm",),

@@ -92,6 +92,26 @@ class BatchTranslator:
             call.translate(given.part(part), hosts[part], reasons[part])
         return hosts, reasons
 
+    def contexts(self, source_ids: Column, roots: Column, pasids: Column | None = None) -> tuple[Bools, Bools]:
+        """What the tables above the stages come to for each request: whether FPD applies, and whether they are valid.
+
+        The arguments are as in `translate`. Requests in a mode that the unit does not have count as invalid.
+        """
+        none = np.zeros(len(source_ids), np.bool_)
+        given = checked(source_ids, np.zeros(len(none), np.uint64), none, pasids, roots)
+        assert given.roots is not None
+        parts, fpd, valid = self._current(), none, none.copy()
+        modes = (given.roots & np.uint64(_TTM.mask)) >> np.uint64(_TTM.lsb)
+        tables = ((given.roots & np.uint64(RTADDR.RTA.mask)) >> np.uint64(3)).view(np.int64)
+        for mode, contexts in parts.contexts.items():
+            rows = np.flatnonzero(modes == mode)
+            if rows.size:
+                contexts.start()
+                own = given.part(rows)
+                found = contexts.find(parts.readers(), tables[rows], own.source_ids, own.pasids)
+                fpd[rows], valid[rows] = found.fpd != 0, found.reason == 0
+        return fpd, valid
+
     def _current(self) -> _Parts:
         """The parts for the unit as it is now: a reset gives it new ones."""
         if self._parts is None or self._parts.translation is not self._unit.translation:

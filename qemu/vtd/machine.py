@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -36,6 +36,8 @@ LARGEST_MEMORY = 2048 * MIB
 
 # How often the progress of a migration, which takes some 20 ms, is looked at.
 _POLL_SECONDS = 0.002
+# How often memory is looked at for what the guest leaves there.
+_GUEST_POLL_SECONDS = 50e-6
 
 
 class Machine:
@@ -203,6 +205,30 @@ class Machine:
         self._plug(new)
         for device in self._sources:
             device.resume(self)
+
+    def wait_until(self, condition: Callable[[], bool], what: str, seconds: float | None = None) -> None:
+        """Wait until a condition is met that the guest brings about, by looking again and again.
+
+        Args:
+            what: what is waited for, for the message.
+            seconds: the time limit, by default that of any answer.
+
+        Raises QemuDied when QEMU has ended, QemuTimeout when the time is over; it is ended then.
+        """
+        process, limit = self._process(), self._timeout if seconds is None else seconds
+        deadline = time.monotonic() + limit
+        look_at_process = time.monotonic() + _POLL_SECONDS
+        while not condition():
+            time.sleep(_GUEST_POLL_SECONDS)
+            if (now := time.monotonic()) < look_at_process:
+                continue
+            look_at_process = now + _POLL_SECONDS
+            if not process.running:
+                if condition():
+                    return
+                raise process.died()
+            if now > deadline:
+                raise process.hung(what, limit)
 
     def _await(self, running: _Running, query: str, status: str) -> None:
         """Repeat a query until it returns this status. Raises QemuTimeout; QemuError when migration has failed."""

@@ -64,11 +64,18 @@ class Ram:
         """Make it all zero again, and give the pages in use back."""
         self.mapping.madvise(mmap.MADV_REMOVE)
 
+    def give_back(self, part: range) -> None:
+        """Make a part of it, whole pages, all zero again."""
+        self.mapping.madvise(mmap.MADV_REMOVE, part.start, len(part))
+
+    def in_use(self) -> list[range]:
+        """The parts that are in use, in order. All others are zero, unless software writes them meanwhile."""
+        return list(in_use(self._descriptor, range(self.memory.size)))
+
     def pages(self) -> dict[int, bytes]:
         """The contents of the pages in use, by address. All others are zero."""
         read = self.memory.read
-        used = in_use(self._descriptor, range(self.memory.size))
-        return {page: read(page, _PAGE) for each in used for page in range(each.start, each.stop, _PAGE)}
+        return {page: read(page, _PAGE) for each in self.in_use() for page in range(each.start, each.stop, _PAGE)}
 
     def changes_since(self, before: dict[int, bytes]) -> list[Change]:
         """The words that differ from those of an earlier `pages`, in the order of their addresses."""

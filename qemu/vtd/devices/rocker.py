@@ -3,10 +3,13 @@
 from qemu.vtd.devices.source import SynchronousSource
 from qemu.vtd.pipeline import Pipeline
 
-_TEST_DMA_ADDRESS = 0x28
-_TEST_DMA_SIZE = 0x30
-_TEST_DMA_CONTROL = 0x34
-_FILL = 2
+TEST_DMA_ADDRESS = 0x28
+TEST_DMA_SIZE = 0x30
+TEST_DMA_CONTROL = 0x34
+FILL = 2
+"""Write the pattern."""
+INVERT = 4
+"""Read, and write back the opposite of what was read; zeros are read where the read is blocked."""
 _TEST_IRQ = 0x20
 # The MSI-X capability, and its table: vector 0 comes first, with address, upper address, data, mask.
 _MSIX = 0x11
@@ -44,6 +47,6 @@ class Rocker(SynchronousSource):
         """Three register writes; the last one starts the DMA."""
         self.check_length(length)
         base = self.registers
-        pipeline.write(base + _TEST_DMA_ADDRESS, address, 8)
-        pipeline.write(base + _TEST_DMA_SIZE, length, 4)
-        pipeline.write(base + _TEST_DMA_CONTROL, _FILL, 4)
+        pipeline.write(base + TEST_DMA_ADDRESS, address, 8)
+        pipeline.write(base + TEST_DMA_SIZE, length, 4)
+        pipeline.write(base + TEST_DMA_CONTROL, FILL, 4)

@@ -31,6 +31,7 @@ from qemu.vtd.quirks.faults import (
     FaultAddressUnmasked,
     PasidWithoutPasid,
     ReservedContextAlwaysRecorded,
+    TopTableWithoutPasid,
 )
 from qemu.vtd.quirks.first_stage import (
     CanonicalBySecondWidth,
@@ -118,6 +119,7 @@ from qemu.vtd.quirks.translation import (
     SilentOnHit,
     TranslationsBeforeContexts,
     TranslationsByRequester,
+    UnreadableTopKept,
 )
 
 QUIRKS: tuple[type[Quirk], ...] = (
@@ -200,8 +202,10 @@ QUIRKS: tuple[type[Quirk], ...] = (
     ResponseNeedsPasid,
     ResponseUpperHalfUnchecked,
     ReservedBitsBeforeSource,
-    ResponseAlwaysAccepted,
+    TopTableWithoutPasid,
     TranslationsBeforeContexts,
+    ResponseAlwaysAccepted,
+    UnreadableTopKept,
 )
 
 POLICY = Policy(

@@ -6,7 +6,9 @@ from typing import Any
 
 from iommu import DmaRequest, FaultReason
 from iommu.engine.faults.log import FaultLog
-from iommu.registers import FRCD, FSTS
+from iommu.engine.reasons import Blocked
+from iommu.engine.translation.translation import Translation
+from iommu.registers import FRCD, FSTS, TableMode
 from qemu.vtd.quirks.quirk import Quirk, Severity
 
 
@@ -53,8 +55,11 @@ class ReservedContextAlwaysRecorded(Quirk, FaultLog):
         return reason is not FaultReason.LCT_3 and super().is_qualified(reason)
 
 
-# An unreadable top table is another, but has the code of an invalid context entry.
-_OF_WALKS = frozenset(reason for reason in FaultReason if reason.name.startswith(("LGN", "LSL")))
+# An unreadable top table is another, but has the code of an invalid context entry: see TopTableWithoutPasid.
+# SGN.8 stands for LGN.4 on a unit with scalable mode: see ScalableCodeForInterruptRange.
+_OF_WALKS = frozenset(
+    reason for reason in FaultReason if reason.name.startswith(("LGN", "LSL")) or reason is FaultReason.SGN_8
+)
 
 
 class PasidWithoutPasid(Quirk, FaultLog):
@@ -75,13 +80,47 @@ class PasidWithoutPasid(Quirk, FaultLog):
         "fault.record.read",
         "fault.record.not-replaced",
         "fault.record.next-after-clearing",
+        "legacy-on-scalable.interrupt-range-record",
     )
     gone = (11, 0, 0)
+    in_top_table = False
 
     def compose(self, reason: FaultReason, request: DmaRequest) -> int:
         """PV is all ones, in the faults of walks only."""
         record = super().compose(reason, request)
-        return FRCD.PV.put(record, 0xFFFF) if request.pasid is None and reason in _OF_WALKS else record
+        of_walk = reason in _OF_WALKS or self.in_top_table
+        return FRCD.PV.put(record, 0xFFFF) if request.pasid is None and of_walk else record
+
+
+class TopTableWithoutPasid(Quirk, Translation):
+    """The fault of a top table that cannot be read is recorded with PASID 0xffff too, while PP is 0: see Q08.
+
+    It has the code of an invalid context entry, whose record has PASID 0, but the walk reports it.
+    """
+
+    id = "Q81"
+    severity = Severity.REPORT_DIFFERS
+    section = "11.4.7.6"
+    hardware = "PV is 0 when PP is 0."
+    driver = "Ignore PV in a fault record whose PP is 0: in QEMU it is not 0."
+    function = "vtd_report_dmar_fault"
+    scenarios = ("legacy.record.top-table",)
+    gone = (11, 0, 0)
+
+    def report(self, condition: Blocked, request: DmaRequest) -> bool:
+        """The context entry is looked at again: if it is valid, LCT.4 is about the table that it points to."""
+        if isinstance(self.faults, PasidWithoutPasid):
+            self.faults.in_top_table = (
+                condition.reason is FaultReason.LCT_4 and self.mode == TableMode.LEGACY and self._has_context(request)
+            )
+        return super().report(condition, request)
+
+    def _has_context(self, request: DmaRequest) -> bool:
+        try:
+            self.legacy.read_context_of(request)
+        except Blocked:
+            return False
+        return True
 
 
 class EventKeptUntilStatusWritten(Quirk, FaultLog):

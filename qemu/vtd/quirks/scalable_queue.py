@@ -188,7 +188,7 @@ class ResponseUpperHalfUnchecked(Quirk, Queue):
 class ResponseAlwaysAccepted(Quirk, Queue):
     """A page response is accepted on every unit, in every mode and width."""
 
-    id = "Q81"
+    id = "Q83"
     severity = Severity.FAILS_ON_HARDWARE
     section = "7.6.1"
     hardware = "The type exists with ECAP.PRS, in scalable mode and with 256 bits only. Elsewhere it stops the queue."

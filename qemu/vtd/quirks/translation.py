@@ -110,6 +110,7 @@ class ScalableCodeForInterruptRange(Quirk, LegacyMode):
     scenarios = (
         "legacy-on-scalable.interrupt-range",
         "legacy-on-scalable.interrupt-range-read",
+        "legacy-on-scalable.interrupt-range-record",
     )
 
     def translate_stage(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Outcome:
@@ -257,6 +258,39 @@ class TranslationsBeforeContexts(Quirk, LegacyMode):
         if (missing := intent.lacks(page.kind)) is not None:
             raise Blocked(tables.codes.missing[missing], fpd=1)
         return self.outcome(tables, page, intent, request)
+
+
+class UnreadableTopKept(Quirk, LegacyMode):
+    """A context entry whose top table cannot be read is cached.
+
+    `vtd_do_iommu_translate` caches the entry before the walk, whatever comes of that.
+    """
+
+    id = "Q84"
+    severity = Severity.FAILS_IN_QEMU
+    section = "6.2.2, 7.1.3 LCT.4"
+    hardware = (
+        "Such an entry is invalid, and no invalid entry is cached without caching mode: once mended it is used."
+    )
+    driver = "A context entry that pointed beyond memory has to be invalidated in QEMU after it was mended."
+    function = "vtd_do_iommu_translate"
+    scenarios = ("cache.context.unreadable-top",)
+    _used: CachedContext | None = None
+
+    def context_of(self, request: DmaRequest) -> CachedContext:
+        """The entry is noted."""
+        self._used = super().context_of(request)
+        return self._used
+
+    def translate(self, request: DmaRequest) -> Outcome:
+        """Put it back into the cache."""
+        self._used = None
+        try:
+            return super().translate(request)
+        except Blocked as condition:
+            if condition.reason is FaultReason.LCT_4 and self._used is not None:
+                self.caches.contexts.fill(request.source_id, self._used)
+            raise
 
 
 class RequesterIotlb(Iotlb):

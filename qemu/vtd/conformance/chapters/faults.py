@@ -98,6 +98,23 @@ def record_bit_by_bit(bench: Bench) -> None:
 
 
 @scenario(
+    "legacy.record.top-table",
+    "11.4.7.6",
+    "C write 0x5010 -> blocked",
+    "FRCD 0x80000003000000290000000000005000",
+    "fault 0x03 C 0x5000 write",
+    "FSTS PPF",
+)
+def record_of_a_top_table(bench: Bench) -> None:
+    """All 128 bits of the record where the top table cannot be read: 0 in PASID, as in any record without PP."""
+    bench.context("C", NOWHERE)
+    bench.turn_on()
+    bench.write("C", 0x5010)
+    for fault in bench.driver.faults():
+        bench.note(f"FRCD {fault.raw:#034x}")
+
+
+@scenario(
     "legacy.record.stays-readable",
     "11.4.7.6",
     "A write 0x5010 -> blocked",

@@ -102,6 +102,22 @@ def interrupt_range_read(bench: Bench) -> None:
 
 
 @scenario(
+    "legacy-on-scalable.interrupt-range-record",
+    "11.4.7.6",
+    "A write 0x5010 -> blocked",
+    "FRCD 0x8000000e000000200000000000005000",
+    *fault(0x0E),
+    setup=SECOND_STAGE,
+)
+def interrupt_range_record(bench: Bench) -> None:
+    """All 128 bits of the record of such a fault: 0 in PASID, as in any record without PP."""
+    bench.start(0xFEE01000)
+    bench.write("A", 0x5010)
+    for recorded in bench.driver.faults():
+        bench.note(f"FRCD {recorded.raw:#034x}")
+
+
+@scenario(
     "legacy-on-scalable.mode-is-latched",
     "11.4.5",
     "A write 0x5010 -> 0x800010",
