@@ -107,6 +107,7 @@ from qemu.vtd.quirks.scalable_translation import (
     PassThroughWidthChecked,
     ScalablePassThroughUnlimited,
     SnoopAlwaysAccepted,
+    TranslationsBeforeTables,
     WalkFaultsWithPasid,
 )
 from qemu.vtd.quirks.translation import (
@@ -122,7 +123,9 @@ from qemu.vtd.quirks.translation import (
     UnreadableTopKept,
 )
 
+# Overrides of one method run in this order.
 QUIRKS: tuple[type[Quirk], ...] = (
+    TranslationsByRequester,  # before all that look at what is cached: it notes whose request it is
     SilentOnHit,
     AllOnesUnreadable,
     InterruptRangeByPage,
@@ -139,7 +142,6 @@ QUIRKS: tuple[type[Quirk], ...] = (
     DevicesAlwaysAnswer,
     WaitForBothAborts,
     ScalableCodeForInterruptRange,
-    TranslationsByRequester,
     InterruptFaultsUnrecorded,
     CompatibilityAlwaysPasses,
     BusRangeReversed,
@@ -206,6 +208,7 @@ QUIRKS: tuple[type[Quirk], ...] = (
     TranslationsBeforeContexts,
     ResponseAlwaysAccepted,
     UnreadableTopKept,
+    TranslationsBeforeTables,
 )
 
 POLICY = Policy(

@@ -55,7 +55,10 @@ class LegacyReasonsForTables(Quirk, FaultLog):
         "scalable.caching.absent-context",
         *(
             f"scalable.cache.{name}"
-            for name in ("present.root", "present.context", "root.cleared", "context.cleared")
+            for name in (
+                *("present.root", "present.context", "root.cleared", "context.cleared"),
+                "iotlb.outlives-context-entry",
+            )
         ),
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 from iommu import DmaRequest, FaultReason, MemoryAccessError, Outcome, SourceId
 from iommu.engine.caches.caches import Iotlb
 from iommu.engine.caches.entries import CachedContext
-from iommu.engine.caches.page import Intent, Page
+from iommu.engine.caches.page import PLAIN_INTENTS, Intent, Page
 from iommu.engine.caches.tables import Root
 from iommu.engine.entry_format import PagingFormat
 from iommu.engine.formats import Formats
@@ -250,14 +250,9 @@ class TranslationsBeforeContexts(Quirk, LegacyMode):
             isinstance(context, CachedContext) and context.translation_type is TranslationType.PASS_THROUGH
         )
         found = None if iotlb is None or in_pass_through else iotlb.of(request.source_id, request.address)
-        return super().translate(request) if found is None else self._use(*found, request)
-
-    def _use(self, page: Page, tables: Root, request: DmaRequest) -> Outcome:
-        """What a cached translation gives. A missing permission blocks the request without a fault, see Q01."""
-        intent = self.intent(request)
-        if (missing := intent.lacks(page.kind)) is not None:
-            raise Blocked(tables.codes.missing[missing], fpd=1)
-        return self.outcome(tables, page, intent, request)
+        if found is None:
+            return super().translate(request)
+        return self.translate_stage(self.second_stage, found[1], PLAIN_INTENTS[request.access], request)
 
 
 class UnreadableTopKept(Quirk, LegacyMode):

@@ -370,3 +370,27 @@ def _srtp(name: str, title: str, descriptors: Descriptors, *, fresh: bool, setup
 _srtp("alone", "Without ESRTPS, SRTP alone may leave everything cached.", (), fresh=False)
 _srtp("invalidated", "SRTP and the three global invalidations.", (contexts(), pasids(), iotlb()), fresh=True)
 _srtp("self-invalidating", "With ESRTPS, SRTP is enough.", (), fresh=True, setup=SECOND_STAGE_SELF_INVALIDATING)
+
+
+# The IOTLB (6.5.1.1).
+
+
+@scenario(
+    "scalable.cache.iotlb.outlives-context-entry",
+    "6.5.1.1",
+    "A write 0x5010 -> 0x800010",
+    "A write 0x5010 -> blocked",
+    "fault 0x41 A 0x5000 write",
+    "FSTS PPF",
+    setup=SECOND_STAGE,
+)
+def no_context_no_iotlb(bench: Bench) -> None:
+    """A context entry is cleared and the context cache invalidated: cached translations are of no use any more."""
+    table = bench.new_table()
+    bench.map(table, 0x5000, P0)
+    bench.scalable.entry("A", SECOND, table)
+    bench.scalable.turn_on()
+    bench.write("A", 0x5010)
+    bench.memory.write(bench.scalable.context_at("A"), bytes(32))
+    submit(bench, (contexts(),))
+    bench.write("A", 0x5010)
