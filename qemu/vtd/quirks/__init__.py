@@ -49,6 +49,7 @@ from qemu.vtd.quirks.interrupts import (
     ReservedBitsBeforeSource,
 )
 from qemu.vtd.quirks.queue import (
+    CompletionDespiteFailedWrite,
     DevicesAlwaysAnswer,
     DeviceTlbAlwaysAccepted,
     FenceOnlyWaitRefused,
@@ -78,6 +79,7 @@ from qemu.vtd.quirks.requests import (
     RequestsWithoutSource,
 )
 from qemu.vtd.quirks.scalable import (
+    AbsentDirectoryWithFpd,
     BothHalvesOfRootChecked,
     ContextFieldsUnchecked,
     DirectoryFpdForWalksOnly,
@@ -209,6 +211,8 @@ QUIRKS: tuple[type[Quirk], ...] = (
     ResponseAlwaysAccepted,
     UnreadableTopKept,
     TranslationsBeforeTables,
+    CompletionDespiteFailedWrite,
+    AbsentDirectoryWithFpd,
 )
 
 POLICY = Policy(

@@ -47,7 +47,7 @@ class WaitForBothAborts(Quirk, Queue):
     hardware = "SW and IF may both be set: the status is written, then IWC is set and the message is sent."
     driver = "One wait descriptor with both SW and IF ends QEMU, and with it the whole virtual machine."
     function = "vtd_process_wait_desc"
-    scenarios = ("queue.wait.both",)
+    scenarios = ("queue.wait.both", "queue.error.status-write-event")
     gone = (10, 0, 13)
 
     def wait(self, command: WaitDescriptor) -> None:
@@ -55,6 +55,31 @@ class WaitForBothAborts(Quirk, Queue):
         if command.SW and command.IF:
             raise QemuDied(-signal.SIGABRT)
         super().wait(command)
+
+
+class CompletionDespiteFailedWrite(Quirk, Queue):
+    """A wait descriptor whose status write fails raises the completion event all the same, and stops the queue."""
+
+    id = "Q86"
+    severity = Severity.REPORT_DIFFERS
+    section = "6.5.2.8"
+    hardware = (
+        "The event comes after the status write. If that fails, IQE is set, and the descriptor is not complete."
+    )
+    driver = "In QEMU IWC is set for a wait descriptor with SW and IF although its status was never written."
+    function = "vtd_process_wait_desc"
+    scenarios = ("queue.error.status-write-event",)
+    # Before, QEMU ends on such a descriptor: Q20.
+    first = (10, 0, 13)
+
+    def wait(self, command: WaitDescriptor) -> None:
+        """The event, in any case."""
+        try:
+            super().wait(command)
+        except QueueError:
+            if command.SW and command.IF:
+                self.complete()
+            raise
 
 
 class QueueErrorWithoutCode(Quirk, Queue):

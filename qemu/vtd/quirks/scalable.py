@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from iommu import DmaRequest, FaultReason, SourceId
+from iommu import DmaRequest, FaultReason, Outcome, SourceId
 from iommu.engine.caches.entries import PasidContext, ScalableContext
+from iommu.engine.caches.page import PLAIN_INTENTS
+from iommu.engine.caches.tables import FirstStageRoot
 from iommu.engine.faults.log import FaultLog
 from iommu.engine.formats import Formats, Stages
 from iommu.engine.reasons import Blocked
 from iommu.engine.translation.scalable import ScalableMode
 from iommu.structures import PasidEntry, PasidTranslationType, ScalableContextEntry, ScalableRootHalf
 from qemu.vtd.quirks.quirk import Quirk, Severity
+from qemu.vtd.quirks.translation import RequesterIotlb
 
 _LEGACY_REASONS = {
     FaultReason.SRT_1: FaultReason.LRT_1,
@@ -156,14 +159,17 @@ class OneReasonForPasidTables(Quirk, ScalableMode):
         """See ScalableTables."""
         try:
             return super().pasid_context_of(context, source_id, pasid)
-        except Blocked:
-            raise Blocked(FaultReason.SPT_1) from None
+        except Blocked as condition:
+            # As in Q59.
+            cached = getattr(self, "context_was_cached", False)
+            raise Blocked(FaultReason.SPT_1, condition.fpd if cached else 0) from None
 
 
 class DirectoryFpdForWalksOnly(Quirk, ScalableMode):
     """FPD of a PASID directory or PASID-table entry suppresses only the faults of the walk that follows.
 
-    `vtd_ce_get_pasid_fpd` reads it after `vtd_dev_to_context_entry` has found both entries valid.
+    `vtd_ce_get_pasid_fpd` reads it after `vtd_dev_to_context_entry` has found both entries valid. With a cached
+    context entry nobody looks whether they are, and FPD counts.
     """
 
     id = "Q59"
@@ -188,7 +194,40 @@ class DirectoryFpdForWalksOnly(Quirk, ScalableMode):
         try:
             return super().pasid_entry(context, pasid)
         except Blocked as condition:
-            raise Blocked(condition.reason, context.fpd) from None
+            # ClearedEntryStillUsed knows whether the context entry was in the cache before the request.
+            cached = getattr(self, "context_was_cached", False)
+            raise Blocked(condition.reason, condition.fpd if cached else context.fpd) from None
+
+
+class AbsentDirectoryWithFpd(Quirk, ScalableMode):
+    """A PASID directory entry with FPD and without P does not keep cached translations from being used.
+
+    `vtd_ce_get_pasid_fpd` is content with an FPD that is set, and the IOTLB is searched before the entry is needed.
+    """
+
+    id = "Q87"
+    severity = Severity.FAILS_IN_QEMU
+    section = "6.5.3.3"
+    hardware = "Once P is clear and the PASID cache is invalidated, no request is translated by way of the entry."
+    driver = "Clear a PASID directory entry as a whole, or invalidate the IOTLB too: QEMU goes on using translations."
+    function = "vtd_ce_get_pasid_fpd, vtd_do_iommu_translate"
+    scenarios = ("scalable.cache.iotlb.outlives-directory-entry",)
+    gone = (11, 0, 0)
+
+    def translate_by_tables(self, request: DmaRequest) -> Outcome:
+        """The IOTLB helps."""
+        try:
+            return super().translate_by_tables(request)
+        except Blocked as condition:
+            iotlb: RequesterIotlb | None = getattr(self, "by_requester", None)
+            found = None if iotlb is None else iotlb.of(request.source_id, request.address)
+            # 7.2 has one reason for all that is wrong in these tables: Q30.
+            absent = condition.reason in (FaultReason.SPD_2, FaultReason.SPT_1)
+            if not absent or not condition.fpd or found is None:
+                raise
+            tables = found[1]
+            stage = self.first_stage if isinstance(tables, FirstStageRoot) else self.second_stage
+            return self.translate_stage(stage, tables, PLAIN_INTENTS[request.access], request)
 
 
 class RidPasidAlwaysUsed(Quirk, ScalableMode):

@@ -161,11 +161,11 @@ class ClearedEntryStillUsed(Quirk, ScalableMode):
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
         self._walked: dict[int, ScalableContext] = {}
-        self._present = False
+        self.context_was_cached = False
 
     def pasid_context_of(self, context: ScalableContext, source_id: SourceId, pasid: int) -> PasidContext:
         """See ScalableTables. QEMU caches a context entry when a walk uses it."""
-        self._present = self._walked.get(source_id) is context
+        self.context_was_cached = self._walked.get(source_id) is context
         item = super().pasid_context_of(context, source_id, pasid)
         if item.first is not None or item.second is not None:
             self._walked[source_id] = context
@@ -173,7 +173,7 @@ class ClearedEntryStillUsed(Quirk, ScalableMode):
 
     def check_pasid_entry(self, entry: int, fpd: int) -> None:
         """As if P were 1, once a walk has used the context entry."""
-        super().check_pasid_entry(entry | self._present, fpd)
+        super().check_pasid_entry(entry | self.context_was_cached, fpd)
 
 
 class PassThroughKept(Quirk, ScalableMode):
@@ -258,7 +258,7 @@ class TranslationsBeforeTables(Quirk, ScalableMode):
         "invalidate it before memory is given away, as 6.5.3.3 has it."
     )
     function = "vtd_do_iommu_translate"
-    scenarios = ("scalable.cache.iotlb.outlives-context-entry",)
+    scenarios = ("scalable.cache.iotlb.outlives-context-entry", "scalable.cache.iotlb.outlives-directory-entry")
     first = (11, 0, 0)
 
     def translate_by_tables(self, request: DmaRequest) -> Outcome:

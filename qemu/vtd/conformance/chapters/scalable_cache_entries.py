@@ -5,7 +5,7 @@ As in scalable_caches.py, the outcome of the new entry is allowed wherever a sta
 
 from collections.abc import Callable
 
-from iommu.structures import PasidGranularity
+from iommu.structures import PasidDirectoryEntry, PasidGranularity
 from qemu.vtd.conformance.bench import P0, P1, P2, P3, Bench
 from qemu.vtd.conformance.chapters.scalable_caches import (
     COARSER,
@@ -393,4 +393,24 @@ def no_context_no_iotlb(bench: Bench) -> None:
     bench.write("A", 0x5010)
     bench.memory.write(bench.scalable.context_at("A"), bytes(32))
     submit(bench, (contexts(),))
+    bench.write("A", 0x5010)
+
+
+@scenario(
+    "scalable.cache.iotlb.outlives-directory-entry",
+    "6.5.3.3",
+    "A write 0x5010 -> 0x800010",
+    "A write 0x5010 -> blocked",
+    "FSTS 0",
+    setup=SECOND_STAGE,
+)
+def no_directory_no_iotlb(bench: Bench) -> None:
+    """P of a PASID directory entry with FPD is cleared, and the PASID cache invalidated: the device is blocked."""
+    table = bench.new_table()
+    bench.map(table, 0x5000, P0)
+    bench.scalable.entry("A", SECOND, table)
+    bench.scalable.turn_on()
+    bench.write("A", 0x5010)
+    bench.memory.write_u64(bench.scalable.directory_at("A"), PasidDirectoryEntry.FPD.mask)
+    submit(bench, (pasids(),))
     bench.write("A", 0x5010)
