@@ -58,7 +58,7 @@ class WaitForBothAborts(Quirk, Queue):
 
 
 class CompletionDespiteFailedWrite(Quirk, Queue):
-    """A wait descriptor whose status write fails raises the completion event all the same, and stops the queue."""
+    """A wait descriptor whose status write fails still raises the completion event, and stops the queue."""
 
     id = "Q86"
     severity = Severity.REPORT_DIFFERS

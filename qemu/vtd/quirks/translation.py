@@ -265,9 +265,9 @@ class UnreadableTopKept(Quirk, LegacyMode):
     severity = Severity.FAILS_IN_QEMU
     section = "6.2.2, 7.1.3 LCT.4"
     hardware = (
-        "Such an entry is invalid, and no invalid entry is cached without caching mode: once mended it is used."
+        "Such an entry is invalid, and no invalid entry is cached without caching mode: once corrected it is used."
     )
-    driver = "A context entry that pointed beyond memory has to be invalidated in QEMU after it was mended."
+    driver = "A context entry that pointed beyond memory has to be invalidated in QEMU after it was corrected."
     function = "vtd_do_iommu_translate"
     scenarios = ("cache.context.unreadable-top",)
     _used: CachedContext | None = None

@@ -206,7 +206,7 @@ def iotlb_outlives_context_invalidation(bench: Bench) -> None:
     "FSTS 0",
 )
 def unreadable_top(bench: Bench) -> None:
-    """A context entry whose top table cannot be read is not cached: once mended it is used at once."""
+    """A context entry whose top table cannot be read is not cached: once corrected it is used at once."""
     table = bench.new_table()
     bench.map(table, 0x5000, P0)
     bench.context("A", NOWHERE)
