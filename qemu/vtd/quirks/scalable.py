@@ -160,9 +160,10 @@ class OneReasonForPasidTables(Quirk, ScalableMode):
         try:
             return super().pasid_context_of(context, source_id, pasid)
         except Blocked as condition:
-            # As in Q59.
-            cached = getattr(self, "context_was_cached", False)
-            raise Blocked(FaultReason.SPT_1, condition.fpd if cached else 0) from None
+            # As in Q59. With FPD nothing is recorded, whatever the reason.
+            if condition.fpd and getattr(self, "context_was_cached", False):
+                raise
+            raise Blocked(FaultReason.SPT_1) from None
 
 
 class DirectoryFpdForWalksOnly(Quirk, ScalableMode):
@@ -221,9 +222,7 @@ class AbsentDirectoryWithFpd(Quirk, ScalableMode):
         except Blocked as condition:
             iotlb: RequesterIotlb | None = getattr(self, "by_requester", None)
             found = None if iotlb is None else iotlb.of(request.source_id, request.address)
-            # 7.2 has one reason for all that is wrong in these tables: Q30.
-            absent = condition.reason in (FaultReason.SPD_2, FaultReason.SPT_1)
-            if not absent or not condition.fpd or found is None:
+            if condition.reason is not FaultReason.SPD_2 or not condition.fpd or found is None:
                 raise
             tables = found[1]
             stage = self.first_stage if isinstance(tables, FirstStageRoot) else self.second_stage
