@@ -26,6 +26,27 @@ Int64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 
+class Results(NamedTuple):
+    """The results of requests: host addresses, fault reasons, and the FPD bits that apply to the faults."""
+
+    hosts: Uint64
+    reasons: Uint8
+    fpd: Uint8
+
+    @classmethod
+    def new(cls, count: int) -> Results:
+        """Blocked without a fault."""
+        return cls(np.full(count, NO_ADDRESS, np.uint64), np.zeros(count, np.uint8), np.zeros(count, np.uint8))
+
+    def part(self, rows: slice) -> Results:
+        """Some of the rows, in place."""
+        return Results(self.hosts[rows], self.reasons[rows], self.fpd[rows])
+
+    def put(self, rows: Int64, other: Results) -> None:
+        """Set some of the rows."""
+        self.hosts[rows], self.reasons[rows], self.fpd[rows] = other
+
+
 class Requests(NamedTuple):
     """Requests as columns of one length; `pasids` and `roots` are None if no request has its own."""
 

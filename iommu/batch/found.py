@@ -41,7 +41,7 @@ class Found(NamedTuple):
 
     def part(self, rows: Int64) -> Found:
         """Some of the rows."""
-        return Found(*(column[rows] for column in self))
+        return Found(*(column.take(rows) for column in self))
 
     def block(self, rows: Int64, reason: int | Int64, fpd: int | Int64) -> None:
         """Requests are blocked."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from iommu.batch.arrays import (
@@ -11,6 +13,7 @@ from iommu.batch.arrays import (
     Column,
     Int64,
     Requests,
+    Results,
     Uint8,
     Uint16,
     Uint32,
@@ -20,6 +23,8 @@ from iommu.batch.arrays import (
 from iommu.batch.followed import check_followed
 from iommu.batch.found import READERS, Found
 from iommu.batch.legacy import LegacyContexts
+from iommu.batch.marks import Marks
+from iommu.batch.reach import Reachable, reachable
 from iommu.batch.scalable import ScalableContexts
 from iommu.batch.ways import Ways
 from iommu.batch.words import words_of
@@ -29,10 +34,17 @@ from iommu.engine.request import INTERRUPT_RANGE, Access, DmaRequest, SourceId
 from iommu.engine.unit import RemappingUnit
 from iommu.registers import RTADDR, TableMode
 
-CHUNK = 1 << 14
+CHUNK = 1 << 15
 """Rows translated at once: what they need stays in the processor's caches."""
 
 _TTM = RTADDR.TTM
+
+
+def chunks(count: int) -> Iterator[slice]:
+    """The rows, CHUNK at a time."""
+    return (slice(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))
+
+
 Contexts = LegacyContexts | ScalableContexts
 
 
@@ -54,7 +66,7 @@ class BatchTranslator:
     def __init__(self, unit: RemappingUnit) -> None:
         check_followed(unit)
         self._unit = unit
-        self._parts: _Parts | None = None
+        self._parts: BatchParts | None = None
 
     def translate(
         self,
@@ -85,12 +97,15 @@ class BatchTranslator:
             MisuseError: the arrays differ in length or hold what no request can have; the message names the row.
         """
         given = checked(source_ids, addresses, writes, pasids, roots)
-        hosts, reasons = np.empty(len(given), np.uint64), np.zeros(len(given), np.uint8)
-        call = Call(self._current(), given.roots)
-        for start in range(0, len(given), CHUNK):
-            part = slice(start, start + CHUNK)
-            call.translate(given.part(part), hosts[part], reasons[part])
-        return hosts, reasons
+        results = Results.new(len(given))
+        call = Call(self.current(), given.roots)
+        for rows in chunks(len(given)):
+            call.translate(given.part(rows), results.part(rows))
+        return results.hosts, results.reasons
+
+    def reachable(self, source_id: SourceId | int, pasid: int | None = None) -> Reachable:
+        """All that requests of a device can reach; see iommu.batch.reachable."""
+        return reachable(self._unit, source_id, pasid)
 
     def contexts(self, source_ids: Column, roots: Column, pasids: Column | None = None) -> tuple[Bools, Bools]:
         """What the tables above the stages come to for each request: whether FPD applies, and whether they are valid.
@@ -100,7 +115,7 @@ class BatchTranslator:
         none = np.zeros(len(source_ids), np.bool_)
         given = checked(source_ids, np.zeros(len(none), np.uint64), none, pasids, roots)
         assert given.roots is not None
-        parts, fpd, valid = self._current(), none, none.copy()
+        parts, fpd, valid = self.current(), none, none.copy()
         modes = (given.roots & np.uint64(_TTM.mask)) >> np.uint64(_TTM.lsb)
         tables = ((given.roots & np.uint64(RTADDR.RTA.mask)) >> np.uint64(3)).view(np.int64)
         for mode, contexts in parts.contexts.items():
@@ -112,14 +127,14 @@ class BatchTranslator:
                 fpd[rows], valid[rows] = found.fpd != 0, found.reason == 0
         return fpd, valid
 
-    def _current(self) -> _Parts:
+    def current(self) -> BatchParts:
         """The parts for the unit as it is now: a reset gives it new ones."""
         if self._parts is None or self._parts.translation is not self._unit.translation:
-            self._parts = _Parts(self._unit)
+            self._parts = BatchParts(self._unit)
         return self._parts
 
 
-class _Parts:
+class BatchParts:
     """What stays from one call to the next.
 
     Attributes:
@@ -145,10 +160,18 @@ class _Parts:
 
 
 class Call:
-    """One call. Contexts that it has found are not looked up again."""
+    """One call. Contexts that it has found are not looked up again.
 
-    def __init__(self, parts: _Parts, roots: Uint64 | None) -> None:
+    Args:
+        roots: see BatchTranslator.translate.
+        marks: if given, the accessed and dirty bits that the requests set are put there.
+    """
+
+    def __init__(self, parts: BatchParts, roots: Uint64 | None, marks: Marks | None = None) -> None:
         self._parts, self._translation, self._readers = parts, parts.translation, parts.readers()
+        self._marks = marks
+        for reader in self._readers:
+            reader.marks = marks
         for contexts in parts.contexts.values():
             contexts.start()
         if roots is None:
@@ -161,48 +184,47 @@ class Call:
             self._mode, self._root = None, 0
         self._known = _Known()
 
-    def translate(self, given: Requests, hosts: Uint64, reasons: Uint8) -> None:
-        """Translate a chunk of requests; the results are stored in the two arrays."""
+    def translate(self, given: Requests, results: Results) -> None:
+        """Translate a chunk of requests; the results are new ones, and are set."""
         if not self._translation.enabled:
-            hosts[:] = given.addresses
+            results.hosts[:] = given.addresses
         elif self._mode is not None:
-            self._by_mode(self._mode, self._root, given, hosts, reasons)
+            self._by_mode(self._mode, self._root, given, results)
         else:
-            self._by_roots(given, hosts, reasons)
+            self._by_roots(given, results)
         if self._translation.protected.ranges:
-            self._protect(given, hosts)
-        self._interrupts(given, hosts, reasons)
+            self._protect(given, results.hosts)
+        self._interrupts(given, results)
 
-    def _by_roots(self, given: Requests, hosts: Uint64, reasons: Uint8) -> None:
+    def _by_roots(self, given: Requests, results: Results) -> None:
         """Each request has its own RTADDR."""
         assert given.roots is not None
         modes = (given.roots & np.uint64(_TTM.mask)) >> np.uint64(_TTM.lsb)
         tables = ((given.roots & np.uint64(RTADDR.RTA.mask)) >> np.uint64(3)).view(np.int64)
         for mode in np.flatnonzero(np.bincount(modes.astype(np.int64))).tolist():
             rows = np.flatnonzero(modes == mode)
-            host, reason = hosts[rows], reasons[rows]
-            self._by_mode(mode, tables[rows], given.part(rows), host, reason)
-            hosts[rows], reasons[rows] = host, reason
+            part = Results.new(len(rows))
+            self._by_mode(mode, tables[rows], given.part(rows), part)
+            results.put(rows, part)
 
-    def _by_mode(self, mode: int, root: int | Int64, given: Requests, hosts: Uint64, reasons: Uint8) -> None:
+    def _by_mode(self, mode: int, root: int | Int64, given: Requests, results: Results) -> None:
         """All requests are in one mode."""
-        contexts = self._parts.contexts.get(mode)
+        contexts, pasids = self._parts.contexts.get(mode), given.pasids
         if contexts is None:
-            hosts[:], reasons[:] = NO_ADDRESS, self._refused(mode)
+            results.reasons[:] = self._refused(mode)
             return
-        pasids = given.pasids
         without = None if pasids is None else pasids == NO_PASID
         if pasids is None or without is None or without.all():
-            self._by_contexts(contexts, root, given, None, hosts, reasons)
+            self._by_contexts(contexts, root, given, None, results)
         elif isinstance(contexts, ScalableContexts) or not without.any():
-            self._by_contexts(contexts, root, given, pasids, hosts, reasons)
+            self._by_contexts(contexts, root, given, pasids, results)
         else:
             # Legacy mode takes requests of one kind at a time.
             for rows, own in ((np.flatnonzero(without), None), (np.flatnonzero(~without), pasids)):
-                host, reason = hosts[rows], reasons[rows]
-                part = root if isinstance(root, int) else root[rows]
-                self._by_contexts(contexts, part, given.part(rows), None if own is None else own[rows], host, reason)
-                hosts[rows], reasons[rows] = host, reason
+                part = Results.new(len(rows))
+                table = root if isinstance(root, int) else root[rows]
+                self._by_contexts(contexts, table, given.part(rows), None if own is None else own[rows], part)
+                results.put(rows, part)
 
     def _refused(self, mode: int) -> int:
         """The reason for which the unit refuses requests in a mode that it does not have."""
@@ -215,48 +237,41 @@ class Call:
         raise AssertionError(f"the unit translates in mode {mode}")
 
     def _by_contexts(
-        self,
-        contexts: Contexts,
-        root: int | Int64,
-        given: Requests,
-        pasids: Uint32 | None,
-        hosts: Uint64,
-        reasons: Uint8,
+        self, contexts: Contexts, root: int | Int64, given: Requests, pasids: Uint32 | None, results: Results
     ) -> None:
         if isinstance(root, int) and pasids is None:
-            way, first, second, reason = self._known.find(contexts, self._readers, root, given.source_ids)
+            found = self._known.find(contexts, self._readers, root, given.source_ids)
         else:
             found = contexts.find(self._readers, root, given.source_ids, pasids)
-            way, first, second, reason = found.way, found.first, found.second, found.reason
-        least, most = int(way.min()), int(way.max())
-        if least == most and least:
-            self._by_way(least, given.addresses, given.writes, first, second, hosts, reasons)
+        results.fpd[:] = found.fpd
+        least, most = int(found.way.min()), int(found.way.max())
+        if least == most:
+            if least:
+                self._by_way(least, None, given.addresses, given.writes, found, results)
+            else:
+                results.reasons[:] = found.reason
             return
-        for number in np.flatnonzero(np.bincount(way)).tolist():
-            rows = np.flatnonzero(way == number)
+        for number in np.flatnonzero(np.bincount(found.way)).tolist():
+            rows = np.flatnonzero(found.way == number)
             if not number:
-                hosts[rows], reasons[rows] = NO_ADDRESS, reason[rows]
+                results.reasons[rows] = found.reason[rows]
                 continue
-            host, fault = np.empty(len(rows), np.uint64), np.zeros(len(rows), np.uint8)
-            self._by_way(number, given.addresses[rows], given.writes[rows], first[rows], second[rows], host, fault)
-            hosts[rows], reasons[rows] = host, fault
+            part = Results.new(len(rows))
+            self._by_way(number, rows, given.addresses[rows], given.writes[rows], found.part(rows), part)
+            results.hosts[rows], results.reasons[rows] = part.hosts, part.reasons
 
     def _by_way(
-        self,
-        number: int,
-        addresses: Uint64,
-        writes: Bools,
-        first: Int64,
-        second: Int64,
-        hosts: Uint64,
-        reasons: Uint8,
+        self, number: int, rows: Int64 | None, addresses: Uint64, writes: Bools, found: Found, results: Results
     ) -> None:
-        """All requests are translated by one way."""
-        found, reason = self._parts.ways[number].translate(self._readers, addresses, writes, first, second)
-        hosts[:] = found
+        """All requests, at these rows of the chunk or at all, are translated by one way."""
+        way = self._parts.ways[number]
+        if self._marks:
+            self._marks.order = np.arange(len(addresses)) if rows is None else rows
+        hosts, reason = way.translate(self._readers, addresses, writes, found.first, found.second)
+        results.hosts[:] = hosts
         if reason is not None:
-            hosts[reason != 0] = NO_ADDRESS
-            reasons[:] = reason
+            np.copyto(results.hosts, np.uint64(NO_ADDRESS), where=reason != 0)
+            results.reasons[:] = reason
 
     def _protect(self, given: Requests, hosts: Uint64) -> None:
         """Block host addresses in protected regions: no fault is recorded (spec 11.4.8)."""
@@ -267,33 +282,39 @@ class Call:
             protected &= hosts == given.addresses
         hosts[protected] = NO_ADDRESS
 
-    def _interrupts(self, given: Requests, hosts: Uint64, reasons: Uint8) -> None:
+    def _interrupts(self, given: Requests, results: Results) -> None:
         """Requests for the interrupt range are not translated, whatever the tables say (spec 3.14)."""
         inside = given.addresses >> np.uint64(20) == INTERRUPT_RANGE
         if given.pasids is not None and self._translation.enabled:
             inside &= given.pasids == NO_PASID
-        rows = np.flatnonzero(inside)
-        if rows.size:
-            hosts[rows], reasons[rows] = NO_ADDRESS, self._translation.interrupts.refusal() or 0
+        if inside.any():
+            rows = np.flatnonzero(inside)
+            results.hosts[rows], results.fpd[rows] = NO_ADDRESS, 0
+            results.reasons[rows] = self._translation.interrupts.refusal() or 0
 
 
 class _Known:
     """The contexts of source-ids that a call has looked up, for requests without a PASID and one root table."""
 
     def __init__(self) -> None:
-        self._is_known = np.zeros(1 << 16, np.bool_)
-        self._found = Found.nothing(1 << 16)
+        self._single: dict[int, Found] = {}
+        self._is_known = np.zeros(0, np.bool_)
+        self._found = Found.nothing(0)
 
-    def find(
-        self, contexts: Contexts, readers: READERS, root: int, source_ids: Uint16
-    ) -> tuple[Int64, Int64, Int64, Int64]:
-        """See Found: way, first, second, reason."""
-        known = self._is_known.take(source_ids)
-        if not known.all():
+    def find(self, contexts: Contexts, readers: READERS, root: int, source_ids: Uint16) -> Found:
+        """The contexts of requests; only one if all have the same source-id."""
+        first = int(source_ids[0])
+        if (source_ids == first).all():
+            if first not in self._single:
+                self._single[first] = contexts.find(readers, root, source_ids[:1], None)
+            return self._single[first]
+        if not self._is_known.size:
+            self._is_known, self._found = np.zeros(1 << 16, np.bool_), Found.nothing(1 << 16)
+        sources = source_ids.astype(np.int64)
+        if not self._is_known.take(sources).all():
             new = np.zeros(1 << 16, np.bool_)
-            new[source_ids] = True
+            new[sources] = True
             rows = np.flatnonzero(new & ~self._is_known)
             self._found.put(rows, contexts.find(readers, root, rows.astype(np.uint16), None))
             self._is_known[rows] = True
-        way, first, second, reason, _ = self._found
-        return way.take(source_ids), first.take(source_ids), second.take(source_ids), reason.take(source_ids)
+        return self._found.part(sources)

@@ -11,7 +11,7 @@ from iommu.batch.arrays import NO_ADDRESS, Bools, Int64, Uint64
 from iommu.batch.first_stage import FirstStageWalk
 from iommu.batch.found import READERS
 from iommu.batch.second_stage import SecondStageWalk
-from iommu.batch.walk import Reasons, first_of
+from iommu.batch.walk import Faults, Reasons, add_faults, faults_at, first_of
 from iommu.engine.caches.tables import SECOND_STAGE, FaultCodes, FirstStageRoot, Root, SecondStageRoot
 from iommu.engine.reasons import FaultReason
 from iommu.engine.request import INTERRUPT_RANGE
@@ -25,7 +25,11 @@ class Way(Protocol):
     """How the requests of some contexts are translated."""
 
     def translate(self, readers: READERS, addresses: Uint64, writes: Bools, first: Int64, second: Int64) -> Answer:
-        """Translate requests; `first` and `second` are the top tables, as numbers of quadwords."""
+        """Translate requests.
+
+        Args:
+            first, second: the top tables, as numbers of quadwords; one if it is the same for all.
+        """
         ...
 
 
@@ -97,7 +101,7 @@ class PassThrough:
 
     def translate(self, readers: READERS, addresses: Uint64, writes: Bools, first: Int64, second: Int64) -> Answer:
         """See Way."""
-        reason = np.zeros(len(addresses), np.int64)
+        reason = np.zeros(len(addresses), np.uint8)
         # LGN.1, SGN.4: the address is beyond the host address width.
         reason[addresses >> np.uint64(self._width) != 0] = self._beyond
         # SGN.8: the host address is in the interrupt range.
@@ -121,11 +125,11 @@ class SecondStageWay:
             )
         wanted = walk.wanted(writes)
         leaves = walk.find(words, second, addresses.view(np.int64), wanted)
-        reason = leaves.reason
-        if leaves.rights is not None:
-            reason = first_of(reason, walk.missing(leaves.rights, wanted))
+        reason = add_faults(leaves.reason, len(addresses), walk.not_permitted(leaves, wanted))
         reason = _checked_range(reason, leaves.host, walk.codes)
         reason = first_of(reason, walk.not_updated(words, leaves, writes))
+        if words.marks:
+            walk.mark_leaves(words, leaves, _through(reason, len(leaves.host)), writes)
         return leaves.host.view(np.uint64), reason
 
 
@@ -144,22 +148,36 @@ class FirstStageWay:
         canonical = (upper == 0) | (upper == -1)
         if not canonical.all():
             return _limited(self, canonical, walk.codes.beyond)(readers, addresses, writes, first, second)
+        first, second = np.broadcast_to(first, len(address)), np.broadcast_to(second, len(address))
         leaves = walk.find(words, first, second, address, writes)
         reason, host = leaves.reason, leaves.host
         nested = walk.second
         if nested is not None:
-            page = nested.find(words, second, host, wanted := nested.wanted(writes))
             # SFS.5: the page is beyond the guest address width.
-            reason = first_of(reason, np.where(host >> nested.bits != 0, FaultReason.SFS_5, 0))
+            within = host >> nested.bits == 0
+            if not within.all():
+                reason = first_of(reason, faults_at(~within, FaultReason.SFS_5))
+            wanted = nested.wanted(writes)
+            going = within if reason is None else reason == 0
+            page = nested.find_some(words, second, host, wanted, going)
             reason = first_of(reason, page.reason)
-            if page.rights is not None:
-                reason = first_of(reason, nested.missing(page.rights, wanted, codes=SECOND_STAGE))
+            reason = add_faults(reason, len(host), nested.not_permitted(page, wanted, SECOND_STAGE))
             host = page.host
         reason = _checked_range(reason, host, walk.codes)
         reason = first_of(reason, leaves.late)
         if nested is not None:
             reason = first_of(reason, nested.not_updated(words, page, writes))
+        if words.marks:
+            through = _through(reason, len(host))
+            walk.mark_leaves(words, leaves, through, writes)
+            if nested is not None:
+                nested.mark_leaves(words, page, through, writes)
         return host.view(np.uint64), reason
+
+
+def _through(reason: Reasons | None, count: int) -> Int64:
+    """The rows of requests that are not blocked."""
+    return np.arange(count) if reason is None else np.flatnonzero(reason == 0)
 
 
 def _limited(way: Way, allowed: Bools, beyond: FaultReason) -> Callable[..., Answer]:
@@ -167,11 +185,14 @@ def _limited(way: Way, allowed: Bools, beyond: FaultReason) -> Callable[..., Ans
 
     def translate(readers: READERS, addresses: Uint64, writes: Bools, first: Int64, second: Int64) -> Answer:
         hosts = np.full(len(addresses), NO_ADDRESS, np.uint64)
-        reason = np.full(len(addresses), int(beyond), np.int64)
+        reason = np.full(len(addresses), beyond, np.uint8)
         rows = np.flatnonzero(allowed)
         reason[rows] = 0
         if rows.size:
-            hosts[rows], faults = way.translate(readers, addresses[rows], writes[rows], first[rows], second[rows])
+            if marks := readers[0].marks:
+                marks.order = marks.order[rows]
+            tables = (table if len(table) == 1 else table[rows] for table in (first, second))
+            hosts[rows], faults = way.translate(readers, addresses[rows], writes[rows], *tables)
             if faults is not None:
                 reason[rows] = faults
         return hosts, reason
@@ -182,7 +203,10 @@ def _limited(way: Way, allowed: Bools, beyond: FaultReason) -> Callable[..., Ans
 def _checked_range(reason: Reasons | None, host: Int64, codes: FaultCodes) -> Reasons | None:
     """LGN.4, SGN.8: the host address is in the interrupt range (3.14)."""
     inside = _in_range(host)
-    return first_of(reason, np.where(inside, codes.interrupt_range, 0)) if inside.any() else reason
+    if not inside.any():
+        return reason
+    rows = np.flatnonzero(inside)
+    return add_faults(reason, len(host), Faults(rows, np.full(len(rows), codes.interrupt_range, np.uint8)))
 
 
 def _in_range(addresses: Int64 | Uint64) -> Bools:

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from iommu.batch.arrays import Bools, Int64
+from iommu.batch.marks import Marks
 from iommu.errors import MemoryAccessError
 from iommu.memory import FlatMemory, Memory
 
@@ -23,9 +24,11 @@ class Words(Protocol):
     Attributes:
         writable: whether table entries can be updated. Of a memory that is not flat this is not known beforehand, and
             taken for granted.
+        marks: if given, the accessed and dirty bits that are to be set are put there.
     """
 
     writable: bool
+    marks: Marks | None
 
     def take(self, numbers: Int64) -> tuple[Int64, Bools | None]:
         """These quadwords, and which of them could be read; None if all of them. The others are 0."""
@@ -49,16 +52,16 @@ class FlatWords:
 
     def __init__(self, memory: FlatMemory) -> None:
         view = memory.view
+        self.marks: Marks | None = None
         self._words: Int64 = np.frombuffer(view, "<i8")
         self.writable = not view.readonly
 
     def take(self, numbers: Int64) -> tuple[Int64, Bools | None]:
         """See Words."""
-        try:
-            return self._words.take(numbers), None
-        except IndexError:
-            readable = numbers < len(self._words)
-            return np.where(readable, self._words.take(np.where(readable, numbers, 0)), 0), readable
+        if not numbers.size or numbers.max() < len(self._words):
+            return self._words.take(numbers, mode="clip"), None
+        readable = numbers < len(self._words)
+        return np.where(readable, self._words.take(numbers, mode="clip"), 0), readable
 
     def rows(self, numbers: Int64, count: int) -> tuple[Int64, Bools | None]:
         """See Words."""
@@ -77,6 +80,7 @@ class PagedWords:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
+        self.marks: Marks | None = None
         self._pages: dict[int, Int64 | None] = {}
 
     def take(self, numbers: Int64) -> tuple[Int64, Bools | None]:

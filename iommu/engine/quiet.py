@@ -1,4 +1,4 @@
-"""A copy of the parts that translate requests, for questions: it caches nothing, records no fault and sets no bit."""
+"""Copies of the parts that translate requests, which cache nothing; one also records no fault and sets no bit."""
 
 from __future__ import annotations
 
@@ -48,18 +48,30 @@ class _NoCaches:
 
 def quiet_copy(translation: Translation) -> Translation:
     """A copy that caches nothing, records nothing and sets no bits, with the registers as they are now."""
+    access = translation.scalable.second_stage.access
+    parts: Any = _copy(translation, _Unchanged(access.memory, access.snooped, access.unsnooped))
+    parts.faults = parts.interrupts = _Nothing()
+    quiet: Translation = parts
+    return quiet
+
+
+def uncached_copy(translation: Translation) -> Translation:
+    """A copy that caches nothing; otherwise it does what the unit does, with the registers as they are now."""
+    return _copy(translation, translation.scalable.second_stage.access)
+
+
+def _copy(translation: Translation, access: TableAccess) -> Translation:
+    """A copy that caches nothing and accesses tables by `access`."""
     parts: Any = copy.copy(translation)
     legacy, scalable = copy.copy(translation.legacy), copy.copy(translation.scalable)
     first, second = copy.copy(scalable.first_stage), copy.copy(scalable.second_stage)
     parts.legacy, parts.scalable = legacy, scalable
-    parts.faults = parts.interrupts = _Nothing()
     parts.protected = copy.copy(translation.protected)
-    access = _Unchanged(second.access.memory, second.access.snooped, second.access.unsnooped)
     part: Any
     for part in (legacy, scalable):
         part.caches, part.access, part.second_stage = _NoCaches, access, second
     for part in (first, second):
         part.cache, part.access = _Nothing(), access
     scalable.first_stage, first.second_stage = first, second
-    quiet: Translation = parts
-    return quiet
+    made: Translation = parts
+    return made

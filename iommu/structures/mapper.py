@@ -197,15 +197,44 @@ class Mapper:
     # Walks.
 
     def _fill(self, position: int, host: int, length: int, flags: int, levels: list[int]) -> None:
-        """Write the entries of a range: at once all that are of one size and in one table."""
+        """Write the entries of a range: at once all that are of one size, and in one table or in tables in a row."""
         while length:
             level = next(n for n in levels if not (position | host) % _SIZE_OF[n] and length >= _SIZE_OF[n])
             size = _SIZE_OF[level]
             index = position // size % 512
-            count = min(512 - index, length // size)
             first = host | self._page(flags, level)
-            self._write(self._table(position, level), index, *range(first, first + count * size, size))
+            if not index and length >= 1024 * size and level < self.levels:
+                count = self._fill_tables(position, level, first, length // size // 512)
+            else:
+                count = min(512 - index, length // size)
+                self._write(self._table(position, level), index, *range(first, first + count * size, size))
             position, host, length = position + count * size, host + count * size, length - count * size
+
+    def _fill_tables(self, position: int, level: int, first: int, count: int) -> int:
+        """Fill up to `count` whole tables of a level, as many as one table points to. Returns how many entries.
+
+        Args:
+            position: of the first table.
+            first: its first entry.
+        """
+        import numpy as np  # noqa: PLC0415 - most users of mappers map little, and the import is slow
+
+        upper, index = self._table(position, level + 1), position >> 3 + 9 * (level + 1) & 0x1FF
+        count = min(count, 512 - index)
+        pointers = list(self._read(upper, index, count))
+        entries = np.arange(512 * count, dtype="<u8") * np.uint64(_SIZE_OF[level]) + np.uint64(first)
+        filled = 0
+        try:
+            for filled, pointer in enumerate(pointers):
+                if not pointer & self._PRESENT:
+                    pointers[filled] = self.allocate() | self._TABLE
+                table = pointers[filled] & _ADDRESS
+                self.memory.write(table, entries[512 * filled : 512 * (filled + 1)].tobytes())
+            filled = count
+        finally:
+            # Tables are linked once they are filled, also those before one that could not be.
+            self._write(upper, index, *pointers[:filled])
+        return 512 * count
 
     def _table(self, position: int, level: int) -> int:
         """The table of `level` for `position`; missing tables are allocated."""

@@ -361,6 +361,55 @@ def test_engine_reads_every_mapping_back(
     assert beyond.fault is absent
 
 
+class CountedMemory(FlatMemory):
+    """Memory that counts how often it is written."""
+
+    writes = 0
+
+    def write(self, address: int, data: bytes) -> None:
+        self.writes += 1
+        super().write(address, data)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_whole_tables_are_written_at_once(stage: Stage) -> None:
+    memory = CountedMemory(32 << 20)
+    mapper: Any = stage(memory, PageAllocator(0x10_0000, 32 << 20))
+    mapper.map(3 * K4, 1 << 32, G1, page_size=K4)
+    # 511 whole tables and two that are not, with the tables above them; no entry by itself.
+    assert memory.writes < 530
+    assert mapper.lookup(3 * K4 + G1 - 1).host == (1 << 32) + G1 - K4
+
+
+@pytest.mark.parametrize(
+    ("stage", "levels"), [*((SecondStageMapper, n) for n in (3, 4, 5)), *((FirstStageMapper, n) for n in (4, 5))]
+)
+@pytest.mark.parametrize("size", [K4, M2, G1])
+def test_whole_tables_hold_what_single_pages_do(stage: Stage, levels: int, size: int) -> None:
+    """Over the end of a table of tables, in the middle of one, and where a table is there already."""
+    start, pages = (M2 * 510 - 5 * K4, 2100) if size == K4 else (0, 512 if size == M2 else 300)
+    at_once, singly = make(stage, levels), make(stage, levels)
+    for mapper in (at_once, singly):
+        mapper.map(M2 * 512 * (size == K4) + 7 * size, 0, K4)
+        mapper.unmap(M2 * 512 * (size == K4) + 7 * size, K4)
+    at_once.map(start, 1 << 40, pages * size, page_size=size)
+    for number in range(pages):
+        singly.map(start + number * size, (1 << 40) + number * size, size, page_size=size)
+    one, other = ([(page.address, page.host, page.size) for page in it.mappings()] for it in (at_once, singly))
+    assert one == other
+    assert at_once.tables.used == singly.tables.used
+
+
+def test_what_was_filled_before_the_allocator_fails_stays_mapped() -> None:
+    memory = FlatMemory(1 << 20)
+    mapper = SecondStageMapper(memory, PageAllocator(0x1000, 0x9000))
+    with pytest.raises(MisuseError, match="no page is left"):
+        mapper.map(0, 1 << 32, G1, page_size=K4)
+    mapped = list(mapper.mappings())
+    assert [page.host for page in mapped] == [(1 << 32) + number * K4 for number in range(len(mapped))]
+    assert len(mapped) == 5 * 512, "three of the eight pages are upper tables"
+
+
 def test_a_gibibyte_of_small_pages_takes_less_than_half_a_second() -> None:
     mapper = make()
     start = time.perf_counter()

@@ -104,11 +104,16 @@ class FaultLog:
             FI=request.address & self._address_mask & ~0xFFF,
         )
 
+    @property
+    def overflowed(self) -> bool:
+        """Whether PFO is set: nothing is recorded until software clears it."""
+        return bool(FSTS.PFO.get(self._status.value))
+
     def _record(self, record: int) -> bool:
         """Write a record (spec 7.2.1): not while PFO is set; if the next register is in use, set PFO."""
-        if FSTS.PFO.get(self._status.value):
+        if self.overflowed:
             return False
-        if self.policy.compress_faults and self._is_pending(FRCD.SID.get(record)):
+        if self.policy.compress_faults and self.is_pending(FRCD.SID.get(record)):
             return False
         slot = self._records[self._next]
         if FRCD.F.get(slot.value):
@@ -121,7 +126,8 @@ class FaultLog:
             self.set_status(FSTS.PPF.mask)
         return True
 
-    def _is_pending(self, source_id: int) -> bool:
+    def is_pending(self, source_id: int) -> bool:
+        """Whether a record of this source-id has its F set."""
         return any(FRCD.F.get(slot.value) and FRCD.SID.get(slot.value) == source_id for slot in self._records)
 
     def restart(self) -> None:
