@@ -6,6 +6,7 @@
     │   ├── DmarError           an ACPI DMAR table is malformed
     │   └── StateError          the saved state of a unit is malformed, or that of another unit
     ├── InputError              an input cannot be read at all, or is beyond a limit (iommu.files)
+    ├── TraceError              a row of a trace is not a request (iommu.batch)
     ├── RoutingError            which unit a request or an access goes to is not known, or there is none
     └── MemoryAccessError       an access beyond the memory that exists
 
@@ -53,6 +54,18 @@ class StateError(FormatError):
 
 class InputError(VtdError):
     """An input cannot be read at all, or is beyond a limit; the message is one line with its name and the reason."""
+
+
+class TraceError(VtdError):
+    """A row of a trace is not a request that a device could send. All rows before it have been read.
+
+    Attributes:
+        row: its number, from 0 on.
+    """
+
+    def __init__(self, name: str, row: int, message: str) -> None:
+        super().__init__(f"{name}: row {row}: {message}")
+        self.row = row
 
 
 class RoutingError(VtdError):

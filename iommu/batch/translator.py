@@ -24,6 +24,7 @@ from iommu.batch.followed import check_followed
 from iommu.batch.found import READERS, Found
 from iommu.batch.legacy import LegacyContexts
 from iommu.batch.marks import Marks
+from iommu.batch.reach import Reachable, reachable
 from iommu.batch.scalable import ScalableContexts
 from iommu.batch.ways import Ways
 from iommu.batch.words import words_of
@@ -101,6 +102,10 @@ class BatchTranslator:
         for rows in chunks(len(given)):
             call.translate(given.part(rows), results.part(rows))
         return results.hosts, results.reasons
+
+    def reachable(self, source_id: SourceId | int, pasid: int | None = None) -> Reachable:
+        """All that requests of a device can reach; see iommu.batch.reachable."""
+        return reachable(self._unit, source_id, pasid)
 
     def contexts(self, source_ids: Column, roots: Column, pasids: Column | None = None) -> tuple[Bools, Bools]:
         """What the tables above the stages come to for each request: whether FPD applies, and whether they are valid.

@@ -57,7 +57,7 @@ def make_app() -> typer.Typer:
     """The whole command: the subcommands of iommu, and those of the entry points."""
     import typer
 
-    from iommu.cli import dmar, explain, inspect, reach, root, snapshot, walk
+    from iommu.cli import dmar, explain, inspect, reach, replay_trace, root, snapshot, walk
 
     app = typer.Typer(
         name="vtd",
@@ -74,6 +74,7 @@ def make_app() -> typer.Typer:
     app.command()(snapshot.snapshot)
     app.command()(inspect.inspect)
     app.command()(reach.reach)
+    app.command(name="replay-trace")(replay_trace.replay_trace)
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         try:
             entry.load()(app)

@@ -43,6 +43,8 @@ COMMANDS: dict[str, Sequence[str]] = {
     "inspect --json FILE": ("snapshots",),
     "inspect --html OUT FILE": ("snapshots",),
     "inspect --root-table 0x1000 FILE": ("cores",),
+    "replay-trace FILE --snapshot SNAPSHOT": ("traces", "parquets"),
+    "replay-trace FILE --json --output OUT --snapshot SNAPSHOT": ("traces",),
     "reach FILE": ("snapshots", "snapshot folders"),
     "reach --json --stale FILE": ("snapshots",),
     "reach --html OUT FILE": ("snapshots",),

@@ -11,11 +11,15 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from iommu import Access, DmaRequest, FlatMemory, RemappingUnit
+from iommu.batch.trace_replay import replay_trace
+from iommu.batch.trace_results import writer_to
+from iommu.batch.trace_rows import rows_of as trace_rows_of
 from iommu.dmar import Dmar
 from iommu.dmar.inputs import read_pci, read_tables
 from iommu.dmar.pci import PciTree
@@ -113,6 +117,51 @@ def kernels() -> list[bytes]:
     """A System.map, and a vmlinux."""
     ends = {"_stext": 0xFFFFFFFF81000000, "_etext": 0xFFFFFFFF81200000}
     return [(_FIXTURES / "snapshots" / "System.map").read_bytes(), vmlinux(ends)]
+
+
+@cache
+def traces() -> list[bytes]:
+    """Traces as CSV, and as the log of a QEMU."""
+    text = "source_id,address,write,pasid\n00:04.0,0x100010,1,\n0x28,1048576,read,0x5\n"
+    log = (
+        "1@2.3:vtd_dmar_translate dev 00:04.00 iova 0x100000 -> gpa 0x300000 mask 0xfff\n"
+        "vtd_dmar_fault sid 0x28 fault 5 addr 0x100000 write 1\n"
+    )
+    return [text.encode(), log.encode()]
+
+
+@cache
+def trace_results() -> list[bytes]:
+    """Results of an earlier run."""
+    found = [b"source_id,address,write,pasid,host,reason\n00:04.0,0x1,write,,0x2,\n"]
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "trace.csv").write_bytes(found[0])
+        unit = RemappingUnit(FlatMemory(1 << 12))
+        with writer_to(Path(folder) / "out.parquet", resume=False) as writer:
+            replay_trace(Path(folder) / "trace.csv", writer, lambda _: unit)
+        return [*found, (Path(folder) / "out.parquet").read_bytes()]
+
+
+@cache
+def parquets() -> list[bytes]:
+    """Traces as Parquet."""
+    arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    stream = io.BytesIO()
+    columns = {"source_id": [32, 40], "address": [0x10_0000, 5], "write": [True, False], "pasid": [None, 3]}
+    parquet.write_table(arrow.table(columns), stream)
+    return [stream.getvalue()]
+
+
+def _trace(data: bytes, place: Path) -> None:
+    for _ in trace_rows_of(place):
+        pass
+
+
+def _results(data: bytes, place: Path) -> None:
+    results = place.with_suffix(".parquet" if data.startswith(b"PAR1") else ".csv")
+    results.write_bytes(data)
+    with writer_to(results, resume=True):
+        pass
 
 
 def _kernel(data: bytes, place: Path) -> None:
@@ -391,6 +440,9 @@ WAYS: tuple[Way, ...] = (
     Way("logs", lambda: [LOG], mutations.text, _explain),
     Way("words", lambda: WORDS, mutations.text, _explain),
     Way("qmp answers", qmp_answers, mutations.document, _answer),
+    Way("traces", traces, mutations.text, _trace, ("iommu.batch.trace_rows", "iommu.batch.trace_replay")),
+    Way("trace results", trace_results, mutations.binary, _results, ("iommu.batch.trace_results",)),
+    Way("parquets", parquets, mutations.binary, _trace),
     Way("kernels", kernels, mutations.binary, _kernel, ("iommu.snapshot.kernel",)),
     Way("requests", lambda: REQUESTS, mutations.text, _request),
     Way(

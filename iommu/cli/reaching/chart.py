@@ -30,7 +30,7 @@ class _Segment(NamedTuple):
     width: int
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     """A row: its label, and sets of addresses that are drawn one over the other, each with its class and a text.
 
     `background`: it says nothing about which addresses are worth a place on the axis.
@@ -43,7 +43,12 @@ class _Row(NamedTuple):
 
 def chart(found: MachineReach, unit: UnitReach, wanted: Wanted) -> Element | None:
     """The chart of a unit; None if there is nothing to draw."""
-    rows = list(_rows(found, unit, wanted))
+    about = f"Host memory that the devices of the unit at {unit.register_base:#x} reach"
+    return drawing(list(_rows(found, unit, wanted)), about)
+
+
+def drawing(rows: Sequence[Row], about: str) -> Element | None:
+    """Rows drawn over the same axis; None if there is nothing to draw. `about`: the picture in words."""
     segments = _axis([hosts for row in rows if not row.background for _, hosts, _ in row.layers])
     if not segments:
         return None
@@ -56,28 +61,28 @@ def chart(found: MachineReach, unit: UnitReach, wanted: Wanted) -> Element | Non
         drawn,
         viewBox=f"0 0 {_WIDTH} {height + 4}",
         role="img",
-        aria_label=f"Host memory that the devices of the unit at {unit.register_base:#x} reach",
+        aria_label=about,
     )
 
 
-def _rows(found: MachineReach, unit: UnitReach, wanted: Wanted) -> Iterator[_Row]:
+def _rows(found: MachineReach, unit: UnitReach, wanted: Wanted) -> Iterator[Row]:
     if found.ram is not None:
         ram = Hosts.of_ranges(found.ram)
-        yield _Row("RAM", [("ram", ram, f"{bytes_size(ram.size)} of RAM")], background=True)
+        yield Row("RAM", [("ram", ram, f"{bytes_size(ram.size)} of RAM")], background=True)
     own = [("own", hosts, what) for what, hosts in unit.own if hosts]
     if own:
-        yield _Row("tables, registers", own)
+        yield Row("tables, registers", own)
     for space in unit.spaces:
         if any(map(wanted.shows, space.requesters)):
             yield _space(space, unit)
 
 
-def _space(space: Space, unit: UnitReach) -> _Row:
+def _space(space: Space, unit: UnitReach) -> Row:
     label = names(space.requesters)
     reached, writable = Hosts.reached(space.reach), Hosts.reached(space.reach, writable=True)
     about = f"{names(space.requesters)}: {domains(space)}{space.kind}"
     if space.passes:
-        return _Row(label, [("bad", reached, f"{about}: everything is reached")], background=True)
+        return Row(label, [("bad", reached, f"{about}: everything is reached")], background=True)
     layers = [
         ("r", reached, f"{about}; {bytes_size(reached.size)} reached"),
         ("w", writable, f"{about}; {bytes_size(writable.size)} can be written"),
@@ -86,7 +91,7 @@ def _space(space: Space, unit: UnitReach) -> _Row:
     for each in unit.findings.found:
         if not ours.isdisjoint(each.requesters):
             layers.append(("bad", reached.within(each.reached), sentence(each)))
-    return _Row(label, layers)
+    return Row(label, layers)
 
 
 def _axis(sets: Sequence[Hosts]) -> list[_Segment]:
@@ -129,7 +134,7 @@ def _scale(segments: Sequence[_Segment], height: int) -> Element:
     return element("g", marks)
 
 
-def _drawn(row: _Row, segments: Sequence[_Segment], top: int) -> Element:
+def _drawn(row: Row, segments: Sequence[_Segment], top: int) -> Element:
     label = safe(row.label)
     shown = label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"
     text = element("text", shown, x="0", y=str(top + 11), class_="label")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -13,22 +13,26 @@ from iommu.html import document, element, head
 
 _STYLE = Path(__file__).parent / "style.css"
 _MOST_LINES = 200
+AXIS = "Host addresses from left to right; where nothing is, the axis is cut. A column shows all that is in it."
+_KEY = (
+    ("w", "can be written"),
+    ("r", "can be read"),
+    ("bad", "matters: see below"),
+    ("ram", "RAM"),
+    ("own", "tables, registers, kernel"),
+)
 
 
 def as_html(found: MachineReach, wanted: Wanted) -> bytes:
     """The page."""
-    title = f"VT-d: who reaches what in {found.name}"
-    page = element(
-        "html",
-        head(title, _STYLE.read_text(), ""),
-        element(
-            "body",
-            element("header", element("h1", title)),
-            element("main", [_unit(found, unit, wanted) for unit in found.units], _text(found, wanted)),
-        ),
-        lang="en",
-    )
-    return document(page)
+    parts = [*(_unit(found, unit, wanted) for unit in found.units), _text(found, wanted)]
+    return whole(f"VT-d: who reaches what in {found.name}", parts)
+
+
+def whole(title: str, parts: Sequence[Element]) -> bytes:
+    """A page of these parts."""
+    body = element("body", element("header", element("h1", title)), element("main", parts))
+    return document(element("html", head(title, _STYLE.read_text(), ""), body, lang="en"))
 
 
 def _unit(found: MachineReach, unit: UnitReach, wanted: Wanted) -> Element:
@@ -36,26 +40,17 @@ def _unit(found: MachineReach, unit: UnitReach, wanted: Wanted) -> Element:
     return element(
         "section",
         element("h2", f"Unit at {unit.register_base:#x}"),
-        element("p", _legend(), class_="legend"),
+        element("p", legend(_KEY), class_="legend"),
         element("div", drawn, class_="chart")
         if drawn is not None
         else element("p", "Nothing is reached by page tables."),
-        element(
-            "p",
-            "Host addresses from left to right; where nothing is, the axis is cut. A column shows all that is in it.",
-            class_="small",
-        ),
+        element("p", AXIS, class_="small"),
     )
 
 
-def _legend() -> Iterator[Element]:
-    for kind, text in (
-        ("w", "can be written"),
-        ("r", "can be read"),
-        ("bad", "matters: see below"),
-        ("ram", "RAM"),
-        ("own", "tables, registers, kernel"),
-    ):
+def legend(key: Sequence[tuple[str, str]]) -> Iterator[Element]:
+    """What the colours mean: the class and the text of each."""
+    for kind, text in key:
         yield element("span", element("i", class_=kind), f" {text}", class_="key")
 
 

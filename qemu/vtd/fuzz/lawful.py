@@ -24,6 +24,7 @@ from qemu.vtd.fuzz.model import Evicted, Model
 from qemu.vtd.quirks import POLICY, Version, profile
 from qemu.vtd.topology import PLAIN
 
+PREFETCHED = "a unit may read context and PASID-table entries before a request needs them (6.2)"
 OPEN_BITS = "a unit may lack these bits, or perform more than asked; what IVA reads as is not defined (11.4.6)"
 _OPEN: dict[int, int] = {
     row.offset: row.kept ^ row.freedom[0] for row in register_bits.REGISTERS.values() if row.freedom is not None
@@ -72,6 +73,10 @@ def freedom(case: Case, expected: Steps, seen: Steps, terms: Terms) -> str:
         return OPEN_BITS
     if any(_Search(case, seen, terms.model(policy)).evictions() for policy in (POLICY, _KEEPING)):
         return EVICTED
+    eager = terms.model(_KEEPING)
+    eager.prefetches = True
+    if _Search(case, seen, eager).evictions():
+        return PREFETCHED
     for name in _CHOICES:
         changes: dict[str, Any] = {name: not getattr(POLICY, name)}
         policy = replace(POLICY, **changes)

@@ -125,9 +125,7 @@ from qemu.vtd.quirks.translation import (
     UnreadableTopKept,
 )
 
-# Overrides of one method run in this order.
 QUIRKS: tuple[type[Quirk], ...] = (
-    TranslationsByRequester,  # before all that look at what is cached: it notes whose request it is
     SilentOnHit,
     AllOnesUnreadable,
     InterruptRangeByPage,
@@ -144,6 +142,7 @@ QUIRKS: tuple[type[Quirk], ...] = (
     DevicesAlwaysAnswer,
     WaitForBothAborts,
     ScalableCodeForInterruptRange,
+    TranslationsByRequester,
     InterruptFaultsUnrecorded,
     CompatibilityAlwaysPasses,
     BusRangeReversed,
@@ -260,6 +259,7 @@ def unit_with(quirks: Sequence[type[Quirk]]) -> type[RemappingUnit]:
         part = getattr(RemappingUnit, name)
         # A quirk may override a base class that several parts share.
         overrides = [quirk for quirk in quirks if issubclass(part, quirk.__bases__[-1])]
+        overrides.sort(key=lambda quirk: not quirk.comes_first)
         parts[name] = type(name, (*overrides, part), {})
     return type("QemuUnit", (RemappingUnit,), parts)
 

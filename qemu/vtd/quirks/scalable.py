@@ -12,7 +12,13 @@ from iommu.engine.faults.log import FaultLog
 from iommu.engine.formats import Formats, Stages
 from iommu.engine.reasons import Blocked
 from iommu.engine.translation.scalable import ScalableMode
-from iommu.structures import PasidEntry, PasidTranslationType, ScalableContextEntry, ScalableRootHalf
+from iommu.structures import (
+    PasidDirectoryEntry,
+    PasidEntry,
+    PasidTranslationType,
+    ScalableContextEntry,
+    ScalableRootHalf,
+)
 from qemu.vtd.quirks.quirk import Quirk, Severity
 from qemu.vtd.quirks.translation import RequesterIotlb
 
@@ -24,6 +30,25 @@ _LEGACY_REASONS = {
     FaultReason.SCT_2: FaultReason.LCT_2,
     FaultReason.SCT_3: FaultReason.LCT_3,
 }
+
+
+def _was_cached(mode: ScalableMode) -> bool:
+    """Whether the context entry was in the cache before the request, which ClearedEntryStillUsed knows."""
+    return bool(getattr(mode, "context_was_cached", False))
+
+
+def _is_silent(mode: ScalableMode, context: ScalableContext, pasid: int) -> int:
+    """Whether no fault of the PASID directory and table, or of a walk, is recorded: 0 or 1.
+
+    With a cached context entry, `vtd_ce_get_pasid_fpd` looks at the FPD of the directory entry and at nothing else if
+    it is set. The walk then uses whatever it finds, and faults of walks are qualified.
+    """
+    if not _was_cached(mode):
+        return 0
+    try:
+        return PasidDirectoryEntry.FPD.get(mode.read_directory(context.directory + 8 * (pasid >> 6)))
+    except Blocked:
+        return 0
 
 
 class LegacyReasonsForTables(Quirk, FaultLog):
@@ -144,6 +169,7 @@ class OneReasonForPasidTables(Quirk, ScalableMode):
         *(f"scalable.fpd.{place}.{code}" for place in ("context", "directory", "entry") for code in ("59", "5b")),
         "scalable.fpd.context.not-50",
         "scalable.record.tables",
+        "scalable.cache.entry.directory-with-fpd",
         "scalable.caching.absent-directory",
         "scalable.caching.absent-entry",
         "scalable.pass-through.not-offered",
@@ -160,9 +186,12 @@ class OneReasonForPasidTables(Quirk, ScalableMode):
         try:
             return super().pasid_context_of(context, source_id, pasid)
         except Blocked as condition:
-            # As in Q59.
-            cached = getattr(self, "context_was_cached", False)
-            raise Blocked(FaultReason.SPT_1, condition.fpd if cached else 0) from None
+            if _is_silent(self, context, pasid):
+                raise Blocked(FaultReason.SPD_2, 1) from None
+            # With the FPD of the PASID-table entry nothing is recorded either, whatever the reason.
+            if condition.fpd and _was_cached(self):
+                raise
+            raise Blocked(FaultReason.SPT_1) from None
 
 
 class DirectoryFpdForWalksOnly(Quirk, ScalableMode):
@@ -186,6 +215,7 @@ class DirectoryFpdForWalksOnly(Quirk, ScalableMode):
         "scalable.fpd.directory.5b",
         "scalable.fpd.entry.59",
         "scalable.fpd.entry.5b",
+        "scalable.cache.entry.directory-with-fpd",
     )
     first = (8, 0, 0)
 
@@ -194,9 +224,11 @@ class DirectoryFpdForWalksOnly(Quirk, ScalableMode):
         try:
             return super().pasid_entry(context, pasid)
         except Blocked as condition:
-            # ClearedEntryStillUsed knows whether the context entry was in the cache before the request.
-            cached = getattr(self, "context_was_cached", False)
-            raise Blocked(condition.reason, condition.fpd if cached else context.fpd) from None
+            if _is_silent(self, context, pasid):
+                raise Blocked(FaultReason.SPD_2, 1) from None
+            # A type that the unit does not have is reported before the FPD of its entry is looked at.
+            counts = _was_cached(self) and condition.reason is not FaultReason.SPT_4
+            raise Blocked(condition.reason, condition.fpd if counts else context.fpd) from None
 
 
 class AbsentDirectoryWithFpd(Quirk, ScalableMode):
@@ -221,9 +253,7 @@ class AbsentDirectoryWithFpd(Quirk, ScalableMode):
         except Blocked as condition:
             iotlb: RequesterIotlb | None = getattr(self, "by_requester", None)
             found = None if iotlb is None else iotlb.of(request.source_id, request.address)
-            # 7.2 has one reason for all that is wrong in these tables: Q30.
-            absent = condition.reason in (FaultReason.SPD_2, FaultReason.SPT_1)
-            if not absent or not condition.fpd or found is None:
+            if condition.reason is not FaultReason.SPD_2 or not condition.fpd or found is None:
                 raise
             tables = found[1]
             stage = self.first_stage if isinstance(tables, FirstStageRoot) else self.second_stage

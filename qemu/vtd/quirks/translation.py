@@ -207,6 +207,8 @@ class TranslationsByRequester(Quirk, Paging):
     )
     function = "vtd_lookup_iotlb"
     scenarios = ("queue.context.new-domain", "scalable.cache.entry.new-domain-same-page")
+    # It notes whose request it is: others look at what is cached.
+    comes_first = True
 
     def __init__(self, *parts: Any, **options: Any) -> None:
         super().__init__(*parts, **options)

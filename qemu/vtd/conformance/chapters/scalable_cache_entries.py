@@ -6,7 +6,7 @@ As in scalable_caches.py, the outcome of the new entry is allowed wherever a sta
 from collections.abc import Callable
 
 from iommu.structures import PasidDirectoryEntry, PasidGranularity
-from qemu.vtd.conformance.bench import P0, P1, P2, P3, Bench
+from qemu.vtd.conformance.bench import NOWHERE, P0, P1, P2, P3, Bench
 from qemu.vtd.conformance.chapters.scalable_caches import (
     COARSER,
     DOMAIN,
@@ -414,3 +414,25 @@ def no_directory_no_iotlb(bench: Bench) -> None:
     bench.memory.write_u64(bench.scalable.directory_at("A"), PasidDirectoryEntry.FPD.mask)
     submit(bench, (pasids(),))
     bench.write("A", 0x5010)
+
+
+@scenario(
+    "scalable.cache.entry.directory-with-fpd",
+    "7.1.3",
+    "A write 0x5010 -> 0x800010",
+    "A write 0x6010 -> blocked",
+    "fault 0x58 A 0x6000 write",
+    "FSTS PPF",
+    setup=SECOND_STAGE,
+)
+def directory_with_fpd(bench: Bench) -> None:
+    """A PASID directory entry gets FPD and a table that cannot be read, which is recorded whatever FPD says."""
+    table = bench.new_table()
+    bench.map(table, 0x5000, P0)
+    bench.scalable.entry("A", SECOND, table)
+    bench.scalable.turn_on()
+    bench.write("A", 0x5010)
+    entry = PasidDirectoryEntry.make(P=1, FPD=1, SMPTBLPTR=NOWHERE)
+    bench.memory.write_u64(bench.scalable.directory_at("A"), entry)
+    submit(bench, (pasids(),))
+    bench.write("A", 0x6010)
