@@ -100,12 +100,12 @@ class Meanings:
             self._rows.clear()
             self._details.clear()
 
-    def of(self, entries: Int64, more: Int64, decode: Callable[[int, int], Meaning]) -> Int64:
+    def of(self, entries: Int64, more: Int64 | None, decode: Callable[[int, int], Meaning]) -> Int64:
         """The meaning of each entry, as columns.
 
         Args:
             entries: a row of quadwords each.
-            more: a number for each, which decides too; less than 256.
+            more: a number for each, which decides too.
             decode: the meaning, given the row and the value of the entry.
         """
         numbers = self._find(entries & self._important, more, decode)
@@ -114,13 +114,15 @@ class Meanings:
             # A reserved bit is among those that were left out.
             odd = np.flatnonzero((entries & details).any(axis=1))
             if odd.size:
-                numbers[odd] = self._find(entries[odd], more[odd], lambda row, entry: decode(int(odd[row]), entry))
+                numbers[odd] = self._find(
+                    entries[odd], None if more is None else more[odd], lambda row, entry: decode(int(odd[row]), entry)
+                )
         return self._columns[:, numbers]
 
-    def _find(self, entries: Int64, more: Int64, decode: Callable[[int, int], Meaning]) -> Int64:
+    def _find(self, entries: Int64, more: Int64 | None, decode: Callable[[int, int], Meaning]) -> Int64:
         known = self._numbers
-        width = entries.shape[1] + 1
-        keys = np.ascontiguousarray(np.column_stack((entries, more))).view(f"V{8 * width}").ravel().tolist()
+        whole = np.ascontiguousarray(entries if more is None else np.column_stack((entries, more)))
+        keys = whole.view(f"V{8 * whole.shape[1]}").ravel().tolist()
         found = [known.get(key, -1) for key in keys]
         if -1 in found:
             for row, key in enumerate(keys):

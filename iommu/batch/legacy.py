@@ -49,7 +49,7 @@ class LegacyContexts:
         words = readers[self._snooped]
         sources = source_ids.astype(np.int64)
         entries, readable = words.rows(root + 2 * (sources >> 8), 2)
-        reason, fpd, where = self._roots.of(entries, np.zeros(count, np.int64), self._root)
+        reason, fpd, where = self._roots.of(entries, None, self._root)
         if readable is not None:
             reason[~readable] = self._unreadable_root()[0]
         found.reason[:], found.fpd[:] = reason, fpd
@@ -61,7 +61,7 @@ class LegacyContexts:
         entries, readable = words.rows(table + 2 * (sources[going] & 0xFF), 2)
         way, top, reason, fpd = self._contexts.of(
             entries,
-            np.zeros(len(going), np.int64),
+            None,
             lambda row, entry: self._context(number_of(roots[row]), entry),
         )
         top = top | (entries[:, 0] & LOW) >> 3

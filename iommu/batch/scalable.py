@@ -98,7 +98,7 @@ class ScalableContexts:
         def decode(row: int, entry: int | None) -> Meaning:
             return self._context(number_of(roots[row]), entry, int(half[row]))
 
-        meanings = self._contexts.of(entries, np.zeros(len(sources), np.int64), decode)
+        meanings = self._contexts.of(entries, None, decode)
         meanings[2] |= (entries[:, 0] & LOW) >> 3
         if readable is not None and (lost := np.flatnonzero(~readable)).size:
             meanings[:, lost] = np.array(decode(int(lost[0]), None))[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from iommu.batch.arrays import Bools, Int64
-from iommu.batch.walk import NO_FAULTS, Entries, Faults, Going, Leaves, Level, Pending, Reasons, Wanted
+from iommu.batch.walk import NO_FAULTS, Bits, Entries, Faults, Going, Leaves, Level, Pending, Reasons, Wanted
 from iommu.batch.words import Words
 from iommu.engine.caches.page import Permission
 from iommu.engine.caches.tables import FaultCodes, SecondStageRoot
@@ -60,13 +60,15 @@ class SecondStageWalk:
                 reason = self.codes.unreadable if number else self.codes.top_unreadable
                 pending.block(at.rows_at(np.flatnonzero(~readable)), reason)
                 at = at.part(np.flatnonzero(readable))
-            tables, pages, gone = level.split(at)
+            bits = at.bits()
+            tables, pages, gone = level.split(at, bits)
             if gone is not None:
                 # LGN.2, LGN.3, SSS.2: an entry with neither R nor W is not present; all its other bits are ignored.
                 rows = at.rows_at(gone)
                 pending.block(rows, self._absent(wanted, rows))
             if pages is not None:
-                pages = self._checked(words, level, pages, wanted, pending, are_tables=False)
+                own = bits if pages is at else pages.bits()
+                pages = self._checked(words, level, pages, own, wanted, pending, are_tables=False)
                 host = pages.entry & level.address
                 host |= pages.address & level.offset
                 leaves = Leaves(
@@ -81,7 +83,8 @@ class SecondStageWalk:
                 pending.end(pages.rows, leaves)
             if tables is None:
                 break
-            tables = self._checked(words, level, tables, wanted, pending, are_tables=True)
+            own = bits if tables is at else tables.bits()
+            tables = self._checked(words, level, tables, own, wanted, pending, are_tables=True)
             self.mark(words, tables.where, tables.entry, ACCESSED)
             table = tables.entry & _TABLE
             table >>= 3
@@ -89,16 +92,25 @@ class SecondStageWalk:
         return pending.found
 
     def _checked(
-        self, words: Words, level: Level, at: Entries, wanted: Wanted, pending: Pending, *, are_tables: bool
+        self,
+        words: Words,
+        level: Level,
+        at: Entries,
+        bits: Bits,
+        wanted: Wanted,
+        pending: Pending,
+        *,
+        are_tables: bool,
     ) -> Entries:
         """The entries without those that block their walks, and with the rights that are left.
 
         Args:
+            bits: of the entries.
             are_tables: they point to tables; otherwise they map pages.
         """
         entry, rights, reserved = at.entry, at.rights, level.table if are_tables else level.page
         failed = self.no_update(words) if are_tables and self.accessed_dirty else None
-        every, some = at.bits()
+        every, some = bits
         if every & RIGHTS == RIGHTS and not some & reserved and (failed is None or every & ACCESSED):
             return at
         rights = entry & RIGHTS if rights is None else rights & entry

@@ -37,6 +37,8 @@ from iommu.registers import RTADDR, TableMode
 CHUNK = 1 << 15
 """Rows translated at once: what they need stays in the processor's caches."""
 
+_FEW = 1 << 12
+"""For so many requests no table of all source-ids is made."""
 _TTM = RTADDR.TTM
 
 
@@ -239,10 +241,14 @@ class Call:
     def _by_contexts(
         self, contexts: Contexts, root: int | Int64, given: Requests, pasids: Uint32 | None, results: Results
     ) -> None:
-        if isinstance(root, int) and pasids is None:
+        if not isinstance(root, int):
+            found = contexts.find(self._readers, root, given.source_ids, pasids)
+        elif pasids is None:
             found = self._known.find(contexts, self._readers, root, given.source_ids)
         else:
-            found = contexts.find(self._readers, root, given.source_ids, pasids)
+            pairs, rows = np.unique(given.source_ids.astype(np.uint64) << 32 | pasids, return_inverse=True)
+            sources, own = (pairs >> 32).astype(np.uint16), pairs.astype(np.uint32)
+            found = contexts.find(self._readers, root, sources, own).part(rows)
         results.fpd[:] = found.fpd
         least, most = int(found.way.min()), int(found.way.max())
         if least == most:
@@ -308,6 +314,9 @@ class _Known:
             if first not in self._single:
                 self._single[first] = contexts.find(readers, root, source_ids[:1], None)
             return self._single[first]
+        if not self._is_known.size and len(source_ids) <= _FEW:
+            own, rows = np.unique(source_ids, return_inverse=True)
+            return contexts.find(readers, root, own, None).part(rows)
         if not self._is_known.size:
             self._is_known, self._found = np.zeros(1 << 16, np.bool_), Found.nothing(1 << 16)
         sources = source_ids.astype(np.int64)

@@ -14,6 +14,8 @@ from iommu.engine.entry_format import PagingFormat
 from iommu.errors import MisuseError
 
 Reasons = Uint8
+Bits = tuple[int, int]
+"""The bits that every one of some entries has, and those that some of them have."""
 
 
 def signed(mask: int) -> int:
@@ -50,9 +52,9 @@ class Level:
         self.offset = entry_format.page_size - 1
         self.size_bit = entry_format.size_bit
 
-    def split(self, at: Entries) -> tuple[Entries | None, Entries | None, Int64 | None]:
+    def split(self, at: Entries, bits: Bits) -> tuple[Entries | None, Entries | None, Int64 | None]:
         """Those that point to tables, those that map pages, and which are not present; None if there are none."""
-        every, some = at.bits()
+        every, some = bits
         gone = None
         if not every & self.present and (absent := at.entry & self.present == 0).any():
             gone = np.flatnonzero(absent)
@@ -153,8 +155,8 @@ class Entries(NamedTuple):
     rights: Int64 | None
     rows: Int64 | None
 
-    def bits(self) -> tuple[int, int]:
-        """The bits that every entry has, and those that some have."""
+    def bits(self) -> Bits:
+        """See Bits."""
         return int(np.bitwise_and.reduce(self.entry)), int(np.bitwise_or.reduce(self.entry))
 
     def rows_at(self, which: Int64) -> Int64:

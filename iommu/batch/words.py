@@ -65,6 +65,8 @@ class FlatWords:
 
     def rows(self, numbers: Int64, count: int) -> tuple[Int64, Bools | None]:
         """See Words."""
+        if len(numbers) == 1 and numbers[0] <= len(self._words) - count:
+            return self._words[numbers[0] : numbers[0] + count][None], None
         readable = numbers <= len(self._words) - count
         if readable.all():
             return self._words.take(numbers[:, None] + np.arange(count)), None

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from iommu.batch import decoding, first_stage, legacy, scalable, second_stage, translator, walk, ways
+from iommu.batch import decoding, first_stage, legacy, marks, scalable, second_stage, translator, walk, ways
 
-LEGACY, SCALABLE = "legacy", "scalable"
+LEGACY, SCALABLE, REPLAY = "legacy", "scalable", "replay"
 Patch = Callable[[pytest.MonkeyPatch], object]
 
 
@@ -48,7 +48,7 @@ def changed(where: Any, name: str, value: Any) -> Patch:
 
 def nothing(*arguments: Any, **_options: Any) -> Any:
     """No fault for any row."""
-    return np.zeros(len(arguments[1]), np.int64)
+    return np.zeros(len(arguments[1]), np.uint8)
 
 
 def outside(addresses: Any) -> Any:
@@ -88,6 +88,11 @@ BREAKS = [
           after_init(first_stage.FirstStageWalk, put(_reads_table=walk.Wanted(None, 0, 0, 0)))),
     Break("any PASID is permitted", SCALABLE,
           changed(scalable.ScalableContexts, "_refused", lambda _self, contexts, _pasids: contexts[0] * 0)),
+    Break("no bit is set", REPLAY, changed(marks.Marks, "store", lambda _self, _memory, _dirty: 0)),
+    Break("an update is not a write to the table's page", REPLAY,
+          changed(first_stage.FirstStageWalk, "_dirties", lambda _self, _under: None)),
+    Break("blocked requests mark their pages", REPLAY,
+          changed(ways, "_through", lambda _reason, count: np.arange(count))),
     Break("the first of two faults is the second", SCALABLE,
           lambda patch: [patch.setattr(where, "first_of", swapped) for where in (ways, first_stage)]),
 ]  # fmt: skip

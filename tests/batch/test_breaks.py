@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.batch import examples, test_legacy, test_scalable
-from tests.batch.breaks import BREAKS, LEGACY, SCALABLE, Break
+from tests.batch import examples, test_legacy, test_replay, test_scalable
+from tests.batch.breaks import BREAKS, LEGACY, REPLAY, SCALABLE, Break
 
 Comparison = tuple[Callable[[Random], dict[str, Any]], Callable[..., None]]
 COMPARISONS: dict[str, Comparison] = {
     LEGACY: (examples.legacy, test_legacy.check),
     SCALABLE: (examples.scalable, test_scalable.check),
+    REPLAY: (examples.scalable, test_replay.check_scalable),
 }
 EXAMPLES = 60
 """How many are tried at most."""

@@ -82,7 +82,7 @@ def test_batch_agrees_with_the_scalar_engine(**world: Any) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=10_000)
+@settings(max_examples=3_000)
 @given(**worlds)
 def test_batch_agrees_with_the_scalar_engine_at_length(**world: Any) -> None:
     check(**world)

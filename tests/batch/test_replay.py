@@ -122,7 +122,7 @@ def test_scalable_mode(**world: Any) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=10_000)
+@settings(max_examples=3_000)
 @given(**worlds)
 def test_scalable_mode_at_length(**world: Any) -> None:
     check_scalable(**world)

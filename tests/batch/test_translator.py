@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -11,6 +12,7 @@ from iommu.batch import NO_ADDRESS, BatchTranslator
 from iommu.engine.caches.tables import SecondStageRoot
 from iommu.engine.formats import Formats
 from iommu.engine.translation.second_stage import SecondStage
+from iommu.snapshot import Snapshot
 from iommu.snapshot.memory import PiecewiseMemory
 from tests.batch import examples, test_legacy, test_scalable
 from tests.batch.comparing import Asked, batch, compare, started
@@ -21,6 +23,7 @@ from tests.engine.world import DISK, GCMD, NIC, RW, World, mapped
 PMEN, PLMBASE, PLMLIMIT, PHMBASE, PHMLIMIT = 0x64, 0x68, 0x6C, 0x70, 0x78
 IRE, SIRTP, IRTA, TE = 1 << 25, 1 << 24, 0xB8, 1 << 31
 BLOCKED = NO_ADDRESS, 0
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "snapshots"
 READ_ONLY = HOST | P | USER
 
 
@@ -157,18 +160,51 @@ def test_memory_in_pieces() -> None:
     compare(lambda memory: started(RemappingUnit(memory, world.capabilities), world.root | 1 << 10), pieces, asked)
 
 
-@pytest.mark.parametrize(
-    "broken", [each for each in BREAKS.values() if each.mode != INTERRUPTS], ids=lambda it: it.__name__
-)
-def test_a_unit_with_its_own_rules_is_followed(broken: type[Break], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each rule of tests/engine/breaks.py, as the Formats of the unit."""
-    monkeypatch.setattr(RemappingUnit, "Formats", broken)
+@pytest.mark.parametrize("name", ["careless.vtd", "running.zip", "read-only.zip"])
+def test_memory_of_a_snapshot(name: str) -> None:
+    """In pages that are unpacked when they are read, or in a mapped file."""
+    found = Snapshot.open(FIXTURES / name).units[0]
+    asked = [
+        Asked(source, address, write)
+        for source in range(0x18, 0x40)
+        for address in (0, 0x5000, 0x10_0000, 0x10_1FFF, 0x100_0000, 0xFEE0_0000)
+        for write in (False, True)
+    ]
+    outcomes = batch(found.unit_without_caches(), asked)
+    unit = found.unit_without_caches()
+    for each, (host, reason) in zip(asked, outcomes, strict=True):
+        unit.caches.invalidate_dma()
+        outcome = unit.translate(each.request())
+        expected = (NO_ADDRESS if outcome.host_address is None else outcome.host_address, int(outcome.fault or 0))
+        assert (host, reason) == expected, each
+    assert any(host != NO_ADDRESS for host, _ in outcomes)
+
+
+OWN_RULES = [each for each in BREAKS.values() if each.mode != INTERRUPTS]
+
+
+def check_own_rules(broken: type[Break], examples_tried: int, patch: pytest.MonkeyPatch) -> None:
+    """A unit with a rule of tests/engine/breaks.py as its Formats."""
+    patch.setattr(RemappingUnit, "Formats", broken)
     pick = Random(1)
-    make, check = (
-        (examples.legacy, test_legacy.check) if broken.mode == LEGACY else (examples.scalable, test_scalable.check)
-    )
-    for _ in range(2):
+    legacy = broken.mode == LEGACY
+    make, check = (examples.legacy, test_legacy.check) if legacy else (examples.scalable, test_scalable.check)
+    for _ in range(examples_tried):
         check(**make(pick))
+
+
+@pytest.mark.parametrize("broken", OWN_RULES, ids=lambda it: it.__name__)
+def test_a_unit_with_its_own_rules_is_followed(broken: type[Break], monkeypatch: pytest.MonkeyPatch) -> None:
+    check_own_rules(broken, 2, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", OWN_RULES, ids=lambda it: it.__name__)
+def test_a_unit_with_its_own_rules_is_followed_at_length(
+    broken: type[Break], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many examples show nearly every rule: with the specification's Formats instead, all but three would fail."""
+    check_own_rules(broken, 15, monkeypatch)
 
 
 def test_a_unit_with_a_low_bit_of_an_address_reserved_is_followed() -> None:
