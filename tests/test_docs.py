@@ -24,7 +24,7 @@ __all__ = ["build"]
 ROOT = Path(__file__).parent.parent
 # dmar.md has a test of its own, tests/dmar/test_dmar_docs.py.
 PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "dmar.md")]
-NEEDS_QEMU = ("vtd conform", "vtd vm", "timeout ")
+NEEDS_QEMU = ("vtd conform", "vtd vm", "vtd fuzz", "vtd replay", "timeout ")
 NEEDS_GUEST = ("vtd guest run", "vtd guest shell")
 NEEDS_VM = "--qmp vm.qmp"
 NEEDS_MIRROR = ("vtd qemu install",)

@@ -408,7 +408,7 @@ def cases() -> list[bytes]:
 def checkpoints() -> list[bytes]:
     """A campaign of two streams, one of which has found something."""
     found = Found.parse(json.loads(cases()[0]), "case")
-    result = Result(64, 1, Counter({"a choice": 2}), {"0x05 at no table": ["address: edge"]})
+    result = Result(64, 1, freedoms=Counter({"a choice": 2}), reached={"0x05 at no table": ["address: edge"]})
     result.differences[3] = Likeness("dma", "no table", "blocked", ""), found
     streams = [Stream("/usr/bin/qemu", "7.2.22", mode, ("WIDE",), 1000, 64, 1) for mode in ("legacy", "queue")]
     streams[0].take(0, result)

@@ -17,15 +17,21 @@ from qemu.vtd.errors import PropertyMissing, QemuDied
 from qemu.vtd.fuzz import checkpoint
 from qemu.vtd.fuzz.case import SETUPS, Found
 from qemu.vtd.fuzz.confirm import smallest
+from qemu.vtd.fuzz.fast import Fast, size_of
 from qemu.vtd.fuzz.generate import MODES
 from qemu.vtd.fuzz.groups import Likeness
-from qemu.vtd.fuzz.lanes import Batch, Result, SlowLane
+from qemu.vtd.fuzz.lane.modes import MODES as FAST_MODES
+from qemu.vtd.fuzz.lanes import Batch, Lane, Result, SlowLane
 from qemu.vtd.fuzz.stream import Stream
 from qemu.vtd.qemu_platform import QemuPlatform
 from qemu.vtd.quirks import version_text
 
 BATCH = 64
 """Cases of a batch in the slow lane."""
+_FAST = {"legacy": ("legacy",), "second": ("second", "legacy-on-scalable"), "first": ("first",)}
+"""The modes whose single accesses the fast lane runs, by its own names; the slow lane runs their sequences."""
+_FEW, _SEQUENCES = 256, 512
+"""Where there is a fast lane, each mode in the slow one gets one case of so many, or a few."""
 _CHECKPOINT_SECONDS = 1.0
 _WAIT_SECONDS = 0.5
 _LOST = 3
@@ -34,10 +40,11 @@ _LOST = 3
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A batch to be run."""
+    """A batch to be run, in the fast lane or the slow one."""
 
     stream: int
     batch: Batch
+    fast: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +74,22 @@ def streams(
         for mode in modes:
             if not able[mode]:
                 tell(f"QEMU {version}: not run: it has no unit for mode {mode}")
-        possible = [mode for mode in modes if able[mode]]
-        for number, mode in enumerate(possible):
-            share = cases // len(possible) + (number < cases % len(possible))
-            found.append(Stream(build.path, version, mode, able[mode], share, BATCH, seed))
+        slow = [mode for mode in modes if able[mode]]
+        fast = [mode for of in slow for mode in _FAST.get(of, ()) if _is_offered(build.path, FAST_MODES[mode].setup)]
+        few = min(cases // (len(slow) + len(fast)), max(_FEW, cases // _SEQUENCES)) if fast else cases
+        shares = _shared(few * len(slow) if fast else cases, slow)
+        for mode in slow:
+            found.append(Stream(build.path, version, mode, able[mode], shares[mode], BATCH, seed))
+        shares = _shared(cases - sum(shares.values()), fast)
+        for mode in fast:
+            setups = (FAST_MODES[mode].setup,)
+            found.append(Stream(build.path, version, mode, setups, shares[mode], size_of(mode), seed, fast=True))
     return found
+
+
+def _shared(cases: int, modes: Sequence[str]) -> dict[str, int]:
+    """So many cases, evenly by mode."""
+    return {mode: cases // len(modes) + (number < cases % len(modes)) for number, mode in enumerate(modes)}
 
 
 def _is_offered(qemu: str, name: str) -> bool:
@@ -178,7 +196,7 @@ class Campaign:
         ):
             batch = stream.next()
             if batch is not None:
-                return Run(number, batch)
+                return Run(number, batch, stream.fast)
         return None
 
     def _hear(self, worker: _Worker) -> None:
@@ -191,7 +209,7 @@ class Campaign:
         if isinstance(answer, Exception):
             raise answer
         match task:
-            case Run(stream, batch):
+            case Run(stream, batch, _):
                 for like in self.streams[stream].take(batch.number, answer):
                     self._shrinks.append(Shrink(stream, like, self.streams[stream].groups[like].first))
             case Shrink(stream, like, _):
@@ -212,7 +230,7 @@ class Campaign:
 
 def _work(connection: Connection, qemus: Sequence[str], unit: type[RemappingUnit] | None) -> None:
     """A worker: receives tasks, and sends a Result, or a Found and whether it is steady, or what went wrong."""
-    lanes: dict[str, SlowLane] = {}
+    lanes: dict[tuple[str, bool], Lane] = {}
     try:
         with suppress(KeyboardInterrupt, EOFError, ConnectionError):
             crew.be_interruptible()
@@ -227,12 +245,13 @@ def _work(connection: Connection, qemus: Sequence[str], unit: type[RemappingUnit
 
 
 def _perform(
-    task: Task, qemu: str, lanes: dict[str, SlowLane], unit: type[RemappingUnit] | None
+    task: Task, qemu: str, lanes: dict[tuple[str, bool], Lane], unit: type[RemappingUnit] | None
 ) -> Result | tuple[Found, bool]:
     if isinstance(task, Shrink):
         return smallest(task.found, task.like, qemu, unit)
-    for other in [name for name in lanes if name != qemu]:
+    key = qemu, task.fast
+    for other in [each for each in lanes if each != key]:
         lanes.pop(other).close()
-    if qemu not in lanes:
-        lanes[qemu] = SlowLane(qemu, unit)
-    return lanes[qemu].run(task.batch)
+    if key not in lanes:
+        lanes[key] = Fast(qemu, unit) if task.fast else SlowLane(qemu, unit)
+    return lanes[key].run(task.batch)

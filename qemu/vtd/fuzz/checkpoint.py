@@ -14,6 +14,7 @@ from iommu.files.writing import write_file
 from qemu.vtd.fuzz.case import SETUPS, Found
 from qemu.vtd.fuzz.generate import MODES
 from qemu.vtd.fuzz.groups import Likeness
+from qemu.vtd.fuzz.lane.modes import MODES as FAST_MODES
 from qemu.vtd.fuzz.learning import Learning
 from qemu.vtd.fuzz.stream import LAG, Group, Stream
 
@@ -60,6 +61,7 @@ def _plain(stream: Stream) -> dict[str, Any]:
         "qemu": stream.qemu,
         "version": stream.version,
         "mode": stream.mode,
+        "fast": stream.fast,
         "setups": stream.setups,
         **numbers,
         "freedoms": stream.freedoms,
@@ -71,11 +73,24 @@ def _plain(stream: Stream) -> dict[str, Any]:
 
 
 def _parse(plain: Any, where: str) -> Stream:
-    known = {"qemu", "version", "mode", "setups", *_NUMBERS, "freedoms", "reached", "weights", "planned", "groups"}
+    known = {
+        "qemu",
+        "version",
+        "mode",
+        "fast",
+        "setups",
+        *_NUMBERS,
+        "freedoms",
+        "reached",
+        "weights",
+        "planned",
+        "groups",
+    }
     reader = Reader(plain, where, known)
-    mode = reader.text("mode")
-    if mode not in MODES:
-        raise MisuseError(f"{where}.mode: {shown(mode)} is not one of {', '.join(MODES)}")
+    mode, fast = reader.text("mode"), _flag(reader, "fast")
+    modes = FAST_MODES if fast else MODES
+    if mode not in modes:
+        raise MisuseError(f"{where}.mode: {shown(mode)} is not one of {', '.join(modes)}")
     setups = _texts(reader, "setups")
     if not setups or not set(setups) <= set(SETUPS):
         raise MisuseError(f"{where}.setups: {shown(setups)} are not units, which are {', '.join(SETUPS)}")
@@ -91,6 +106,7 @@ def _parse(plain: Any, where: str) -> Stream:
         qemu=reader.text("qemu"),
         version=reader.text("version"),
         mode=mode,
+        fast=fast,
         setups=setups,
         **numbers,
         freedoms=Counter(_counts(reader, "freedoms", _LARGE)),
@@ -105,9 +121,7 @@ def _group(plain: Any, where: str) -> tuple[Likeness, Group]:
     like = _texts(reader, "like")
     if len(like) != 4:
         raise MisuseError(f"{where}.like: {shown(like)} are not 4 texts")
-    steady = reader.take("steady")
-    if not isinstance(steady, bool):
-        raise MisuseError(f"{where}.steady: {shown(steady)} is neither true nor false")
+    steady = _flag(reader, "steady")
     smallest = reader.take("smallest")
     group = Group(
         Found.parse(reader.take("first"), f"{where}.first"),
@@ -116,6 +130,13 @@ def _group(plain: Any, where: str) -> tuple[Likeness, Group]:
         steady,
     )
     return Likeness(*like), group
+
+
+def _flag(reader: Reader, key: str) -> bool:
+    value = reader.take(key)
+    if not isinstance(value, bool):
+        raise MisuseError(f"{reader.where}.{key}: {shown(value)} is neither true nor false")
+    return value
 
 
 def _texts(reader: Reader, key: str) -> tuple[str, ...]:

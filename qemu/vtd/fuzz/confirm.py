@@ -5,24 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from iommu import RemappingUnit
-from qemu.vtd.fuzz.case import Case, Found, Steps
+from qemu.vtd.fuzz.case import Case, Found
 from qemu.vtd.fuzz.groups import Likeness, likeness
-from qemu.vtd.fuzz.lanes import SlowLane, alone
-from qemu.vtd.fuzz.lawful import Terms, first_difference, freedom
+from qemu.vtd.fuzz.lanes import SlowLane, alone, difference
 from qemu.vtd.fuzz.shrink import shrink
-from qemu.vtd.quirks import version_text
 
 _COSTLY = 60
 """Candidates that are tried when each ends a QEMU."""
-
-
-def difference(case: Case, seen: Steps, terms: Terms, origin: str) -> Found | None:
-    """The case as a finding, if what was seen is not right."""
-    model = terms.model()
-    expected, _ = case.observe(model)
-    if model.harmful or first_difference(expected, seen) is None or freedom(case, expected, seen, terms):
-        return None
-    return Found(case, version_text(terms.version), expected, seen, origin)
 
 
 def smallest(

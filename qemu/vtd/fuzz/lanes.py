@@ -56,11 +56,13 @@ class Result:
         left_out: how many were not run, because their DMA would reach the machine itself.
         freedoms: how often a right outcome was not the expected one, by what the architecture leaves open.
         reached: what was reached, each with the choices that made the first case to reach it.
+        further: how many others differ, which were not looked at.
         differences: the cases that differ, by their number, each with what it has in common with others.
     """
 
     cases: int = 0
     left_out: int = 0
+    further: int = 0
     freedoms: Counter[str] = field(default_factory=Counter)
     reached: dict[str, list[str]] = field(default_factory=dict)
     differences: dict[int, tuple[Likeness, Found]] = field(default_factory=dict)
@@ -94,6 +96,15 @@ def alone(case: Case, qemu: str | None, *, traced: bool = False) -> tuple[Steps,
         steps, _ = case.observe(platform)
         lines = [*platform.kept_trace, *platform.machine.trace_lines()] if traced else []
         return steps, terms, tuple(lines[-_TRACE_LINES:])
+
+
+def difference(case: Case, seen: Steps, terms: Terms, origin: str) -> Found | None:
+    """The case as a finding, if what was seen is not right."""
+    model = terms.model()
+    expected, _ = case.observe(model)
+    if model.harmful or first_difference(expected, seen) is None or freedom(case, expected, seen, terms):
+        return None
+    return Found(case, version_text(terms.version), expected, seen, origin)
 
 
 def _ended(seen: Steps) -> bool:

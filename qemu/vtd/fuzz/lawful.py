@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
-from iommu import Capabilities, RemappingUnit
+from iommu import Capabilities, Policy, RemappingUnit
 from iommu.engine.policy import CHOICES
 from iommu.registers import CCMD, IOTLB
 from qemu.vtd.conformance.chapters import register_bits
@@ -24,6 +24,7 @@ from qemu.vtd.fuzz.model import Evicted, Model
 from qemu.vtd.quirks import POLICY, Version, profile
 from qemu.vtd.topology import PLAIN
 
+PREFETCHED = "a unit may read context and PASID-table entries before a request needs them (6.2)"
 OPEN_BITS = "a unit may lack these bits, or perform more than asked; what IVA reads as is not defined (11.4.6)"
 _OPEN: dict[int, int] = {
     row.offset: row.kept ^ row.freedom[0] for row in register_bits.REGISTERS.values() if row.freedom is not None
@@ -32,7 +33,9 @@ _OPEN: dict[int, int] = {
 _REGISTER = re.compile(r"register (0x[0-9a-f]+) (0x[0-9a-f]+)")
 
 _OPTIONS = (("translations",), ("contexts",), ("contexts", "translations"))
-_MOST_RUNS = 200
+_MOST_RUNS = 64
+_KEEPING = replace(POLICY, cache_pasids=True, cache_upper_levels=True)
+"""What a unit may keep beyond what every QEMU keeps."""
 _CHOICES = [name for name in CHOICES if isinstance(getattr(POLICY, name), bool)]
 
 
@@ -47,9 +50,9 @@ class Terms:
     version: Version
     unit: type[RemappingUnit] | None = None
 
-    def model(self, evicted: Evicted | None = None) -> Model:
+    def model(self, policy: Policy = POLICY) -> Model:
         """The model of such a unit."""
-        return Model(self.capabilities, POLICY, self.unit or profile(self.version), PLAIN, evicted)
+        return Model(self.capabilities, policy, self.unit or profile(self.version), PLAIN)
 
     def specification(self) -> Model:
         """The model without quirks."""
@@ -68,13 +71,16 @@ def freedom(case: Case, expected: Steps, seen: Steps, terms: Terms) -> str:
     """The freedom of the architecture that makes another outcome right than the expected one; empty without one."""
     if first_difference(with_open_bits(expected, seen, terms.capabilities.iotlb_offset), seen) is None:
         return OPEN_BITS
-    if _Search(case, seen, terms).evictions():
+    if any(_Search(case, seen, terms.model(policy)).evictions() for policy in (POLICY, _KEEPING)):
         return EVICTED
+    eager = terms.model(_KEEPING)
+    eager.prefetches = True
+    if _Search(case, seen, eager).evictions():
+        return PREFETCHED
     for name in _CHOICES:
         changes: dict[str, Any] = {name: not getattr(POLICY, name)}
         policy = replace(POLICY, **changes)
-        model = Model(terms.capabilities, policy, terms.unit or profile(terms.version), PLAIN)
-        if first_difference(case.observe(model)[0], seen) is None:
+        if first_difference(case.observe(terms.model(policy))[0], seen) is None:
             return f"Policy.{name}: {CHOICES[name].meaning}"
     return ""
 
@@ -105,9 +111,8 @@ def _as_open(expected: tuple[str, ...], seen: tuple[str, ...], iva: int) -> tupl
 class _Search:
     """A search for the cached items that a unit must have dropped to do what was seen."""
 
-    def __init__(self, case: Case, seen: Steps, terms: Terms) -> None:
-        self.case, self.seen = case, seen
-        self.model = terms.model()
+    def __init__(self, case: Case, seen: Steps, model: Model) -> None:
+        self.case, self.seen, self.model = case, seen, model
         self.requests = [number for number, action in enumerate(case.actions) if isinstance(action, Dma)]
         self.runs = 0
 

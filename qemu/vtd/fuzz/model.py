@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import cast
 
-from iommu import Access, Capabilities, DmaRequest, Outcome, Policy, RemappingUnit
+from iommu import Access, Capabilities, DmaRequest, Outcome, Policy, RemappingUnit, SourceId
 from iommu.engine.invalidation.selector import Selector
+from iommu.engine.reasons import Blocked
 from iommu.engine.trace import Step
+from iommu.registers import TableMode
 from qemu.vtd.fuzz.case import Steps
 from qemu.vtd.platform import ModelPlatform, Transfer
 from qemu.vtd.topology import PLAIN, Topology
@@ -36,6 +39,8 @@ class Model(ModelPlatform):
     """A unit with some quirks.
 
     Attributes:
+        evicted: what the unit has evicted before each request.
+        prefetches: whether it reads the entries of every device after each register write that it can.
         watched: whether the steps of walks are kept, without which `decided` names no table.
         decided: for each request of the case so far, what decided it: "0x05 at second-stage entry, level 1".
         harmful: whether a DMA of the case would reach the machine itself instead of memory: it must not be run.
@@ -52,6 +57,7 @@ class Model(ModelPlatform):
         self._watched: type[RemappingUnit] = type("WatchedUnit", (_Watched, unit), {})
         super().__init__(capabilities, policy, self._watched, topology)
         self.evicted: Evicted = evicted or {}
+        self.prefetches = False
         self.decided: list[str] = []
         self.harmful = False
 
@@ -80,6 +86,23 @@ class Model(ModelPlatform):
             host = unit.last.host_address
             self.harmful |= host is not None and any(host in each for each in _UNSAFE)
         return transfer
+
+    def write_register(self, offset: int, value: int, size: int) -> None:
+        """See Platform."""
+        super().write_register(offset, value, size)
+        if self.prefetches:
+            for source_id in self.source_ids.values():
+                with suppress(Blocked):
+                    self._prefetch(source_id)
+
+    def _prefetch(self, source_id: SourceId) -> None:
+        """Read the context entry of a device, and its PASID-table entry, as a request would. Raises Blocked."""
+        translation = self.unit.translation
+        if translation.mode == TableMode.SCALABLE:
+            context = translation.scalable.context_of(source_id)
+            translation.scalable.pasid_context_of(context, source_id, context.rid_pasid)
+        else:
+            translation.legacy.context_of(DmaRequest(source_id, 0, Access.READ))
 
     def _evict(self, device: str, address: int) -> None:
         """Drop what has been evicted before this request."""

@@ -17,7 +17,8 @@ from qemu.vtd.fuzz.stream import Group, Stream
 
 def file_of(stream: Stream, number: int) -> str:
     """The name of the file of a stream's group, by its place among them."""
-    return f"qemu-{stream.version}-{stream.mode}-{number + 1}.json"
+    lane = "-fast" if stream.fast else ""
+    return f"qemu-{stream.version}-{stream.mode}{lane}-{number + 1}.json"
 
 
 def save(folder: Path, streams: Sequence[Stream]) -> None:
@@ -32,7 +33,8 @@ def print_summary(streams: Sequence[Stream], folder: Path, out: Console) -> None
     for stream in streams:
         cases = counted(stream.done, "case")
         found = sum(group.count for group in stream.groups.values()) + stream.further
-        line = f"QEMU {stream.version}  {stream.mode:<10}  {cases}, {len(stream.learning.reached)} outcomes reached"
+        mode = f"{stream.mode}, fast" if stream.fast else stream.mode
+        line = f"QEMU {stream.version}  {mode:<24}  {cases}, {len(stream.learning.reached)} outcomes reached"
         freedoms = sum(stream.freedoms.values())
         if freedoms:
             line += f", {freedoms} as right as what is expected"
@@ -80,6 +82,7 @@ def as_document(streams: Sequence[Stream], folder: Path) -> dict[str, Any]:
                 "qemu": stream.qemu,
                 "version": stream.version,
                 "mode": stream.mode,
+                "fast": stream.fast,
                 "cases": stream.done,
                 "left_out": stream.left_out,
                 "reached": sorted(stream.learning.reached),

@@ -47,6 +47,7 @@ class Stream:
         qemu: its path.
         version: its version.
         mode: of the cases.
+        fast: whether the fast lane makes and runs them.
         setups: the units that it can give, which the batches take in turn.
         cases: how many there are to be.
         size: how many a batch has.
@@ -67,6 +68,7 @@ class Stream:
     cases: int
     size: int
     seed: int
+    fast: bool = False
     merged: int = 0
     done: int = 0
     left_out: int = 0
@@ -116,6 +118,7 @@ class Stream:
         new = []
         self.done += result.cases
         self.left_out += result.left_out
+        self.further += result.further
         self.freedoms.update(result.freedoms)
         for number in sorted(result.differences):
             likeness, found = result.differences[number]

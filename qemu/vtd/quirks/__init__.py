@@ -50,6 +50,7 @@ from qemu.vtd.quirks.interrupts import (
     ReservedBitsBeforeSource,
 )
 from qemu.vtd.quirks.queue import (
+    CompletionDespiteFailedWrite,
     DevicesAlwaysAnswer,
     DeviceTlbAlwaysAccepted,
     FenceOnlyWaitRefused,
@@ -79,6 +80,7 @@ from qemu.vtd.quirks.requests import (
     RequestsWithoutSource,
 )
 from qemu.vtd.quirks.scalable import (
+    AbsentDirectoryWithFpd,
     BothHalvesOfRootChecked,
     ContextFieldsUnchecked,
     DirectoryFpdForWalksOnly,
@@ -96,6 +98,7 @@ from qemu.vtd.quirks.scalable_queue import (
     PasidCacheDescriptorUnchecked,
     PasidDeviceTlbAccepted,
     PasidMaskLimited,
+    ResponseAlwaysAccepted,
     ResponseNeedsPasid,
     ResponseUpperHalfUnchecked,
     ScalableDescriptorsIgnored,
@@ -107,6 +110,7 @@ from qemu.vtd.quirks.scalable_translation import (
     PassThroughWidthChecked,
     ScalablePassThroughUnlimited,
     SnoopAlwaysAccepted,
+    TranslationsBeforeTables,
     WalkFaultsWithPasid,
 )
 from qemu.vtd.quirks.translation import (
@@ -117,7 +121,9 @@ from qemu.vtd.quirks.translation import (
     PassThroughUnlimited,
     ScalableCodeForInterruptRange,
     SilentOnHit,
+    TranslationsBeforeContexts,
     TranslationsByRequester,
+    UnreadableTopKept,
 )
 
 QUIRKS: tuple[type[Quirk], ...] = (
@@ -201,6 +207,12 @@ QUIRKS: tuple[type[Quirk], ...] = (
     ResponseUpperHalfUnchecked,
     ReservedBitsBeforeSource,
     TopTableWithoutPasid,
+    TranslationsBeforeContexts,
+    ResponseAlwaysAccepted,
+    UnreadableTopKept,
+    TranslationsBeforeTables,
+    CompletionDespiteFailedWrite,
+    AbsentDirectoryWithFpd,
     PasidCutShort,
 )
 
@@ -249,6 +261,7 @@ def unit_with(quirks: Sequence[type[Quirk]]) -> type[RemappingUnit]:
         part = getattr(RemappingUnit, name)
         # A quirk may override a base class that several parts share.
         overrides = [quirk for quirk in quirks if issubclass(part, quirk.__bases__[-1])]
+        overrides.sort(key=lambda quirk: not quirk.comes_first)
         parts[name] = type(name, (*overrides, part), {})
     return type("QemuUnit", (RemappingUnit,), parts)
 

@@ -98,7 +98,7 @@ class PasidCutShort(Quirk, FaultLog):
     Seen up to 10.0. Later versions do not use RID_PASID, and nothing that they emulate sends a PASID.
     """
 
-    id = "Q82"
+    id = "Q88"
     severity = Severity.REPORT_DIFFERS
     section = "11.4.7.6"
     hardware = "PV has the 20 bits of the PASID."

@@ -47,7 +47,7 @@ class WaitForBothAborts(Quirk, Queue):
     hardware = "SW and IF may both be set: the status is written, then IWC is set and the message is sent."
     driver = "One wait descriptor with both SW and IF ends QEMU, and with it the whole virtual machine."
     function = "vtd_process_wait_desc"
-    scenarios = ("queue.wait.both",)
+    scenarios = ("queue.wait.both", "queue.error.status-write-event")
     gone = (10, 0, 13)
 
     def wait(self, command: WaitDescriptor) -> None:
@@ -55,6 +55,31 @@ class WaitForBothAborts(Quirk, Queue):
         if command.SW and command.IF:
             raise QemuDied(-signal.SIGABRT)
         super().wait(command)
+
+
+class CompletionDespiteFailedWrite(Quirk, Queue):
+    """A wait descriptor whose status write fails still raises the completion event, and stops the queue."""
+
+    id = "Q86"
+    severity = Severity.REPORT_DIFFERS
+    section = "6.5.2.8"
+    hardware = (
+        "The event comes after the status write. If that fails, IQE is set, and the descriptor is not complete."
+    )
+    driver = "In QEMU IWC is set for a wait descriptor with SW and IF although its status was never written."
+    function = "vtd_process_wait_desc"
+    scenarios = ("queue.error.status-write-event",)
+    # Before, QEMU ends on such a descriptor: Q20.
+    first = (10, 0, 13)
+
+    def wait(self, command: WaitDescriptor) -> None:
+        """The event, in any case."""
+        try:
+            super().wait(command)
+        except QueueError:
+            if command.SW and command.IF:
+                self.complete()
+            raise
 
 
 class QueueErrorWithoutCode(Quirk, Queue):
@@ -98,11 +123,29 @@ class QueueWaitsForTail(Quirk, Queue):
         "A driver that clears IQE and waits hangs in QEMU; writing IQT again, with the same value, works on both."
     )
     function = "vtd_handle_fsts_write"
-    scenarios = ("queue.error.resumes", "queue.recovery.cleared")
+    scenarios = ("queue.error.resumes", "queue.recovery.cleared", "queue.recovery.cleared-then-command")
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
-        self.faults.after_clear = lambda: None
+        self._waits = False
+        self.faults.after_clear = self._wait
+        self._tail.effect = self._on_tail
+
+    def _wait(self) -> None:
+        self._waits = True
+
+    def _on_tail(self, _written: int) -> None:
+        self._waits = False
+        self.run()
+
+    def switch(self, on: int) -> bool:
+        """A queue that is turned on begins anew. Other writes of GCMD do not make it go on."""
+        self._waits &= self.enabled
+        return super().switch(on)
+
+    def is_fetching(self) -> bool:
+        """Not between the two."""
+        return not self._waits and super().is_fetching()
 
 
 class DeviceTlbAlwaysAccepted(Quirk, Queue):

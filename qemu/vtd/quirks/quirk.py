@@ -59,6 +59,7 @@ class Quirk:
         scenarios: ids of the conformance scenarios that show it.
         first: the first version known to have it.
         gone: the first version without it; None when every later version has it.
+        comes_first: of the overrides of a method, its own is called before those of other quirks.
     """
 
     id: ClassVar[str]
@@ -70,6 +71,7 @@ class Quirk:
     scenarios: ClassVar[tuple[str, ...]]
     first: ClassVar[Version] = FIRST
     gone: ClassVar[Version | None] = None
+    comes_first: ClassVar[bool] = False
 
     @classmethod
     def title(cls) -> str:

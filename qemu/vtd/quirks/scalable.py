@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from iommu import DmaRequest, FaultReason, SourceId
+from iommu import DmaRequest, FaultReason, Outcome, SourceId
 from iommu.engine.caches.entries import PasidContext, ScalableContext
+from iommu.engine.caches.page import PLAIN_INTENTS
+from iommu.engine.caches.tables import FirstStageRoot
 from iommu.engine.faults.log import FaultLog
 from iommu.engine.formats import Formats, Stages
 from iommu.engine.reasons import Blocked
 from iommu.engine.translation.scalable import ScalableMode
-from iommu.structures import PasidEntry, PasidTranslationType, ScalableContextEntry, ScalableRootHalf
+from iommu.structures import (
+    PasidDirectoryEntry,
+    PasidEntry,
+    PasidTranslationType,
+    ScalableContextEntry,
+    ScalableRootHalf,
+)
 from qemu.vtd.quirks.quirk import Quirk, Severity
+from qemu.vtd.quirks.translation import RequesterIotlb
 
 _LEGACY_REASONS = {
     FaultReason.SRT_1: FaultReason.LRT_1,
@@ -21,6 +30,25 @@ _LEGACY_REASONS = {
     FaultReason.SCT_2: FaultReason.LCT_2,
     FaultReason.SCT_3: FaultReason.LCT_3,
 }
+
+
+def _was_cached(mode: ScalableMode) -> bool:
+    """Whether the context entry was in the cache before the request, which ClearedEntryStillUsed knows."""
+    return bool(getattr(mode, "context_was_cached", False))
+
+
+def _is_silent(mode: ScalableMode, context: ScalableContext, pasid: int) -> int:
+    """Whether no fault of the PASID directory and table, or of a walk, is recorded: 0 or 1.
+
+    With a cached context entry, `vtd_ce_get_pasid_fpd` looks at the FPD of the directory entry and at nothing else if
+    it is set. The walk then uses whatever it finds, and faults of walks are qualified.
+    """
+    if not _was_cached(mode):
+        return 0
+    try:
+        return PasidDirectoryEntry.FPD.get(mode.read_directory(context.directory + 8 * (pasid >> 6)))
+    except Blocked:
+        return 0
 
 
 class LegacyReasonsForTables(Quirk, FaultLog):
@@ -55,7 +83,10 @@ class LegacyReasonsForTables(Quirk, FaultLog):
         "scalable.caching.absent-context",
         *(
             f"scalable.cache.{name}"
-            for name in ("present.root", "present.context", "root.cleared", "context.cleared")
+            for name in (
+                *("present.root", "present.context", "root.cleared", "context.cleared"),
+                "iotlb.outlives-context-entry",
+            )
         ),
     )
 
@@ -138,6 +169,7 @@ class OneReasonForPasidTables(Quirk, ScalableMode):
         *(f"scalable.fpd.{place}.{code}" for place in ("context", "directory", "entry") for code in ("59", "5b")),
         "scalable.fpd.context.not-50",
         "scalable.record.tables",
+        "scalable.cache.entry.directory-with-fpd",
         "scalable.caching.absent-directory",
         "scalable.caching.absent-entry",
         "scalable.pass-through.not-offered",
@@ -153,14 +185,20 @@ class OneReasonForPasidTables(Quirk, ScalableMode):
         """See ScalableTables."""
         try:
             return super().pasid_context_of(context, source_id, pasid)
-        except Blocked:
+        except Blocked as condition:
+            if _is_silent(self, context, pasid):
+                raise Blocked(FaultReason.SPD_2, 1) from None
+            # With the FPD of the PASID-table entry nothing is recorded either, whatever the reason.
+            if condition.fpd and _was_cached(self):
+                raise
             raise Blocked(FaultReason.SPT_1) from None
 
 
 class DirectoryFpdForWalksOnly(Quirk, ScalableMode):
     """FPD of a PASID directory or PASID-table entry suppresses only the faults of the walk that follows.
 
-    `vtd_ce_get_pasid_fpd` reads it after `vtd_dev_to_context_entry` has found both entries valid.
+    `vtd_ce_get_pasid_fpd` reads it after `vtd_dev_to_context_entry` has found both entries valid. With a cached
+    context entry nobody looks whether they are, and FPD counts.
     """
 
     id = "Q59"
@@ -177,6 +215,7 @@ class DirectoryFpdForWalksOnly(Quirk, ScalableMode):
         "scalable.fpd.directory.5b",
         "scalable.fpd.entry.59",
         "scalable.fpd.entry.5b",
+        "scalable.cache.entry.directory-with-fpd",
     )
     first = (8, 0, 0)
 
@@ -185,7 +224,40 @@ class DirectoryFpdForWalksOnly(Quirk, ScalableMode):
         try:
             return super().pasid_entry(context, pasid)
         except Blocked as condition:
-            raise Blocked(condition.reason, context.fpd) from None
+            if _is_silent(self, context, pasid):
+                raise Blocked(FaultReason.SPD_2, 1) from None
+            # A type that the unit does not have is reported before the FPD of its entry is looked at.
+            counts = _was_cached(self) and condition.reason is not FaultReason.SPT_4
+            raise Blocked(condition.reason, condition.fpd if counts else context.fpd) from None
+
+
+class AbsentDirectoryWithFpd(Quirk, ScalableMode):
+    """A PASID directory entry with FPD and without P does not keep cached translations from being used.
+
+    `vtd_ce_get_pasid_fpd` is content with an FPD that is set, and the IOTLB is searched before the entry is needed.
+    """
+
+    id = "Q87"
+    severity = Severity.FAILS_IN_QEMU
+    section = "6.5.3.3"
+    hardware = "Once P is clear and the PASID cache is invalidated, no request is translated by way of the entry."
+    driver = "Clear a PASID directory entry as a whole, or invalidate the IOTLB too: QEMU goes on using translations."
+    function = "vtd_ce_get_pasid_fpd, vtd_do_iommu_translate"
+    scenarios = ("scalable.cache.iotlb.outlives-directory-entry",)
+    gone = (11, 0, 0)
+
+    def translate_by_tables(self, request: DmaRequest) -> Outcome:
+        """The IOTLB helps."""
+        try:
+            return super().translate_by_tables(request)
+        except Blocked as condition:
+            iotlb: RequesterIotlb | None = getattr(self, "by_requester", None)
+            found = None if iotlb is None else iotlb.of(request.source_id, request.address)
+            if condition.reason is not FaultReason.SPD_2 or not condition.fpd or found is None:
+                raise
+            tables = found[1]
+            stage = self.first_stage if isinstance(tables, FirstStageRoot) else self.second_stage
+            return self.translate_stage(stage, tables, PLAIN_INTENTS[request.access], request)
 
 
 class RidPasidAlwaysUsed(Quirk, ScalableMode):

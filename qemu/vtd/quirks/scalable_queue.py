@@ -183,3 +183,21 @@ class ResponseUpperHalfUnchecked(Quirk, Queue):
         """Without the upper half."""
         number = Descriptor.TYPE_HIGH.get(raw) << 4 | Descriptor.TYPE.get(raw)
         super().carry_out(raw & (1 << 128) - 1 if number == DescriptorType.PAGE_RESPONSE else raw, bits)
+
+
+class ResponseAlwaysAccepted(Quirk, Queue):
+    """A page response is accepted on every unit, in every mode and width."""
+
+    id = "Q83"
+    severity = Severity.FAILS_ON_HARDWARE
+    section = "7.6.1"
+    hardware = "The type exists with ECAP.PRS, in scalable mode and with 256 bits only. Elsewhere it stops the queue."
+    driver = "A page response that no page request was made for works in QEMU; on hardware the queue stops."
+    function = "vtd_process_inv_desc"
+    scenarios = ("scalable.queue.page-response-not-offered-pasid", "scalable.queue.page-response-in-legacy-mode")
+    # No QEMU before has page requests.
+    first = (11, 0, 0)
+
+    def has_type(self, number: int, bits: int) -> bool:
+        """Type 9 needs nothing."""
+        return number == DescriptorType.PAGE_RESPONSE or super().has_type(number, bits)

@@ -7,7 +7,8 @@ from typing import Any
 
 from iommu import DmaRequest, FaultReason, Outcome, SourceId
 from iommu.engine.caches.entries import PasidContext, ScalableContext
-from iommu.engine.caches.tables import LEGACY, SecondStageRoot
+from iommu.engine.caches.page import PLAIN_INTENTS
+from iommu.engine.caches.tables import LEGACY, FirstStageRoot, SecondStageRoot
 from iommu.engine.formats import Formats, Stages
 from iommu.engine.reasons import Blocked
 from iommu.engine.request import identity
@@ -17,6 +18,7 @@ from iommu.registers import TableMode
 from iommu.structures import PasidEntry
 from iommu.structures.second_stage import SecondStagePage
 from qemu.vtd.quirks.quirk import Quirk, Severity
+from qemu.vtd.quirks.translation import RequesterIotlb
 
 _LEVELS = (4, 3, 2, 1)
 _SECOND_STAGE_FAULTS = (
@@ -159,11 +161,11 @@ class ClearedEntryStillUsed(Quirk, ScalableMode):
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
         self._walked: dict[int, ScalableContext] = {}
-        self._present = False
+        self.context_was_cached = False
 
     def pasid_context_of(self, context: ScalableContext, source_id: SourceId, pasid: int) -> PasidContext:
         """See ScalableTables. QEMU caches a context entry when a walk uses it."""
-        self._present = self._walked.get(source_id) is context
+        self.context_was_cached = self._walked.get(source_id) is context
         item = super().pasid_context_of(context, source_id, pasid)
         if item.first is not None or item.second is not None:
             self._walked[source_id] = context
@@ -171,7 +173,7 @@ class ClearedEntryStillUsed(Quirk, ScalableMode):
 
     def check_pasid_entry(self, entry: int, fpd: int) -> None:
         """As if P were 1, once a walk has used the context entry."""
-        super().check_pasid_entry(entry | self._present, fpd)
+        super().check_pasid_entry(entry | self.context_was_cached, fpd)
 
 
 class PassThroughKept(Quirk, ScalableMode):
@@ -236,3 +238,35 @@ class PassThroughWidthChecked(Quirk, Formats):
         """None without such a width."""
         stages = super().stages(entry)
         return stages if self.second_stage_levels(PasidEntry.AW.get(entry)) else None
+
+
+class TranslationsBeforeTables(Quirk, ScalableMode):
+    """In scalable mode too a cached translation is used before context and PASID-table entries are looked at.
+
+    Without RID_PASID (ECAP.RPS) the PASID of a request is known beforehand, and the IOTLB is searched first: see Q82.
+    """
+
+    id = "Q85"
+    severity = Severity.FAILS_IN_QEMU
+    section = "6.5.1.1"
+    hardware = (
+        "Once a context entry is cleared and the context cache is invalidated, the requester is blocked: its cached "
+        "translations cannot be found without the domain-id."
+    )
+    driver = (
+        "A device whose context entry was cleared goes on reaching memory in QEMU until the IOTLB is invalidated: "
+        "invalidate it before memory is given away, as 6.5.3.3 has it."
+    )
+    function = "vtd_do_iommu_translate"
+    scenarios = ("scalable.cache.iotlb.outlives-context-entry", "scalable.cache.iotlb.outlives-directory-entry")
+    first = (11, 0, 0)
+
+    def translate_by_tables(self, request: DmaRequest) -> Outcome:
+        """The IOTLB comes first."""
+        iotlb: RequesterIotlb | None = getattr(self, "by_requester", None)
+        found = None if iotlb is None else iotlb.of(request.source_id, request.address)
+        if found is None:
+            return super().translate_by_tables(request)
+        tables = found[1]
+        stage = self.first_stage if isinstance(tables, FirstStageRoot) else self.second_stage
+        return self.translate_stage(stage, tables, PLAIN_INTENTS[request.access], request)

@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from iommu import DmaRequest, FaultReason, MemoryAccessError, Outcome, SourceId
-from iommu.engine.caches.page import Intent, Page
+from iommu.engine.caches.caches import Iotlb
+from iommu.engine.caches.entries import CachedContext
+from iommu.engine.caches.page import PLAIN_INTENTS, Intent, Page
 from iommu.engine.caches.tables import Root
 from iommu.engine.entry_format import PagingFormat
 from iommu.engine.formats import Formats
+from iommu.engine.invalidation.selector import Selector
 from iommu.engine.reasons import Blocked
 from iommu.engine.request import INTERRUPT_RANGE, identity
 from iommu.engine.translation.legacy import LegacyMode
 from iommu.engine.translation.paging import Paging, Stage, StageWalk
-from iommu.structures import ContextEntry
+from iommu.structures import ContextEntry, TranslationType
 from qemu.vtd.quirks.quirk import Quirk, Severity
 
 _ALL_ONES = (1 << 64) - 1
@@ -204,24 +207,130 @@ class TranslationsByRequester(Quirk, Paging):
     )
     function = "vtd_lookup_iotlb"
     scenarios = ("queue.context.new-domain", "scalable.cache.entry.new-domain-same-page")
+    # It notes whose request it is: others look at what is cached.
+    comes_first = True
 
     def __init__(self, *parts: Any, **options: Any) -> None:
         super().__init__(*parts, **options)
-        self._filled: dict[tuple[int, int], Root] = {}
-        self._requester = 0
+        # Both modes of a unit share its caches. While a request is traced, others stand before them.
+        if not isinstance(self.caches.iotlb, RequesterIotlb):
+            self.caches.iotlb = RequesterIotlb()
+        self.by_requester = self.caches.iotlb
 
     def translate_stage(self, stage: Stage, tables: Root, intent: Intent, request: DmaRequest) -> Outcome:
-        """See Paging. What the request has used is recorded with its requester."""
-        self._requester = request.source_id
-        outcome = super().translate_stage(stage, tables, intent, request)
-        self._filled.setdefault((request.source_id, request.address >> 12), tables)
-        return outcome
+        """See Paging."""
+        self.by_requester.begin(request.source_id, tables)
+        return super().translate_stage(stage, tables, intent, request)
 
-    def cached_page(self, tables: Root, intent: Intent, address: int) -> Page | None:
-        """The page that this requester has used at the address, if it is still cached."""
-        place = self._requester, address >> 12
-        used = self._filled.get(place)
-        page = None if used is None else super().cached_page(used, intent, address)
-        if page is None:
-            self._filled.pop(place, None)
-        return page
+
+class TranslationsBeforeContexts(Quirk, LegacyMode):
+    """In legacy mode a cached translation is used before the context entry is looked at.
+
+    `vtd_do_iommu_translate` searches the IOTLB by requester and address first. Whether the requester still has a
+    context entry does not count then.
+    """
+
+    id = "Q82"
+    severity = Severity.FAILS_IN_QEMU
+    section = "6.5.1.1"
+    hardware = (
+        "Once a context entry is cleared and the context cache is invalidated, the requester is blocked: its cached "
+        "translations cannot be found without the domain-id."
+    )
+    driver = (
+        "A device whose context entry was cleared goes on reaching memory in QEMU until the IOTLB is invalidated: "
+        "invalidate it before memory is given away, as 6.5.3.3 has it."
+    )
+    function = "vtd_do_iommu_translate"
+    scenarios = ("cache.iotlb.outlives-context-entry", "cache.iotlb.outlives-root-entry")
+
+    def translate(self, request: DmaRequest) -> Outcome:
+        """The IOTLB comes first, unless the device is in pass-through, where QEMU does not translate at all."""
+        iotlb: RequesterIotlb | None = getattr(self, "by_requester", None)
+        context = self.caches.contexts.find(request.source_id)
+        in_pass_through = (
+            isinstance(context, CachedContext) and context.translation_type is TranslationType.PASS_THROUGH
+        )
+        found = None if iotlb is None or in_pass_through else iotlb.of(request.source_id, request.address)
+        if found is None:
+            return super().translate(request)
+        return self.translate_stage(self.second_stage, found[1], PLAIN_INTENTS[request.access], request)
+
+
+class UnreadableTopKept(Quirk, LegacyMode):
+    """A context entry whose top table cannot be read is cached.
+
+    `vtd_do_iommu_translate` caches the entry before the walk, whatever comes of that.
+    """
+
+    id = "Q84"
+    severity = Severity.FAILS_IN_QEMU
+    section = "6.2.2, 7.1.3 LCT.4"
+    hardware = (
+        "Such an entry is invalid, and no invalid entry is cached without caching mode: once corrected it is used."
+    )
+    driver = "A context entry that pointed beyond memory has to be invalidated in QEMU after it was corrected."
+    function = "vtd_do_iommu_translate"
+    scenarios = ("cache.context.unreadable-top",)
+    _used: CachedContext | None = None
+
+    def context_of(self, request: DmaRequest) -> CachedContext:
+        """The entry is noted."""
+        self._used = super().context_of(request)
+        return self._used
+
+    def translate(self, request: DmaRequest) -> Outcome:
+        """Put it back into the cache."""
+        self._used = None
+        try:
+            return super().translate(request)
+        except Blocked as condition:
+            if condition.reason is FaultReason.LCT_4 and self._used is not None:
+                self.caches.contexts.fill(request.source_id, self._used)
+            raise
+
+
+class RequesterIotlb(Iotlb):
+    """Translations by requester and page. The tag that an Iotlb finds them by serves invalidations only."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self._own: dict[int, Iotlb] = {}
+        self._roots: dict[tuple[int, int], Root] = {}
+        self._requester = 0
+
+    def begin(self, requester: int, tables: Root) -> None:
+        """A request is translated: by whom and through which tables."""
+        self._requester = requester
+        self._roots[requester, tables.domain_id] = tables
+
+    def of(self, requester: int, address: int) -> tuple[Page, Root] | None:
+        """The translation that a requester has used for an address, and the tables that it is from."""
+        own = self._own.get(requester)
+        for shift in (12, 21, 30):
+            for (domain_id, _), pages in own.tags() if own is not None else ():
+                page = pages[(shift - 12) // 9].get(address >> shift)
+                if page is not None:
+                    return page, self._roots[requester, domain_id]
+        return None
+
+    def find(self, domain_id: int, pasid: int | None, address: int) -> Page | None:
+        """See Iotlb. Whatever its domain."""
+        found = self.of(self._requester, address)
+        return None if found is None else found[0]
+
+    def fill(self, domain_id: int, pasid: int | None, address: int, page: Page) -> None:
+        """See Iotlb. It replaces that of another domain for the same page."""
+        own = self._own.setdefault(self._requester, Iotlb(_CAPACITY))
+        shift = page.kind.size.bit_length() - 1
+        for _, pages in own.tags():
+            pages[(shift - 12) // 9].pop(address >> shift, None)
+        own.fill(domain_id, pasid, address, page)
+
+    def invalidate(self, named: Selector) -> None:
+        """See Iotlb."""
+        for own in self._own.values():
+            own.invalidate(named)
+
+
+_CAPACITY = 1 << 20

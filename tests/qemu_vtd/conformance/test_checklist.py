@@ -6,6 +6,7 @@ import ast
 import json
 import tomllib
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ TESTS = Path(__file__).parent.parent.parent
 CATALOGUE = catalogue()
 
 
+@cache
 def names_in(file: Path) -> set[str]:
     """The tests in a file: functions, and the classes that stand for a state machine."""
     found = set()

@@ -22,7 +22,9 @@ from tools.browser import Browser, find_browser
 LONG = "scalable.reserved.pasid-entry.eighth"
 PLAIN, QUIRKY = IDS[:2]
 Q08 = next(quirk for quirk in QUIRKS if quirk.id == "Q08")
-WITH_Q08 = [each.id for each in catalogue() if each.id in Q08.scenarios]
+CATALOGUE = [each.id for each in catalogue()]
+WITH_Q08 = [each for each in CATALOGUE if each in Q08.scenarios]
+PART = [each for each in CATALOGUE if each in {*CATALOGUE[::10], *WITH_Q08, *IDS}]
 
 
 def two() -> list[Report]:
@@ -102,13 +104,17 @@ def browser() -> Iterator[Browser]:
         yield started
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The page of two QEMUs with the whole catalogue."""
-    ids = [scenario.id for scenario in catalogue()]
-    page = tmp_path_factory.mktemp("page") / "report.html"
+def page_of(ids: list[str], folder: Path) -> str:
+    """The address of the page of two QEMUs, one of which differs once."""
+    page = folder / "report.html"
     page.write_bytes(as_html([report(*ids), report(*ids, differs=PLAIN)]))
     return page.as_uri()
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page with a part of the catalogue."""
+    return page_of(PART, tmp_path_factory.mktemp("page"))
 
 
 VISIBLE = "[...document.querySelectorAll('.scenario')].filter((each) => !each.hidden).map((each) => each.id)"
@@ -124,9 +130,18 @@ def choose(browser: Browser, id_: str, value: str) -> None:
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1280])
 def test_it_opens_without_errors_and_fits(browser: Browser, url: str, width: int, dark: bool) -> None:
+    opens_and_fits(browser, url, len(PART), width, dark)
+
+
+@pytest.mark.slow
+def test_the_whole_catalogue_opens_and_fits(browser: Browser, tmp_path: Path) -> None:
+    opens_and_fits(browser, page_of(CATALOGUE, tmp_path), len(CATALOGUE), 1280, False)
+
+
+def opens_and_fits(browser: Browser, url: str, scenarios: int, width: int, dark: bool) -> None:
     browser.open(url, width=width, height=900, dark=dark)
     assert browser.errors == []
-    assert len(browser.evaluate(VISIBLE)) == len(set(catalogue()))
+    assert len(browser.evaluate(VISIBLE)) == scenarios
     browser.evaluate("[...document.querySelectorAll('details')].forEach((each) => { each.open = true; })")
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
     background = browser.evaluate("getComputedStyle(document.body).backgroundColor")

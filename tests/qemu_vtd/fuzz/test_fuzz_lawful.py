@@ -14,7 +14,7 @@ from qemu.vtd.conformance.bench import P0, P1, R, W
 from qemu.vtd.conformance.scenario import EVICTED
 from qemu.vtd.fuzz.actions import Action, Dma, Faults, Peek, Poke, Store
 from qemu.vtd.fuzz.case import FREE, ROOT, Case, Steps
-from qemu.vtd.fuzz.lawful import OPEN_BITS, Terms, first_difference, freedom
+from qemu.vtd.fuzz.lawful import OPEN_BITS, PREFETCHED, Terms, first_difference, freedom
 from qemu.vtd.fuzz.model import Model
 from qemu.vtd.quirks import POLICY
 
@@ -94,3 +94,15 @@ def test_open_bits_of_registers(offset: int, value: int, right: bool) -> None:
     expected = run(case)
     seen = (expected[0], (f"register {offset:#x} {value:#x}",), *expected[2:])
     assert freedom(case, expected, seen, TERMS) == (OPEN_BITS if right else "")
+
+
+def test_entries_may_be_read_before_they_are_needed() -> None:
+    """The context entry was read after the invalidation, and before the root entry was cleared."""
+    invalidate = Poke(CCMD.offset, CCMD.make(ICC=1, CIRG=1), 8)
+    case = Case("WIDE", "legacy", (*world(), invalidate, Store(ROOT, 0, 16), Dma("B", "write", 0x5000)))
+    model = Model(TERMS.capabilities, POLICY, RemappingUnit)
+    model.prefetches = True
+    seen = case.observe(model)[0]
+    assert seen[8] == ("B write 0x5000 -> 0x800000",)
+    assert run(case)[8] == ("B write 0x5000 -> blocked",)
+    assert freedom(case, run(case), seen, TERMS) == PREFETCHED

@@ -62,6 +62,8 @@ async def _unnoticed(found: Inspection, rules: Sequence[type[Any]]) -> list[str]
     return missed
 
 
+# docs/guests.md runs it for `make test`, without the broken rules.
+@pytest.mark.slow
 @pytest.mark.asyncio
 @pytest.mark.usefixtures("turn")
 async def test_a_device_of_a_machine_in_a_guest() -> None:

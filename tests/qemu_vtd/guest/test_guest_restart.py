@@ -42,6 +42,7 @@ async def test_tables_resolve_after_a_reset_and_after_kexec() -> None:
         assert seen.guest.events.count("RESET") == resets
 
 
+@pytest.mark.slow
 async def test_a_crash_kernel_copies_tables_that_resolve_as_before() -> None:
     chosen, booted = variant("legacy-4-level"), kernel.of_package()
     options = {"added": restart.files(booted, kernel.busybox()), "command_line": restart.RESERVE, "memory": ROOM}

@@ -4,7 +4,7 @@ Where a stale entry is expected to be used, the fresh one is allowed: a unit may
 """
 
 from iommu.registers import Granularity
-from qemu.vtd.conformance.bench import P0, P1, P2, P3, Bench, R, W
+from qemu.vtd.conformance.bench import NOWHERE, P0, P1, P2, P3, Bench, R, W
 from qemu.vtd.conformance.chapters.caches import DOMAIN, FRESH, SELECTIVE, STALE, TO_P0, invalidation_scenario
 from qemu.vtd.conformance.scenario import EVICTED, Allowed, scenario
 from qemu.vtd.conformance.setups import SELF_INVALIDATING
@@ -194,6 +194,60 @@ def iotlb_outlives_context_invalidation(bench: Bench) -> None:
     bench.write("A", 0x5010)
     bench.memory.write_u64(where, P1 | R | W)
     bench.driver.invalidate_contexts(SELECTIVE, domain_id=1, source_id=0x20)
+    bench.write("A", 0x5010)
+
+
+@scenario(
+    "cache.context.unreadable-top",
+    "6.2.2, 7.1.3 LCT.4",
+    "A write 0x5010 -> blocked",
+    "fault 0x03 A 0x5000 write",
+    TO_P0,
+    "FSTS 0",
+)
+def unreadable_top(bench: Bench) -> None:
+    """A context entry whose top table cannot be read is not cached: once corrected it is used at once."""
+    table = bench.new_table()
+    bench.map(table, 0x5000, P0)
+    bench.context("A", NOWHERE)
+    bench.turn_on()
+    bench.write("A", 0x5010)
+    bench.take_faults()
+    bench.context("A", table)
+    bench.write("A", 0x5010)
+
+
+@scenario(
+    "cache.iotlb.outlives-context-entry",
+    "6.5.1.1",
+    TO_P0,
+    "A write 0x5010 -> blocked",
+    "fault 0x02 A 0x5000 write",
+    "FSTS PPF",
+)
+def no_context_no_iotlb(bench: Bench) -> None:
+    """A context entry is cleared and the context cache invalidated: cached translations are of no use any more."""
+    bench.start()
+    bench.write("A", 0x5010)
+    bench.write_context("A", 0)
+    bench.driver.invalidate_contexts(SELECTIVE, domain_id=1, source_id=0x20)
+    bench.write("A", 0x5010)
+
+
+@scenario(
+    "cache.iotlb.outlives-root-entry",
+    "6.5.1.1",
+    TO_P0,
+    "A write 0x5010 -> blocked",
+    "fault 0x01 A 0x5000 write",
+    "FSTS PPF",
+)
+def no_root_no_iotlb(bench: Bench) -> None:
+    """A root entry is cleared and the context cache invalidated: cached translations are of no use any more."""
+    bench.start()
+    bench.write("A", 0x5010)
+    bench.write_root(0, 0)
+    bench.driver.invalidate_contexts()
     bench.write("A", 0x5010)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from iommu import Policy
-from iommu.registers import IQERCD, IQH, IQT, TableMode
+from iommu.registers import GCMD, GSTS, ICS, IQERCD, IQH, IQT, TableMode
 from qemu.vtd.conformance.bench import NOWHERE, P1, Bench, R, W
 from qemu.vtd.conformance.chapters import messages
 from qemu.vtd.conformance.queue import (
@@ -70,6 +70,12 @@ def _more_meanwhile(bench: Bench) -> None:
     tail(bench, 4)
 
 
+def _clear_and_command(bench: Bench) -> None:
+    clear_error(bench)
+    state = bench.platform.read_register(GSTS.offset, 4)
+    bench.platform.write_register(GCMD.offset, state & GCMD.QIE.mask, 4)
+
+
 _recovered(
     "cleared",
     "The bad descriptor is replaced and IQE cleared: the queue goes on to its tail.",
@@ -77,6 +83,14 @@ _recovered(
     "status 0x3",
     "IQH 0x30",
     "FSTS 0",
+)
+_recovered(
+    "cleared-then-command",
+    "IQE is cleared while the bad descriptor stays: it is set again, and a write of GCMD changes nothing.",
+    _clear_and_command,
+    "status 0x1",
+    "IQH 0x10",
+    "FSTS IQE",
 )
 _recovered(
     "cleared-and-tail",
@@ -322,3 +336,12 @@ def _mode(name: str, title: str, mode: int) -> None:
 _mode("reserved", "a reserved table mode.", 2)
 _mode("scalable", "scalable mode on a unit without it.", TableMode.SCALABLE)
 _mode("abort", "abort-DMA mode on a unit without it.", TableMode.ABORT_DMA)
+
+
+@scenario("queue.error.status-write-event", "6.5.2.8", "IQH 0x0", "ICS 0x0", "FSTS IQE")
+def status_write_event(bench: Bench) -> None:
+    """A wait descriptor with SW and IF, whose status cannot be written, is not complete: there is no event."""
+    start(bench)
+    bench.driver.submit(wait(SW=1, IF=1, STADDR=NOWHERE))
+    bench.note_register(IQH)
+    bench.note_register(ICS)

@@ -5,8 +5,8 @@ As in scalable_caches.py, the outcome of the new entry is allowed wherever a sta
 
 from collections.abc import Callable
 
-from iommu.structures import PasidGranularity
-from qemu.vtd.conformance.bench import P0, P1, P2, P3, Bench
+from iommu.structures import PasidDirectoryEntry, PasidGranularity
+from qemu.vtd.conformance.bench import NOWHERE, P0, P1, P2, P3, Bench
 from qemu.vtd.conformance.chapters.scalable_caches import (
     COARSER,
     DOMAIN,
@@ -370,3 +370,69 @@ def _srtp(name: str, title: str, descriptors: Descriptors, *, fresh: bool, setup
 _srtp("alone", "Without ESRTPS, SRTP alone may leave everything cached.", (), fresh=False)
 _srtp("invalidated", "SRTP and the three global invalidations.", (contexts(), pasids(), iotlb()), fresh=True)
 _srtp("self-invalidating", "With ESRTPS, SRTP is enough.", (), fresh=True, setup=SECOND_STAGE_SELF_INVALIDATING)
+
+
+# The IOTLB (6.5.1.1).
+
+
+@scenario(
+    "scalable.cache.iotlb.outlives-context-entry",
+    "6.5.1.1",
+    "A write 0x5010 -> 0x800010",
+    "A write 0x5010 -> blocked",
+    "fault 0x41 A 0x5000 write",
+    "FSTS PPF",
+    setup=SECOND_STAGE,
+)
+def no_context_no_iotlb(bench: Bench) -> None:
+    """A context entry is cleared and the context cache invalidated: cached translations are of no use any more."""
+    table = bench.new_table()
+    bench.map(table, 0x5000, P0)
+    bench.scalable.entry("A", SECOND, table)
+    bench.scalable.turn_on()
+    bench.write("A", 0x5010)
+    bench.memory.write(bench.scalable.context_at("A"), bytes(32))
+    submit(bench, (contexts(),))
+    bench.write("A", 0x5010)
+
+
+@scenario(
+    "scalable.cache.iotlb.outlives-directory-entry",
+    "6.5.3.3",
+    "A write 0x5010 -> 0x800010",
+    "A write 0x5010 -> blocked",
+    "FSTS 0",
+    setup=SECOND_STAGE,
+)
+def no_directory_no_iotlb(bench: Bench) -> None:
+    """P of a PASID directory entry with FPD is cleared, and the PASID cache invalidated: the device is blocked."""
+    table = bench.new_table()
+    bench.map(table, 0x5000, P0)
+    bench.scalable.entry("A", SECOND, table)
+    bench.scalable.turn_on()
+    bench.write("A", 0x5010)
+    bench.memory.write_u64(bench.scalable.directory_at("A"), PasidDirectoryEntry.FPD.mask)
+    submit(bench, (pasids(),))
+    bench.write("A", 0x5010)
+
+
+@scenario(
+    "scalable.cache.entry.directory-with-fpd",
+    "7.1.3",
+    "A write 0x5010 -> 0x800010",
+    "A write 0x6010 -> blocked",
+    "fault 0x58 A 0x6000 write",
+    "FSTS PPF",
+    setup=SECOND_STAGE,
+)
+def directory_with_fpd(bench: Bench) -> None:
+    """A PASID directory entry gets FPD and a table that cannot be read, which is recorded whatever FPD says."""
+    table = bench.new_table()
+    bench.map(table, 0x5000, P0)
+    bench.scalable.entry("A", SECOND, table)
+    bench.scalable.turn_on()
+    bench.write("A", 0x5010)
+    entry = PasidDirectoryEntry.make(P=1, FPD=1, SMPTBLPTR=NOWHERE)
+    bench.memory.write_u64(bench.scalable.directory_at("A"), entry)
+    submit(bench, (pasids(),))
+    bench.write("A", 0x6010)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from iommu.registers import FSTS, IQH, IQT, TableMode
-from iommu.structures import DescriptorType
+from iommu.structures import DescriptorType, PageResponseDescriptor
 from qemu.vtd.conformance.bench import Bench
 from qemu.vtd.conformance.scenario import scenario
 from qemu.vtd.conformance.setups import SECOND_STAGE, WIDE, Setup
@@ -213,6 +213,23 @@ _one(
     "A page response stops the queue of a unit without ECAP.PRS.",
     DescriptorType.PAGE_RESPONSE,
     *_STOPPED,
+)
+_one(
+    "scalable.queue.page-response-not-offered-pasid",
+    "7.6.1",
+    "A page response with a PASID stops the queue of a unit without ECAP.PRS.",
+    PageResponseDescriptor.make(TYPE=DescriptorType.PAGE_RESPONSE, PP=1),
+    *_STOPPED,
+)
+_one(
+    "scalable.queue.page-response-in-legacy-mode",
+    "7.6.1",
+    "A page response with a PASID stops the queue of a unit without scalable mode.",
+    PageResponseDescriptor.make(TYPE=DescriptorType.PAGE_RESPONSE, PP=1),
+    *_STOPPED,
+    mode=TableMode.LEGACY,
+    wide=False,
+    setup=WIDE,
 )
 _one(
     "scalable.queue.device-not-offered",
