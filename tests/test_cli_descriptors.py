@@ -16,6 +16,7 @@ from tests.dmar import hand
 from tests.engine.living import busy
 from tests.every_command import commands
 
+CASE = Path(__file__).parents[1] / "fixtures" / "fuzz-cases" / "root-entry-cleared.json"
 RUNS: dict[str, str] = {
     "dmar show": "table",
     "dmar lint": "table",
@@ -25,10 +26,14 @@ RUNS: dict[str, str] = {
     "dmar build": "json -o built",
     "explain": "log",
     "walk": "unit.vtd --request 00:04.0",
+    "reach": "unit.vtd --html page",
+    "replay-trace": "trace --snapshot unit.vtd --html page",
     "snapshot": "unit.vtd again.vtd",
     "inspect": "unit.vtd --html page",
     "conform": "--qemu none --html page",
     "quirks": "",
+    "fuzz": "--qemu none",
+    "replay": "case --python",
     "vm": "--topology list",
     "qemu list": "",
     "qemu install": "-",
@@ -47,6 +52,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "json").write_text(json.dumps({"header": {}, "structures": []}))
     (folder / "pci").write_text(json.dumps(PciTree([PciFunction(PciAddress(0, 0, 2, 0))]).to_plain()))
     (folder / "log").write_text("DMAR: [DMA Read] Request device [00:02.0] fault addr 1000 [fault reason 06] x\n")
+    (folder / "trace").write_text("source_id,address,write\n00:04.0,0x5000,1\n")
+    shutil.copy(CASE, folder / "case")
     save(busy().unit, folder / "unit.vtd")
     return folder
 

@@ -42,6 +42,8 @@ RUNS: dict[str, list[list[str]]] = {
         ["snapshot", "none/out"],
         ["snapshot", "out", "--json"],
     ],
+    "reach": [["snapshot"], ["snapshot", "--device", "EVIL"], ["none"], ["snapshot", "--symbols", "badsnapshot"]],
+    "replay-trace": [["log", "--snapshot", "snapshot"], ["badsnapshot", "--snapshot", "snapshot"], ["none"]],
     "inspect": [["snapshot"], ["snapshot", "--json"], ["none"], ["snapshot", "--html", "none/page"]],
     "conform": [
         *(["--only", "EVIL"], ["--chapter", "EVIL"], ["--qemu", "none"], ["--qemu", "qemu"], ["--quirks-of", "EVIL"]),
@@ -53,6 +55,8 @@ RUNS: dict[str, list[list[str]]] = {
         ),
     ],
     "quirks": [["EVIL"], ["--version", "EVIL"]],
+    "fuzz": [["--mode", "EVIL"], ["--qemu", "qemu"], ["--resume", "none"], ["--resume", "badsnapshot"]],
+    "replay": [["badjson"], ["none"], ["badsnapshot"], ["log", "--python"]],
     "vm": [
         *(["--topology", "EVIL"], ["--iommu", "EVIL=EVIL"], ["--memory", "EVIL"], ["--host-device", "EVIL"]),
         *(["--qemu", "qemu"], ["--qemu", "qemu", "--check"], ["--qemu", "qemu", "--check", "--json"]),

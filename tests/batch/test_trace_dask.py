@@ -68,6 +68,7 @@ def replayed(path: Path, out: Path, run: Run | None, progress: object = lambda _
     return out.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_worker_dies_in_the_middle(cluster: tuple[str, list[subprocess.Popen[bytes]]], tmp_path: Path) -> None:
     address, workers = cluster
     path = trace(tmp_path)

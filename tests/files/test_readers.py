@@ -10,17 +10,22 @@ import pytest
 from tools.house import modules
 
 ALLOWED = {
+    "iommu.batch.trace_rows": "a Parquet file that iommu.files has opened, in blocks",
     "iommu.cli.inspection.page": "its own style and script",
     "iommu.cli.main": "/dev/null, in the place of an output that is gone",
+    "iommu.cli.reaching.page": "its own style",
     "iommu.memory": "memory that is made, not read",
+    "iommu.snapshot.kernel": "a vmlinux that iommu.files has mapped",
     "iommu.snapshot.memory": "an ELF core that iommu.files has mapped",
     "iommu.snapshot.packed": "frames of a mapped file, each unpacked to the size that it must have",
     "iommu.snapshot.writer": "a snapshot that is written",
+    "qemu.vtd.agent.image": "its own program",
     "qemu.vtd.apt": "its own cache, and /etc/os-release",
     "qemu.vtd.conformance.checklist.rules": "its own lists of rules",
     "qemu.vtd.conformance.export.reproducer": "what the programs that it has started wrote",
     "qemu.vtd.conformance.failed": "the private cache",
     "qemu.vtd.conformance.report.html.page": "its own style and script",
+    "qemu.vtd.fuzz.lane.areas": "memory that is made, not read",
     "qemu.vtd.guard_program": "pipes of the programs that it starts, and /proc",
     "qemu.vtd.guest.carried": "the QEMU that runs, and its libraries",
     "qemu.vtd.guest.core": "a core that QEMU has just written",

@@ -30,7 +30,9 @@ class Traced:
 
 def platform(*lines: str) -> QemuPlatform:
     made = QemuPlatform.__new__(QemuPlatform)
-    vars(made).update(name="QEMU 0.0.0", machine=Traced(list(lines)), _remapped=[], _own=[], _pending=[])
+    vars(made).update(
+        name="QEMU 0.0.0", machine=Traced(list(lines)), _remapped=[], _own=[], _pending=[], _keep_trace=False
+    )
     vars(made).update(topology=PLAIN, _slots_used=0)
     return made
 

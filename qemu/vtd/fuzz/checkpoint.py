@@ -93,7 +93,7 @@ def _parse(plain: Any, where: str) -> Stream:
         raise MisuseError(f"{where}.mode: {shown(mode)} is not one of {', '.join(modes)}")
     setups = _texts(reader, "setups")
     if not setups or not set(setups) <= set(SETUPS):
-        raise MisuseError(f"{where}.setups: {shown(setups)} are not units, which are {', '.join(SETUPS)}")
+        raise MisuseError(f"{where}.setups: {shown(setups)} are not all kinds of units")
     numbers: dict[str, Any] = {name: reader.within(name, _LARGE, least=int(name == "size")) for name in _NUMBERS}
     merged, batches = numbers["merged"], -(-numbers["cases"] // numbers["size"])
     if merged > batches:
