@@ -158,7 +158,7 @@ class Case:
         """From a file. Raises MisuseError that names the place."""
         setup, start = reader.text("setup"), reader.text("start")
         if setup not in SETUPS:
-            raise MisuseError(f"{reader.where}.setup: {shown(setup)} is no kind of unit")
+            raise MisuseError(f"{reader.where}.setup: {shown(setup)} is not a kind of unit")
         if start not in STARTS:
             raise MisuseError(f"{reader.where}.start: {shown(start)} is not one of {', '.join(map(repr, STARTS))}")
         actions = reader.list("actions")

@@ -86,7 +86,7 @@ def document() -> dict[str, Any]:
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "another format": ({"format": "x"}, "format: 'x' is not 'vtdlab fuzz case 1'"),
-    "no such unit": ({"setup": "ROUND"}, "setup: 'ROUND' is no kind of unit"),
+    "no such unit": ({"setup": "ROUND"}, "setup: 'ROUND' is not a kind of unit"),
     "no such start": ({"start": "late"}, "start: 'late' is not one of 'off', "),
     "an unknown key": ({"more": 1}, "unknown key 'more'"),
     "no list": ({"actions": 5}, "actions: 5 is not a list"),
