@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from iommu import RemappingUnit
-from qemu.vtd.errors import QemuError
+from qemu.vtd.errors import QemuDied, QemuError
 from qemu.vtd.fuzz.case import SETUPS, Case, Found, Steps
 from qemu.vtd.fuzz.generate import make
 from qemu.vtd.fuzz.groups import Likeness, likeness
@@ -160,6 +160,10 @@ class SlowLane:
 
     _models: tuple[str, Model] | None = None
 
+    def _started(self, setup: str) -> QuickPlatform:
+        wanted = SETUPS[setup]
+        return QuickPlatform(self._qemu, dict(wanted.properties), wanted.topology).__enter__()
+
     def _model(self, setup: str, terms: Terms) -> Model:
         """The model of a setup; it is kept, since making one takes as long as a case."""
         if self._models is None or self._models[0] != setup:
@@ -185,8 +189,11 @@ class SlowLane:
         """The QEMU with this unit. Raises VtdError when there can be none."""
         platform = self._platforms.get(setup)
         if platform is None:
-            wanted = SETUPS[setup]
-            platform = QuickPlatform(self._qemu, dict(wanted.properties), wanted.topology).__enter__()
+            try:
+                platform = self._started(setup)
+            except QemuDied:
+                # It may have been ended from outside. If it was not, it ends again.
+                platform = self._started(setup)
             self._platforms[setup] = platform
             while len(self._platforms) > _RUNNING:
                 self._platforms.pop(next(iter(self._platforms))).__exit__()
