@@ -16,7 +16,8 @@ from iommu.batch.trace_rows import Rows
 from iommu.engine.reasons import FaultReason
 from iommu.engine.request import SourceId
 from iommu.errors import InputError, MisuseError
-from iommu.files.reading import mapped
+from iommu.files.reading import descriptor_of, mapped
+from iommu.files.writing import whole_file
 
 HEADER = ("source_id", "address", "write", "pasid", "host", "reason")
 _FIRST_LINE = ",".join(HEADER) + "\n"
@@ -142,7 +143,7 @@ class _ParquetWriter:
 
 @contextmanager
 def _parquet(path: Path, resume: bool) -> Iterator[Writer]:
-    """A Parquet file ends with its directory, so results go to a file beside it, which takes its place in the end."""
+    """A Parquet file ends with its directory, so it is written anew; what was written before an error is kept."""
     try:
         arrow: Any = import_module("pyarrow")
         parquet: Any = import_module("pyarrow.parquet")
@@ -150,27 +151,26 @@ def _parquet(path: Path, resume: bool) -> Iterator[Writer]:
         raise MisuseError(f"{path} is to be Parquet, which needs pyarrow: pip install 'vtdlab[parquet]'") from None
     kinds = (arrow.uint16(), arrow.uint64(), arrow.bool_(), arrow.uint32(), arrow.uint64(), arrow.uint8())
     schema = arrow.schema(list(zip(HEADER, kinds, strict=True)))
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    ended: BaseException | None = None
     try:
-        with parquet.ParquetWriter(beside, schema) as writer:
+        with whole_file(path) as file, parquet.ParquetWriter(file, schema) as writer:
             made = _ParquetWriter(writer, arrow, schema, 0)
             if resume and path.exists():
                 made.written = _copied(path, writer, schema, arrow, parquet)
             try:
                 yield made
-            finally:
-                writer.close()
-                beside.replace(path)
+            except BaseException as error:
+                ended = error
+        if ended is not None:
+            raise ended
     except arrow.ArrowException as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from None
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _copied(path: Path, writer: Any, schema: Any, arrow: Any, parquet: Any) -> int:
     """Copy the results of an earlier run. Returns how many there are."""
     try:
-        with parquet.ParquetFile(path) as before:
+        with os.fdopen(descriptor_of(path), "rb") as stream, parquet.ParquetFile(stream) as before:
             if not before.schema_arrow.equals(schema):
                 raise MisuseError(f"{path} has no results of a trace: its columns are {before.schema_arrow.names}")
             for group in range(before.num_row_groups):
