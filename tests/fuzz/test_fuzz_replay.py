@@ -15,16 +15,18 @@ from tests.fuzz.way import Way
 READERS = {way.name: way for way in readers.WAYS}
 _FIRST = 20
 _FIRST_OF_COMMANDS = 4
-
-
-_SECONDS = 4.0
-"""What these took was 20 s and more; a slow machine must not make a test fail."""
+_TRIES = 3
+"""A second of the processor is little on a machine that is busy: the quickest try counts."""
 
 
 @pytest.mark.parametrize("name", FINDINGS)
 def test_what_once_did_harm(name: str, tmp_path: Path) -> None:
     way, make = FINDINGS[name]
-    _, wrong = one(READERS[way], make(), tmp_path / "input", _SECONDS)
+    data = make()
+    for _ in range(_TRIES):
+        _, wrong = one(READERS[way], data, tmp_path / "input")
+        if not wrong:
+            break
     assert not wrong
 
 
