@@ -12,13 +12,12 @@ turns, and each figure is the median of its rounds; the ratios are medians of th
 
 import argparse
 import json
-import multiprocessing
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -29,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iommu.errors import VtdError
+from qemu.vtd import crew
 from qemu.vtd.agent import Op
 from qemu.vtd.fuzz.lane.areas import Image, Places, Words
 from qemu.vtd.fuzz.lane.lane import FastLane
@@ -134,7 +134,8 @@ class Watch:
 def _work(connection: Connection, qemu: str | None, mode: str, seed: int) -> None:
     """A process with a lane of its own: it runs for as long as each message says, and answers with cases and time."""
     try:
-        with FastLane(qemu, mode, seed) as lane:
+        with suppress(KeyboardInterrupt, EOFError), FastLane(qemu, mode, seed) as lane:
+            crew.be_interruptible()
             number = checked(lane, 0.0, 0, 0)[2]
             connection.send(None)
             while (seconds := connection.recv()) is not None:
@@ -147,35 +148,26 @@ def _work(connection: Connection, qemu: str | None, mode: str, seed: int) -> Non
 @contextmanager
 def workers(count: int, qemu: str | None, mode: str) -> Iterator[list[Connection]]:
     """Processes with a lane each, ready to run."""
-    context = multiprocessing.get_context("spawn")
-    pairs = [context.Pipe() for _ in range(count)]
-    processes = [
-        context.Process(target=_work, args=(theirs, qemu, mode, SEED + 1 + number), daemon=True)
-        for number, (_, theirs) in enumerate(pairs)
-    ]
+    hired: list[crew.Worker] = []
     try:
-        for process in processes:
-            process.start()
-        ours = [mine for mine, _ in pairs]
+        for number in range(count):
+            hired.append(crew.hire(_work, qemu, mode, SEED + 1 + number))
+        ours = [each.connection for each in hired]
         for each in ours:
             heard(each)
         yield ours
     finally:
-        for mine, _ in pairs:
-            mine.send(None)
-        for process in processes:
-            process.join(10)
-            process.kill()
+        crew.end(hired)
 
 
 def heard(connection: Connection) -> tuple[int, float] | None:
     """What a worker answers. Raises VtdError when it has failed."""
-    while not connection.poll(120):
+    if not connection.poll(120):
         raise VtdError("a worker does not answer")
-    answer = connection.recv()
+    answer: tuple[int, float] | str | None = connection.recv()
     if isinstance(answer, str):
         raise VtdError(answer)
-    return answer  # type: ignore[no-any-return]
+    return answer
 
 
 def together(ours: list[Connection], seconds: float) -> float:
@@ -198,9 +190,9 @@ def measure(qemu: str | None, mode: str, rounds: int, seconds: float) -> dict[st
     """Every figure, round by round."""
     found: dict[str, list[float]] = {name: [] for name in (ONE, PIPELINED, AGENT, TWO, RAM, "yardstick")}
     with (
+        workers(2, qemu, mode) as ours,  # forks, which must not share what the lanes have open
         QtestLane(qemu, mode, SEED) as slow,
         FastLane(qemu, mode, SEED) as fast,
-        workers(2, qemu, mode) as ours,
     ):
         next_ = dict.fromkeys((ONE, PIPELINED, AGENT), 0)
 
