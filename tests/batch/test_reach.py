@@ -10,11 +10,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iommu import Capabilities, Mapping, Policy, RemappingUnit, SourceId
+from iommu import Capabilities, Mapping, RemappingUnit, SourceId
 from iommu.batch.reach import Range, Reachable, reachable
 from tests.engine import test_against_naive_scalable, test_walk_against_naive
-from tests.engine.scalable_world import FIRST, NESTED, PASS, SCALABLE, SECOND
-from tests.engine.test_mappings import Verdict, requested, starts
+from tests.engine.test_mappings import RandomWorld, Verdict, requested, scalable_worlds, starts
 from tests.engine.world import GCMD, RTADDR, SRTP, TE
 
 # The tables have no end, and a nested one of 2 MiB can be thousands of pieces.
@@ -84,41 +83,21 @@ def test_legacy_mode_is_as_requests_are_translated(
 
 @settings(max_examples=100, deadline=None)
 @given(
-    seed=st.integers(0, 1 << 32),
-    trouble=st.sampled_from((0.0, 0.0, 0.005, 0.02, 0.05)),
-    changes=test_against_naive_scalable.capabilities,
-    types=st.sampled_from(((FIRST,), (SECOND,), (NESTED,), (NESTED,), (PASS,), (FIRST, SECOND, NESTED, PASS))),
-    per_level=st.sampled_from((False, False, False, True)),
+    **scalable_worlds,
     number=st.integers(0, 0xFFFF),
     pasid=test_against_naive_scalable.pasids,
     place=windows,
 )
 def test_scalable_mode_is_as_requests_are_translated(
-    seed: int,
-    trouble: float,
-    changes: dict[str, Any],
-    types: tuple[int, ...],
-    per_level: bool,
-    number: int,
-    pasid: int | None,
-    place: tuple[int, int],
+    number: int, pasid: int | None, place: tuple[int, int], **made: Any
 ) -> None:
-    can = test_against_naive_scalable.offer(changes)
-    tables = test_against_naive_scalable.RandomTables(seed, trouble, can, types)
-    root, policy = test_against_naive_scalable.ROOT | SCALABLE, Policy(permission_per_level=per_level)
-
-    def fresh() -> RemappingUnit:
-        unit = RemappingUnit(test_against_naive_scalable.Written(tables, set()), can, policy)
-        for offset, value, size in ((RTADDR, root, 8), (GCMD, SRTP, 4), (GCMD, TE, 4)):
-            unit.mmio_write(offset, value, size)
-        return unit
-
+    world = RandomWorld.of(**made)
     source_id, window = SourceId.of(number), range(place[0], place[0] + place[1])
-    found = reachable(fresh(), source_id, pasid, addresses=window)
-    listed = list(islice(fresh().mappings(source_id, pasid, window), 20_000))
+    found = reachable(world.unit(), source_id, pasid, addresses=window)
+    listed = list(islice(world.unit().mappings(source_id, pasid, window), 20_000))
     if len(listed) < 20_000 and not found.cut_short:
         assert shown(found) == without_attributes(iter(listed))
-    for address in places(found, window, random.Random(seed)):
+    for address in places(found, window, random.Random(made["seed"])):
         says = told(found, address)
         if not found.cut_short or says != (None, None, False):
-            assert says == requested(fresh(), source_id, pasid, address), hex(address)
+            assert says == requested(world.unit(), source_id, pasid, address), hex(address)

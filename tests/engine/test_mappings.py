@@ -437,50 +437,66 @@ def test_mappings_of_legacy_mode_say_what_requests_get(
                 assert host in hosts, hex(address)
 
 
+scalable_worlds: dict[str, Any] = {
+    "seed": st.integers(0, 1 << 32),
+    "trouble": st.sampled_from((0.0, 0.0, 0.005, 0.02, 0.05)),
+    "changes": test_against_naive_scalable.capabilities,
+    "types": st.sampled_from(
+        ((FIRST,), (SECOND,), (NESTED,), (NESTED,), (PASS,), (FIRST, SECOND, NESTED, PASS)),
+    ),
+    "per_level": st.sampled_from((False, False, False, True)),
+}
+
+
+class RandomWorld(NamedTuple):
+    """Random tables in scalable mode, and a unit that uses them."""
+
+    can: Capabilities
+    tables: test_against_naive_scalable.RandomTables
+    policy: Policy
+    root: int
+
+    @classmethod
+    def of(
+        cls, seed: int, trouble: float, changes: dict[str, Any], types: tuple[int, ...], per_level: bool
+    ) -> RandomWorld:
+        """Made from what `scalable_worlds` gives."""
+        can = test_against_naive_scalable.offer(changes)
+        tables = test_against_naive_scalable.RandomTables(seed, trouble, can, types)
+        return cls(can, tables, Policy(permission_per_level=per_level), test_against_naive_scalable.ROOT | SCALABLE)
+
+    def unit(self) -> RemappingUnit:
+        """A new unit; the accessed and dirty bits that others have set are not in its memory."""
+        made = RemappingUnit(test_against_naive_scalable.Written(self.tables, set()), self.can, self.policy)
+        for offset, value, size in ((RTADDR, self.root, 8), (GCMD, SRTP, 4), (GCMD, TE, 4)):
+            made.mmio_write(offset, value, size)
+        return made
+
+
 @settings(max_examples=120, deadline=None)
 @given(
-    seed=st.integers(0, 1 << 32),
-    trouble=st.sampled_from((0.0, 0.0, 0.005, 0.02, 0.05)),
-    changes=test_against_naive_scalable.capabilities,
-    types=st.sampled_from(((FIRST,), (SECOND,), (NESTED,), (NESTED,), (PASS,), (FIRST, SECOND, NESTED, PASS))),
-    per_level=st.sampled_from((False, False, False, True)),
+    **scalable_worlds,
     number=st.integers(0, 0xFFFF),
     pasid=test_against_naive_scalable.pasids,
     place=windows,
 )
 def test_mappings_of_scalable_mode_say_what_requests_get(
-    seed: int,
-    trouble: float,
-    changes: dict[str, Any],
-    types: tuple[int, ...],
-    per_level: bool,
-    number: int,
-    pasid: int | None,
-    place: tuple[int, int],
+    number: int, pasid: int | None, place: tuple[int, int], **made: Any
 ) -> None:
-    can = test_against_naive_scalable.offer(changes)
-    tables = test_against_naive_scalable.RandomTables(seed, trouble, can, types)
-    root, policy = test_against_naive_scalable.ROOT | SCALABLE, Policy(permission_per_level=per_level)
-
-    def fresh() -> RemappingUnit:
-        unit = RemappingUnit(test_against_naive_scalable.Written(tables, set()), can, policy)
-        for offset, value, size in ((RTADDR, root, 8), (GCMD, SRTP, 4), (GCMD, TE, 4)):
-            unit.mmio_write(offset, value, size)
-        return unit
-
+    world = RandomWorld.of(**made)
     source_id, window = SourceId.of(number), range(place[0], place[0] + place[1])
-    found, end = some(fresh().mappings(source_id, pasid, window))
+    found, end = some(world.unit().mappings(source_id, pasid, window))
     check_order(found)
-    for address in pages_near(found, range(window.start, min(window.stop, end)), random.Random(seed)):
+    for address in pages_near(found, range(window.start, min(window.stop, end)), random.Random(made["seed"])):
         says = told(found, address)
-        assert says == requested(fresh(), source_id, pasid, address), hex(address)
+        assert says == requested(world.unit(), source_id, pasid, address), hex(address)
         for access, host in zip((READ, WRITE), says, strict=False):
             request = DmaRequest(source_id, address, access, 1, pasid)
             answers = naive_scalable.outcomes(
-                tables.read_u64,
-                can,
-                root,
+                world.tables.read_u64,
+                world.can,
+                world.root,
                 request,
-                per_level=per_level,
+                per_level=made["per_level"],
             )
             assert any(answer.host == host for answer in answers), hex(address)
