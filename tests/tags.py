@@ -21,5 +21,16 @@ class Tags(HTMLParser):
         if tag not in self.VOID:
             self.open.append(tag)
 
+    @classmethod
+    def alone(cls, page: bytes) -> Tags:
+        """The tags of a page that is whole and loads nothing: asserted."""
+        tags = cls(page)
+        assert tags.open == []
+        assert {tag for tag, _ in tags.found} & {"link", "img", "iframe", "object", "embed"} == set()
+        assert all("src" not in attributes for _, attributes in tags.found)
+        assert b"url(" not in page and b"@import" not in page
+        assert b"default-src 'none'" in page
+        return tags
+
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag

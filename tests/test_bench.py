@@ -29,7 +29,7 @@ def test_every_way_to_check_cases_gives_a_figure() -> None:
     assert all(value > 0 for values in found.values() for value in values)
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="without a compiler there is no walker in C to compare with")
+@pytest.mark.skipif(shutil.which("cc") is None, reason="NO C COMPILER: apt-get install gcc")
 def test_every_measurement_of_batches_gives_a_figure(tmp_path: Path) -> None:
     """The walker in C and the batch engine agree, which the measurements themselves check."""
     takers = batch.measurements(batch.compiled(str(tmp_path)), requests=20_000, scalar=20)

@@ -23,7 +23,7 @@ def on_cluster(address: str) -> Iterator[Run]:
 
     The chunks of a worker that dies are given to another one. No more are under way than keep the workers busy.
 
-    Raises MisuseError if there is no such scheduler, or if distributed is not installed.
+    Raises MisuseError if no scheduler answers at that address, or distributed is not installed.
     """
     try:
         distributed: Any = import_module("distributed")

@@ -151,13 +151,8 @@ def page_of(snapshot: Snapshot) -> bytes:
 
 
 def test_the_page_is_whole_and_needs_nothing_else() -> None:
-    page = page_of(Snapshot.open(CARELESS))
-    tags = Tags(page)
-    assert tags.open == []
-    assert {tag for tag, _ in tags.found} & {"link", "img", "iframe", "object", "embed"} == set()
-    assert all("src" not in attributes and "style" not in attributes for _, attributes in tags.found)
-    assert b"url(" not in page and b"@import" not in page
-    assert b"default-src 'none'" in page
+    tags = Tags.alone(page_of(Snapshot.open(CARELESS)))
+    assert all("style" not in attributes for _, attributes in tags.found)
 
 
 def test_the_name_of_a_snapshot_is_escaped() -> None:
@@ -171,7 +166,9 @@ def test_the_command_writes_the_page(tmp_path: Path) -> None:
     assert (tmp_path / "page.html").read_bytes() == page_of(Snapshot.open(CARELESS))
 
 
-@pytest.mark.skipif(find_browser() is None, reason="there is no Chromium on this machine")
+@pytest.mark.skipif(
+    find_browser() is None, reason="NO CHROMIUM: the page was not opened in a browser; apt-get install chromium"
+)
 def test_the_chart_in_a_browser(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_bytes(page_of(Snapshot.open(CARELESS)))
     with Browser() as browser:

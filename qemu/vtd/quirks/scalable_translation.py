@@ -18,7 +18,7 @@ from iommu.registers import TableMode
 from iommu.structures import PasidEntry
 from iommu.structures.second_stage import SecondStagePage
 from qemu.vtd.quirks.quirk import Quirk, Severity
-from qemu.vtd.quirks.translation import RequesterIotlb
+from qemu.vtd.quirks.translation import RequesterIotlb, TranslationsBeforeContexts
 
 _LEVELS = (4, 3, 2, 1)
 _SECOND_STAGE_FAULTS = (
@@ -249,14 +249,8 @@ class TranslationsBeforeTables(Quirk, ScalableMode):
     id = "Q85"
     severity = Severity.FAILS_IN_QEMU
     section = "6.5.1.1"
-    hardware = (
-        "Once a context entry is cleared and the context cache is invalidated, the requester is blocked: its cached "
-        "translations cannot be found without the domain-id."
-    )
-    driver = (
-        "A device whose context entry was cleared goes on reaching memory in QEMU until the IOTLB is invalidated: "
-        "invalidate it before memory is given away, as 6.5.3.3 has it."
-    )
+    hardware = TranslationsBeforeContexts.hardware
+    driver = TranslationsBeforeContexts.driver
     function = "vtd_do_iommu_translate"
     scenarios = ("scalable.cache.iotlb.outlives-context-entry", "scalable.cache.iotlb.outlives-directory-entry")
     first = (11, 0, 0)

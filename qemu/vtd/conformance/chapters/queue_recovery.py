@@ -340,7 +340,7 @@ _mode("abort", "abort-DMA mode on a unit without it.", TableMode.ABORT_DMA)
 
 @scenario("queue.error.status-write-event", "6.5.2.8", "IQH 0x0", "ICS 0x0", "FSTS IQE")
 def status_write_event(bench: Bench) -> None:
-    """A wait descriptor with SW and IF, whose status cannot be written, is not complete: there is no event."""
+    """A wait descriptor with SW and IF, whose status cannot be written, does not complete, and raises no event."""
     start(bench)
     bench.driver.submit(wait(SW=1, IF=1, STADDR=NOWHERE))
     bench.note_register(IQH)

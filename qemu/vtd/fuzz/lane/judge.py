@@ -119,6 +119,6 @@ class Judge:
         return Verdict(record, host, data if host is not None else b"", self._seen.undo(), self._seen.odd)
 
     def _translate(self, address: int, length: int, access: Access) -> int | None:
-        """Where in memory an access ends; None if it is blocked, or there is no memory."""
+        """Where in memory an access ends; None if it is blocked or reaches no memory."""
         host = self._unit.translate(DmaRequest(self._source_id, address, access, length)).host_address
         return None if host is None or host + length > self._memory.size else host

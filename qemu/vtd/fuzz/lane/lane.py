@@ -54,7 +54,7 @@ class FastLane:
         ram: its memory.
 
     Raises:
-        MisuseError: there is no such mode.
+        MisuseError: the mode is not one of those.
         PropertyMissing: this QEMU does not offer it.
     """
 
