@@ -123,6 +123,7 @@ class SlowLane:
     def __init__(self, qemu: str | None, unit: type[RemappingUnit] | None = None) -> None:
         self._qemu, self._unit = qemu, unit
         self._platforms: dict[str, QuickPlatform] = {}
+        self._models: tuple[str, Model] | None = None
 
     def run(self, batch: Batch) -> Result:
         """See Lane."""
@@ -158,12 +159,6 @@ class SlowLane:
         found = Found(case, version_text(terms.version), expected, seen, origin)
         result.differences[number] = likeness(found, terms), found
 
-    _models: tuple[str, Model] | None = None
-
-    def _started(self, setup: str) -> QuickPlatform:
-        wanted = SETUPS[setup]
-        return QuickPlatform(self._qemu, dict(wanted.properties), wanted.topology).__enter__()
-
     def _model(self, setup: str, terms: Terms) -> Model:
         """The model of a setup; it is kept, since making one takes as long as a case."""
         if self._models is None or self._models[0] != setup:
@@ -198,6 +193,10 @@ class SlowLane:
             while len(self._platforms) > _RUNNING:
                 self._platforms.pop(next(iter(self._platforms))).__exit__()
         return platform
+
+    def _started(self, setup: str) -> QuickPlatform:
+        wanted = SETUPS[setup]
+        return QuickPlatform(self._qemu, dict(wanted.properties), wanted.topology).__enter__()
 
     def close(self) -> None:
         """See Lane."""

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ import pytest
 
 from iommu import RemappingUnit
 from iommu.errors import InputError, MisuseError
+from qemu.vtd.errors import QemuDied
 from qemu.vtd.fuzz import campaign as campaigns
 from qemu.vtd.fuzz import checkpoint, lawful, report
 from qemu.vtd.fuzz.campaign import Campaign, streams
 from qemu.vtd.fuzz.case import read_found
+from qemu.vtd.fuzz.lanes import SlowLane
+from qemu.vtd.fuzz.quick import QuickPlatform
 from qemu.vtd.fuzz.stream import Stream
 from qemu.vtd.probe import Build
 from qemu.vtd.quirks import profile, quirks_of, unit_with
@@ -133,6 +137,29 @@ def test_a_qemu_that_is_killed_is_replaced(build: Build, tmp_path: Path) -> None
     assert killed
     assert found[0].groups == {}
     assert found[0].finished
+
+
+@pytest.mark.parametrize(("deaths", "fails"), [(1, False), (2, True)])
+def test_a_qemu_that_is_killed_while_it_starts(
+    build: Build, monkeypatch: pytest.MonkeyPatch, deaths: int, fails: bool
+) -> None:
+    """It is started once more; one that ends again cannot be used."""
+    start, left = QuickPlatform.__enter__, [QemuDied(-signal.SIGKILL)] * deaths
+
+    def enter(platform: QuickPlatform) -> QuickPlatform:
+        if left:
+            raise left.pop()
+        start(platform)
+        return platform
+
+    monkeypatch.setattr(QuickPlatform, "__enter__", enter)
+    lane = SlowLane(build.path)
+    with nothing_remains(), closing(lane):
+        if fails:
+            with pytest.raises(QemuDied):
+                lane.terms("WIDE")
+        else:
+            assert lane.terms("WIDE").version == build.version
 
 
 def qemus() -> list[int]:
