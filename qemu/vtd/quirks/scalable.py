@@ -6,8 +6,6 @@ from dataclasses import replace
 
 from iommu import DmaRequest, FaultReason, Outcome, SourceId
 from iommu.engine.caches.entries import PasidContext, ScalableContext
-from iommu.engine.caches.page import PLAIN_INTENTS
-from iommu.engine.caches.tables import FirstStageRoot
 from iommu.engine.faults.log import FaultLog
 from iommu.engine.formats import Formats, Stages
 from iommu.engine.reasons import Blocked
@@ -20,7 +18,8 @@ from iommu.structures import (
     ScalableRootHalf,
 )
 from qemu.vtd.quirks.quirk import Quirk, Severity
-from qemu.vtd.quirks.translation import RequesterIotlb
+from qemu.vtd.quirks.scalable_translation import by_cached
+from qemu.vtd.quirks.translation import cached_tables
 
 _LEGACY_REASONS = {
     FaultReason.SRT_1: FaultReason.LRT_1,
@@ -251,13 +250,10 @@ class AbsentDirectoryWithFpd(Quirk, ScalableMode):
         try:
             return super().translate_by_tables(request)
         except Blocked as condition:
-            iotlb: RequesterIotlb | None = getattr(self, "by_requester", None)
-            found = None if iotlb is None else iotlb.of(request.source_id, request.address)
-            if condition.reason is not FaultReason.SPD_2 or not condition.fpd or found is None:
+            tables = cached_tables(self, request)
+            if condition.reason is not FaultReason.SPD_2 or not condition.fpd or tables is None:
                 raise
-            tables = found[1]
-            stage = self.first_stage if isinstance(tables, FirstStageRoot) else self.second_stage
-            return self.translate_stage(stage, tables, PLAIN_INTENTS[request.access], request)
+            return by_cached(self, tables, request)
 
 
 class RidPasidAlwaysUsed(Quirk, ScalableMode):

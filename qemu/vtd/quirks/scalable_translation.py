@@ -8,7 +8,7 @@ from typing import Any
 from iommu import DmaRequest, FaultReason, Outcome, SourceId
 from iommu.engine.caches.entries import PasidContext, ScalableContext
 from iommu.engine.caches.page import PLAIN_INTENTS
-from iommu.engine.caches.tables import LEGACY, FirstStageRoot, SecondStageRoot
+from iommu.engine.caches.tables import LEGACY, FirstStageRoot, Root, SecondStageRoot
 from iommu.engine.formats import Formats, Stages
 from iommu.engine.reasons import Blocked
 from iommu.engine.request import identity
@@ -18,7 +18,7 @@ from iommu.registers import TableMode
 from iommu.structures import PasidEntry
 from iommu.structures.second_stage import SecondStagePage
 from qemu.vtd.quirks.quirk import Quirk, Severity
-from qemu.vtd.quirks.translation import RequesterIotlb, TranslationsBeforeContexts
+from qemu.vtd.quirks.translation import TranslationsBeforeContexts, cached_tables
 
 _LEVELS = (4, 3, 2, 1)
 _SECOND_STAGE_FAULTS = (
@@ -257,10 +257,11 @@ class TranslationsBeforeTables(Quirk, ScalableMode):
 
     def translate_by_tables(self, request: DmaRequest) -> Outcome:
         """The IOTLB comes first."""
-        iotlb: RequesterIotlb | None = getattr(self, "by_requester", None)
-        found = None if iotlb is None else iotlb.of(request.source_id, request.address)
-        if found is None:
-            return super().translate_by_tables(request)
-        tables = found[1]
-        stage = self.first_stage if isinstance(tables, FirstStageRoot) else self.second_stage
-        return self.translate_stage(stage, tables, PLAIN_INTENTS[request.access], request)
+        tables = cached_tables(self, request)
+        return super().translate_by_tables(request) if tables is None else by_cached(self, tables, request)
+
+
+def by_cached(mode: ScalableMode, tables: Root, request: DmaRequest) -> Outcome:
+    """What a cached translation gives, whatever the context and PASID-table entries hold now."""
+    stage = mode.first_stage if isinstance(tables, FirstStageRoot) else mode.second_stage
+    return mode.translate_stage(stage, tables, PLAIN_INTENTS[request.access], request)

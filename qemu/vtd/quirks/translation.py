@@ -246,15 +246,14 @@ class TranslationsBeforeContexts(Quirk, LegacyMode):
 
     def translate(self, request: DmaRequest) -> Outcome:
         """The IOTLB comes first, unless the device is in pass-through, where QEMU does not translate at all."""
-        iotlb: RequesterIotlb | None = getattr(self, "by_requester", None)
         context = self.caches.contexts.find(request.source_id)
         in_pass_through = (
             isinstance(context, CachedContext) and context.translation_type is TranslationType.PASS_THROUGH
         )
-        found = None if iotlb is None or in_pass_through else iotlb.of(request.source_id, request.address)
-        if found is None:
+        tables = None if in_pass_through else cached_tables(self, request)
+        if tables is None:
             return super().translate(request)
-        return self.translate_stage(self.second_stage, found[1], PLAIN_INTENTS[request.access], request)
+        return self.translate_stage(self.second_stage, tables, PLAIN_INTENTS[request.access], request)
 
 
 class UnreadableTopKept(Quirk, LegacyMode):
@@ -288,6 +287,13 @@ class UnreadableTopKept(Quirk, LegacyMode):
             if condition.reason is FaultReason.LCT_4 and self._used is not None:
                 self.caches.contexts.fill(request.source_id, self._used)
             raise
+
+
+def cached_tables(mode: Paging, request: DmaRequest) -> Root | None:
+    """The tables that a requester's cached translation for an address is from; None if there is none (Q13)."""
+    iotlb: RequesterIotlb | None = getattr(mode, "by_requester", None)
+    found = None if iotlb is None else iotlb.of(request.source_id, request.address)
+    return None if found is None else found[1]
 
 
 class RequesterIotlb(Iotlb):
